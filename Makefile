@@ -1,0 +1,69 @@
+# Every target starts from a bare clone and is safe to repeat.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+export APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED := true
+export PF_TRACING_SKIP_LOCAL_SETUP := true
+export PYTHONUTF8 := 1
+
+.PHONY: quickstart test test-slow bench lint format clean remove
+.DELETE_ON_ERROR:
+
+## quickstart: install, then fine-tune, serve, connect, chat and evaluate on this machine
+quickstart: $(VENV)/.local
+	$(BIN)/phi3 quickstart
+
+## test: install, then lint, type-check and run the tests
+test: $(VENV)/.dev
+	$(MAKE) lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow"
+
+## test-slow: the tests that take more than a minute each
+test-slow: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+## bench: the benchmarks; each prints a table and writes JSON to bench/
+bench: $(VENV)/.bench
+	@mkdir -p bench
+	set -e; for file in tests/benchmarks/*.py; do \
+		$(BIN)/python $$file --json bench/$$(basename $$file .py).json; done
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+## remove: undo a quickstart
+remove: $(VENV)/.local
+	$(BIN)/phi3 quickstart --remove
+
+clean:
+	rm -rf $(VENV) dist bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+# torch first and by its exact version: anything else would pull another, far larger build.
+$(VENV)/.torch:
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) install torch==2.13.0
+	@touch $@
+
+$(VENV)/.local: $(VENV)/.torch pyproject.toml constraints.txt
+	$(PIP) install --constraint constraints.txt --editable '.[local,train,serve]'
+	@# pip leaves the bytecode out where PYTHONDONTWRITEBYTECODE is set, and imports take twice as long
+	@$(BIN)/python -m compileall -q $(VENV)/lib >/dev/null || true
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.local
+	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.dev
+	$(PIP) install --constraint constraints.txt --editable '.[bench]'
+	@touch $@

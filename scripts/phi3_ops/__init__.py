@@ -1,0 +1,1 @@
+"""The `phi3` command: data, fine-tuning, endpoint, connection, flows."""

@@ -1,0 +1,79 @@
+"""The `phi3` command. One module a subcommand, imported only when it is the one asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from collections.abc import Sequence
+
+# Name -> what `phi3 --help` says of it. The module of that name has `arguments(parser)` and `run(args)`.
+COMMANDS = {
+    "quickstart": "the whole path on this machine: data, fine-tuning, endpoint, chat, evaluation",
+    "data": "prepare training and test data",
+    "finetune": "fine-tune a model",
+    "endpoint": "serve a model on this machine as Azure ML would",
+    "connect": "write the connection that the flows use",
+}
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a subcommand.
+
+    Returns:
+        The exit code: 0 done, 1 failed (one line on standard error says why), 2 wrong usage,
+        130 interrupted.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    name = next((word for word in words if word in COMMANDS), None)
+    parser = _parser(name)
+    args = parser.parse_args(words)
+    # A plain `kill` ends like Ctrl-C, through every `finally`.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return int(args.run(args) or 0)
+    except KeyboardInterrupt:
+        print("phi3: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if args.verbose:
+            raise
+        print(f"phi3 {args.command}: {_line(error)}", file=sys.stderr)
+        return 1
+
+
+def _parser(name: str | None) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="phi3", description="Fine-tune your own Phi-3 and put it behind Prompt flow."
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command, help_text in COMMANDS.items():
+        sub = commands.add_parser(command, help=help_text, description=help_text)
+        sub.add_argument("--verbose", action="store_true", help="show the traceback of an error")
+        if command == name:
+            module = importlib.import_module(f"{__name__}.{command}")
+            module.arguments(sub)
+            sub.set_defaults(run=module.run)
+    return parser
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return f"phi3 {version('phi3-promptflow')}"
+
+
+def _line(error: Exception) -> str:
+    """One line for whatever went wrong; what nobody foresaw says how to see more."""
+    from phi3_tools.errors import Phi3Error
+
+    from ..endpoint import EndpointError
+    from ..errors import OpsError
+
+    text = " ".join(str(error).split()) or type(error).__name__
+    if isinstance(error, (OpsError, Phi3Error, EndpointError)):
+        return text
+    return f"{type(error).__name__}: {text} (--verbose shows where)"

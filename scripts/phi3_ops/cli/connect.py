@@ -1,0 +1,67 @@
+"""`phi3 connect`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+KEY_VARIABLE = "PHI3_KEY"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        f"Write the connection that the flows use. The key comes from {KEY_VARIABLE}, else it is "
+        "asked for: never from the command line, where every process could read it."
+    )
+    parser.add_argument(
+        "--name", default="phi3", help="the connection's name (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--endpoint", metavar="URL", help="the scoring URL (default: PHI3_ENDPOINT)"
+    )
+    parser.add_argument(
+        "--contract",
+        choices=["auto", "chat", "mlflow", "openai"],
+        help="wire format (default: find out)",
+    )
+    parser.add_argument("--deployment", help="deployment to ask past the traffic rules")
+    parser.add_argument("--auth", choices=["key", "entra"], help="how to sign in (default: key)")
+    parser.add_argument("--model", help="model name, where an endpoint serves several")
+    parser.add_argument("--no-check", action="store_true", help="do not ask the endpoint anything")
+    parser.add_argument("--delete", action="store_true", help="delete the connection instead")
+
+
+def run(args: argparse.Namespace) -> int:
+    from .. import connect
+
+    if args.delete:
+        print(
+            f"deleted {args.name!r}"
+            if connect.delete(args.name)
+            else f"no connection {args.name!r}"
+        )
+        return 0
+    names = ("endpoint", "contract", "deployment", "auth", "model")
+    fields = {name: getattr(args, name) for name in names if getattr(args, name)}
+    fields.setdefault("endpoint", os.environ.get("PHI3_ENDPOINT", ""))
+    key = "" if args.auth == "entra" else _key()
+    if not args.no_check:  # before anything is written
+        reply = connect.check(fields, key)
+        print(
+            f"{fields['endpoint']} answers in {reply.latency_s:.2f} s ({reply.contract} contract)"
+        )
+    print(f"connection {args.name!r} {connect.save(args.name, fields, key)}")
+    return 0
+
+
+def _key() -> str:
+    from ..errors import OpsError
+
+    if key := os.environ.get(KEY_VARIABLE):
+        return key
+    if not sys.stdin.isatty():
+        raise OpsError("no key was given", f"Set {KEY_VARIABLE}.")
+    from getpass import getpass
+
+    return getpass("Key of the endpoint: ")

@@ -1,0 +1,101 @@
+"""`phi3 endpoint`."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+from pathlib import Path
+
+from ._common import add_workdir, port
+
+DEFAULT_PORT = 8710
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    add_workdir(parser)
+    parser.add_argument(
+        "--model",
+        type=Path,
+        metavar="DIR",
+        help="model folder (default: the quickstart's fine-tuned one)",
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port",
+        type=port,
+        default=DEFAULT_PORT,
+        help="port to listen on, 0 for a free one (default: %(default)s)",
+    )
+    parser.add_argument("--name", default="tuned", help="what to call it (default: %(default)s)")
+    parser.add_argument(
+        "--connection",
+        default="phi3",
+        metavar="NAME",
+        help="connection that is pointed here (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--no-connect",
+        action="store_true",
+        help="write no connection; the key comes from PHI3_ENDPOINT_KEY",
+    )
+    parser.add_argument(
+        "--stop", action="store_true", help="stop what runs in the background, and do nothing else"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    return _stop(args) if args.stop else _serve(args)
+
+
+def _stop(args: argparse.Namespace) -> int:
+    from .. import background
+
+    running = list(background.all_running(args.workdir))
+    for one in running:
+        background.stop(args.workdir, one.name)
+        print(f"stopped {one.name} ({one.url})")
+    if not running:
+        print(f"no endpoint of {args.workdir} is running")
+    return 0
+
+
+def _serve(args: argparse.Namespace) -> int:
+    from .. import background, endpoint
+
+    model = args.model or args.workdir / "model" / "model"
+    key = _key(args)
+
+    def ready(url: str) -> None:
+        url = f"{url}/score"
+        background.note(args.workdir, args.name, url, model)
+        print(f"{model} answers at {url}", flush=True)
+        if not args.no_connect:
+            from .. import connect
+
+            state = connect.save(args.connection, {"endpoint": url}, key)
+            print(f"connection {args.connection!r} {state}; Ctrl-C stops", flush=True)
+
+    try:
+        endpoint.serve(model, host=args.host, port=args.port, key=key, ready=ready)
+    finally:
+        own = background.find(args.workdir, args.name)
+        if own and own.pid == os.getpid():
+            background.state_file(args.workdir, args.name).unlink(missing_ok=True)
+    return 0
+
+
+def _key(args: argparse.Namespace) -> str:
+    """From the environment, else the connection's own, else a new one."""
+    from ..background import KEY_VARIABLE
+    from ..errors import OpsError
+
+    if key := os.environ.get(KEY_VARIABLE):
+        return key
+    if args.no_connect:
+        raise OpsError(f"{KEY_VARIABLE} is not set", "Set it, or leave out --no-connect.")
+    from .. import connect
+
+    return connect.key_of(args.connection) or secrets.token_urlsafe(32)

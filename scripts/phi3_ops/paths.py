@@ -1,0 +1,17 @@
+"""Where the uploaded code, the flows and the shipped data lie: in the repository, or in the wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+PACKAGE = Path(__file__).resolve().parent
+_REPOSITORY = PACKAGE.parent.parent
+_INSTALLED = PACKAGE.parent / "phi3_ops_assets"
+ROOT = _REPOSITORY if (_REPOSITORY / "flows").is_dir() else _INSTALLED
+
+FLOWS = ROOT / "flows"
+TRAINING = ROOT / "scripts" / "training"
+SERVING = ROOT / "scripts" / "serving"
+SAMPLE_DATA = PACKAGE / "samples" / "facts.jsonl"
+
+WORKDIR = Path(".phi3")

@@ -1,0 +1,126 @@
+"""What train.py leaves behind: a whole result under its final names, or nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+PARTS = ("base", "model", "mlflow", "metrics.json")
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow-skinny")
+END_OF_TURN = "<|end|>"
+
+# MLflow's flavour applies no chat template: without this one a question is just text to go on from.
+PROMPT_TEMPLATE = "<|user|>\n{prompt}<|end|>\n<|assistant|>\n"
+# A parameter that the signature does not name is dropped without a word.
+PARAMS = [
+    ("max_new_tokens", "long", 128),
+    ("temperature", "double", 0.7),
+    ("top_p", "double", 1.0),
+    ("do_sample", "boolean", False),
+    ("return_full_text", "boolean", False),
+]
+
+
+@contextmanager
+def partial_folder(out: Path) -> Iterator[Path]:
+    """A folder inside `out` to build in. Gone afterwards, however the block ends."""
+    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def publish(partial: Path, out: Path) -> None:
+    """Put a finished result in the place of the earlier one, by renaming."""
+    earlier = partial / "earlier"
+    earlier.mkdir()
+    for name in PARTS:
+        if (out / name).exists():
+            (out / name).rename(earlier / name)
+        if (partial / name).exists():
+            (partial / name).rename(out / name)
+
+
+def save_huggingface(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
+) -> None:
+    """Save model, tokenizer, chat template and generation config as one Hugging Face folder."""
+    config = model.generation_config
+    config.eos_token_id = _stop_tokens(config.eos_token_id, tokenizer)
+    config.pad_token_id = tokenizer.pad_token_id
+    # As it stands in the file; transformers would derive one without <|end|> from the model's config.
+    config._from_model_config = False
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _stop_tokens(known: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The base's own, plus the end of the text and of the turn, which is what chats stop at."""
+    own = [known] if isinstance(known, int) else list(known or [])
+    vocabulary = tokenizer.get_vocab()
+    more = [vocabulary.get(tokenizer.eos_token), vocabulary.get(END_OF_TURN)]
+    return list(dict.fromkeys(token for token in [*own, *more] if token is not None))
+
+
+def save_mlflow(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save an MLflow model that Azure ML deploys without a scoring script.
+
+    Source of the requirements: Azure/azureml-examples pull requests 3904 and 3917 (the scoring
+    script that Azure ML generates imports azureml.ai.monitoring).
+    """
+    import huggingface_hub.constants
+    import mlflow.transformers
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    # MLflow asks the hub for a model card; for a folder's name there is none, and offline it waits.
+    huggingface_hub.constants.HF_HUB_OFFLINE = True
+    # MLflow writes this down as the model's source; a path means nothing anywhere else.
+    model.name_or_path = Path(model.name_or_path).name
+    # Written out: inferring it needs pandas, and without that gives a schema of anything.
+    text = Schema([ColSpec(DataType.string)])
+    params = ParamSchema([ParamSpec(name, DataType[kind], value) for name, kind, value in PARAMS])
+    signature = ModelSignature(inputs=text, outputs=text, params=params)
+    mlflow.transformers.save_model(
+        {"model": model, "tokenizer": tokenizer},
+        path=str(folder),
+        task="text-generation",
+        signature=signature,
+        prompt_template=PROMPT_TEMPLATE,
+        pip_requirements=_requirements(),
+    )
+
+
+def _requirements() -> list[str]:
+    # mlflow as it saved this model: an older one does not know this version of transformers.
+    pinned = {"mlflow": "mlflow-skinny", "torch": "torch", "transformers": "transformers"}
+    pinned["accelerate"] = "accelerate"
+    found = versions()
+    own = [f"{name}=={found[package].partition('+')[0]}" for name, package in pinned.items()]
+    return [*own, "azureml-ai-monitoring", "azureml-inference-server-http>=1.5.1"]
+
+
+def versions() -> dict[str, str]:
+    """The installed versions of what takes part in a training."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def write_metrics(metrics: dict[str, Any], path: Path) -> None:
+    """Write the metrics as JSON."""
+    path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,227 @@
+"""The scoring code on the tiny model: the three contracts, streams, errors, and Azure's run()."""
+
+import json
+
+import pytest
+import score
+from engine import Params
+from score import ScoringError
+
+HI = [{"role": "user", "content": "Hi"}]
+CHAT = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Österreich? 🙂"}]
+
+
+def ask(scorer, prompt, **params):
+    return scorer.answer({"input_data": prompt, "params": {"max_new_tokens": 9, **params}})
+
+
+def test_texts_are_answered_with_a_bare_list(scorer):
+    answers = ask(scorer, ["Who?", "Why?"])
+    assert answers == ask(scorer, ["Who?"]) + ask(scorer, ["Why?"])
+    assert all(isinstance(answer, str) for answer in answers)
+    assert ask(scorer, []) == []
+
+
+def test_the_full_text_has_the_prompt_in_front(scorer):
+    assert ask(scorer, ["Who?"], return_full_text=True) == ["Who?" + ask(scorer, ["Who?"])[0]]
+
+
+def test_a_plain_text_is_one_user_turn_and_a_rendered_one_is_left_alone(scorer):
+    rendered = "<|user|>\nHi<|end|>\n<|assistant|>\n"
+    assert scorer.engine.render(HI) == rendered
+    assert ask(scorer, [rendered]) == ask(scorer, ["Hi"])
+    assert scorer.engine.encode(rendered)[0] == scorer.engine.encode("<|user|>")[0]
+
+
+def test_the_contracts_agree_on_the_answer(scorer):
+    payload = {"input_string": HI, "parameters": {"max_tokens": 9}}
+    catalog = scorer.answer({"input_data": payload})
+    openai = scorer.answer({"messages": HI, "max_completion_tokens": 9})
+    assert [catalog["output"]] == ask(scorer, ["Hi"])
+    assert openai["choices"][0]["message"] == {"role": "assistant", "content": catalog["output"]}
+    assert openai["usage"] == catalog["usage"]
+    prompt = len(scorer.engine.encode(scorer.engine.render(HI)))
+    tokens = catalog["usage"]["completion_tokens"]
+    assert catalog["usage"]["prompt_tokens"] == prompt
+    assert catalog["usage"]["total_tokens"] == prompt + tokens
+    assert catalog["finish_reason"] == openai["choices"][0]["finish_reason"]
+
+
+def test_a_stream_says_what_the_whole_answer_says(scorer):
+    payload = {"messages": CHAT, "max_tokens": 40, "stream_options": {"include_usage": True}}
+    whole = scorer.answer(payload)
+    first, *deltas, last, usage = scorer.stream({**payload, "stream": True})
+    assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
+    said = "".join(chunk["choices"][0]["delta"]["content"] for chunk in deltas)
+    assert said == whole["choices"][0]["message"]["content"]
+    assert last["choices"][0] == {
+        "index": 0,
+        "delta": {},
+        "finish_reason": whole["choices"][0]["finish_reason"],
+    }
+    assert (usage["choices"], usage["usage"]) == ([], whole["usage"])
+    assert {chunk["object"] for chunk in (first, *deltas, last, usage)} == {"chat.completion.chunk"}
+
+
+def test_usage_is_streamed_only_when_asked_for(scorer):
+    chunks = list(scorer.stream({"messages": HI, "max_tokens": 2, "stream": True}))
+    assert all("usage" not in chunk for chunk in chunks)
+
+
+def test_a_catalog_stream_ends_with_what_the_whole_answer_has(scorer):
+    payload = {"input_data": {"input_string": CHAT, "parameters": {"max_tokens": 20}}}
+    whole = scorer.answer(payload)
+    *deltas, last = scorer.stream(payload)
+    assert "".join(event["output"] for event in deltas) == whole["output"]
+    assert {**last, "id": whole["id"]} == {**whole, "output": ""}
+
+
+def test_a_stop_string_is_left_out(scorer):
+    answer = ask(scorer, ["Hi"])[0]
+    stop = answer[3:5]
+    assert ask(scorer, ["Hi"], stop=stop) == [answer[: answer.index(stop)]]
+    payload = {"messages": HI, "max_tokens": 9, "stop": [stop]}
+    assert scorer.answer(payload)["choices"][0]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize("limit", [500, 10_000])
+def test_what_does_not_fit_the_window_is_refused_with_the_numbers(scorer, limit):
+    window = scorer.engine.context_window
+    prompt = len(scorer.engine.encode(scorer.engine.render(CHAT)))
+    expected = f"prompt has {prompt} tokens .* is {limit}: together {prompt + limit}, .* {window}$"
+    for call in (scorer.answer, scorer.stream):
+        with pytest.raises(ScoringError, match=expected) as caught:
+            call({"messages": CHAT, "max_tokens": limit})
+        assert (caught.value.status, caught.value.param) == (400, "max_new_tokens")
+
+
+def test_the_window_can_be_filled(scorer):
+    prompt = len(scorer.engine.encode(scorer.engine.render(HI)))
+    limit = scorer.engine.context_window - prompt
+    usage = scorer.answer({"messages": HI, "max_tokens": limit})["usage"]
+    assert usage["completion_tokens"] <= limit
+
+
+def test_a_full_queue_is_a_429(scorer, monkeypatch):
+    monkeypatch.setattr(scorer.engine, "_max_waiting", 0)
+    for call in (scorer.answer, scorer.stream):
+        with pytest.raises(ScoringError) as caught:
+            call({"messages": HI})
+        assert caught.value.status == 429
+
+
+def test_a_list_cannot_be_streamed(scorer):
+    with pytest.raises(ScoringError, match="cannot be streamed"):
+        scorer.stream({"input_data": ["a"]})
+
+
+def test_a_failure_in_a_stream_is_its_last_event_and_says_nothing_of_the_inside(caplog):
+    def failing():
+        yield {"output": "half"}
+        raise RuntimeError("the secret of /the/inside")
+
+    said = list(score.sse(failing()))
+    assert said[0] == 'data: {"output": "half"}\n\n'
+    assert json.loads(said[1].removeprefix("data: "))["error"]["type"] == "server_error"
+    assert "secret" not in said[1]
+    assert len(said) == 2
+    assert "a stream failed" in caplog.text
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
+def test_a_body_that_is_no_json_is_a_400(body):
+    with pytest.raises(ScoringError, match="no valid JSON"):
+        score.parse(body)
+
+
+# --- Azure's entry points ---------------------------------------------------------------------
+
+
+class Response:
+    """azureml-inference-server-http's AMLResponse, as far as run() uses it."""
+
+    def __init__(self, message, status_code, response_headers):
+        self.message = message
+        self.status_code = status_code
+        self.headers = response_headers
+
+
+class Post:
+    """Flask's request, as far as run() uses it."""
+
+    method = "POST"
+
+    def __init__(self, payload):
+        self._body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
+
+    def get_data(self):
+        return self._body
+
+
+@pytest.fixture
+def azure(scorer, monkeypatch):
+    monkeypatch.setattr(score, "AMLResponse", Response)
+    monkeypatch.setattr(score, "_scorer", scorer)
+
+
+def test_init_loads_the_mounted_model(tiny_model_dir, monkeypatch, scorer):
+    monkeypatch.setattr(score, "_scorer", None)
+    monkeypatch.setenv("AZUREML_MODEL_DIR", str(tiny_model_dir))
+    score.init()
+    assert score._scorer.name == "tiny-phi3"
+    assert ask(score._scorer, ["Hi"]) == ask(scorer, ["Hi"])
+    score._scorer.close()
+
+
+def test_run_answers_json(azure, scorer):
+    reply = score.run(Post({"input_data": ["Österreich"], "params": {"max_new_tokens": 5}}))
+    assert (reply.status_code, reply.headers) == (200, {"Content-Type": "application/json"})
+    assert json.loads(reply.message) == ask(scorer, ["Österreich"], max_new_tokens=5)
+
+
+def test_run_streams_events(azure):
+    reply = score.run(Post({"messages": HI, "max_tokens": 3, "stream": True}))
+    assert reply.status_code == 200
+    assert reply.headers["Content-Type"] == "text/event-stream"
+    # The server splits header values at commas.
+    assert not any("," in value for value in reply.headers.values())
+    events = list(reply.message)
+    assert events[-1] == "data: [DONE]\n\n"
+    assert all(event.startswith("data: ") and event.endswith("\n\n") for event in events)
+
+
+@pytest.mark.parametrize(
+    ("payload", "param"),
+    [
+        (b"{", None),
+        ({"messages": HI, "temperature": 9}, "temperature"),
+        ({"messages": HI, "stream": True, "max_tokens": 9999}, "max_new_tokens"),
+    ],
+)
+def test_run_answers_a_wrong_request_with_a_400(azure, payload, param):
+    reply = score.run(Post(payload))
+    assert reply.status_code == 400
+    assert json.loads(reply.message)["error"]["param"] == param
+
+
+def test_run_takes_nothing_but_a_post(azure):
+    # The server passes GET and OPTIONS through to a raw run().
+    probe = Post({})
+    probe.method = "OPTIONS"
+    assert score.run(probe).status_code == 405
+
+
+def test_run_before_init_is_a_503(azure, monkeypatch):
+    monkeypatch.setattr(score, "_scorer", None)
+    assert score.run(Post({"messages": HI})).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("models/my-phi3", "my-phi3"), ("models/my-phi3/4", "my-phi3")]
+)
+def test_a_registered_model_is_called_by_its_name_not_its_version(tmp_path, folder, name):
+    assert score._name(tmp_path / folder) == name
+
+
+def test_params_default_to_greedy():
+    assert not Params().do_sample

@@ -1,0 +1,156 @@
+"""What a connection says, wherever it lies: in prompt flow's store, in Foundry, in the environment.
+
+A CustomConnection has `configs` and `secrets`. The AI Foundry tutorial's two keys, `endpoint` and
+`key`, work as they are; which of them is marked secret does not matter, since Foundry lets people mark
+either. Everything else is optional.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from .auth import Auth, EntraAuth, KeyAuth, check_url, scope_for
+from .contracts import AUTO, candidates
+from .errors import ConfigError
+from .retry import Limits
+
+# The environment's names for the fields, for use without any connection.
+ENVIRONMENT = {
+    "endpoint": "PHI3_ENDPOINT",
+    "key": "PHI3_KEY",
+    "contract": "PHI3_CONTRACT",
+    "deployment": "PHI3_DEPLOYMENT",
+    "auth": "PHI3_AUTH",
+    "model": "PHI3_MODEL",
+}
+_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A checked connection.
+
+    Attributes:
+        endpoint: the scoring URL.
+        auth: gives the `Authorization` header.
+        contract: `auto`, or the name of a wire format.
+        deployment: a deployment to ask past the traffic rules, or None.
+        model: the model's name, where an endpoint serves several, or None.
+        tokenizer: path of a `tokenizer.json` for exact token counts, or None.
+        limits: timeouts and attempts.
+    """
+
+    endpoint: str
+    auth: Auth
+    contract: str = AUTO
+    deployment: str | None = None
+    model: str | None = None
+    tokenizer: str | None = None
+    limits: Limits = field(default_factory=Limits)
+
+
+def read(connection: Any = None) -> Settings:
+    """The settings in a connection.
+
+    Args:
+        connection: an object with `configs` and `secrets`, a mapping of fields, or None for the
+            environment (`PHI3_ENDPOINT`, `PHI3_KEY`, …).
+
+    Raises:
+        ConfigError: naming the field that is missing or wrong, and the fix.
+    """
+    values = {name: _resolve(name, value) for name, value in fields_of(connection).items()}
+    endpoint = values.get("endpoint", "")
+    if not endpoint:
+        raise ConfigError(_missing("endpoint", connection), hint=_fix("endpoint", connection))
+    check_url(endpoint)
+    contract = values.get("contract") or AUTO
+    candidates(contract, endpoint)
+    return Settings(
+        endpoint=endpoint,
+        auth=_auth(values, connection),
+        contract=contract,
+        deployment=values.get("deployment") or None,
+        model=values.get("model") or None,
+        tokenizer=values.get("tokenizer") or None,
+        limits=Limits.of(values),
+    )
+
+
+def fields_of(connection: Any) -> dict[str, str]:
+    """A connection's fields in one dict, blanks around the values cut off, secrets winning.
+
+    Raises:
+        ConfigError: the object is no connection.
+    """
+    if connection is None:
+        found = {field: os.environ.get(name) for field, name in ENVIRONMENT.items()}
+    elif isinstance(connection, Mapping):
+        found = dict(connection)
+    elif isinstance(connection, str):
+        raise ConfigError(
+            f"the tool got the connection's name ({connection!r}) and not the connection",
+            hint="Give the input the type CustomConnection in the flow.",
+        )
+    else:
+        # Not attribute access by field name: prompt flow logs a warning for each.
+        configs, secrets = (
+            getattr(connection, "configs", None),
+            getattr(connection, "secrets", None),
+        )
+        if configs is None and secrets is None:
+            kind = type(connection).__name__
+            raise ConfigError(f"{kind} is no CustomConnection", hint="Choose a CustomConnection.")
+        found = {**(configs or {}), **(secrets or {})}
+    return {name: str(value).strip() for name, value in found.items() if value not in (None, "")}
+
+
+def _resolve(name: str, value: str) -> str:
+    """`${env:NAME}` put in, which prompt flow itself does under `pf flow serve` only."""
+
+    def lookup(match: re.Match[str]) -> str:
+        variable = match.group(1)
+        if variable not in os.environ:
+            raise ConfigError(
+                f"the connection's `{name}` refers to the environment variable {variable}",
+                hint=f"Set {variable}.",
+            )
+        return os.environ[variable]
+
+    resolved = _REFERENCE.sub(lookup, value)
+    if re.fullmatch(r"<[^<>]*>", resolved):
+        raise ConfigError(
+            f"the connection's `{name}` is still the placeholder {resolved}",
+            hint=f"Put the real {name} there.",
+        )
+    return resolved
+
+
+def _auth(values: Mapping[str, str], connection: Any) -> Auth:
+    kind = values.get("auth") or "key"
+    if kind == "entra":
+        return EntraAuth(scope_for(values["endpoint"]))
+    if kind != "key":
+        raise ConfigError(f"the connection's `auth` is {kind!r}, but must be `key` or `entra`")
+    if not values.get("key"):
+        raise ConfigError(_missing("key", connection), hint=_fix("key", connection))
+    return KeyAuth(values["key"])
+
+
+def _missing(name: str, connection: Any) -> str:
+    if connection is None:
+        return f"no connection was given, and {ENVIRONMENT[name]} is not set"
+    label = getattr(connection, "name", None)
+    return f"the connection{f' {label!r}' if label else ''} has no `{name}`"
+
+
+def _fix(name: str, connection: Any) -> str:
+    if connection is None:
+        return f"Choose a connection, or set {ENVIRONMENT[name]}."
+    entra = ", or set `auth: entra`" if name == "key" else ""
+    where = "secrets" if name == "key" else "configs"
+    return f"Add `{name}` to its {where}{entra}."

@@ -1,0 +1,334 @@
+"""What goes over the wire: encode, decode, detect. Pure functions, no I/O.
+
+Three contracts, named as in a connection's `contract`:
+
+| name     | request                                                        | answer                     |
+|----------|----------------------------------------------------------------|----------------------------|
+| `mlflow` | `{"input_data": ["text"], "params": {…}}`                      | `["text"]`                 |
+| `chat`   | `{"input_data": {"input_string": […], "parameters": {…}}}`     | `{"output": "text", …}`    |
+| `openai` | `{"messages": […], "max_tokens": …, "stream": …}`              | `{"choices": […], …}`, SSE |
+
+Sources: "Deploy MLflow models to online endpoints", the model catalog's sample input of
+Phi-3-mini-4k-instruct, and OpenAI's "Chat completions" reference. Answers are decoded by their own
+shape, since servers mix them; requests are encoded by the contract alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from .errors import BadAnswer, ConfigError, ScoringFailed
+from .messages import Message, Usage, render
+
+AUTO = "auto"
+COMPLETIONS_PATH = "/v1/chat/completions"
+
+
+@dataclass(frozen=True)
+class Params:
+    """How to generate. None leaves a choice to the endpoint.
+
+    Attributes:
+        max_new_tokens: tokens of the answer at most.
+        temperature: 0 means greedy decoding.
+        top_p: nucleus sampling.
+        stop: texts at which to stop.
+        seed: for repeatable sampling, where the endpoint supports it.
+        extra: further parameters, sent under their own names; None removes one of the above from
+            the request, so that `{"max_new_tokens": None, "max_tokens": 9}` renames it.
+    """
+
+    max_new_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: Sequence[str] | None = None
+    seed: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        checks: list[tuple[str, Any, Callable[[Any], bool], str]] = [
+            ("max_new_tokens", self.max_new_tokens, lambda v: v >= 1, "at least 1"),
+            ("temperature", self.temperature, lambda v: 0 <= v <= 2, "between 0 and 2"),
+            ("top_p", self.top_p, lambda v: 0 < v <= 1, "above 0 and at most 1"),
+        ]
+        for name, value, fits, wanted in checks:
+            if value is not None and not (_is_number(value) and fits(value)):
+                raise ConfigError(f"{name} is {value!r}, but must be {wanted}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What an answer, or one event of a streamed answer, says."""
+
+    text: str
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One wire format.
+
+    Attributes:
+        name: as in a connection's `contract`.
+        encode: messages, parameters, whether to stream, model name -> request body.
+        streams: whether an answer can come as server-sent events.
+        answers: whether a decoded JSON answer has this contract's own shape.
+    """
+
+    name: str
+    encode: Callable[[Sequence[Message], Params, bool, str | None], dict[str, Any]]
+    streams: bool
+    answers: Callable[[Any], bool]
+
+
+def _given(values: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in {**values, **extra}.items() if value is not None}
+
+
+def _sampling(params: Params) -> dict[str, Any]:
+    """Parameters under the names of transformers' `generate`, which both Azure contracts use."""
+    greedy = params.temperature == 0
+    return {
+        "max_new_tokens": params.max_new_tokens,
+        "temperature": None if greedy else params.temperature,
+        "top_p": None if greedy else params.top_p,
+        "do_sample": None if params.temperature is None else not greedy,
+        "stop": list(params.stop) if params.stop else None,
+        "seed": params.seed,
+    }
+
+
+def _encode_mlflow(
+    messages: Sequence[Message], params: Params, stream: bool, model: str | None
+) -> dict[str, Any]:
+    values = _sampling(params) | {"return_full_text": False}
+    return {"input_data": [render(messages)], "params": _given(values, params.extra)}
+
+
+def _encode_chat(
+    messages: Sequence[Message], params: Params, stream: bool, model: str | None
+) -> dict[str, Any]:
+    # `stream` only when asked for: an image that does not know it may refuse the request.
+    values = _sampling(params) | {"stream": True if stream else None}
+    parameters = _given(values, params.extra)
+    return {"input_data": {"input_string": [dict(m) for m in messages], "parameters": parameters}}
+
+
+def _encode_openai(
+    messages: Sequence[Message], params: Params, stream: bool, model: str | None
+) -> dict[str, Any]:
+    values = {
+        "model": model,
+        "max_tokens": params.max_new_tokens,
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "stop": list(params.stop) if params.stop else None,
+        "seed": params.seed,
+        "stream": True if stream else None,
+        "stream_options": {"include_usage": True} if stream else None,
+    }
+    return {"messages": [dict(m) for m in messages], **_given(values, params.extra)}
+
+
+def _has(key: str) -> Callable[[Any], bool]:
+    return lambda payload: isinstance(payload, dict) and key in payload
+
+
+CONTRACTS = {
+    contract.name: contract
+    for contract in (
+        Contract("chat", _encode_chat, True, _has("output")),
+        Contract("mlflow", _encode_mlflow, False, lambda payload: isinstance(payload, list)),
+        Contract("openai", _encode_openai, True, _has("choices")),
+    )
+}
+
+
+def candidates(name: str, url: str) -> list[Contract]:
+    """The contracts that an endpoint may speak, likeliest first; `auto` looks at the URL.
+
+    Raises:
+        ConfigError: no contract has that name.
+    """
+    if name != AUTO:
+        if name not in CONTRACTS:
+            known = ", ".join([AUTO, *sorted(CONTRACTS)])
+            raise ConfigError(
+                f"the connection's `contract` is {name!r}, but must be one of {known}"
+            )
+        return [CONTRACTS[name]]
+    if is_openai_url(url):
+        return [CONTRACTS["openai"]]
+    return [CONTRACTS["chat"], CONTRACTS["mlflow"]]
+
+
+def is_openai_url(url: str) -> bool:
+    """Whether the path is one of OpenAI's, or none at all (a serverless endpoint's target)."""
+    path = urlsplit(url).path.rstrip("/")
+    return path in ("", "/v1") or path.endswith("/chat/completions")
+
+
+def request_url(url: str, contract: Contract) -> str:
+    """Where to post: for OpenAI a base URL gets the completions path, other URLs stay."""
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/")
+    if contract.name == "openai" and path in ("", "/v1"):
+        return parts._replace(path=COMPLETIONS_PATH).geturl()
+    return url
+
+
+def decode(payload: Any, *, prompt: str | None = None) -> Decoded:
+    """The answer in a JSON payload of any known shape.
+
+    Args:
+        payload: the parsed JSON.
+        prompt: the rendered prompt that was sent; cut from the front of an answer that echoes it.
+
+    Raises:
+        ScoringFailed: the payload carries an error in place of an answer.
+        BadAnswer: the shape is none of those known.
+    """
+    payload = _unquoted(payload)
+    if isinstance(payload, str):
+        return Decoded(_cut_echo(payload, prompt))
+    if isinstance(payload, list):
+        return Decoded(_cut_echo(_first_text(payload), prompt))
+    if isinstance(payload, dict):
+        return _decode_object(payload, prompt)
+    raise BadAnswer(f"the endpoint answered a JSON {type(payload).__name__}")
+
+
+def _unquoted(payload: Any) -> Any:
+    """A scoring script that dumps its answer itself sends JSON within a JSON string."""
+    if isinstance(payload, str) and payload[:1] in ("[", "{"):
+        try:
+            return json.loads(payload)
+        except ValueError:
+            return payload
+    return payload
+
+
+def _decode_object(payload: dict[str, Any], prompt: str | None) -> Decoded:
+    raise_for_error(payload)
+    about: dict[str, Any] = {
+        "usage": _usage(payload.get("usage")),
+        "finish_reason": _text_or_none(payload.get("finish_reason")),
+        "model": _text_or_none(payload.get("model")),
+    }
+    if isinstance(payload.get("output"), str):
+        return Decoded(payload["output"], **about)
+    if isinstance(payload.get("choices"), list) and payload["choices"]:
+        return _decode_choice(payload["choices"][0], about)
+    if isinstance(payload.get("predictions"), list):
+        return Decoded(_cut_echo(_first_text(payload["predictions"]), prompt), **about)
+    if isinstance(payload.get("message"), dict) and isinstance(
+        payload["message"].get("content"), str
+    ):
+        return Decoded(payload["message"]["content"], **about)
+    keys = ", ".join(sorted(map(str, payload))) or "no keys"
+    raise BadAnswer(f"the endpoint answered a JSON object of no known shape ({keys[:80]})")
+
+
+def _decode_choice(choice: Any, about: dict[str, Any]) -> Decoded:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    text = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(text, str):
+        raise BadAnswer("the endpoint's first choice has no message content")
+    return Decoded(text, **about | {"finish_reason": _text_or_none(choice.get("finish_reason"))})
+
+
+def raise_for_error(payload: Any) -> None:
+    """Turn an error that came as a success into one: `{"error": …}`, `{"output": null, "error": …}`.
+
+    Raises:
+        ScoringFailed: the payload carries an error.
+    """
+    if isinstance(payload, dict) and payload.get("error"):
+        raise ScoringFailed("the model failed to answer", detail=error_text(payload))
+
+
+def error_text(payload: Any) -> str:
+    """The human words in an error payload, whatever its shape."""
+    if isinstance(payload, dict):
+        for key in ("error", "message", "detail", "Message"):
+            if payload.get(key):
+                return error_text(payload[key])
+    return payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
+
+
+def _first_text(items: list[Any]) -> str:
+    item: Any = items[0] if items else None
+    while isinstance(item, list) and item:
+        item = item[0]
+    if isinstance(item, dict):  # a pipeline's or a data frame's record
+        item = item.get("generated_text", next(iter(item.values()), None))
+    if isinstance(item, list) and item and isinstance(item[-1], dict):  # a pipeline's chat
+        item = item[-1].get("content")
+    if not isinstance(item, str):
+        raise BadAnswer("the endpoint answered a list without a text")
+    return item
+
+
+def _cut_echo(text: str, prompt: str | None) -> str:
+    """The answer behind an echoed prompt, whether special tokens were kept in the echo or not."""
+    if prompt:
+        for echo in (prompt, _without_markup(prompt)):
+            if text.startswith(echo):
+                return text[len(echo) :].removesuffix("<|end|>").strip()
+    return text
+
+
+def _without_markup(prompt: str) -> str:
+    for mark in ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"):
+        prompt = prompt.replace(mark, "")
+    return prompt
+
+
+def _usage(payload: Any) -> Usage | None:
+    if not isinstance(payload, dict):
+        return None
+    counts = [payload.get("prompt_tokens"), payload.get("completion_tokens", 0)]
+    if not all(isinstance(count, int) for count in counts):
+        return None
+    return Usage(*counts)
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def decode_event(data: str) -> Decoded:
+    """One server-sent event's data: a chat completion chunk, or a piece of a chat answer.
+
+    Raises:
+        ScoringFailed: the event carries an error.
+        BadAnswer: the event is not JSON or of no known shape.
+    """
+    try:
+        payload = json.loads(data)
+    except ValueError as error:
+        raise BadAnswer("the stream carried an event that is not JSON", detail=data[:80]) from error
+    if not isinstance(payload, dict):
+        raise BadAnswer("the stream carried an event that is no JSON object", detail=data[:80])
+    raise_for_error(payload)
+    choices = payload.get("choices") or [{}]
+    choice = choices[0] if isinstance(choices[0], dict) else {}
+    delta = choice.get("delta") or choice.get("message") or {}
+    text = delta.get("content") if "choices" in payload else payload.get("output")
+    reason = choice.get("finish_reason") or payload.get("finish_reason")
+    return Decoded(
+        text=text if isinstance(text, str) else "",
+        usage=_usage(payload.get("usage")),
+        finish_reason=_text_or_none(reason),
+        model=_text_or_none(payload.get("model")),
+    )

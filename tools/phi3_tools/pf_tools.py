@@ -1,0 +1,289 @@
+"""The package's tools for Prompt flow. The only module here that imports promptflow.
+
+A tool is a thin shim: it makes messages of its inputs, asks the client, and hands the reply on in the
+form that prompt flow counts, streams and reports.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from importlib import resources
+from typing import Any
+
+from promptflow.contracts.types import PromptTemplate
+from promptflow.core import tool
+from promptflow.core._connection import CustomConnection
+from promptflow.exceptions import ErrorTarget, SystemErrorException, UserErrorException
+
+from . import prompts
+from .client import Phi3Client
+from .connection import Settings, read
+from .contracts import Params
+from .errors import ConfigError, Phi3Error
+from .messages import Message, Reply, from_chat_history
+
+CLIENTS_KEPT = 16
+DEFAULT_MAX_NEW_TOKENS = 128
+DEFAULT_TEMPERATURE = 0.7
+DEFAULT_TOP_P = 1.0
+DEFAULT_CONTEXT_WINDOW = 4096
+
+
+class Phi3UserError(UserErrorException):
+    """A `Phi3Error` that is the caller's to mend: served as 4xx."""
+
+
+class Phi3SystemError(SystemErrorException):
+    """A `Phi3Error` that is the endpoint's fault: served as 5xx."""
+
+
+# -- tools -----------------------------------------------------------------------------------------
+
+
+@tool(streaming_option_parameter="stream")
+def phi3_chat(
+    connection: CustomConnection,
+    question: str = "",
+    chat_history: list[Any] | None = None,
+    messages: list[Any] | None = None,
+    system_prompt: str = "",
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+    temperature: float = DEFAULT_TEMPERATURE,
+    top_p: float = DEFAULT_TOP_P,
+    stop: list[Any] | None = None,
+    seed: int | None = None,
+    context_window: int = DEFAULT_CONTEXT_WINDOW,
+    deployment: str = "",
+    stream: bool = False,
+) -> Any:
+    """Ask a Phi-3 endpoint; the answer as text, or as a stream when prompt flow serves one."""
+    said = _messages(question, chat_history, messages, system_prompt)
+    params = _params(max_new_tokens, temperature, top_p, stop, seed)
+    return _answer(connection, said, params, context_window, deployment, stream)
+
+
+@tool
+def phi3_chat_detail(
+    connection: CustomConnection,
+    question: str = "",
+    chat_history: list[Any] | None = None,
+    messages: list[Any] | None = None,
+    system_prompt: str = "",
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+    temperature: float = DEFAULT_TEMPERATURE,
+    top_p: float = DEFAULT_TOP_P,
+    stop: list[Any] | None = None,
+    seed: int | None = None,
+    context_window: int = DEFAULT_CONTEXT_WINDOW,
+    deployment: str = "",
+) -> dict[str, Any]:
+    """Ask a Phi-3 endpoint; a dict of answer, usage, latency, … An endpoint's failure is reported in
+    `error` and does not fail the line; what the caller must mend does."""
+    said = _messages(question, chat_history, messages, system_prompt)
+    params = _params(max_new_tokens, temperature, top_p, stop, seed)
+    try:
+        reply = _ask(_client(connection, deployment), said, params, context_window)
+    except ConfigError as error:
+        raise _as_promptflow(error) from error
+    except Phi3Error as error:
+        return _detail(None, error)
+    return _detail(reply, None)
+
+
+@tool(streaming_option_parameter="stream")
+def phi3_prompt(
+    connection: CustomConnection,
+    prompt: PromptTemplate,
+    max_new_tokens: int = DEFAULT_MAX_NEW_TOKENS,
+    temperature: float = DEFAULT_TEMPERATURE,
+    top_p: float = DEFAULT_TOP_P,
+    stop: list[Any] | None = None,
+    seed: int | None = None,
+    context_window: int = DEFAULT_CONTEXT_WINDOW,
+    deployment: str = "",
+    stream: bool = False,
+    **kwargs: Any,
+) -> Any:
+    """Ask a Phi-3 endpoint with a jinja2 chat prompt; its variables are the node's further inputs."""
+    try:
+        said = prompts.parse(str(prompt), kwargs)
+    except Phi3Error as error:
+        raise _as_promptflow(error) from error
+    params = _params(max_new_tokens, temperature, top_p, stop, seed)
+    return _answer(connection, said, params, context_window, deployment, stream)
+
+
+def list_package_tools() -> dict[str, Any]:
+    """Prompt flow's hook (entry point group `package_tools`): tool id -> its YAML as a dict."""
+    from ruamel.yaml import YAML
+
+    tools: dict[str, Any] = {}
+    for file in resources.files(__package__).joinpath("yamls").iterdir():
+        if file.name.endswith(".yaml"):
+            tools.update(YAML(typ="safe").load(file.read_text(encoding="utf-8")))
+    return tools
+
+
+# -- inside ----------------------------------------------------------------------------------------
+
+
+def _messages(question: str, chat_history: Any, messages: Any, system_prompt: str) -> list[Message]:
+    """The chat that a tool's inputs describe; `messages` and `question` may both be given."""
+    try:
+        said: list[Message] = from_chat_history(_items("chat_history", chat_history))
+        said += _items("messages", messages)
+    except Phi3Error as error:
+        raise _as_promptflow(error) from error
+    if question:
+        said.append({"role": "user", "content": question})
+    if not said or said[-1]["role"] != "user":
+        hint = "Give the tool `question` or `messages`."
+        raise _as_promptflow(ConfigError("there is no question", hint=hint))
+    if system_prompt:
+        said.insert(0, {"role": "system", "content": system_prompt})
+    return said
+
+
+def _items(name: str, value: Any) -> list[Any]:
+    if value in (None, ""):
+        return []
+    if not isinstance(value, list):
+        raise ConfigError(f"`{name}` is {type(value).__name__}, but must be a list")
+    return list(value)
+
+
+def _params(
+    max_new_tokens: int, temperature: float, top_p: float, stop: Any, seed: int | None
+) -> Params:
+    stops = [stop] if isinstance(stop, str) and stop else (stop or None)
+    try:
+        return Params(
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_p=None if top_p == DEFAULT_TOP_P else top_p,
+            stop=stops,
+            seed=seed,
+        )
+    except Phi3Error as error:
+        raise _as_promptflow(error) from error
+
+
+def _answer(
+    connection: CustomConnection,
+    said: list[Message],
+    params: Params,
+    context_window: int,
+    deployment: str,
+    stream: bool,
+) -> Any:
+    try:
+        client = _client(connection, deployment)
+        if stream:
+            return _pieces(client, said, params, context_window)
+        return _ask(client, said, params, context_window).text
+    except Phi3Error as error:
+        raise _as_promptflow(error) from error
+
+
+def _pieces(
+    client: Phi3Client, said: list[Message], params: Params, context_window: int
+) -> Iterator[str]:
+    """A started stream: what fails before the first piece is still answered with its status."""
+    stream = client.stream(said, params, context_window=context_window or None)
+    first = next(stream, "")
+
+    def pieces() -> Iterator[str]:
+        with stream:
+            try:
+                yield first
+                yield from stream
+            except Phi3Error as error:
+                # The 200 is long sent, and an exception here would just cut the answer off.
+                yield f"\n\n[The answer broke off: {error}]"
+
+    return pieces()
+
+
+def _ask(client: Phi3Client, said: list[Message], params: Params, context_window: int) -> Reply:
+    """The client's answer, traced so that its tokens reach the run's metrics and the trace view."""
+    replies: list[Reply] = []
+
+    def chat(messages: list[Message], max_new_tokens: Any, temperature: Any) -> _Completion:
+        replies.append(client.chat(messages, params, context_window=context_window or None))
+        return _Completion(replies[0])
+
+    _as_llm(chat)(said, params.max_new_tokens, params.temperature)
+    return replies[0]
+
+
+def _as_llm(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Trace a function as an LLM call. Prompt flow counts tokens of such calls only, and its public
+    `@trace` cannot say so; without that private function the call is just not counted."""
+    try:
+        from promptflow.tracing._trace import _traced
+        from promptflow.tracing.contracts.trace import TraceType
+    except ImportError:
+        return function
+    return _traced(function, trace_type=TraceType.LLM, name="phi3")  # type: ignore[no-any-return]
+
+
+class _Usage(dict):  # type: ignore[type-arg]
+    def dict(self) -> dict[str, int]:
+        return {**self}
+
+
+class _Completion(dict):  # type: ignore[type-arg]
+    """A reply in the form of a chat completion: the run's metrics read `output["usage"]`, the trace
+    view reads `output.usage.dict()`."""
+
+    def __init__(self, reply: Reply) -> None:
+        message = {"role": "assistant", "content": reply.text}
+        choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason}
+        super().__init__(object="chat.completion", model=reply.model or "phi-3", choices=[choice])
+        if reply.usage:
+            self["usage"] = _Usage(reply.usage.as_dict())
+
+    @property
+    def usage(self) -> _Usage | None:
+        return self.get("usage")
+
+
+def _detail(reply: Reply | None, error: Phi3Error | None) -> dict[str, Any]:
+    usage = reply.usage.as_dict() if reply and reply.usage else None
+    return {
+        "answer": reply.text if reply else "",
+        "usage": usage,
+        "latency_s": round(reply.latency_s, 4) if reply else None,
+        "finish_reason": reply.finish_reason if reply else None,
+        "model": reply.model if reply else None,
+        "contract": reply.contract if reply else None,
+        "attempts": reply.attempts if reply else None,
+        "request_id": reply.request_id if reply else error and error.request_id,
+        "error": error.as_dict() if error else None,
+    }
+
+
+def _as_promptflow(error: Phi3Error) -> Phi3UserError | Phi3SystemError:
+    kind = Phi3UserError if error.user_fault else Phi3SystemError
+    return kind(message=f"{type(error).__name__}: {error}", target=ErrorTarget.TOOL)
+
+
+_clients: OrderedDict[Settings, Phi3Client] = OrderedDict()
+_clients_lock = threading.Lock()
+
+
+def _client(connection: Any, deployment: str) -> Phi3Client:
+    """The client of a connection, kept with its open connections and the contract it found."""
+    settings = read(connection)
+    if deployment:
+        settings = replace(settings, deployment=deployment)
+    with _clients_lock:
+        client = _clients.get(settings) or Phi3Client(settings)
+        _clients[settings] = client
+        _clients.move_to_end(settings)
+        while len(_clients) > CLIENTS_KEPT:
+            _clients.popitem(last=False)[1].close()
+    return client
