@@ -31,11 +31,13 @@ class Batch:
         name: for `pf run show-details --name`.
         answers: line number (from 0) -> the line's outputs; a failed line is not there.
         lines: lines of the data file.
+        reason: why the first of the failed lines failed, or None.
     """
 
     name: str
     answers: Mapping[int, Mapping[str, Any]]
     lines: int
+    reason: str | None = None
 
     @property
     def failed(self) -> int:
@@ -87,7 +89,8 @@ def run_flow(
     if run.status != "Completed":
         fix = f"See `pf run show --name {name}`."
         raise OpsError(f"the batch {name} ended as {run.status}", fix)
-    return Batch(name, _outputs(Path(run._output_path)), lines)
+    folder = Path(run._output_path)
+    return Batch(name, _outputs(folder), lines, _first_error(folder))
 
 
 @contextmanager
@@ -112,6 +115,14 @@ def _outputs(folder: Path) -> dict[int, dict[str, Any]]:
     return {row.pop(LINE_NUMBER): row for row in rows}
 
 
+def _first_error(folder: Path) -> str | None:
+    try:
+        error = json.loads((folder / "error.json").read_text(encoding="utf-8"))
+        return str(error["additionalInfo"][0]["info"]["errors"][0]["error"]["message"])
+    except (OSError, ValueError, LookupError):
+        return None
+
+
 def evaluate(data: Path, *, title: str, connection: str) -> tuple[Batch, Batch]:
     """Ask flows/qa every question of a data file, then score the answers with flows/eval.
 
@@ -122,6 +133,9 @@ def evaluate(data: Path, *, title: str, connection: str) -> tuple[Batch, Batch]:
 
     Returns:
         The run of the answers and the run of the scores.
+
+    Raises:
+        OpsError: no line was answered, so that there is nothing to score.
     """
     asked = run_flow(
         paths.FLOWS / "qa",
@@ -130,6 +144,8 @@ def evaluate(data: Path, *, title: str, connection: str) -> tuple[Batch, Batch]:
         title=title,
         connections={"answer": {"connection": connection}},
     )
+    if not asked.answers:
+        raise OpsError(f"all {asked.lines} lines of {asked.name} failed: {asked.reason}")
     scored = run_flow(
         paths.FLOWS / "eval",
         data,

@@ -292,19 +292,18 @@ class _RequestLog:
 
 
 async def _read(request: Request) -> bytes:
-    """The request's body. Raises FrontError 413."""
+    """The request's body. Raises FrontError: 413, or 400 when the client goes away."""
+    from starlette.requests import ClientDisconnect
+
     body = bytearray()
-    declared = request.headers.get("content-length", "0")
-    too_large = declared.isdigit() and int(declared) > MAX_BODY
-    if not too_large:
+    try:
         async for chunk in request.stream():
             body += chunk
-            too_large = len(body) > MAX_BODY
-            if too_large:
-                break
-    if too_large:
-        limit = f"The request is larger than {MAX_BODY // 2**20} MiB."
-        raise FrontError(413, "RequestTooLarge", limit)
+            if len(body) > MAX_BODY:
+                limit = f"The request is larger than {MAX_BODY // 2**20} MiB."
+                raise FrontError(413, "RequestTooLarge", limit)
+    except ClientDisconnect as error:
+        raise FrontError(400, "BadRequest", "The request was cut off.") from error
     return bytes(body)
 
 
@@ -381,7 +380,8 @@ def _is_loopback(host: str) -> bool:
 def _bind(host: str, port: int) -> socket.socket:
     """A bound socket that does not listen yet: until the model is loaded nobody can connect."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    sock = socket.socket(family)
+    # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms longer.
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))

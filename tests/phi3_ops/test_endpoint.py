@@ -17,11 +17,9 @@ import pytest
 import requests
 
 TESTS = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(TESTS / "serving"))
 
 from phi3_ops import endpoint  # noqa: E402
-from tiny_endpoint import HANG_S, KEY, running  # noqa: E402
-from tiny_model import tiny_model_dir  # noqa: E402, F401
+from tiny_endpoint import HANG_S, KEY, running
 
 GOLDEN = sorted((TESTS / "golden" / "endpoint").glob("*.json"))
 HI = [{"role": "user", "content": "Hi"}]
@@ -29,7 +27,7 @@ ROUTES = ("/score", "/v1/chat/completions")
 
 
 @pytest.fixture(scope="module")
-def url(tiny_model_dir):  # noqa: F811
+def url(tiny_model_dir):
     with running(tiny_model_dir) as url:
         yield url
 
@@ -201,7 +199,7 @@ def test_a_failure_of_the_model_is_a_wrapped_500_without_its_inside(url, session
     assert session.post(f"{url}/v1/chat/completions", json={"messages": HI}).status_code == 500
 
 
-def test_a_client_that_goes_away_ends_its_generation(url):
+def test_a_client_that_goes_away_ends_its_generation(url, caplog):
     import engine
 
     cancelled = threading.Event()
@@ -212,6 +210,7 @@ def test_a_client_that_goes_away_ends_its_generation(url):
             cancelled.set()
         original(row)
 
+    caplog.set_level(logging.INFO, logger="phi3.endpoint")
     with pytest.MonkeyPatch.context() as patch, requests.Session() as session:
         patch.setattr(engine.Row, "finish", finish)
         session.headers["authorization"] = f"Bearer {KEY}"
@@ -220,6 +219,18 @@ def test_a_client_that_goes_away_ends_its_generation(url):
         next(response.iter_content(10))
         response.close()
         assert cancelled.wait(HANG_S)
+    lines_of(caplog, 1)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_request_that_is_cut_off_is_no_error_of_ours(url, caplog):
+    host, port = url.removeprefix("http://").split(":")
+    head = f"POST /score HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+    with caplog.at_level(logging.INFO, logger="phi3.endpoint"):
+        with socket.create_connection((host, int(port))) as sock:
+            sock.sendall(head.encode() + b"Content-Length: 100\r\n\r\n[")
+        assert "POST /score 400" in lines_of(caplog, 1)[0]
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 # --- what is logged and sent back -------------------------------------------------------------
@@ -282,7 +293,13 @@ def test_a_port_in_use_is_told(tmp_path):
             endpoint.serve(tmp_path, port=port, key="k")
 
 
-def test_a_broken_model_is_told(tmp_path, tiny_model_dir):  # noqa: F811
+def test_connections_do_not_wait_to_fill_a_packet():
+    # asyncio sets TCP_NODELAY only where the listening socket says that it is TCP.
+    with endpoint._bind("127.0.0.1", 0) as sock:
+        assert sock.proto == socket.IPPROTO_TCP
+
+
+def test_a_broken_model_is_told(tmp_path, tiny_model_dir):
     for file in tiny_model_dir.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
@@ -313,7 +330,7 @@ print("returned", flush=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_requests_in_flight_finish(tiny_model_dir, number):  # noqa: F811
+def test_a_signal_lets_requests_in_flight_finish(tiny_model_dir, number):
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [sys.executable, "-c", SERVE, str(tiny_model_dir)]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE"}
@@ -341,7 +358,7 @@ def test_a_signal_lets_requests_in_flight_finish(tiny_model_dir, number):  # noq
     assert KEY not in err
 
 
-def test_what_ready_raises_ends_the_endpoint(tiny_model_dir):  # noqa: F811
+def test_what_ready_raises_ends_the_endpoint(tiny_model_dir):
     def ready(url):
         raise KeyError(url)
 

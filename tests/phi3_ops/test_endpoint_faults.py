@@ -2,19 +2,13 @@
 
 import json
 import socket
-import sys
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 import requests
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "serving"))
-
 from phi3_ops.faults import FAULTS, FaultError, Rule, load_rules, read_header, read_rule  # noqa: E402
-from tiny_endpoint import HANG_S, KEY, running  # noqa: E402
-from tiny_model import tiny_model_dir  # noqa: E402, F401
+from tiny_endpoint import HANG_S, KEY, running
 
 CHAT = {"messages": [{"role": "user", "content": "Österreich? 🙂"}], "max_tokens": 12}
 PLAIN = {"input_data": {"input_string": CHAT["messages"], "parameters": {"max_tokens": 12}}}
@@ -23,7 +17,7 @@ PAYLOADS = {"plain": PLAIN, "stream": STREAM}
 
 
 @pytest.fixture(scope="module")
-def url(tiny_model_dir):  # noqa: F811
+def url(tiny_model_dir):
     with running(tiny_model_dir, faults=[]) as url:
         yield url
 
@@ -328,12 +322,12 @@ def test_a_wrong_header_is_a_400_that_says_so(url, header, message):
     assert message in json.loads(seen.body)["error"]["message"]
 
 
-def test_the_header_means_nothing_where_faults_are_off(tiny_model_dir):  # noqa: F811
+def test_the_header_means_nothing_where_faults_are_off(tiny_model_dir):
     with running(tiny_model_dir) as url:
         assert statuses(url, 1, fault="503") == [200]
 
 
-def test_rules_apply_in_order_and_run_out(tiny_model_dir, tmp_path):  # noqa: F811
+def test_rules_apply_in_order_and_run_out(tiny_model_dir, tmp_path):
     path = tmp_path / "faults.yaml"
     path.write_text(
         "- fault: 429-retry-after\n  times: 2\n"

@@ -5,15 +5,11 @@ from pathlib import Path
 
 import pytest
 
-HERE = Path(__file__).resolve().parent
-# Not tests/ itself: tests/phi3_ops would then be found in place of the package phi3_ops.
-sys.path[:0] = [str(HERE), str(HERE.parents[1] / "scripts" / "serving")]
-
-from tiny_model import tiny_model_dir  # noqa: E402, F401
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "serving"))
 
 
 @pytest.fixture(scope="session")
-def scorer(tiny_model_dir):  # noqa: F811
+def scorer(tiny_model_dir):
     import score
 
     scorer = score.load(tiny_model_dir)

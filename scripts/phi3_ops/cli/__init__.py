@@ -72,8 +72,9 @@ def _line(error: Exception) -> str:
 
     from ..endpoint import EndpointError
     from ..errors import OpsError
+    from ..faults import FaultError
 
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, (OpsError, Phi3Error, EndpointError)):
+    if isinstance(error, (OpsError, Phi3Error, EndpointError, FaultError)):
         return text
     return f"{type(error).__name__}: {text} (--verbose shows where)"

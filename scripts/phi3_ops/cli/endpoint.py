@@ -42,6 +42,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="write no connection; the key comes from PHI3_ENDPOINT_KEY",
     )
     parser.add_argument(
+        "--faults",
+        type=Path,
+        metavar="FILE",
+        help="fail on purpose, by the rules of this YAML file: to see what a flow does then",
+    )
+    parser.add_argument(
         "--stop", action="store_true", help="stop what runs in the background, and do nothing else"
     )
 
@@ -63,8 +69,14 @@ def _stop(args: argparse.Namespace) -> int:
 
 
 def _serve(args: argparse.Namespace) -> int:
-    from .. import background, endpoint
+    import logging
 
+    from .. import background, endpoint
+    from ..faults import load_rules
+
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("phi3.endpoint").setLevel(logging.INFO)  # one line a request
+    rules = load_rules(args.faults) if args.faults else None
     model = args.model or args.workdir / "model" / "model"
     key = _key(args)
 
@@ -79,7 +91,7 @@ def _serve(args: argparse.Namespace) -> int:
             print(f"connection {args.connection!r} {state}; Ctrl-C stops", flush=True)
 
     try:
-        endpoint.serve(model, host=args.host, port=args.port, key=key, ready=ready)
+        endpoint.serve(model, host=args.host, port=args.port, key=key, faults=rules, ready=ready)
     finally:
         own = background.find(args.workdir, args.name)
         if own and own.pid == os.getpid():

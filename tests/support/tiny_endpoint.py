@@ -17,7 +17,7 @@ HANG_S = 30  # a limit for what must not hang, never a measurement
 def running(model_dir: Path, **options: Any) -> Iterator[str]:
     """Serve model_dir with `create_app(**options)`; gives the base URL."""
     import uvicorn
-    from phi3_ops.endpoint import create_app
+    from phi3_ops.endpoint import _bind, create_app
 
     app = create_app(model_dir, key=KEY, **options)
     started = threading.Event()
@@ -29,8 +29,7 @@ def running(model_dir: Path, **options: Any) -> Iterator[str]:
 
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = Server(config)
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
+    with _bind("127.0.0.1", 0) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         thread.start()
         assert started.wait(HANG_S), "the endpoint did not start"

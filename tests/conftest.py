@@ -1,0 +1,27 @@
+"""What every test gets: a prompt flow store of its own, no telemetry, no hub."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+# Before anything imports promptflow, which reads these at import. One store a test process.
+HOME = Path(tempfile.mkdtemp(prefix="phi3-tests-"))
+(HOME / "pf.yaml").write_text("telemetry:\n  enabled: false\ntrace:\n  destination: none\n")
+atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+os.environ.update(
+    {
+        "PF_HOME_DIRECTORY": str(HOME),
+        "PF_TRACING_SKIP_LOCAL_SETUP": "true",
+        "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
+        "HF_HUB_OFFLINE": "1",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+)
+for name in ("PHI3_ENDPOINT", "PHI3_KEY", "PHI3_ENDPOINT_KEY", "PHI3_KEYRING"):
+    os.environ.pop(name, None)
+
+from tiny_model import tiny_model_dir  # noqa: E402, F401 - a fixture for every folder

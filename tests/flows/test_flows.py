@@ -1,0 +1,150 @@
+"""The flows under the real `pf` command."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+from echo_endpoint import KEY, echo_endpoint
+from phi3_ops import connect, paths
+from processes import BIN, pf
+
+pytestmark = pytest.mark.xdist_group("connections")
+FLOWS = sorted(path.parent.name for path in paths.FLOWS.glob("*/flow.dag.yaml"))
+
+
+@pytest.fixture(scope="module")
+def server():
+    with echo_endpoint() as server:
+        connect.save("phi3", {"endpoint": server.url}, KEY)
+        yield server
+        connect.delete("phi3")
+
+
+def definition(name):
+    return yaml.safe_load((paths.FLOWS / name / "flow.dag.yaml").read_text())
+
+
+def test_the_flows_are_there():
+    assert {"chat", "qa", "eval"} <= set(FLOWS)
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_flow_is_valid(name):
+    done = pf("flow", "validate", "--source", paths.FLOWS / name)
+    assert '"Succeeded"' in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_flow_has_a_version_samples_and_known_tools(name):
+    flow = definition(name)
+    assert flow["tags"]["version"].count(".") == 2
+    samples = (paths.FLOWS / name / "samples.jsonl").read_text().splitlines()
+    assert all(set(json.loads(line)) & set(flow["inputs"]) for line in samples)
+    from phi3_tools.pf_tools import list_package_tools
+
+    for node in flow["nodes"]:
+        tool = node["source"].get("tool")
+        if tool:
+            assert set(node["inputs"]) <= set(list_package_tools()[tool]["inputs"])
+
+
+def test_the_chat_flow_can_stream():
+    """Prompt flow streams only where nothing but the output consumes the node."""
+    flow = definition("chat")
+    assert len(flow["nodes"]) == 1
+    assert flow["outputs"]["answer"]["reference"] == f"${{{flow['nodes'][0]['name']}.output}}"
+    assert set(flow["inputs"]) == {"question", "chat_history"}
+
+
+def test_the_eval_flow_has_no_defaults():
+    """A default would win over the data wherever no column mapping is given."""
+    assert not [name for name, spec in definition("eval")["inputs"].items() if "default" in spec]
+
+
+@pytest.mark.parametrize(
+    ("name", "inputs"), [("chat", ["question=Say ü"]), ("qa", ["input_data=Say ü"])]
+)
+def test_pf_flow_test_answers(server, name, inputs):
+    done = pf("flow", "test", "--flow", paths.FLOWS / name, "--inputs", *inputs)
+    assert done.returncode == 0, done.stderr
+    assert '"answer": "Say \\u00fc"' in done.stdout or '"answer": "Say ü"' in done.stdout
+
+
+def test_chat_history_reaches_the_endpoint(server, tmp_path):
+    history = [{"inputs": {"question": "one"}, "outputs": {"answer": "two"}}]
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps({"question": "three", "chat_history": history}) + "\n")
+    words = ("--data", data, "--column-mapping", "question=${data.question}")
+    done = pf("run", "create", "--flow", paths.FLOWS / "chat", *words,
+              "chat_history=${data.chat_history}", env={"PF_BATCH_METHOD": "fork"})  # fmt: skip
+    assert '"Completed"' in done.stdout, done.stdout + done.stderr
+    said = server.requests[-1]["input_data"]["input_string"]
+    assert [m["content"] for m in said] == ["one", "two", "three"]
+    assert [m["role"] for m in said] == ["user", "assistant", "user"]
+
+
+def test_stock_pf_run_and_eval(server, tmp_path):
+    """The two commands of the README, on promptflow's own engine with its defaults."""
+    data = tmp_path / "data.jsonl"
+    rows = [{"question": q, "ground_truth": "same"} for q in ("same", "other")]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    base, scores = f"base-{os.getpid()}", f"scores-{os.getpid()}"
+    asked = pf("run", "create", "--flow", paths.FLOWS / "qa", "--data", data, "--name", base,
+               "--column-mapping", "input_data=${data.question}")  # fmt: skip
+    assert '"Completed"' in asked.stdout, asked.stdout + asked.stderr
+    scored = pf("run", "create", "--flow", paths.FLOWS / "eval", "--data", data, "--run", base,
+                "--name", scores, "--column-mapping", "answer=${run.outputs.answer}",
+                "ground_truth=${data.ground_truth}")  # fmt: skip
+    assert '"Completed"' in scored.stdout, scored.stdout + scored.stderr
+    metrics = json.loads(pf("run", "show-metrics", "--name", scores).stdout)
+    assert metrics["exact_match"] == 0.5
+    assert metrics["lines"] == 2
+
+
+@contextlib.contextmanager
+def served(flow, *words):
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [BIN / "pf", "flow", "serve", "--source", paths.FLOWS / flow, "--port", str(port)]
+    command += ["--host", "localhost", "--skip-open-browser", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+        try:
+            yield _wait(f"http://localhost:{port}", process)
+        finally:
+            process.terminate()
+            process.communicate()
+
+
+def _wait(url, process):
+    for _ in range(600):
+        assert process.poll() is None, process.stdout.read().decode()
+        with contextlib.suppress(requests.ConnectionError):
+            if requests.get(f"{url}/health", timeout=5).ok:
+                return url
+        time.sleep(0.1)
+    raise AssertionError("the flow was not served in a minute")
+
+
+@pytest.mark.parametrize("engine", ["flask", "fastapi"])
+def test_pf_flow_serve_answers(server, engine):
+    with served("chat", "--engine", engine) as url:
+        asked = requests.post(f"{url}/score", json={"question": "hello"}, timeout=30)
+        assert asked.json() == {"answer": "hello"}
+        refused = requests.post(f"{url}/score", json={"question": "fail"}, timeout=30)
+        assert refused.status_code == 400
+        assert "told to fail" in refused.text
+
+
+def test_flows_carry_no_caches_or_secrets_into_git():
+    for name in FLOWS:
+        ignored = Path(paths.FLOWS / name / ".gitignore").read_text().split()
+        assert {".promptflow/", ".env", ".venv/"} <= set(ignored)
