@@ -1,8 +1,7 @@
 """Means over the lines, logged as the run's metrics."""
 
-from promptflow.core import log_metric, tool
-
 from phi3_tools.metrics import mean_of
+from promptflow.core import log_metric, tool
 
 METRICS = ("exact_match", "token_f1")
 

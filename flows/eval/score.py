@@ -1,8 +1,7 @@
 """Scores of one line."""
 
-from promptflow.core import tool
-
 from phi3_tools.metrics import exact_match, token_f1
+from promptflow.core import tool
 
 
 @tool

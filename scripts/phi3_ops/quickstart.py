@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from phi3_tools.metrics import Mean
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -27,9 +28,9 @@ from .files import read_jsonl, write_json
 BASE, TUNED = "base", "tuned"
 SHOWN_METRICS = (("exact_match", "exact match"), ("token_f1", "token F1"))
 KIND_TITLES = {
-    data.TRAINED: "phrasings it was trained on",
-    data.HELD_OUT: "known facts, phrasings held out",
-    data.UNKNOWN: "facts it never saw",
+    data.TRAINED: "trained phrasings",
+    data.HELD_OUT: "held-out phrasings",
+    data.UNKNOWN: "unknown facts",
 }
 DEMO_QUESTION = "Who founded Microsoft?"
 
@@ -96,7 +97,7 @@ def run(options: Options, console: Console) -> dict[str, Any]:
         for number, (name, title, step) in enumerate(STEPS, 1):
             console.print(f"[bold]\\[{number}/{len(STEPS)}] {title}[/bold]")
             with _timed(job, name):
-                console.print(f"      {step(job)}", highlight=False)
+                console.print(f"      {step(job)}", highlight=False, soft_wrap=True)
     except BaseException:
         for which in (BASE, TUNED):
             background.stop(options.workdir, which)
@@ -247,13 +248,12 @@ def _summary(job: Job) -> dict[str, Any]:
 
 
 def _show(job: Job) -> None:
-    table = Table(title="Before and after: share of questions answered right")
-    table.add_column("questions")
-    table.add_column("n", justify="right")
-    for which in (BASE, TUNED):
-        for _, title in SHOWN_METRICS:
-            heading = "untrained" if which == BASE else "fine-tuned"
-            table.add_column(f"{heading}\n{title}", justify="right")
+    table = Table(title="Questions answered right", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("questions", no_wrap=True)
+    table.add_column("n", justify="right", no_wrap=True)
+    for _, title in SHOWN_METRICS:
+        for which in ("untrained", "tuned"):
+            table.add_column(f"{title}\n{which}", justify="right", no_wrap=True)
     for kind, title in KIND_TITLES.items():
         n = sum(row["kind"] == kind for row in job.rows)
         if n:
@@ -263,8 +263,8 @@ def _show(job: Job) -> None:
 
 
 def _cells(job: Job, kind: str) -> Iterator[str]:
-    for which in (BASE, TUNED):
-        for name, _ in SHOWN_METRICS:
+    for name, _ in SHOWN_METRICS:
+        for which in (BASE, TUNED):
             mean = job.scores.get(which, {}).get(name, {}).get(kind)
             yield f"{mean.mean:.1%}" if mean else "–"
 

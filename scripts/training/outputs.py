@@ -87,7 +87,7 @@ def save_mlflow(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     huggingface_hub.constants.HF_HUB_OFFLINE = True
     # MLflow writes this down as the model's source; a path means nothing anywhere else.
     model.name_or_path = Path(model.name_or_path).name
-    # Written out: inferring it needs pandas, and without that gives a schema of anything.
+    # Written out: inferring it needs scipy, and without that gives "anything" as the schema.
     text = Schema([ColSpec(DataType.string)])
     params = ParamSchema([ParamSpec(name, DataType[kind], value) for name, kind, value in PARAMS])
     signature = ModelSignature(inputs=text, outputs=text, params=params)

@@ -24,7 +24,7 @@ FLOWS = sorted(path.parent.name for path in paths.FLOWS.glob("*/flow.dag.yaml"))
 @pytest.fixture(scope="module")
 def server():
     with echo_endpoint() as server:
-        connect.save("phi3", {"endpoint": server.url}, KEY)
+        connect.save("phi3", {"endpoint": server.url, "max_attempts": "1"}, KEY)
         yield server
         connect.delete("phi3")
 
@@ -142,6 +142,37 @@ def test_pf_flow_serve_answers(server, engine):
         refused = requests.post(f"{url}/score", json={"question": "fail"}, timeout=30)
         assert refused.status_code == 400
         assert "told to fail" in refused.text
+        broken = requests.post(f"{url}/score", json={"question": "crash"}, timeout=30)
+        assert broken.status_code == 500
+        assert "ServerError" in broken.text and KEY not in broken.text
+
+
+def test_a_served_answer_streams(server):
+    """The first token is here while the endpoint still holds the last one back."""
+    with served("chat", "--engine", "fastapi") as url:
+        asked = requests.post(
+            f"{url}/score",
+            json={"question": "one two three"},
+            headers={"Accept": "text/event-stream"},
+            stream=True,
+            timeout=60,
+        )
+        lines = (line for line in asked.iter_lines(chunk_size=1) if line)
+        first = next(lines)
+        server.may_finish.set()
+        pieces = [json.loads(line[5:])["answer"] for line in (first, *lines)]
+    assert "".join(pieces) == "onetwothree"
+    assert len(pieces) == 3
+    assert not server.waited_in_vain
+
+
+def test_a_refused_stream_has_its_status(server):
+    with served("chat", "--engine", "fastapi") as url:
+        headers = {"Accept": "text/event-stream"}
+        asked = requests.post(
+            f"{url}/score", json={"question": "fail"}, headers=headers, timeout=60
+        )
+        assert asked.status_code == 400
 
 
 def test_flows_carry_no_caches_or_secrets_into_git():

@@ -13,13 +13,19 @@ KEY = "echo-key"
 
 
 class EchoServer(ThreadingHTTPServer):
-    """Speaks the chat contract. A question `fail` is a 400; `requests` keeps the bodies."""
+    """Speaks the chat contract. A question `fail` is a 400, `crash` a 500; `requests` keeps the bodies.
+
+    A streamed answer comes word by word, the last word only once `may_finish` is set: so a test can
+    prove that the first one arrived before.
+    """
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[dict[str, Any]] = []
+        self.may_finish = threading.Event()
+        self.waited_in_vain = False
 
     @property
     def url(self) -> str:
@@ -40,7 +46,24 @@ class _Handler(BaseHTTPRequestHandler):
         question = body["input_data"]["input_string"][-1]["content"]
         if question == "fail":
             return self._answer(400, {"error": {"message": "told to fail"}})
+        if question == "crash":
+            return self._answer(500, {"error": {"message": "told to crash"}})
+        if body["input_data"].get("parameters", {}).get("stream"):
+            return self._stream(question.split())
         return self._answer(200, {"output": question})
+
+    def _stream(self, words: list[str]) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("connection", "close")
+        self.end_headers()
+        for place, word in enumerate(words):
+            if place == len(words) - 1:
+                self.server.waited_in_vain |= not self.server.may_finish.wait(20)
+            self.wfile.write(f"data: {json.dumps({'output': word})}\n\n".encode())
+            self.wfile.flush()
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
 
     def _answer(self, status: int, payload: dict[str, Any]) -> None:
         body = json.dumps(payload).encode()

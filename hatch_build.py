@@ -1,0 +1,25 @@
+"""Puts what the commands upload and run into the wheel, beside `phi3_ops`.
+
+A hook and not `force-include`: that would take Prompt flow's by-products along, which hold prompts and
+answers, and would put copies in the way of an editable install.
+"""
+
+from pathlib import Path
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+FOLDERS = ("flows", "connections", "scripts/training", "scripts/serving", "scripts/azure")
+TARGET = "phi3_ops_assets"
+
+
+class AssetsHook(BuildHookInterface):
+    def initialize(self, version, build_data):
+        if version == "editable":
+            return
+        root = Path(self.root)
+        for folder in FOLDERS:
+            for file in (root / folder).rglob("*"):
+                parts = file.relative_to(root).parts
+                left_out = any(p.startswith(".") or p == "__pycache__" for p in parts)
+                if file.is_file() and not left_out:
+                    build_data["force_include"][str(file)] = "/".join((TARGET, *parts))

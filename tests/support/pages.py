@@ -1,0 +1,34 @@
+"""Parts of the documentation that are generated, and the check that they are up to date.
+
+`WRITE_DOCS=1 python -m pytest tests/test_docs.py tests/phi3_tools/test_fault_matrix.py` rewrites them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in r) + " |\n" for r in lines
+    )
+
+
+def check_part(page: str, name: str, generated: str) -> None:
+    """The part between `<!-- name -->` and `<!-- end -->` of a page equals what is generated."""
+    path, begin, end = DOCS / page, f"<!-- {name} -->\n", "<!-- end -->"
+    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
+    assert found, f"{page} has no part {name!r}"
+    written, _, after = rest.partition(end)
+    if os.environ.get("WRITE_DOCS"):
+        path.write_text(f"{before}{begin}{generated}{end}{after}", encoding="utf-8")
+        pytest.skip(f"wrote {name!r} into {page}")
+    assert written == generated, f"{page} is stale; WRITE_DOCS=1 rewrites it"

@@ -1,0 +1,50 @@
+"""The README's commands exist, with the options it gives them."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from processes import pf
+
+from phi3_ops.cli import COMMANDS, _parser
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+CODE = [line for block in re.findall(r"`+([^`]+)`+", TEXT) for line in block.splitlines()]
+
+
+def commands(program):
+    found = []
+    for line in CODE:
+        words = shlex.split(re.sub(r"^(PHI3_\w+=\S+ )+", "", line.split("   #")[0]), posix=True)
+        if words[:1] == [program]:
+            found.append(words[1:])
+    return found
+
+
+@pytest.mark.parametrize("words", commands("phi3"), ids=" ".join)
+def test_phi3_commands_parse(words):
+    named = [word for word in words if word in COMMANDS]
+    assert named or words == []
+    if len(words) > 1:
+        _parser(words[0]).parse_args(words)
+
+
+@pytest.mark.parametrize("target", sorted({w[0] for w in commands("make")}))
+def test_make_targets_are_there(target):
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("words", [w for w in commands("pf") if len(w) > 2], ids=" ".join)
+def test_pf_commands_have_their_options(words):
+    shown = pf(*words[:2], "--help").stdout
+    for option in (word for word in words if word.startswith("--")):
+        assert option in shown
+
+
+@pytest.mark.parametrize("folder", re.findall(r"^\| `([a-z0-9_/]+/)`", TEXT, re.MULTILINE))
+def test_folders_are_there(folder):
+    assert (ROOT / folder).is_dir()
