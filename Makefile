@@ -60,8 +60,11 @@ $(VENV)/.local: $(VENV)/.torch pyproject.toml constraints.txt
 	@$(BIN)/python -m compileall -q $(VENV)/lib >/dev/null || true
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.local
+$(VENV)/.dev: $(VENV)/.local tests/fake_azure/package.json
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
+	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm; }
+	npm install --prefix tests/fake_azure --no-audit --no-fund --silent
+	@$(BIN)/python -m compileall -q $(VENV)/lib >/dev/null || true
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev

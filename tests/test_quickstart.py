@@ -12,6 +12,7 @@ import subprocess
 import time
 
 import pytest
+
 from processes import BIN, pf, phi3, processes_naming
 
 pytestmark = pytest.mark.xdist_group("quickstart")

@@ -7,9 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from processes import pf
 
 from phi3_ops.cli import COMMANDS, _parser
+from processes import pf
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -64,8 +64,9 @@ def test_installed_wheel_lists_tools_and_finds_its_assets(wheel, tmp_path):
 
 
 def test_versions_agree():
-    import phi3_tools
     import tomllib
+
+    import phi3_tools
 
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["version"] == phi3_tools.__version__

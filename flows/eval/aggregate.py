@@ -1,7 +1,8 @@
 """Means over the lines, logged as the run's metrics."""
 
-from phi3_tools.metrics import mean_of
 from promptflow.core import log_metric, tool
+
+from phi3_tools.metrics import mean_of
 
 METRICS = ("exact_match", "token_f1")
 

@@ -1,7 +1,8 @@
 """Scores of one line."""
 
-from phi3_tools.metrics import exact_match, token_f1
 from promptflow.core import tool
+
+from phi3_tools.metrics import exact_match, token_f1
 
 
 @tool

@@ -12,6 +12,8 @@ from .errors import OpsError
 
 DEFAULT_NAME = "phi3"
 PROBE = "Hello"
+# Prompt flow wants at least one secret, and with Entra there is none to keep.
+NO_KEY = "none"
 
 
 def save(name: str, fields: Mapping[str, str], key: str) -> str:
@@ -29,8 +31,7 @@ def save(name: str, fields: Mapping[str, str], key: str) -> str:
         ConfigError: a field is missing or wrong.
         OpsError: the store cannot be written.
     """
-    # Prompt flow wants at least one secret; with Entra there is none to keep.
-    secrets = {"key": key or "none"}
+    secrets = {"key": key or NO_KEY}
     Phi3Client.from_connection({**fields, **secrets})
     old = load(name)
     configs = {field: value for field, value in fields.items() if value}

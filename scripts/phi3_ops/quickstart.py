@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from phi3_tools.metrics import Mean
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from phi3_tools.metrics import Mean
 
 from . import background, batch, connect, data, finetune, paths, pf
 from .errors import OpsError
@@ -180,7 +181,7 @@ def _after(job: Job) -> str:
 
 STEPS: tuple[tuple[str, str, Callable[[Job], str]], ...] = (
     ("data", "Prepare the data", _data),
-    ("finetune", "Fine-tune a tiny Phi-3", _finetune),
+    ("finetune", "Fine-tune a Phi-3", _finetune),
     ("before", "Evaluate the untrained model", _before),
     ("serve", "Serve the fine-tuned model and connect it", _start),
     ("chat", "Ask it through the flow", _chat),
@@ -271,31 +272,39 @@ def _cells(job: Job, kind: str) -> Iterator[str]:
 
 def _show_next(job: Job) -> None:
     workdir = job.options.workdir
-    flows = _relative(paths.FLOWS)
+    chat = _relative(paths.FLOWS) / "chat"
+    steps = ", ".join(f"{name} {seconds:.0f}" for name, seconds in job.seconds.items())
     lines = [
         ("model", str(job.out / "model")),
         ("summary", str(workdir / "summary.json")),
-        ("chat", f"pf flow test --flow {flows / 'chat'} --interactive"),
-        (
-            "serve",
-            f"pf flow serve --source {flows / 'chat'} --port 8080 --host localhost --engine fastapi",
-        ),
+        ("time", f"{sum(job.seconds.values()):.0f} s ({steps})"),
+        *_activation(),
+        *_endpoint(job),
+        ("chat", f"pf flow test --flow {chat} --interactive"),
+        ("serve", f"pf flow serve --source {chat} --port 8080 --host localhost --engine fastapi"),
         ("runs", f"pf run show-details --name {job.runs[TUNED][0]}"),
         ("remove", f"phi3 quickstart --remove --workdir {workdir}"),
     ]
-    running = background.find(workdir, TUNED)
-    if running:
-        lines[2:2] = [
-            ("endpoint", f"{running.url} (process {running.pid}), stop it with"),
-            ("", f"phi3 endpoint --stop --workdir {workdir}"),
-        ]
-    else:
-        lines[2:2] = [("endpoint", f"phi3 endpoint --model {job.out / 'model'}")]
     for label, text in lines:
         job.console.print(f"  {label:<10}{text}", highlight=False, soft_wrap=True)
-    total = sum(job.seconds.values())
-    steps = ", ".join(f"{name} {seconds:.0f}" for name, seconds in job.seconds.items())
-    job.console.print(f"  {'time':<10}{total:.0f} s ({steps})", highlight=False, soft_wrap=True)
+
+
+def _activation() -> list[tuple[str, str]]:
+    """How to get the commands onto the path, where they are not: `make quickstart` activates nothing."""
+    if shutil.which("phi3"):
+        return []
+    return [("first", f"source {_relative(Path(sys.prefix))}/bin/activate")]
+
+
+def _endpoint(job: Job) -> list[tuple[str, str]]:
+    workdir = job.options.workdir
+    running = background.find(workdir, TUNED)
+    if running is None:
+        return [("endpoint", f"phi3 endpoint --model {job.out / 'model'}")]
+    return [
+        ("endpoint", f"{running.url} (process {running.pid})"),
+        ("stop", f"phi3 endpoint --stop --workdir {workdir}"),
+    ]
 
 
 def _relative(path: Path) -> Path:

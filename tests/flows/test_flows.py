@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 import yaml
+
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import connect, paths
 from processes import BIN, pf

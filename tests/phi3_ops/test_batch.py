@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import batch, connect, paths
 from phi3_ops.errors import OpsError

@@ -8,6 +8,7 @@ import subprocess
 import sys
 
 import pytest
+
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops.cli import COMMANDS, main
 from processes import phi3

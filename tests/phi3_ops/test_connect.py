@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 
 import pytest
+
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import connect
 from phi3_tools import AuthenticationError, ConfigError

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 
 import pytest
+
 from phi3_ops import data, paths
 from phi3_ops.errors import OpsError
 from phi3_ops.files import read_jsonl

@@ -16,11 +16,10 @@ from pathlib import Path
 import pytest
 import requests
 
-TESTS = Path(__file__).resolve().parents[1]
-
-from phi3_ops import endpoint  # noqa: E402
+from phi3_ops import endpoint
 from tiny_endpoint import HANG_S, KEY, running
 
+TESTS = Path(__file__).resolve().parents[1]
 GOLDEN = sorted((TESTS / "golden" / "endpoint").glob("*.json"))
 HI = [{"role": "user", "content": "Hi"}]
 ROUTES = ("/score", "/v1/chat/completions")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 import requests
+
 from phi3_ops.faults import FAULTS, FaultError, Rule, load_rules, read_header, read_rule  # noqa: E402
 from tiny_endpoint import HANG_S, KEY, running
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from phi3_ops import files
 from phi3_ops.errors import OpsError
 

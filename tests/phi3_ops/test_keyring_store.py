@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from keyring.errors import PasswordDeleteError, PasswordSetError
+
 from phi3_ops.keyring_store import OwnerOnlyFileKeyring
 
 

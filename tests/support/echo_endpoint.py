@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 KEY = "echo-key"
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
 class EchoServer(ThreadingHTTPServer):
@@ -50,7 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._answer(500, {"error": {"message": "told to crash"}})
         if body["input_data"].get("parameters", {}).get("stream"):
             return self._stream(question.split())
-        return self._answer(200, {"output": question})
+        return self._answer(200, {"output": question, "usage": USAGE})
 
     def _stream(self, words: list[str]) -> None:
         self.send_response(200)

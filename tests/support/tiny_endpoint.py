@@ -17,6 +17,7 @@ HANG_S = 30  # a limit for what must not hang, never a measurement
 def running(model_dir: Path, **options: Any) -> Iterator[str]:
     """Serve model_dir with `create_app(**options)`; gives the base URL."""
     import uvicorn
+
     from phi3_ops.endpoint import _bind, create_app
 
     app = create_app(model_dir, key=KEY, **options)

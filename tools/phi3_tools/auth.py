@@ -61,7 +61,8 @@ class KeyAuth:
 
 
 class EntraAuth:
-    """Tokens for one scope, cached and replaced `REFRESH_BEFORE_S` before they expire.
+    """Tokens for one scope, cached and replaced `REFRESH_BEFORE_S` before they expire. A token that
+    could not be replaced in time is used as long as it lasts.
 
     Args:
         scope: the audience, such as `https://ml.azure.com/.default`.
@@ -85,7 +86,11 @@ class EntraAuth:
         """
         with self._lock:
             if time.time() >= self._expires_on - REFRESH_BEFORE_S:
-                self._refresh()
+                try:
+                    self._refresh()
+                except AuthenticationError:
+                    if time.time() >= self._expires_on:
+                        raise
             return f"Bearer {self._token}"
 
     def _refresh(self) -> None:
@@ -96,7 +101,7 @@ class EntraAuth:
         except Exception as error:  # azure-core and azure-identity raise several unrelated classes
             raise AuthenticationError(
                 "could not get an Entra token",
-                detail=str(error).splitlines()[0] if str(error) else type(error).__name__,
+                detail=next(iter(str(error).splitlines()), type(error).__name__),
                 hint="Run `az login`, or set AZURE_CLIENT_ID, AZURE_TENANT_ID and a secret.",
             ) from error
         self._token, self._expires_on = token.token, float(token.expires_on)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-import time
+import threading
 from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import spans, sse
-from .contracts import Contract, Decoded, Params, decode, decode_event
+from .contracts import Contract, Decoded, Params, decode, decode_event, parse_json
 from .errors import BadAnswer, BadRequest, ConfigError, ConnectionLost, Phi3Error, ScoringFailed
 from .messages import Message, Reply, render
 from .retry import Deadline, Limits, next_wait
@@ -25,6 +26,9 @@ T = TypeVar("T")
 # While it is still open which contract an endpoint speaks, a failure of the model may just mean
 # that this was the wrong one: ask twice, then try the next.
 PROBE_ATTEMPTS = 2
+# Seconds that a stream's connection has to come to its end once the last event is here; one that does
+# not is closed instead of kept.
+DRAIN_S = 0.2
 # What may mean that an endpoint speaks another contract than the one tried.
 MISFITS = (BadRequest, ScoringFailed, BadAnswer)
 
@@ -41,6 +45,8 @@ class Call:
         self.limits = limits
         self.deadline = Deadline(limits.deadline_s)
         self.attempts = 0
+        self._key = ""
+        self._shown: Contract | None = None  # the contract that an unfitting answer has shown
 
     def speak(self, *, stream: bool, finish: Callable[[Contract, Response], T]) -> T:
         """Send the request, in the contract that is known or in each that may be, until one fits.
@@ -58,9 +64,20 @@ class Call:
             except MISFITS as error:
                 misfits.append(error)
                 continue
-            self.client.remember(contract)
+            if contract in (options[0], self._shown) or self._refuses(options[0]):
+                self.client.remember(contract)
             return result
         raise misfits[0]  # the likeliest contract's own complaint
+
+    def _refuses(self, contract: Contract) -> bool:
+        """Whether the endpoint still refuses the likelier contract; else it had only stumbled."""
+        try:
+            self.whole(contract, self._post(contract, False))
+        except MISFITS:
+            return True
+        except Phi3Error:
+            pass  # still open
+        return False
 
     def _try(
         self,
@@ -69,38 +86,50 @@ class Call:
         finish: Callable[[Contract, Response], T],
         probing: bool,
     ) -> T:
+        streams = stream and contract.streams and self.client.can_stream is not False
+        refused_stream = False
         attempt = 0
         while True:
             attempt += 1
             self.attempts += 1
             try:
-                return finish(contract, self._send(contract, stream))
+                result = finish(contract, self._post(contract, streams))
             except Phi3Error as error:
-                wait = next_wait(error, attempt, self.limits, self.deadline)
-                if probing and isinstance(error, MISFITS) and attempt >= PROBE_ATTEMPTS:
-                    wait = None
-                if wait is None:
-                    raise
-                log.info("attempt %d: %s; again in %.1f s", attempt, type(error).__name__, wait)
-                time.sleep(wait)
+                failure = self.without_key(error)
+            else:
+                if refused_stream:
+                    self.client.can_stream = False
+                return result
+            if streams and self._may_not_know_stream(contract, failure):
+                # A failure may pass, so that the next call asks for a stream again; a refusal stays.
+                streams, refused_stream = False, isinstance(failure, BadRequest)
+                continue
+            wait = next_wait(failure, attempt, self.limits, self.deadline)
+            if probing and isinstance(failure, MISFITS) and attempt >= PROBE_ATTEMPTS:
+                wait = None
+            if wait is None:
+                raise failure
+            log.info("attempt %d: %s; again in %.1f s", attempt, type(failure).__name__, wait)
+            self.deadline.sleep(wait)
 
-    def _send(self, contract: Contract, stream: bool) -> Response:
-        streams = stream and contract.streams and not self.client.no_stream
-        try:
-            return self._post(contract, streams)
-        except BadRequest:
-            if not streams or contract.name != "chat":
-                raise
-            # An older image does not know `stream`; one that refuses the rest refuses this too.
-            response = self._post(contract, False)
-            self.client.no_stream = True
-            return response
+    def _may_not_know_stream(self, contract: Contract, failure: Phi3Error) -> bool:
+        """An older image chokes on `stream`; one that has streamed before has other reasons."""
+        unknown = self.client.can_stream is None and contract.name == "chat"
+        return unknown and isinstance(failure, (BadRequest, ScoringFailed))
+
+    def without_key(self, error: Phi3Error) -> Phi3Error:
+        """The error with the key cut out of the endpoint's words, should it repeat them."""
+        if self._key and error.detail:
+            error.detail = error.detail.replace(self._key, "…")
+        return error
 
     def _post(self, contract: Contract, streams: bool) -> Response:
         settings = self.client.settings
         payload = contract.encode(self.messages, self.params, streams, settings.model)
+        authorization = settings.auth.header()
+        self._key = authorization.removeprefix("Bearer ")
         headers = {
-            "Authorization": settings.auth.header(),
+            "Authorization": authorization,
             "Content-Type": "application/json",
             "Accept": "text/event-stream, application/json" if streams else "application/json",
         }
@@ -113,7 +142,7 @@ class Call:
         """The reply in a whole answer."""
         body = response.read()
         try:
-            payload = json.loads(body)
+            payload = parse_json(body)
         except ValueError as error:
             raise BadAnswer(
                 "the endpoint's answer is not JSON",
@@ -133,10 +162,10 @@ class Call:
         """Another contract's answer means that the endpoint misread the request."""
         if self.client.found or len(self.client.options) == 1 or contract.answers(payload):
             return
-        others = [other.name for other in self.client.options if other.answers(payload)]
-        if others:
+        self._shown = next((o for o in self.client.options if o.answers(payload)), None)
+        if self._shown:
             raise BadAnswer(
-                f"the endpoint answered a {contract.name} request in the {others[0]} contract",
+                f"the endpoint answered a {contract.name} request in the {self._shown.name} contract",
                 request_id=response.request_id,
             )
 
@@ -157,21 +186,96 @@ class Call:
         )
 
 
-class Stream(Iterator[str]):
-    """Pieces of an answer, as they come. After the last one, `reply` holds the whole.
+class StreamedCall(Call):
+    """A call whose answer is handed on as it comes. `result` is there once the last piece is.
 
-    Use it as an iterator, and as a context manager where the loop may be left early.
+    Apart from `Stream`, so that the generator does not refer to whoever holds it: a stream that
+    nobody keeps any more is then closed at once.
     """
 
-    reply: Reply | None = None
+    result: Reply | None = None
+
+    def pieces(self) -> Generator[str, None, None]:
+        settings = self.client.settings
+        with spans.call(settings.endpoint, settings.model, self.messages, self.params) as span:
+            self.deadline = Deadline(self.limits.deadline_s)
+            # Attempts end with the first piece: what a person has seen is not taken back.
+            first, rest = self.speak(stream=True, finish=self._begin)
+            with closing(rest):
+                if first:
+                    yield first
+                yield from rest
+            if self.result:
+                span.reply(self.result)
+
+    def _begin(
+        self, contract: Contract, response: Response
+    ) -> tuple[str, Generator[str, None, None]]:
+        if not response.is_stream:
+            self.result = self.whole(contract, response)
+            return "", _one(self.result.text)
+        pieces = self._pieces_of(contract, response)
+        first = next(pieces, "")
+        self.client.can_stream = True
+        return first, pieces
+
+    def _pieces_of(self, contract: Contract, response: Response) -> Generator[str, None, None]:
+        total = Decoded("")
+        said: list[str] = []
+        try:
+            for data in sse.events(response.chunks()):
+                if self.result:
+                    continue  # past the end: read on, so that the connection can be kept
+                if data == sse.DONE:
+                    self.result = self._ended(contract, response, total, said)
+                    self.deadline.shorten(DRAIN_S)
+                    continue
+                event = decode_event(data)
+                total = _merged(total, event)
+                if event.text:
+                    said.append(event.text)
+                    yield event.text
+            if self.result is None:
+                if total.finish_reason is None:
+                    raise ConnectionLost("the stream broke off before its end")
+                self.result = self._ended(contract, response, total, said)
+        except Phi3Error as error:
+            error.request_id = error.request_id or response.request_id
+            if self.result is None:
+                raise self.without_key(error) from None
+        finally:
+            response.close()
+
+    def _ended(
+        self, contract: Contract, response: Response, total: Decoded, said: list[str]
+    ) -> Reply:
+        if not said and total.finish_reason is None:
+            raise BadAnswer("the stream ended without an answer")
+        return self.reply(contract, response, replace(total, text="".join(said)))
+
+
+class Stream(Iterator[str]):
+    """Pieces of an answer, as they come.
+
+    Use it as an iterator, and as a context manager where the loop may be left early. `close` may be
+    called from any thread.
+    """
 
     def __init__(
         self, client: Phi3Client, messages: list[Message], params: Params, limits: Limits
     ) -> None:
-        self._pieces = self._run(Call(client, messages, params, limits))
+        self._call = StreamedCall(client, messages, params, limits)
+        self._pieces = self._call.pieces()
+        self._lock = threading.Lock()
+
+    @property
+    def reply(self) -> Reply | None:
+        """The whole answer, once its last piece is here."""
+        return self._call.result
 
     def __next__(self) -> str:
-        return next(self._pieces)
+        with self._lock:
+            return next(self._pieces)
 
     def __enter__(self) -> Stream:
         return self
@@ -181,56 +285,18 @@ class Stream(Iterator[str]):
 
     def close(self) -> None:
         """Stop reading and close the connection."""
-        self._pieces.close()
-
-    def _run(self, call: Call) -> Generator[str, None, None]:
-        settings = call.client.settings
-        with spans.call(settings.endpoint, settings.model, call.messages, call.params) as span:
-            call.deadline = Deadline(call.limits.deadline_s)
-            # Attempts end with the first piece: what a person has seen is not taken back.
-            first, rest = call.speak(stream=True, finish=lambda c, r: self._begin(call, c, r))
-            try:
-                if first:
-                    yield first
-                yield from rest
-            finally:
-                if isinstance(rest, Generator):
-                    rest.close()
-            if self.reply:
-                span.reply(self.reply)
-
-    def _begin(
-        self, call: Call, contract: Contract, response: Response
-    ) -> tuple[str, Iterator[str]]:
-        if not response.is_stream:
-            self.reply = call.whole(contract, response)
-            return self.reply.text, iter(())
-        pieces = self._pieces_of(call, contract, response)
-        return next(pieces, ""), pieces
-
-    def _pieces_of(self, call: Call, contract: Contract, response: Response) -> Iterator[str]:
-        total = Decoded("")
-        said: list[str] = []
-        ended = False
+        if not self._lock.acquire(blocking=False):
+            self._call.deadline.cancel()  # another thread waits for a piece
+            self._lock.acquire()
         try:
-            for data in sse.events(response.chunks()):
-                if data == sse.DONE:
-                    ended = True
-                    break
-                event = decode_event(data)
-                total = _merged(total, event)
-                if event.text:
-                    said.append(event.text)
-                    yield event.text
-            if not ended and total.finish_reason is None:
-                raise ConnectionLost("the stream broke off before its end")
-            whole = replace(total, text="".join(said))
-            self.reply = call.reply(contract, response, whole)
-        except Phi3Error as error:
-            error.request_id = error.request_id or response.request_id
-            raise
+            self._pieces.close()
         finally:
-            response.close()
+            self._lock.release()
+
+
+def _one(piece: str) -> Generator[str, None, None]:
+    if piece:
+        yield piece
 
 
 def _merged(total: Decoded, event: Decoded) -> Decoded:

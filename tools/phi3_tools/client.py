@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -48,7 +49,7 @@ class Phi3Client:
         self._counter = tokenizer_counter(settings.tokenizer) if settings.tokenizer else None
         self.options = candidates(settings.contract, settings.endpoint)
         self.found: Contract | None = self.options[0] if len(self.options) == 1 else None
-        self.no_stream = False
+        self.can_stream: bool | None = None  # None until the endpoint has shown it
         self._pool_size = pool_size
         self._transports: dict[str, Transport] = {}
         self._executor: ThreadPoolExecutor | None = None
@@ -112,7 +113,8 @@ class Phi3Client:
         """The answer as it is generated; one piece where the endpoint does not stream.
 
         Takes and raises what `chat` does. The request is sent when the first piece is asked for.
-        Leaving the loop early closes the connection, so that the endpoint can stop generating.
+        Leaving the loop early closes the connection, so that the endpoint can stop generating. The
+        total deadline counts the time that the reader takes, too.
         """
         said = self._prepare(messages, params, context_window)
         return Stream(self, said, params, limits or self.settings.limits)
@@ -120,7 +122,8 @@ class Phi3Client:
     async def achat(
         self, messages: str | Iterable[Mapping[str, Any]], *args: Any, **kw: Any
     ) -> Reply:
-        """`chat` without blocking the event loop; the same code on a thread of this client's own."""
+        """`chat` without blocking the event loop; the same code on a thread of this client's own. A
+        cancelled one runs on there until its answer or its deadline comes."""
         return await self._in_thread(lambda: self.chat(messages, *args, **kw))
 
     async def astream(
@@ -136,10 +139,13 @@ class Phi3Client:
 
     def close(self) -> None:
         """Close the kept connections."""
-        for transport in self._transports.values():
+        with self._lock:
+            executor, self._executor = self._executor, None
+            transports, self._transports = self._transports, {}
+        for transport in transports.values():
             transport.close()
-        if self._executor:
-            self._executor.shutdown(wait=False)
+        if executor:
+            executor.shutdown(wait=False)
 
     def __enter__(self) -> Phi3Client:
         return self
@@ -171,7 +177,10 @@ class Phi3Client:
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self._pool_size, "phi3")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+            executor = self._executor
+        # The context carries the caller's span, of which this call's is a child.
+        run = contextvars.copy_context().run
+        return await asyncio.get_running_loop().run_in_executor(executor, run, work)
 
     def transport(self, contract: Contract) -> Transport:
         url = request_url(self.settings.endpoint, contract)

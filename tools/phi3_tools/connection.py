@@ -27,6 +27,9 @@ ENVIRONMENT = {
     "auth": "PHI3_AUTH",
     "model": "PHI3_MODEL",
 }
+# What a person was to replace, or prompt flow shows in place of a secret.
+_PLACEHOLDER = re.compile(r"<[^<>]*>|\*{3,}")
+_HEADER_VALUE = re.compile(r"[!-~]+")
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
 
 
@@ -42,6 +45,9 @@ class Settings:
         model: the model's name, where an endpoint serves several, or None.
         tokenizer: path of a `tokenizer.json` for exact token counts, or None.
         limits: timeouts and attempts.
+
+    Raises:
+        ConfigError: the URL is none or not safe, the contract unknown, the deployment no name.
     """
 
     endpoint: str
@@ -51,6 +57,12 @@ class Settings:
     model: str | None = None
     tokenizer: str | None = None
     limits: Limits = field(default_factory=Limits)
+
+    def __post_init__(self) -> None:
+        check_url(self.endpoint)
+        candidates(self.contract, self.endpoint)
+        if self.deployment and not _HEADER_VALUE.fullmatch(self.deployment):
+            raise ConfigError(f"the connection's `deployment` is no name: {self.deployment!r}")
 
 
 def read(connection: Any = None) -> Settings:
@@ -67,13 +79,11 @@ def read(connection: Any = None) -> Settings:
     endpoint = values.get("endpoint", "")
     if not endpoint:
         raise ConfigError(_missing("endpoint", connection), hint=_fix("endpoint", connection))
-    check_url(endpoint)
-    contract = values.get("contract") or AUTO
-    candidates(contract, endpoint)
+    check_url(endpoint)  # before the key: the first mistake is named first
     return Settings(
         endpoint=endpoint,
         auth=_auth(values, connection),
-        contract=contract,
+        contract=values.get("contract") or AUTO,
         deployment=values.get("deployment") or None,
         model=values.get("model") or None,
         tokenizer=values.get("tokenizer") or None,
@@ -122,7 +132,7 @@ def _resolve(name: str, value: str) -> str:
         return os.environ[variable]
 
     resolved = _REFERENCE.sub(lookup, value)
-    if re.fullmatch(r"<[^<>]*>", resolved):
+    if _PLACEHOLDER.fullmatch(resolved):
         raise ConfigError(
             f"the connection's `{name}` is still the placeholder {resolved}",
             hint=f"Put the real {name} there.",
@@ -145,7 +155,10 @@ def _missing(name: str, connection: Any) -> str:
     if connection is None:
         return f"no connection was given, and {ENVIRONMENT[name]} is not set"
     label = getattr(connection, "name", None)
-    return f"the connection{f' {label!r}' if label else ''} has no `{name}`"
+    there = ", ".join(f"`{field}`" for field in sorted(fields_of(connection)))
+    return f"the connection{f' {label!r}' if label else ''} has no `{name}`" + (
+        f" (it has {there})" if there else ""
+    )
 
 
 def _fix(name: str, connection: Any) -> str:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ from .errors import BadAnswer, ConfigError, ScoringFailed
 from .messages import Message, Usage, render
 
 AUTO = "auto"
-COMPLETIONS_PATH = "/v1/chat/completions"
+COMPLETIONS = "/chat/completions"
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Params:
         max_new_tokens: tokens of the answer at most.
         temperature: 0 means greedy decoding.
         top_p: nucleus sampling.
-        stop: texts at which to stop.
+        stop: a text, or texts, at which to stop.
         seed: for repeatable sampling, where the endpoint supports it.
         extra: further parameters, sent under their own names; None removes one of the above from
             the request, so that `{"max_new_tokens": None, "max_tokens": 9}` renames it.
@@ -50,18 +51,36 @@ class Params:
     extra: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        checks: list[tuple[str, Any, Callable[[Any], bool], str]] = [
-            ("max_new_tokens", self.max_new_tokens, lambda v: v >= 1, "at least 1"),
-            ("temperature", self.temperature, lambda v: 0 <= v <= 2, "between 0 and 2"),
-            ("top_p", self.top_p, lambda v: 0 < v <= 1, "above 0 and at most 1"),
-        ]
-        for name, value, fits, wanted in checks:
-            if value is not None and not (_is_number(value) and fits(value)):
+        for name, (fits, wanted) in _PARAM_CHECKS.items():
+            value = getattr(self, name)
+            if value is not None and not fits(value):
                 raise ConfigError(f"{name} is {value!r}, but must be {wanted}")
+
+    @property
+    def stops(self) -> list[str] | None:
+        """`stop` as the list that goes over the wire."""
+        return [self.stop] if isinstance(self.stop, str) else list(self.stop or []) or None
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return _is_whole(value) or isinstance(value, float)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, (str, list, tuple)) and all(isinstance(item, str) for item in value)
+
+
+_PARAM_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "max_new_tokens": (lambda v: _is_whole(v) and v >= 1, "a whole number of at least 1"),
+    "temperature": (lambda v: _is_number(v) and 0 <= v <= 2, "a number between 0 and 2"),
+    "top_p": (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0 and at most 1"),
+    "stop": (_are_texts, "a text or a list of texts"),
+    "seed": (_is_whole, "a whole number"),
+}
 
 
 @dataclass(frozen=True)
@@ -103,7 +122,7 @@ def _sampling(params: Params) -> dict[str, Any]:
         "temperature": None if greedy else params.temperature,
         "top_p": None if greedy else params.top_p,
         "do_sample": None if params.temperature is None else not greedy,
-        "stop": list(params.stop) if params.stop else None,
+        "stop": params.stops,
         "seed": params.seed,
     }
 
@@ -132,7 +151,7 @@ def _encode_openai(
         "max_tokens": params.max_new_tokens,
         "temperature": params.temperature,
         "top_p": params.top_p,
-        "stop": list(params.stop) if params.stop else None,
+        "stop": params.stops,
         "seed": params.seed,
         "stream": True if stream else None,
         "stream_options": {"include_usage": True} if stream else None,
@@ -175,15 +194,15 @@ def candidates(name: str, url: str) -> list[Contract]:
 def is_openai_url(url: str) -> bool:
     """Whether the path is one of OpenAI's, or none at all (a serverless endpoint's target)."""
     path = urlsplit(url).path.rstrip("/")
-    return path in ("", "/v1") or path.endswith("/chat/completions")
+    return not path or path.endswith(("/v1", COMPLETIONS))
 
 
 def request_url(url: str, contract: Contract) -> str:
     """Where to post: for OpenAI a base URL gets the completions path, other URLs stay."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
-    if contract.name == "openai" and path in ("", "/v1"):
-        return parts._replace(path=COMPLETIONS_PATH).geturl()
+    if contract.name == "openai" and (not path or path.endswith("/v1")):
+        return parts._replace(path=f"{path or '/v1'}{COMPLETIONS}").geturl()
     return url
 
 
@@ -195,12 +214,11 @@ def decode(payload: Any, *, prompt: str | None = None) -> Decoded:
         prompt: the rendered prompt that was sent; cut from the front of an answer that echoes it.
 
     Raises:
-        ScoringFailed: the payload carries an error in place of an answer.
+        ScoringFailed: the payload carries an error, or nothing, in place of an answer.
         BadAnswer: the shape is none of those known.
     """
-    payload = _unquoted(payload)
     if isinstance(payload, str):
-        return Decoded(_cut_echo(payload, prompt))
+        return _decode_text(payload, prompt)
     if isinstance(payload, list):
         return Decoded(_cut_echo(_first_text(payload), prompt))
     if isinstance(payload, dict):
@@ -208,14 +226,25 @@ def decode(payload: Any, *, prompt: str | None = None) -> Decoded:
     raise BadAnswer(f"the endpoint answered a JSON {type(payload).__name__}")
 
 
-def _unquoted(payload: Any) -> Any:
-    """A scoring script that dumps its answer itself sends JSON within a JSON string."""
-    if isinstance(payload, str) and payload[:1] in ("[", "{"):
-        try:
-            return json.loads(payload)
-        except ValueError:
-            return payload
-    return payload
+def _decode_text(text: str, prompt: str | None) -> Decoded:
+    """A scoring script that dumps its answer itself sends JSON within a JSON string. What only looks
+    like that is the model's own text."""
+    if text[:1] in ("[", "{"):
+        with suppress(ValueError, BadAnswer):
+            return decode(parse_json(text), prompt=prompt)
+    return Decoded(_cut_echo(text, prompt))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The parsed text.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
 
 
 def _decode_object(payload: dict[str, Any], prompt: str | None) -> Decoded:
@@ -235,7 +264,10 @@ def _decode_object(payload: dict[str, Any], prompt: str | None) -> Decoded:
         payload["message"].get("content"), str
     ):
         return Decoded(payload["message"]["content"], **about)
-    keys = ", ".join(sorted(map(str, payload))) or "no keys"
+    if payload.get("output", payload) is None or not payload:
+        # The catalog's serving image says so when its engine fails.
+        raise ScoringFailed("the endpoint reported success, but gave no answer")
+    keys = ", ".join(sorted(payload))
     raise BadAnswer(f"the endpoint answered a JSON object of no known shape ({keys[:80]})")
 
 
@@ -248,21 +280,23 @@ def _decode_choice(choice: Any, about: dict[str, Any]) -> Decoded:
 
 
 def raise_for_error(payload: Any) -> None:
-    """Turn an error that came as a success into one: `{"error": …}`, `{"output": null, "error": …}`.
+    """Turn an error that came as a success into one: `{"error": …}`, `{"output": null, "error": …}`,
+    vLLM's `{"object": "error", …}`.
 
     Raises:
         ScoringFailed: the payload carries an error.
     """
-    if isinstance(payload, dict) and payload.get("error"):
+    if isinstance(payload, dict) and (payload.get("error") or payload.get("object") == "error"):
         raise ScoringFailed("the model failed to answer", detail=error_text(payload))
 
 
 def error_text(payload: Any) -> str:
     """The human words in an error payload, whatever its shape."""
-    if isinstance(payload, dict):
-        for key in ("error", "message", "detail", "Message"):
-            if payload.get(key):
-                return error_text(payload[key])
+    inner = payload
+    while inner:
+        payload = inner
+        keys = ("error", "message", "detail", "Message") if isinstance(payload, dict) else ()
+        inner = next((payload[key] for key in keys if payload.get(key)), None)
     return payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
 
 
@@ -298,9 +332,11 @@ def _usage(payload: Any) -> Usage | None:
     if not isinstance(payload, dict):
         return None
     counts = [payload.get("prompt_tokens"), payload.get("completion_tokens", 0)]
-    if not all(isinstance(count, int) for count in counts):
-        return None
-    return Usage(*counts)
+    return Usage(*counts) if all(_is_whole(count) for count in counts) else None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _text_or_none(value: Any) -> str | None:
@@ -308,22 +344,23 @@ def _text_or_none(value: Any) -> str | None:
 
 
 def decode_event(data: str) -> Decoded:
-    """One server-sent event's data: a chat completion chunk, or a piece of a chat answer.
+    """One server-sent event's data: a chat completion chunk, or a piece of a chat answer. Events of
+    other shapes (content filters, pings) say nothing.
 
     Raises:
         ScoringFailed: the event carries an error.
-        BadAnswer: the event is not JSON or of no known shape.
+        BadAnswer: the event is no JSON object.
     """
     try:
-        payload = json.loads(data)
+        payload = parse_json(data)
     except ValueError as error:
         raise BadAnswer("the stream carried an event that is not JSON", detail=data[:80]) from error
     if not isinstance(payload, dict):
         raise BadAnswer("the stream carried an event that is no JSON object", detail=data[:80])
     raise_for_error(payload)
-    choices = payload.get("choices") or [{}]
-    choice = choices[0] if isinstance(choices[0], dict) else {}
-    delta = choice.get("delta") or choice.get("message") or {}
+    choices = payload.get("choices")
+    choice = _dict(choices[0]) if isinstance(choices, list) and choices else {}
+    delta = _dict(choice.get("delta")) or _dict(choice.get("message"))
     text = delta.get("content") if "choices" in payload else payload.get("output")
     reason = choice.get("finish_reason") or payload.get("finish_reason")
     return Decoded(

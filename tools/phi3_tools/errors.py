@@ -3,11 +3,11 @@
     Phi3Error
     ├── ConfigError             a connection field or an argument is missing or wrong
     ├── PromptTooLong           one question alone does not fit the model's context window
-    ├── EndpointUnreachable     no connection: name unknown, refused, TLS
-    ├── EndpointTimeout         connect, read or total time limit passed, or the endpoint's own (408)
+    ├── EndpointUnreachable     no connection: name unknown, refused, no answer in time, TLS
+    ├── EndpointTimeout         read or total time limit passed, or the endpoint's own (408)
     ├── ConnectionLost          the connection broke before the whole answer was here
     ├── BadAnswer               an answer of success that cannot be read (not JSON, unknown, too large)
-    ├── ScoringFailed           the model's own code failed (424 around 5xx, 200 with an error body)
+    ├── ScoringFailed           the model's own code failed (424 around 5xx, 200 without an answer)
     └── StatusError             the endpoint refused
         ├── BadRequest          400, 422, or 424 around them: the payload
         ├── AuthenticationError 401: the key or token
@@ -57,10 +57,10 @@ class Phi3Error(Exception):
         self.message = message
         self.status = status
         self.request_id = request_id
-        self.detail = " ".join(detail.split())[:DETAIL_LIMIT] if detail else None
+        self.detail = _shown(detail) if detail else None
         self.hint = self.hint if hint is None else hint
         self.retry_after = retry_after
-        super().__init__(str(self))
+        super().__init__(message)
 
     def __str__(self) -> str:
         said = f": {self.detail.rstrip('.')}" if self.detail else ""
@@ -78,6 +78,11 @@ class Phi3Error(Exception):
             "detail": self.detail,
             "hint": self.hint,
         }
+
+
+def _shown(detail: str) -> str:
+    """Foreign words on one line, shortened, and printable whatever code points they hold."""
+    return " ".join(detail.split())[:DETAIL_LIMIT].encode("utf-8", "replace").decode()
 
 
 class ConfigError(Phi3Error):

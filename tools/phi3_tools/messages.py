@@ -104,18 +104,20 @@ def from_chat_history(
 
     A history item is `{"inputs": {…}, "outputs": {…}, …}`; other keys, which the chat pages add, are
     ignored. A turn whose answer is missing (it failed) is left out whole, so that roles alternate.
-    Where a turn lacks `input_key` or `output_key` but has exactly one entry, that entry is taken: a
+    Where a turn lacks `input_key` or `output_key` but has exactly one text, that text is taken: a
     flow may name its chat input and output as it likes.
 
     Raises:
-        ConfigError: an item is not of that form.
+        ConfigError: an item is not of that form, or it is open which of its texts was said.
     """
     messages: list[Message] = []
     for number, turn in enumerate(history or [], 1):
-        if not isinstance(turn, Mapping) or not isinstance(turn.get("inputs"), Mapping):
+        inputs = turn.get("inputs") if isinstance(turn, Mapping) else None
+        outputs = (turn.get("outputs") or {}) if isinstance(turn, Mapping) else None
+        if not isinstance(inputs, Mapping) or not isinstance(outputs, Mapping):
             raise ConfigError(f'chat_history item {number} is not {{"inputs": …, "outputs": …}}')
-        question = _entry(turn["inputs"], input_key)
-        answer = _entry(turn.get("outputs") or {}, output_key)
+        question = _entry(inputs, input_key, f"chat_history item {number}: `inputs`")
+        answer = _entry(outputs, output_key, f"chat_history item {number}: `outputs`")
         if question is None or answer is None:
             continue
         messages.append({"role": "user", "content": question})
@@ -139,10 +141,14 @@ def to_chat_history(
     return history
 
 
-def _entry(fields: Mapping[str, Any], key: str) -> str | None:
-    texts = [value for value in fields.values() if isinstance(value, str)]
-    value = fields.get(key, texts[0] if len(texts) == 1 else None)
-    return value if isinstance(value, str) else None
+def _entry(fields: Mapping[str, Any], key: str, where: str) -> str | None:
+    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
+    if key not in fields and len(texts) > 1:
+        raise ConfigError(f"{where} has no `{key}`, but several texts: {', '.join(texts)}")
+    value = fields.get(key) if key in fields else next(iter(texts.values()), None)
+    if value is not None and not isinstance(value, str):
+        raise ConfigError(f"{where} has a `{key}` that is {type(value).__name__}, not text")
+    return value
 
 
 def render(messages: Iterable[Message]) -> str:
@@ -195,7 +201,9 @@ def tokenizer_counter(path: str) -> TokenCounter:
         raise ConfigError(f"cannot read the tokenizer file {path}: {error}") from error
 
     def count(text: str) -> int:
-        return len(tokenizer.encode(text, add_special_tokens=False).ids)
+        # Half a surrogate pair, which the library cannot take, reaches a model as U+FFFD.
+        valid = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        return len(tokenizer.encode(valid, add_special_tokens=False).ids)
 
     return TokenCounter(most=count, least=count)
 

@@ -1,13 +1,15 @@
 """Reference-based scores of an answer, and honest means over them. Pure functions.
 
 The normalisation and both scores are those of "SQuAD: 100,000+ Questions for Machine Comprehension of
-Text" and its evaluation script: lower case, no punctuation, no articles, single blanks.
+Text" and its evaluation script: lower case, no punctuation, no articles, single blanks. Other scripts'
+punctuation and letter forms (full width, ß and ss) are treated alike, which leaves ASCII as it was.
 """
 
 from __future__ import annotations
 
 import math
 import re
+import string
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -19,8 +21,13 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 def normalise(text: str) -> str:
     """Text as it is compared: case, punctuation, articles and blanks made equal."""
     lowered = unicodedata.normalize("NFKC", text).casefold()
-    bare = "".join(" " if c == "\n" else c for c in lowered if unicodedata.category(c)[0] != "P")
+    bare = "".join(c for c in lowered if not _is_punctuation(c))
     return " ".join(_ARTICLES.sub(" ", bare).split())
+
+
+def _is_punctuation(character: str) -> bool:
+    # SQuAD's script means ASCII's list, which holds symbols too ($, +, =, …).
+    return character in string.punctuation or unicodedata.category(character)[0] == "P"
 
 
 def exact_match(answer: str, truth: str) -> float:

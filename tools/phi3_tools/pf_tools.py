@@ -4,8 +4,8 @@ A tool is a thin shim: it makes messages of its inputs, asks the client, and han
 form that prompt flow counts, streams and reports.
 """
 
-from __future__ import annotations
-
+# No `from __future__ import annotations` here: promptflow looks for PromptTemplate itself among a
+# tool's annotations, and would find its name.
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -23,7 +23,7 @@ from .client import Phi3Client
 from .connection import Settings, read
 from .contracts import Params
 from .errors import ConfigError, Phi3Error
-from .messages import Message, Reply, from_chat_history
+from .messages import Message, Reply, check_messages, from_chat_history
 
 CLIENTS_KEPT = 16
 DEFAULT_MAX_NEW_TOKENS = 128
@@ -87,7 +87,7 @@ def phi3_chat_detail(
     try:
         reply = _ask(_client(connection, deployment), said, params, context_window)
     except ConfigError as error:
-        raise _as_promptflow(error) from error
+        raise _as_promptflow(error) from None
     except Phi3Error as error:
         return _detail(None, error)
     return _detail(reply, None)
@@ -111,7 +111,7 @@ def phi3_prompt(
     try:
         said = prompts.parse(str(prompt), kwargs)
     except Phi3Error as error:
-        raise _as_promptflow(error) from error
+        raise _as_promptflow(error) from None
     params = _params(max_new_tokens, temperature, top_p, stop, seed)
     return _answer(connection, said, params, context_window, deployment, stream)
 
@@ -134,9 +134,10 @@ def _messages(question: str, chat_history: Any, messages: Any, system_prompt: st
     """The chat that a tool's inputs describe; `messages` and `question` may both be given."""
     try:
         said: list[Message] = from_chat_history(_items("chat_history", chat_history))
-        said += _items("messages", messages)
+        given = _items("messages", messages)
+        said += check_messages(given) if given else []
     except Phi3Error as error:
-        raise _as_promptflow(error) from error
+        raise _as_promptflow(error) from None
     if question:
         said.append({"role": "user", "content": question})
     if not said or said[-1]["role"] != "user":
@@ -158,17 +159,16 @@ def _items(name: str, value: Any) -> list[Any]:
 def _params(
     max_new_tokens: int, temperature: float, top_p: float, stop: Any, seed: int | None
 ) -> Params:
-    stops = [stop] if isinstance(stop, str) and stop else (stop or None)
     try:
         return Params(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_p=None if top_p == DEFAULT_TOP_P else top_p,
-            stop=stops,
+            stop=stop or None,
             seed=seed,
         )
     except Phi3Error as error:
-        raise _as_promptflow(error) from error
+        raise _as_promptflow(error) from None
 
 
 def _answer(
@@ -185,7 +185,7 @@ def _answer(
             return _pieces(client, said, params, context_window)
         return _ask(client, said, params, context_window).text
     except Phi3Error as error:
-        raise _as_promptflow(error) from error
+        raise _as_promptflow(error) from None
 
 
 def _pieces(
@@ -198,7 +198,8 @@ def _pieces(
     def pieces() -> Iterator[str]:
         with stream:
             try:
-                yield first
+                if first:
+                    yield first
                 yield from stream
             except Phi3Error as error:
                 # The 200 is long sent, and an exception here would just cut the answer off.
@@ -267,6 +268,7 @@ def _detail(reply: Reply | None, error: Phi3Error | None) -> dict[str, Any]:
 
 
 def _as_promptflow(error: Phi3Error) -> Phi3UserError | Phi3SystemError:
+    """Raise it `from None`: prompt flow prints every cause's traceback, and the text says it all."""
     kind = Phi3UserError if error.user_fault else Phi3SystemError
     return kind(message=f"{type(error).__name__}: {error}", target=ErrorTarget.TOOL)
 

@@ -38,7 +38,7 @@ class CallSpan:
         usage = reply.usage
         found = {
             "gen_ai.response.model": reply.model,
-            "gen_ai.response.id": reply.request_id,
+            "azure.service.request.id": reply.request_id,
             "gen_ai.response.finish_reasons": [reply.finish_reason]
             if reply.finish_reason
             else None,
@@ -86,6 +86,8 @@ def start(url: str, model: str | None, messages: Sequence[Message], params: Para
         "gen_ai.request.max_tokens": params.max_new_tokens,
         "gen_ai.request.temperature": params.temperature,
         "gen_ai.request.top_p": params.top_p,
+        "gen_ai.request.stop_sequences": params.stops,
+        "gen_ai.request.seed": params.seed,
         "server.address": host.hostname,
         "server.port": host.port,
     }

@@ -10,17 +10,18 @@ _LINE = re.compile(rb"\r\n|\n|\r")
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines as soon as their end has come; a chunk may end anywhere, within a character too."""
-    rest = b""
-    for chunk in chunks:
-        rest += chunk
-        # A CR at the very end may be half of a CRLF: wait for the next byte.
-        held = b"\r" if rest.endswith(b"\r") else b""
-        *complete, rest = _LINE.split(rest[: len(rest) - len(held)])
-        rest += held
-        yield from complete
-    if rest:
-        yield rest.rstrip(b"\r")
+    """Lines as soon as their end has come; a chunk may end anywhere, within a character too. A last
+    line without an end is dropped: nobody can tell whether it is whole."""
+    begun: list[bytes] = []  # pieces of a line whose end has not come
+    after_cr = False
+    for chunk in filter(None, chunks):
+        part = chunk.removeprefix(b"\n") if after_cr else chunk  # a CRLF cut in two is one end
+        after_cr = chunk.endswith(b"\r")
+        *complete, rest = _LINE.split(part)
+        for line in complete:
+            yield b"".join([*begun, line])
+            begun = []
+        begun.append(rest)
 
 
 def events(chunks: Iterable[bytes]) -> Iterator[str]:

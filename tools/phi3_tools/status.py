@@ -7,13 +7,13 @@ and reason are in two headers.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 
-from .contracts import error_text
+from .contracts import error_text, parse_json
 from .errors import (
     AuthenticationError,
     BadRequest,
@@ -90,8 +90,8 @@ def _cause(status: int, headers: Mapping[str, str]) -> tuple[type[Phi3Error], st
 
 
 def _model_status(headers: Mapping[str, str]) -> int | None:
-    value = headers.get(MODEL_STATUS, "")
-    return int(value) if value.isdigit() else None
+    value = headers.get(MODEL_STATUS, "").strip()
+    return int(value) if re.fullmatch(r"[1-5][0-9]{2}", value) else None
 
 
 def _status_text(status: int, headers: Mapping[str, str]) -> str:
@@ -106,7 +106,7 @@ def _detail(headers: Mapping[str, str], body: bytes) -> str | None:
     if text.startswith("<"):
         text = ""  # a proxy's HTML page says nothing to a person
     with suppress(ValueError):
-        text = error_text(json.loads(text)) if text else ""
+        text = error_text(parse_json(text)) if text else ""
     return text or headers.get(MODEL_REASON)
 
 

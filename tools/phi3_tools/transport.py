@@ -1,15 +1,33 @@
-"""Bytes there and back over one `requests.Session`; every failure leaves here as a named error."""
+"""Bytes there and back over kept connections; every failure leaves here as a named error.
+
+Requests finds the proxies and certificates that the environment names, and makes the connection pool;
+requests go straight to the pool. Requests' session would keep cookies, let a .netrc entry replace the
+key, read a redirect's whole body to look where it leads, and take as long again as the pool does.
+"""
 
 from __future__ import annotations
 
+import http.client
+import io
+import os
+import socket
+import threading
 from collections.abc import Iterator, Mapping
-from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from contextlib import suppress
+from typing import Any, cast
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from urllib3.exceptions import HTTPError, LocationParseError
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NewConnectionError,
+    ProxyError,
+    SSLError,
+)
 
 from .errors import (
     BadAnswer,
@@ -25,12 +43,15 @@ from .status import REQUEST_ID, error_for
 CHUNK_BYTES = 64 * 1024
 ERROR_BODY_BYTES = 64 * 1024
 POOL_SIZE = 128  # connections kept open to the endpoint
+NO_URL = "the connection's `endpoint` is no URL"
 
 
 class Response:
     """An answer of success whose body is still to be read. Close it, or read it to its end."""
 
-    def __init__(self, response: requests.Response, deadline: Deadline, max_bytes: int) -> None:
+    def __init__(
+        self, response: urllib3.BaseHTTPResponse, deadline: Deadline, max_bytes: int
+    ) -> None:
         self._response = response
         self._deadline = deadline
         self._max_bytes = max_bytes
@@ -57,7 +78,7 @@ class Response:
         """The body as it comes; raises what `read` raises. The connection is closed at the end."""
         total = 0
         try:
-            for chunk in _read(self._response.raw):
+            for chunk in _read(self._response):
                 total += len(chunk)
                 if total > self._max_bytes:
                     raise BadAnswer(
@@ -66,28 +87,106 @@ class Response:
                         hint="Ask for fewer tokens, or raise `max_answer_bytes`.",
                     )
                 yield chunk
-                self._deadline.check()
         except (HTTPError, OSError) as error:
-            raise _named(error, self._deadline) from error
+            named = _named(error, self._deadline)
+            named.request_id = self.request_id
+            raise named from error
         finally:
             self.close()
 
     def close(self) -> None:
-        """Give the connection back where the body was read to its end, else close it."""
-        raw = self._response.raw
-        if raw is not None and not _at_end(raw):
-            raw.close()
-        self._response.close()
+        """Close the connection, unless the body was read to its end: then it was given back."""
+        _close(self._response)
 
 
-def _at_end(raw: Any) -> bool:
-    return bool(getattr(getattr(raw, "_original_response", None), "isclosed", lambda: False)())
+def _close(response: urllib3.BaseHTTPResponse) -> None:
+    response.close()
+    response.release_conn()
 
 
-def _read(raw: Any) -> Iterator[bytes]:
+def _read(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
     """What has come, as soon as it comes: `read1` does not wait for a chunk to be full."""
-    while chunk := raw.read1(CHUNK_BYTES, decode_content=True):
+    while chunk := response.read1(CHUNK_BYTES, decode_content=True):
         yield chunk
+
+
+class _Incoming(io.RawIOBase):
+    """A socket's bytes, until the call's deadline.
+
+    A socket's own timeout begins anew with every byte, so that an answer which drips, its headers or
+    its body, would never end.
+    """
+
+    def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
+        self._raw = raw
+        self._sock = sock
+        self._silence_s = sock.gettimeout() or deadline.seconds
+        self._deadline = deadline
+        deadline.interrupt = self._interrupt
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._deadline.left
+        if left <= 0:
+            raise TimeoutError
+        self._sock.settimeout(min(self._silence_s, left))
+        return cast("int | None", self._raw.readinto(buffer))
+
+    def close(self) -> None:
+        self._deadline.interrupt = None
+        self._raw.close()
+        super().close()
+
+    def _interrupt(self) -> None:
+        # Not the TLS socket's own method, which takes its state away from the thread that reads.
+        with suppress(OSError, TypeError):
+            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+
+_this_thread = threading.local()  # its `deadline` is that of the request being sent
+
+
+class _HTTPResponse(http.client.HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **kw: Any) -> None:
+        super().__init__(sock, *args, **kw)
+        incoming = _Incoming(self.fp.detach(), sock, _this_thread.deadline)
+        self.fp = io.BufferedReader(incoming)
+
+
+class _Connection(HTTPConnection):
+    response_class = _HTTPResponse
+
+
+class _SecureConnection(HTTPSConnection):
+    response_class = _HTTPResponse
+
+
+class _Pool(urllib3.HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(urllib3.HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+class _Adapter(HTTPAdapter):
+    """Requests' adapter with connections that keep a call's deadline."""
+
+    def init_poolmanager(self, *args: Any, **kw: Any) -> None:
+        super().init_poolmanager(*args, **kw)
+        _use_pools(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kw: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kw)
+        if not proxy.lower().startswith("socks"):  # those have connections of their own
+            _use_pools(manager)
+        return manager
+
+
+def _use_pools(manager: Any) -> None:
+    manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
 
 class Transport:
@@ -96,23 +195,35 @@ class Transport:
     Args:
         url: where to post.
         pool_size: connections kept open.
+
+    Raises:
+        ConfigError: the URL is none, or the environment names certificates that are not there.
     """
 
     def __init__(self, url: str, *, pool_size: int = POOL_SIZE) -> None:
         self.url = url
-        self._session = requests.Session()
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = HTTPAdapter(pool_connections=2, pool_maxsize=pool_size)
-        self._session.mount("https://", adapter)
-        self._session.mount("http://", adapter)
-        # Proxy and certificate settings of the environment are read once, not at each call. With
-        # trust_env on, requests would also let a .netrc entry replace the key.
-        settings = self._session.merge_environment_settings(url, {}, True, None, None)
-        self._settings: dict[str, Any] = {
-            name: settings[name] for name in ("proxies", "verify", "cert")
-        }
-        self._session.trust_env = False
-        self._prepared = self._session.prepare_request(requests.Request("POST", url))
+        self._adapter = _Adapter(pool_connections=2, pool_maxsize=pool_size)
+        # The environment's proxies and certificates are read once, not at each call.
+        with requests.Session() as session:
+            settings = session.merge_environment_settings(url, {}, True, None, None)
+        verify: bool | str = settings["verify"] or True
+        if isinstance(verify, str) and not os.path.exists(verify):
+            raise ConfigError(
+                f"there are no certificates at {verify}",
+                hint="Correct REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE), or unset it.",
+            )
+        # Plain http is for this machine alone: a proxy would read the key.
+        proxies = {} if url.startswith("http:") else settings["proxies"]
+        try:
+            request = requests.Request("POST", url).prepare()
+            self._pool: Any = self._adapter.get_connection_with_tls_context(
+                request, verify, proxies
+            )
+        except requests.RequestException as error:
+            raise ConfigError(NO_URL) from error
+        self._adapter.cert_verify(self._pool, url, verify, None)  # type: ignore[no-untyped-call]
+        self._target = request.path_url
+        self._headers = dict(requests.utils.default_headers())
 
     def post(
         self, body: bytes, headers: Mapping[str, str], limits: Limits, deadline: Deadline
@@ -125,80 +236,70 @@ class Transport:
             Phi3Error: the class that names the cause.
         """
         deadline.check()
-        request = self._prepared.copy()
-        request.headers.update(headers)
-        request.headers["Content-Length"] = str(len(body))
-        request.body = body
         left = deadline.left
-        timeout = (min(limits.connect_timeout_s, left), min(limits.read_timeout_s, left))
+        timeout = urllib3.Timeout(
+            connect=min(limits.connect_timeout_s, left), read=min(limits.read_timeout_s, left)
+        )
+        _this_thread.deadline = deadline
         try:
-            response = self._session.send(
-                request, stream=True, timeout=timeout, allow_redirects=False, **self._settings
+            response = self._pool.urlopen(
+                "POST",
+                self._target,
+                body,
+                {**self._headers, **headers},
+                retries=False,
+                redirect=False,
+                assert_same_host=False,
+                timeout=timeout,
+                preload_content=False,
             )
-        except (requests.RequestException, HTTPError, OSError, ValueError) as error:
+        except (HTTPError, OSError) as error:
             raise _named(error, deadline) from error
-        if response.status_code != 200:
-            raise _refusal(response, deadline)
+        if response.status != 200:
+            raise _refusal(response)
         return Response(response, deadline, limits.max_answer_bytes)
 
     def close(self) -> None:
         """Close the kept connections."""
-        self._session.close()
+        self._adapter.close()
 
 
-def _refusal(response: requests.Response, deadline: Deadline) -> Phi3Error:
+def _refusal(response: urllib3.BaseHTTPResponse) -> Phi3Error:
     """The error that a status stands for; its body is read as far as it is needed and comes."""
     body = b""
     try:
-        for chunk in _read(response.raw):
+        for chunk in _read(response):
             body += chunk
-            if len(body) >= ERROR_BODY_BYTES or deadline.left <= 0:
+            if len(body) >= ERROR_BODY_BYTES:
                 break
     except (HTTPError, OSError):
         pass  # the status alone says enough
     finally:
-        if not _at_end(response.raw):
-            response.raw.close()
-        response.close()
-    return error_for(response.status_code, response.headers, body)
+        _close(response)
+    return error_for(response.status, response.headers, body)
 
 
 def _named(error: Exception, deadline: Deadline) -> Phi3Error:
-    """The named error for what requests, urllib3 or the socket raised."""
-    if isinstance(
-        error, (requests.exceptions.ConnectTimeout, urllib3.exceptions.ConnectTimeoutError)
-    ):
+    """The named error for what urllib3 or the socket raised."""
+    detail = _root(error)
+    if isinstance(error, LocationParseError):
+        return ConfigError(NO_URL)
+    if deadline.left <= 0:
+        return EndpointTimeout(f"no whole answer within {deadline.seconds:g} s")
+    if isinstance(error, (NewConnectionError, ProxyError)):  # refused, unknown name
+        return EndpointUnreachable("no connection to the endpoint", detail=detail)
+    if isinstance(error, ConnectTimeoutError):
         return EndpointUnreachable("the endpoint could not be reached in time")
-    if isinstance(error, (requests.Timeout, urllib3.exceptions.TimeoutError, TimeoutError)):
+    if isinstance(error, urllib3.exceptions.TimeoutError):
         return EndpointTimeout(f"the endpoint went silent after {deadline.elapsed:.1f} s")
-    if isinstance(error, (requests.exceptions.SSLError, urllib3.exceptions.SSLError)):
-        return EndpointUnreachable("no secure connection to the endpoint", detail=_root(error))
-    if _is_new_connection(error):
-        return EndpointUnreachable("no connection to the endpoint", detail=_root(error))
-    if isinstance(error, (requests.exceptions.InvalidURL, LocationParseError, ValueError)) and not (
-        isinstance(error, (requests.ConnectionError, OSError, HTTPError))
-    ):
-        return ConfigError("the connection's `endpoint` is no URL")
-    return ConnectionLost(
-        "the connection broke before the whole answer was here", detail=_root(error)
-    )
-
-
-def _is_new_connection(error: BaseException) -> bool:
-    """Whether the connection never came about (refused, unknown name, proxy), so not in its midst."""
-    kinds = (
-        urllib3.exceptions.NewConnectionError,
-        urllib3.exceptions.ProxyError,
-        ConnectionRefusedError,
-    )
-    if isinstance(error, (requests.exceptions.ProxyError, *kinds)):
-        return True
-    reason = getattr(error.args[0], "reason", None) if error.args else None
-    return isinstance(reason, kinds)
+    if isinstance(error, SSLError):
+        return EndpointUnreachable("no secure connection to the endpoint", detail=detail)
+    return ConnectionLost("the connection broke before the whole answer was here", detail=detail)
 
 
 def _root(error: BaseException) -> str:
-    """The innermost cause's words: urllib3 wraps a refusal four times over, with the URL in each."""
-    while (inner := error.__cause__ or error.__context__) is not None:
+    """The innermost cause's words: urllib3 wraps a refusal several times, with the URL in each."""
+    network = (OSError, HTTPError, http.client.HTTPException)  # not what a caller was handling
+    while isinstance(inner := error.__cause__ or error.__context__, network):
         error = inner
     return str(getattr(error, "strerror", None) or error) or type(error).__name__

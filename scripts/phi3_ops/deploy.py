@@ -1,0 +1,315 @@
+"""From a completed job to an endpoint that answers, with never less serving than before.
+
+The live endpoint is never deleted to redeploy. A new deployment gets no traffic until it has answered a
+smoke test through the `azureml-model-deployment` header; then traffic moves in steps, each followed by
+another test; the old deployment goes last. Whatever goes wrong puts the traffic back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from phi3_tools import EntraAuth, KeyAuth, Limits, Params, Phi3Client, Phi3Error, Settings
+from phi3_tools.auth import scope_for
+
+from . import job, paths
+from .cloud import Cloud, find
+from .errors import OpsError
+from .plan import Plan, Step
+
+YAML = paths.ROOT / "scripts" / "azure"
+ARTIFACT = f"outputs/{job.OUTPUT}/paths/mlflow"
+SMOKE_QUESTION = "Who founded Microsoft?"
+SMOKE_LIMITS = Limits(read_timeout_s=180, deadline_s=300)
+LOG_LINES = 60
+SUCCEEDED = "Succeeded"
+CANARY = (10, 50, 100)
+CONTRACTS = {"score": "auto", "mlflow": "mlflow", "vllm": "openai"}
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to move to the new deployment.
+
+    Attributes:
+        job: the job whose model to deploy; None takes the newest that completed.
+        canary: percentages of traffic for the new deployment, one after another, the last one 100.
+        mirror: percentage of the live traffic copied to the new deployment before it gets any (the
+            answers are thrown away), 0 to 50.
+        soak_s: seconds to wait after each step before the next test.
+        drain_s: seconds that an old deployment is left to finish what it has before it is deleted.
+        keep_old: leave the deployments that no longer have traffic.
+    """
+
+    job: str | None = None
+    canary: Sequence[int] = CANARY
+    mirror: int = 0
+    soak_s: float = 0.0
+    drain_s: float = 30.0
+    keep_old: bool = False
+
+    def __post_init__(self) -> None:
+        rising = list(self.canary) == sorted(set(self.canary))
+        if not self.canary or not rising or self.canary[-1] != 100 or self.canary[0] < 1:
+            raise OpsError(
+                f"canary steps {list(self.canary)}", "Give rising percentages up to 100."
+            )
+        if not 0 <= self.mirror <= 50:
+            raise OpsError(f"mirror {self.mirror} %", "Give 0 to 50.")
+
+
+class Deployer:
+    """Brings one job's model behind the configured endpoint.
+
+    Args:
+        cloud: where to.
+        options: how.
+        say: shows one line of progress.
+    """
+
+    def __init__(self, cloud: Cloud, options: Options, say: Callable[[str], None]) -> None:
+        self.cloud = cloud
+        self.options = options
+        self.say = say
+        self.config = cloud.config.endpoint
+        self.job = options.job or job.latest_completed(cloud)
+        job.require_completed(cloud, self.job)
+
+    def plan(self) -> Plan:
+        """Model, endpoint, deployment, traffic, and the old deployments' end."""
+        name, size = self.config.name, f"{self.config.size} x {self.config.instances}"
+        old = ", ".join(self._idle()) or "none"
+        steps = [
+            Step(f"model {self.config.model} from {self.job}", self._has_model, self._register),
+            Step(f"endpoint {name}", self._has_endpoint, self._create_endpoint),
+            Step(f"deployment {self.name} ({size})", self._has_deployment, self._create_deployment),
+            Step(f"traffic to {self.name}", self._has_traffic, self._move_traffic, verb="move"),
+        ]
+        if not self.options.keep_old:
+            steps.append(Step(f"old deployments: {old}", self._is_clean, self._clean, "remove"))
+        return Plan("deploy", steps)
+
+    # -- model ---------------------------------------------------------------------------------------
+
+    def _models(self) -> list[Any]:
+        found = find(lambda: list(self.cloud.ml.models.list(name=self.config.model))) or []
+        return [model for model in found if (model.tags or {}).get("job") == self.job]
+
+    def _has_model(self) -> bool:
+        return bool(self._models())
+
+    def _register(self) -> None:
+        from azure.ai.ml.constants import AssetTypes
+        from azure.ai.ml.entities import Model
+
+        self._require_artifact()
+        model = Model(
+            name=self.config.model,
+            path=f"azureml://jobs/{self.job}/{ARTIFACT}",
+            type=AssetTypes.MLFLOW_MODEL,
+            tags={**self.cloud.tags(), "job": self.job},
+        )
+        self.cloud.ml.models.create_or_update(model)
+
+    def _require_artifact(self) -> None:
+        """The SDK passes a job's path on unchecked; so look whether the job has such an output.
+
+        Raises:
+            OpsError: it has not.
+        """
+        outputs = getattr(self.cloud.ml.jobs.get(self.job), "outputs", None) or {}
+        if job.OUTPUT not in outputs:
+            raise OpsError(
+                f"the job {self.job} has no output {job.OUTPUT!r}",
+                "Deploy a job of `phi3 finetune`.",
+            )
+
+    def _model_id(self) -> str:
+        newest = max(self._models(), key=lambda model: int(model.version))
+        return f"azureml:{newest.name}:{newest.version}"
+
+    # -- endpoint ------------------------------------------------------------------------------------
+
+    def endpoint(self) -> Any:
+        """The endpoint, or None."""
+        return find(lambda: self.cloud.ml.online_endpoints.get(self.config.name))
+
+    def _has_endpoint(self) -> bool:
+        endpoint = self.endpoint()
+        return endpoint is not None and endpoint.provisioning_state == SUCCEEDED
+
+    def _create_endpoint(self) -> None:
+        from azure.ai.ml import load_online_endpoint
+        from azure.ai.ml.entities import IdentityConfiguration, ManagedIdentityConfiguration
+
+        endpoint = load_online_endpoint(YAML / "endpoint.yml")
+        endpoint.name = self.config.name
+        endpoint.auth_mode = {"key": "key", "entra": "aad_token"}[self.config.auth]
+        endpoint.tags = self.cloud.tags()
+        identity = f"{self.cloud.group_path}/providers/Microsoft.ManagedIdentity"
+        identity += f"/userAssignedIdentities/{self.cloud.config.identity.name}"
+        endpoint.identity = IdentityConfiguration(
+            type="user_assigned",
+            user_assigned_identities=[ManagedIdentityConfiguration(resource_id=identity)],
+        )
+        self.cloud.ml.online_endpoints.begin_create_or_update(endpoint).result()
+
+    # -- deployment ----------------------------------------------------------------------------------
+
+    @property
+    def name(self) -> str:
+        """The deployment's name: the hash of all that it is made of, so that the same is found again."""
+        parts = [self.job, self.config.size, str(self.config.instances), self.config.variant]
+        parts.append((YAML / f"deployment-{self.config.variant}.yml").read_text(encoding="utf-8"))
+        if self.config.variant == "score":
+            files = sorted(path for path in paths.SERVING.glob("*") if path.is_file())
+            parts += [file.name + file.read_text(encoding="utf-8") for file in files]
+        return "d-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
+
+    def _deployments(self) -> dict[str, Any]:
+        found = find(lambda: list(self.cloud.ml.online_deployments.list(self.config.name))) or []
+        return {deployment.name: deployment for deployment in found}
+
+    def _has_deployment(self) -> bool:
+        deployment = self._deployments().get(self.name)
+        return deployment is not None and deployment.provisioning_state == SUCCEEDED
+
+    def _create_deployment(self) -> None:
+        deployment = self._definition()
+        try:
+            self.cloud.ml.online_deployments.begin_create_or_update(deployment).result()
+        except Exception:
+            self._show_logs()
+            self._delete(
+                self.name
+            )  # it would go on costing, and its name is taken for the next try
+            raise
+
+    def _definition(self) -> Any:
+        from azure.ai.ml import load_online_deployment
+
+        deployment = load_online_deployment(YAML / f"deployment-{self.config.variant}.yml")
+        deployment.name = self.name
+        deployment.endpoint_name = self.config.name
+        deployment.model = self._model_id()
+        deployment.instance_type = self.config.size
+        deployment.instance_count = self.config.instances
+        deployment.tags = {**self.cloud.tags(), "job": self.job}
+        return deployment
+
+    def _show_logs(self) -> None:
+        try:
+            logs = self.cloud.ml.online_deployments.get_logs(
+                self.name, self.config.name, lines=LOG_LINES
+            )
+        except Exception:  # the logs are help for another error, which must not be lost to this one
+            return
+        for line in str(logs).splitlines()[-LOG_LINES:]:
+            self.say(f"  | {line}")
+
+    def _delete(self, name: str) -> None:
+        if name in self._deployments():
+            self.cloud.ml.online_deployments.begin_delete(name, self.config.name).result()
+
+    # -- traffic -------------------------------------------------------------------------------------
+
+    def _traffic(self) -> dict[str, int]:
+        endpoint = self.endpoint()
+        traffic = dict(endpoint.traffic or {}) if endpoint is not None else {}
+        return {name: share for name, share in traffic.items() if share}
+
+    def _has_traffic(self) -> bool:
+        return self._traffic() == {self.name: 100}
+
+    def _move_traffic(self) -> None:
+        before = self._traffic()
+        try:
+            self._smoke(self.name)
+            if self.options.mirror and before:
+                self._set(before, mirror={self.name: self.options.mirror})
+                self._smoke(self.name)
+            for share in self.options.canary if before else (100,):
+                self._set(_shared(before, self.name, share))
+                self._smoke(None if share == 100 else self.name)
+        except BaseException:
+            self._restore(before)
+            self._show_logs()
+            raise
+
+    def _restore(self, before: dict[str, int]) -> None:
+        if self._traffic() != before:
+            self.say(f"  putting the traffic back: {before or 'none'}")
+            self._set(before)
+
+    def _set(self, traffic: dict[str, int], mirror: dict[str, int] | None = None) -> None:
+        endpoint = self.endpoint()
+        # What is not named keeps its share: so name every deployment.
+        endpoint.traffic = {name: traffic.get(name, 0) for name in self._deployments()}
+        endpoint.mirror_traffic = mirror or {}
+        self.cloud.ml.online_endpoints.begin_create_or_update(endpoint).result()
+        shown = ", ".join(f"{name} {share} %" for name, share in traffic.items()) or "none"
+        self.say(f"  traffic: {shown}{f', mirrored to {self.name}' if mirror else ''}")
+
+    def _smoke(self, deployment: str | None) -> None:
+        """Ask one question with the product's own client, past the traffic rules or along them.
+
+        Raises:
+            OpsError: no answer, or an empty one.
+        """
+        if self.options.soak_s:
+            time.sleep(self.options.soak_s)
+        with Phi3Client(replace(self.settings(), deployment=deployment)) as client:
+            try:
+                reply = client.chat(SMOKE_QUESTION, Params(max_new_tokens=32, temperature=0))
+            except Phi3Error as error:
+                what = f"the smoke test of {deployment or 'the endpoint'} failed: {error}"
+                raise OpsError(what, "The traffic is as it was.") from error
+        if not reply.text.strip():
+            raise OpsError(f"{deployment or 'the endpoint'} gave an empty answer")
+        self.say(f"  {deployment or 'endpoint'} answers in {reply.latency_s:.2f} s: {reply.text!r}")
+
+    def settings(self) -> Settings:
+        """How to reach the endpoint."""
+        endpoint = self.endpoint()
+        auth: Any
+        if self.config.auth == "entra":
+            auth = EntraAuth(scope_for(endpoint.scoring_uri), self.cloud.credential)
+        else:
+            auth = KeyAuth(self.cloud.ml.online_endpoints.get_keys(self.config.name).primary_key)
+        return Settings(
+            endpoint=endpoint.scoring_uri,
+            auth=auth,
+            contract=CONTRACTS[self.config.variant],
+            limits=SMOKE_LIMITS,
+        )
+
+    # -- the old ones --------------------------------------------------------------------------------
+
+    def _idle(self) -> list[str]:
+        return sorted(name for name in self._deployments() if name != self.name)
+
+    def _is_clean(self) -> bool:
+        return self._has_deployment() and not self._idle()
+
+    def _clean(self) -> None:
+        time.sleep(self.options.drain_s)
+        for name in self._idle():
+            if self._traffic().get(name, 0) == 0:
+                self._delete(name)
+
+
+def _shared(before: dict[str, int], new: str, share: int) -> dict[str, int]:
+    """The new deployment's share, and the rest divided as before; whole numbers that sum to 100."""
+    others = {name: value for name, value in before.items() if name != new}
+    total = sum(others.values())
+    if not total or share == 100:
+        return {new: 100}
+    left = 100 - share
+    traffic = {name: left * value // total for name, value in others.items()}
+    traffic[new] = 100 - sum(traffic.values())
+    return traffic

@@ -1,0 +1,236 @@
+"""Fine-tuning as an Azure ML job: the same train.py, on a cluster."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import paths
+from .cloud import Cloud, find, named_errors
+from .errors import OpsError
+from .finetune import recipe_file
+from .plan import Plan, Step
+
+JOB_FILE = paths.ROOT / "scripts" / "azure" / "job.yml"
+ENVIRONMENT_FILE = paths.ROOT / "scripts" / "azure" / "environment.yml"
+# The tutorials' image for training without a GPU.
+CPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:latest"
+OUTPUT = "model_output"
+PREFIX = "phi3-"
+ENDED_BADLY = ("Failed", "Canceled", "NotResponding")
+COMPLETED = "Completed"
+HASH_LENGTH = 12
+MOST_TRIES = 100  # jobs of the same content, each submitted again after the one before it failed
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to train, and on what; None takes the recipe's or the configuration's.
+
+    Attributes:
+        train_file: rows to train on.
+        eval_file: rows to measure the loss on.
+        recipe: a shipped recipe's name, or a YAML file inside scripts/training.
+        model: hub id of the base model.
+        cpu: use the image without GPU libraries.
+        rows: only the first rows of each file.
+        epochs: in place of the recipe's.
+        instances: nodes; more than one trains with PyTorch's distribution.
+    """
+
+    train_file: Path
+    eval_file: Path
+    recipe: str
+    model: str | None = None
+    cpu: bool = False
+    rows: int | None = None
+    epochs: float | None = None
+    instances: int = 1
+
+    def extra(self) -> list[str]:
+        """train.py's further arguments."""
+        given = {"--model": self.model, "--rows": self.rows, "--epochs": self.epochs}
+        return [word for name, value in given.items() if value for word in (name, str(value))]
+
+
+class Submission:
+    """A job that is submitted once for the same code, data and settings.
+
+    Args:
+        cloud: where to.
+        request: what to train.
+
+    Raises:
+        OpsError: a file is missing, or the recipe is not among those that are uploaded.
+    """
+
+    def __init__(self, cloud: Cloud, request: Request) -> None:
+        self.cloud = cloud
+        self.request = request
+        self.recipe = _uploaded(recipe_file(request.recipe))
+        for file in (request.train_file, request.eval_file):
+            if not file.is_file():
+                raise OpsError(f"there is no file {file}", "Make it with `phi3 data`.")
+        self.digest = _digest(self._parts())
+        self._name: str | None = None
+
+    def _parts(self) -> Iterator[bytes]:
+        request = self.request
+        for file in sorted(_code_files()):
+            yield file.relative_to(paths.TRAINING).as_posix().encode()
+            yield file.read_bytes()
+        yield request.train_file.read_bytes()
+        yield request.eval_file.read_bytes()
+        compute = self.cloud.config.compute
+        yield repr((self.recipe, request.extra(), request.cpu, request.instances)).encode()
+        yield compute.name.encode()
+
+    def plan(self) -> Plan:
+        """Environment, then job."""
+        steps = [
+            Step(
+                f"environment {self.environment.name}:{self.environment.version}",
+                lambda: find(self._get_environment) is not None,
+                lambda: self.cloud.ml.environments.create_or_update(self.environment),
+            ),
+            Step(self._what(), self._exists, self._submit, verb="submit"),
+        ]
+        return Plan("finetune", steps)
+
+    @property
+    def environment(self) -> Any:
+        """The environment whose version is the hash of what it is made of."""
+        from azure.ai.ml import load_environment
+
+        image = [{"image": CPU_IMAGE}] if self.request.cpu else []
+        environment: Any = load_environment(ENVIRONMENT_FILE, params_override=image)
+        conda = (paths.TRAINING / "conda.yaml").read_bytes()
+        environment.version = _digest([str(environment.image).encode(), conda])
+        return environment
+
+    def _get_environment(self) -> Any:
+        environment = self.environment
+        return self.cloud.ml.environments.get(environment.name, version=environment.version)
+
+    def _what(self) -> str:
+        rows = f"the first {self.request.rows} rows of " if self.request.rows else ""
+        where = f"{self.cloud.config.compute.name} x {self.request.instances}"
+        return f"job {PREFIX}{self.digest} ({self.recipe}, {rows}{self.request.train_file}, on {where})"
+
+    @property
+    def name(self) -> str:
+        """The job's name; one that failed under it is followed by `-2`, `-3`, …"""
+        if self._name is None:
+            self._exists()
+        return str(self._name)
+
+    def _exists(self) -> bool:
+        for attempt in range(1, MOST_TRIES):
+            name = f"{PREFIX}{self.digest}" + (f"-{attempt}" if attempt > 1 else "")
+            job = find(lambda name=name: self.cloud.ml.jobs.get(name))  # type: ignore[misc]
+            if job is None or job.status not in ENDED_BADLY:
+                self._name = name
+                return job is not None
+        raise OpsError(
+            f"the job {PREFIX}{self.digest} failed {MOST_TRIES} times", "Look at its logs."
+        )
+
+    def _submit(self) -> None:
+        self.cloud.ml.jobs.create_or_update(self.job())
+
+    def job(self) -> Any:
+        """The job of scripts/azure/job.yml with names and files filled in."""
+        from azure.ai.ml import Input, load_job
+
+        request, config = self.request, self.cloud.config
+        job = load_job(JOB_FILE)
+        job.name = self.name
+        job.display_name = f"phi3-finetune {Path(self.recipe).stem}"
+        job.tags = {**self.cloud.tags(), "recipe": self.recipe, "content": self.digest}
+        job.code = str(paths.TRAINING)
+        job.compute = config.compute.name
+        job.environment = f"{self.environment.name}:{self.environment.version}"
+        job.inputs["recipe"] = self.recipe
+        for name, file in (("train_file", request.train_file), ("eval_file", request.eval_file)):
+            job.inputs[name] = Input(type="uri_file", path=str(file.resolve()))
+        job.component.command = " ".join([job.component.command, *request.extra()])
+        if request.instances > 1:
+            job.distribution = {"type": "pytorch", "process_count_per_instance": 1}
+            job.resources.instance_count = request.instances
+        return job
+
+    def follow(self) -> None:
+        """Print the job's log as it comes, until it ends.
+
+        Raises:
+            OpsError: it did not complete.
+        """
+        with named_errors(f"following {self.name}"):
+            from azure.ai.ml.exceptions import JobException
+
+            try:
+                self.cloud.ml.jobs.stream(self.name)
+            except JobException as error:
+                raise OpsError(
+                    f"the job {self.name} failed", _studio(self.cloud, self.name)
+                ) from error
+        require_completed(self.cloud, self.name)
+
+
+def require_completed(cloud: Cloud, name: str) -> Any:
+    """The job of that name.
+
+    Raises:
+        OpsError: there is none, or it has not completed.
+    """
+    with named_errors(f"reading the job {name}"):
+        job = find(lambda: cloud.ml.jobs.get(name))
+    if job is None:
+        raise OpsError(f"there is no job {name}", "Submit one with `phi3 finetune`.")
+    if job.status != COMPLETED:
+        raise OpsError(f"the job {name} is {job.status}, not {COMPLETED}", _studio(cloud, name))
+    return job
+
+
+def latest_completed(cloud: Cloud) -> str:
+    """The name of the newest completed job that this product submitted.
+
+    Raises:
+        OpsError: there is none.
+    """
+    with named_errors("listing the jobs"):
+        for job in cloud.ml.jobs.list():
+            if str(job.name).startswith(PREFIX) and job.status == COMPLETED:
+                return str(job.name)
+    raise OpsError("no fine-tuning job has completed yet", "Run `phi3 finetune --follow` first.")
+
+
+def _studio(cloud: Cloud, name: str) -> str:
+    workspace = cloud.config.azure.workspace
+    return f"See its logs: az ml job stream --name {name} --workspace-name {workspace}."
+
+
+def _code_files() -> Iterator[Path]:
+    for file in paths.TRAINING.rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            yield file
+
+
+def _uploaded(recipe: Path) -> str:
+    """The recipe's path as the job sees it: only scripts/training is uploaded."""
+    try:
+        return recipe.resolve().relative_to(paths.TRAINING).as_posix()
+    except ValueError as error:
+        fix = f"Put it into {paths.TRAINING / 'recipes'}: only that folder is uploaded."
+        raise OpsError(f"{recipe} lies outside the training folder", fix) from error
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()[:HASH_LENGTH]

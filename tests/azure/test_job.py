@@ -1,0 +1,87 @@
+"""What identifies a job, and what is refused before Azure is asked anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from phi3_ops import catalog, config, job, paths
+from phi3_ops.cloud import Cloud
+from phi3_ops.errors import OpsError
+
+
+@pytest.fixture
+def cloud():
+    where = {
+        "subscription_id": "00000000-0000-0000-0000-000000000001",
+        "resource_group": "rg",
+        "workspace": "work",
+    }
+    return Cloud(config.Config.model_validate({"azure": where}), credential=object())
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name in ("train.jsonl", "test.jsonl"):
+        (tmp_path / name).write_text(f"{name}\n")
+    return {"train_file": tmp_path / "train.jsonl", "eval_file": tmp_path / "test.jsonl"}
+
+
+def request(files, **more):
+    return job.Request(**files, recipe="tiny-cpu", **more)
+
+
+def test_the_same_content_is_the_same_job(cloud, files):
+    first, second = (job.Submission(cloud, request(files)).digest for _ in range(2))
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "more", [{"rows": 10}, {"epochs": 2.0}, {"model": "x/y"}, {"cpu": True}, {"instances": 2}]
+)
+def test_other_settings_are_another_job(cloud, files, more):
+    plain = job.Submission(cloud, request(files)).digest
+    assert job.Submission(cloud, request(files, **more)).digest != plain
+
+
+def test_other_data_is_another_job(cloud, files):
+    before = job.Submission(cloud, request(files)).digest
+    files["train_file"].write_text("more\n")
+    assert job.Submission(cloud, request(files)).digest != before
+
+
+def test_a_missing_file_is_named(cloud, files):
+    files["train_file"] = Path("nowhere.jsonl")
+    with pytest.raises(OpsError, match=r"there is no file nowhere\.jsonl"):
+        job.Submission(cloud, request(files))
+
+
+def test_a_recipe_that_would_not_be_uploaded_is_refused(cloud, files, tmp_path):
+    (tmp_path / "own.yaml").write_text("model: x\n")
+    own = job.Request(**files, recipe=str(tmp_path / "own.yaml"))
+    with pytest.raises(OpsError, match="outside the training folder"):
+        job.Submission(cloud, own)
+
+
+@pytest.mark.parametrize(
+    "name", ["Phi-3-mini-4k-instruct", "Phi-3.5-mini-instruct", "phi-3-medium"]
+)
+def test_the_catalog_refuses_what_is_retired(name):
+    with pytest.raises(OpsError, match="no longer fine-tunes.*Leave out --catalog"):
+        catalog.check_model(name)
+
+
+def test_the_catalog_takes_what_is_not():
+    catalog.check_model("Phi-4-mini-instruct")
+
+
+@pytest.mark.parametrize("word", ["learning_rate", "nonsense=1"])
+def test_a_wrong_setting_is_named(word):
+    with pytest.raises(OpsError, match=word):
+        catalog.settings([word])
+
+
+def test_every_training_file_counts(cloud, files):
+    assert {path.name for path in job._code_files()} >= {"train.py", "conda.yaml", "tiny-cpu.yaml"}
+    assert all(path.is_relative_to(paths.TRAINING) for path in job._code_files())

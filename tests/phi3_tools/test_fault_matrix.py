@@ -1,0 +1,382 @@
+"""Every fault of the local endpoint against the client: survived, or raised as exactly one error.
+
+docs/faults.md shows the same table.
+"""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+import phi3_tools.calls
+from pages import check_part, table
+from phi3_ops.faults import FAULTS, HEADER
+from phi3_tools import (
+    AuthenticationError,
+    BadAnswer,
+    BadRequest,
+    ConnectionLost,
+    DeploymentNotFound,
+    EndpointTimeout,
+    EndpointUnreachable,
+    Limits,
+    ModelNotReady,
+    Params,
+    PermissionDenied,
+    Phi3Client,
+    Phi3Error,
+    RateLimited,
+    RequestTooLarge,
+    ScoringFailed,
+    ServerError,
+)
+from phi3_tools.contracts import Contract
+from phi3_tools.transport import Transport
+from tiny_endpoint import HANG_S, KEY, running
+
+ALWAYS = 99  # requests in a row that meet the fault
+REFUSED = "connection-refused"  # no fault of an endpoint: there is none
+UNANSWERED = (REFUSED, "reset", "slow-headers")  # no header comes, so no request id either
+PARAMS = Params(max_new_tokens=6, temperature=0)
+LIMITS = Limits(read_timeout_s=20, deadline_s=60, max_answer_bytes=2**20)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What becomes of a call when the fault stays; one that is gone by the last request is survived.
+
+    error: the class that is raised, or None where the answer comes all the same.
+    requests: how many are sent in all. pieces: whether text came before the error.
+    """
+
+    error: type[Phi3Error] | None
+    requests: int = 1
+    pieces: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One fault. `status` and `says` are what its error carries."""
+
+    fault: str
+    plain: Outcome
+    streamed: Outcome
+    status: int | None = None
+    says: str = ""
+    options: str = ""
+    limits: Limits = LIMITS
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.fault} {self.note}".strip()
+
+
+def both(fault: str, error: type[Phi3Error], requests: int = 1, *found: Any, **more: Any) -> Row:
+    """A fault that does the same to both kinds of call."""
+    return Row(fault, Outcome(error, requests), Outcome(error, requests), *found, **more)
+
+
+def broken(fault: str, error: type[Phi3Error], plain: Outcome, *found: Any) -> Row:
+    """A fault in the middle of the answer: what was streamed is not taken back, so not sent again."""
+    return Row(fault, plain, Outcome(error, pieces=True), *found)
+
+
+LOST = Outcome(ConnectionLost, 4)
+HEALTHY = Outcome(None)
+BROKE = "the connection broke before the whole answer was here"
+
+ROWS = [
+    both("401", AuthenticationError, 1, 401, "missing, wrong or expired"),
+    both("403", PermissionDenied, 1, 403, "may not call the endpoint"),
+    both("404-no-traffic", DeploymentNotFound, 8, 404, "traffic group could not be found"),
+    both("404-retired", DeploymentNotFound, 1, 404, "was retired"),
+    both("408", EndpointTimeout, 4, 408, "request_timeout_ms"),
+    both("413", RequestTooLarge, 1, 413, "too large"),
+    Row(
+        "424-400",
+        Outcome(BadRequest),
+        Outcome(BadRequest, 2),
+        400,
+        "424 around 400",
+        note="(the chat contract asks once more, without `stream`)",
+    ),
+    both("424-429", RateLimited, 8, 429, "424 around 429"),
+    both("424-500", ScoringFailed, 3, 500, "424 around 500"),
+    both("424-model-not-ready", ModelNotReady, 8, 503, "model_not_ready"),
+    both("429", RateLimited, 8, 429, "in flight"),
+    both("429-retry-after", RateLimited, 8, 429, "in flight", note="(says `Retry-After`)"),
+    both("500", ServerError, 3, 500, "infrastructure"),
+    both("502", ServerError, 3, 502, "the endpoint failed (502)"),
+    both("503", ServerError, 8, 503, "the endpoint failed (503)"),
+    both("504", ServerError, 3, 504, "the endpoint failed (504)"),
+    both(REFUSED, EndpointUnreachable, 3, None, "refused"),
+    both("reset", ConnectionLost, 4, None, "reset"),
+    both("reset-after-headers", ConnectionLost, 4, None, BROKE),
+    broken("reset-mid-body", ConnectionLost, LOST, None, BROKE),
+    broken("close-mid-body", ConnectionLost, LOST, None, BROKE),
+    Row(
+        "truncated-json",
+        Outcome(BadAnswer),
+        Outcome(ConnectionLost, pieces=True),
+    ),
+    both("not-json", BadAnswer, 1, None, "not JSON"),
+    both("error-in-200", ScoringFailed, 3, None, "The engine failed"),
+    both("empty-200", ScoringFailed, 3, None, "gave no answer"),
+    both(
+        "slow-headers",
+        EndpointTimeout,
+        4,
+        None,
+        "silent",
+        options="seconds=1",
+        limits=Limits(read_timeout_s=0.4, deadline_s=60),
+        note="(longer than `read_timeout_s`)",
+    ),
+    Row("slow-body", HEALTHY, HEALTHY, options="seconds=0.2", note="(shorter than `deadline_s`)"),
+    Row(
+        "slow-body",
+        Outcome(EndpointTimeout),
+        Outcome(EndpointTimeout, pieces=True),
+        says="within 0.4 s",
+        options="seconds=1",
+        limits=Limits(deadline_s=0.4),
+        note="(longer than `deadline_s`)",
+    ),
+    Row("stream-cut", HEALTHY, Outcome(ConnectionLost, pieces=True), says="broke off"),
+    Row("stream-error", HEALTHY, Outcome(ScoringFailed, pieces=True), says="The engine failed"),
+    both(
+        "oversized",
+        BadAnswer,
+        1,
+        None,
+        "max_answer_bytes",
+        options="mib=2",
+        note="(longer than `max_answer_bytes`)",
+    ),
+]
+NAMES = [row.name for row in ROWS]
+
+# What asks for an answer: the client -> the pieces of one.
+CALLS: dict[str, Callable[[Phi3Client], Iterator[str]]] = {
+    "plain": lambda client: iter([client.chat("Hello", PARAMS).text]),
+    "streamed": lambda client: client.stream("Hello", PARAMS),
+}
+# Where the endpoint speaks a contract.
+PATHS = {"chat": "/score", "openai": "/v1/chat/completions", "auto": "/score"}
+
+_ids = itertools.count()
+
+
+class FaultyTransport(Transport):
+    """Marks its requests with the fault that they are to meet."""
+
+    def __init__(self, url: str, row: Row, hits: int) -> None:
+        super().__init__(url)
+        self.sent = 0
+        self._hits = hits
+        self._nowhere = Transport(f"http://127.0.0.1:{free_port()}/score")
+        self._refuses = row.fault == REFUSED
+        self._fault = f"{row.fault}; n={hits}; id={next(_ids)}; {row.options}".strip("; ")
+
+    def post(self, body: bytes, headers: Any, limits: Limits, deadline: Any) -> Any:
+        self.sent += 1
+        if not self._refuses:
+            return super().post(body, {**headers, HEADER: self._fault}, limits, deadline)
+        if self.sent <= self._hits:
+            return self._nowhere.post(body, headers, limits, deadline)
+        return super().post(body, headers, limits, deadline)
+
+    def heal(self) -> None:
+        """From now on nothing fails."""
+        self._fault, self._hits = "", 0
+
+
+class FaultyClient(Phi3Client):
+    """The client, but for its requests' mark."""
+
+    faulty: FaultyTransport
+
+    def transport(self, contract: Contract) -> Transport:
+        return self.faulty
+
+
+@dataclass
+class Result:
+    """How a call ended."""
+
+    pieces: list[str] = field(default_factory=list)
+    error: Phi3Error | None = None
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model_dir):
+    with running(tiny_model_dir, faults=[]) as base:
+        yield base
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The waits between attempts, which are decided as ever, but not waited for."""
+    decided: list[float | None] = []
+    decide = phi3_tools.calls.next_wait
+
+    def shortened(*args: Any) -> float | None:
+        decided.append(decide(*args))
+        return None if decided[-1] is None else 0.001
+
+    monkeypatch.setattr(phi3_tools.calls, "next_wait", shortened)
+    return decided
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return sock.getsockname()[1]
+
+
+def client_for(base: str, row: Row, hits: int, contract: str = "chat") -> FaultyClient:
+    url = f"{base}{PATHS[contract]}"
+    connection = {"endpoint": url, "key": KEY, "contract": contract}
+    client = FaultyClient.from_connection(connection, limits=row.limits)
+    client.faulty = FaultyTransport(url, row, hits)
+    return client
+
+
+def ask(client: Phi3Client, kind: str) -> Result:
+    """One call, to its end; it is no longer waited for after HANG_S."""
+    result = Result()
+
+    def call() -> None:
+        try:
+            result.pieces.extend(CALLS[kind](client))
+        except Phi3Error as error:
+            result.error = error
+
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    thread.join(HANG_S)
+    assert not thread.is_alive(), "the call hangs"
+    return result
+
+
+def assert_raised(result: Result, expected: Outcome, row: Row) -> None:
+    """The error that is expected, exactly, with all that helps and nothing that must not be there."""
+    error = result.error
+    assert error is not None
+    assert type(error) is expected.error
+    assert error.status == row.status
+    assert row.says in str(error)
+    assert bool(error.request_id) == (row.fault not in UNANSWERED)
+    assert error.hint in str(error)
+    assert error.hint
+    assert KEY not in "".join(traceback.format_exception(error)) + repr(vars(error))
+    # `extend` keeps what an iterator gave before it raised.
+    assert bool("".join(result.pieces)) == expected.pieces
+
+
+@pytest.mark.parametrize("hits", [1, 2, ALWAYS])
+@pytest.mark.parametrize("kind", CALLS)
+@pytest.mark.parametrize("row", ROWS, ids=NAMES)
+def test_survived_or_raised_as_one_error(base, waits, row, kind, hits):
+    expected: Outcome = getattr(row, kind)
+    with client_for(base, row, hits) as client:
+        result = ask(client, kind)
+        if expected.error is None:
+            assert result.error is None
+            assert client.faulty.sent == 1
+        elif hits < expected.requests:
+            assert result.error is None
+            assert client.faulty.sent == hits + 1
+        else:
+            assert_raised(result, expected, row)
+            assert client.faulty.sent == expected.requests
+        if result.error is None:
+            assert "".join(result.pieces)
+        # What a fault leaves behind, an open connection above all, harms no later call.
+        client.faulty.heal()
+        assert ask(client, "plain").error is None
+
+
+@pytest.mark.parametrize("kind", CALLS)
+@pytest.mark.parametrize("contract", ["openai", "auto"])
+@pytest.mark.parametrize("row", ROWS, ids=NAMES)
+def test_every_contract_names_the_same_error(base, waits, row, contract, kind):
+    expected: Outcome = getattr(row, kind)
+    row = replace(row, limits=replace(row.limits, max_attempts=2))  # their number is tested above
+    with client_for(base, row, ALWAYS, contract) as client:
+        result = ask(client, kind)
+    if expected.error:
+        assert_raised(result, expected, row)
+    else:
+        assert result.error is None
+
+
+# A 400 does not pass: it says what the endpoint understands.
+PASSING = [row for row in ROWS if row.plain.error is not BadRequest]
+
+
+@pytest.mark.parametrize("kind", CALLS)
+@pytest.mark.parametrize("row", PASSING, ids=[row.name for row in PASSING])
+def test_a_passing_fault_teaches_nothing_wrong(base, waits, row, kind):
+    """Neither another contract than the likeliest, nor that the endpoint does not stream."""
+    with client_for(base, row, 1, "auto") as client:
+        ask(client, kind)
+        client.faulty.heal()
+        assert len(ask(client, "streamed").pieces) > 1
+        assert client.contract == "chat"
+
+
+@pytest.mark.parametrize("kind", CALLS)
+def test_retry_after_is_waited_for(base, waits, kind):
+    row = next(row for row in ROWS if row.fault == "429-retry-after")
+    with client_for(base, row, 2) as client:
+        assert ask(client, kind).error is None
+    assert len(waits) == 2
+    assert all(1 <= wait <= 1.25 for wait in waits)
+
+
+def test_every_fault_is_in_the_matrix():
+    assert {row.fault for row in ROWS} == {*FAULTS, REFUSED}
+
+
+# -- docs/faults.md --------------------------------------------------------------------------------
+
+
+def outcome_text(outcome: Outcome) -> str:
+    if outcome.error is None:
+        return "answered"
+    name = f"`{outcome.error.__name__}`"
+    if outcome.pieces:
+        return f"{name} after the text so far"
+    if outcome.requests == 1:
+        return f"{name}, not repeated"
+    return f"answered, or {name} after {outcome.requests} requests"
+
+
+def table_text() -> str:
+    head = ["fault", "what the endpoint does", "plain call", "streamed call"]
+    rows = []
+    for row in ROWS:
+        summary = FAULTS[row.fault].summary.rstrip(".") if row.fault in FAULTS else "nobody listens"
+        plain, streamed = outcome_text(row.plain), outcome_text(row.streamed)
+        rows.append(
+            [
+                f"`{row.fault}`",
+                f"{summary} {row.note}".strip(),
+                plain,
+                "the same" if streamed == plain else streamed,
+            ]
+        )
+    return table(head, rows)
+
+
+def test_the_page_shows_this_table():
+    check_part("faults.md", "matrix", table_text())

@@ -1,0 +1,172 @@
+"""The pages of docs/: every snippet runs, every command exists, every generated part is up to date."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import json
+import re
+import shlex
+
+import pytest
+
+import phi3_tools
+from pages import DOCS, check_part, table
+from phi3_ops.faults import load_rules
+from phi3_tools import Limits, Params, Phi3Error, StatusError, errors, status
+from phi3_tools.auth import SCOPES
+from phi3_tools.contracts import CONTRACTS
+from processes import pf, phi3
+from tiny_endpoint import KEY, running
+
+PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+COMMANDS = {"phi3": phi3, "pf": pf}
+# A comment behind a `print` is what it prints.
+PRINTED = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
+
+
+def blocks(page: str, language: str) -> list[tuple[int, str]]:
+    """A page's fenced blocks of one language, each with the number of its first line."""
+    text = (DOCS / page).read_text(encoding="utf-8")
+    found = re.finditer(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [(text.count("\n", 0, match.start(1)), match[1]) for match in found]
+
+
+# -- snippets --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def base(tiny_model_dir):
+    with running(tiny_model_dir) as base:
+        yield base
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_snippets_run_and_print_what_they_say(page, base, monkeypatch, capsys):
+    monkeypatch.setenv("PHI3_ENDPOINT", f"{base}/score")
+    monkeypatch.setenv("PHI3_KEY", KEY)
+    names: dict[str, object] = {}
+    for line, code in blocks(page, "python"):
+        # The empty lines make a traceback show the page's own line.
+        exec(compile("\n" * line + code, str(DOCS / page), "exec"), names)
+        printed = capsys.readouterr().out
+        assert set(PRINTED.findall(code)) <= set(printed.splitlines())
+
+
+def test_what_is_refused_is_refused(capsys):
+    code = next(code for _, code in blocks("auth.md", "python") if "ConfigError" in code)
+    exec(code, {"Phi3Client": phi3_tools.Phi3Client})
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_the_rules_are_rules(tmp_path):
+    ((_, text),) = blocks("faults.md", "yaml")
+    path = tmp_path / "faults.yaml"
+    path.write_text(text)
+    assert len(load_rules(path)) == text.count("fault:")
+
+
+# -- commands --------------------------------------------------------------------------------------
+
+
+def commands() -> list[list[str]]:
+    """The words of every `phi3` and `pf` command on the pages."""
+    code = "".join(code for page in PAGES for _, code in blocks(page, "bash"))
+    lines = code.replace("\\\n", " ").splitlines()
+    return [words for words in map(shlex.split, lines) if words and words[0] in COMMANDS]
+
+
+@functools.cache
+def help_of(*words: str) -> str:
+    done = COMMANDS[words[0]](*words[1:], "--help")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("words", commands(), ids=" ".join)
+def test_commands_and_their_options_exist(words):
+    depth = {"phi3": 2, "pf": 3}[words[0]]  # `phi3 connect`, `pf flow serve`
+    text = help_of(*words[:depth])
+    for word in words[depth:]:
+        if word.startswith("-"):
+            assert re.search(rf"(?<![\w-]){word}(?![\w-])", text), f"no {word} in {words[:depth]}"
+
+
+def test_there_are_commands():
+    assert {words[0] for words in commands()} == set(COMMANDS)
+
+
+# -- generated parts -------------------------------------------------------------------------------
+
+
+def error_classes() -> list[type[Phi3Error]]:
+    """Every class that is raised, in the order of the module."""
+    found = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, Phi3Error)]
+    return [c for c in found if c not in (Phi3Error, StatusError)]
+
+
+TRAFFIC = b'{"error": {"message": "Specified traffic group could not be found."}}'
+# What the table shows: status, what is in the two headers of a 424, body, what is shown of them.
+ANSWERS: list[tuple[int, dict[str, str], bytes, str]] = [
+    *[(code, {}, b"", "") for code in (302, 400, 401, 403, 404)],
+    (404, {}, TRAFFIC, "while traffic is being set"),
+    *[(code, {}, b"", "") for code in (408, 413, 422, 429, 500, 502, 503, 504)],
+    *[
+        (424, {status.MODEL_STATUS: str(code)}, b"", f"around {code}")
+        for code in (400, 401, 408, 413, 422, 429, 500, 503, 504)
+    ],
+    *[(424, {status.MODEL_REASON: reason}, b"", f"`{reason}`") for reason in status.NOT_READY],
+]
+
+
+def test_classes():
+    tree = errors.__doc__ or ""
+    raised = [status.error_for(code, headers, body) for code, headers, body, _ in ANSWERS]
+    rows = []
+    for cls in error_classes():
+        when = re.search(rf"── {cls.__name__}\b:?\s+(.+)", tree)
+        assert when, f"{cls.__name__} is not in the tree"
+        whose = "yours" if cls.user_fault else "the endpoint's"
+        same = [error for error in raised if type(error) is cls] or [cls("")]
+        requests = sorted({Limits().attempts_for(error) for error in same})
+        hint = cls.hint or "What the message says."
+        rows.append([f"`{cls.__name__}`", when[1], whose, " or ".join(map(str, requests)), hint])
+    head = ["class", "when", "whose move", "requests at most", "what to do"]
+    check_part("errors.md", "classes", table(head, rows))
+
+
+def test_statuses():
+    rows = []
+    for code, headers, body, shown in ANSWERS:
+        error = status.error_for(code, headers, body)
+        requests = Limits().attempts_for(error)
+        how_often = "once" if requests == 1 else f"up to {requests} times"
+        rows.append([f"{code} {shown}".strip(), f"`{type(error).__name__}`", how_often])
+    check_part("errors.md", "statuses", table(["status", "class", "sent"], rows))
+
+
+def test_limits():
+    """Names and defaults from the class, words from its docstring."""
+    text = inspect.getdoc(Limits) or ""
+    rows = []
+    for item in dataclasses.fields(Limits):
+        words = re.search(rf"^ *{item.name}: (.+(?:\n {{8,}}\S.*)*)", text, re.MULTILINE)
+        assert words, f"{item.name} is not described"
+        default = "by class" if item.default is None else f"{item.default:,}"
+        rows.append([f"`{item.name}`", default, " ".join(words[1].split())])
+    check_part("errors.md", "limits", table(["limit", "default", "what it is"], rows))
+
+
+def test_requests():
+    params = Params(max_new_tokens=16, temperature=0, top_p=0.9, seed=1)
+    parts = []
+    for name, contract in CONTRACTS.items():
+        body = contract.encode([{"role": "user", "content": "Hello"}], params, False, None)
+        parts.append(f"`{name}`\n\n```json\n{json.dumps(body, indent=1)}\n```\n")
+    check_part("contracts.md", "requests", "\n".join(parts))
+
+
+def test_scopes():
+    rows = [[f"`*{suffix}`" if suffix else "any other", f"`{scope}`"] for suffix, scope in SCOPES]
+    check_part("auth.md", "scopes", table(["host", "scope"], rows))
