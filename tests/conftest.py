@@ -8,9 +8,10 @@ import shutil
 import tempfile
 from pathlib import Path
 
+from stores import make_store
+
 # Before anything imports promptflow, which reads these at import. One store a test process.
-HOME = Path(tempfile.mkdtemp(prefix="phi3-tests-"))
-(HOME / "pf.yaml").write_text("telemetry:\n  enabled: false\ntrace:\n  destination: none\n")
+HOME = make_store(Path(tempfile.mkdtemp(prefix="phi3-tests-")))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
 os.environ.update(
     {

@@ -14,6 +14,7 @@ import time
 import pytest
 
 from processes import BIN, pf, phi3, processes_naming
+from stores import make_store
 
 pytestmark = pytest.mark.xdist_group("quickstart")
 # Enough to learn most of what is trained; the recipe's own number is for the slow test.
@@ -23,7 +24,7 @@ EPOCHS = 10
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
     """A prompt flow store of its own: the quickstart writes the connection `phi3`."""
-    return tmp_path_factory.mktemp("home")
+    return make_store(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +130,7 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path, step):
     command = [BIN / "phi3", "quickstart", "--workdir", work, "--epochs", "1"]
     process = subprocess.Popen(
         command,
-        env={**os.environ, "PF_HOME_DIRECTORY": str(tmp_path / "home")},
+        env={**os.environ, "PF_HOME_DIRECTORY": str(make_store(tmp_path / "home"))},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -165,7 +166,7 @@ def test_the_promised_accuracy_over_three_seeds(tmp_path):
     trained, held_out = [], []
     for seed in (1, 2, 3):
         work = tmp_path / str(seed)
-        env = {"PF_HOME_DIRECTORY": str(tmp_path / f"home{seed}")}
+        env = {"PF_HOME_DIRECTORY": str(make_store(tmp_path / f"home{seed}"))}
         words = ("--workdir", work, "--seed", seed, "--stop-endpoint")
         done = phi3("quickstart", *words, env=env, timeout=900)
         assert done.returncode == 0, done.stdout + done.stderr

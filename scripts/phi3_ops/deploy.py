@@ -83,15 +83,16 @@ class Deployer:
     def plan(self) -> Plan:
         """Model, endpoint, deployment, traffic, and the old deployments' end."""
         name, size = self.config.name, f"{self.config.size} x {self.config.instances}"
-        old = ", ".join(self._idle()) or "none"
+        old = [] if self.options.keep_old else self._others()
         steps = [
             Step(f"model {self.config.model} from {self.job}", self._has_model, self._register),
             Step(f"endpoint {name}", self._has_endpoint, self._create_endpoint),
             Step(f"deployment {self.name} ({size})", self._has_deployment, self._create_deployment),
             Step(f"traffic to {self.name}", self._has_traffic, self._move_traffic, verb="move"),
         ]
-        if not self.options.keep_old:
-            steps.append(Step(f"old deployments: {old}", self._is_clean, self._clean, "remove"))
+        if old:
+            what = f"old deployments: {', '.join(old)}"
+            steps.append(Step(what, lambda: not self._others(), self._remove_idle, "remove"))
         return Plan("deploy", steps)
 
     # -- model ---------------------------------------------------------------------------------------
@@ -290,16 +291,14 @@ class Deployer:
 
     # -- the old ones --------------------------------------------------------------------------------
 
-    def _idle(self) -> list[str]:
+    def _others(self) -> list[str]:
         return sorted(name for name in self._deployments() if name != self.name)
 
-    def _is_clean(self) -> bool:
-        return self._has_deployment() and not self._idle()
-
-    def _clean(self) -> None:
+    def _remove_idle(self) -> None:
         time.sleep(self.options.drain_s)
-        for name in self._idle():
-            if self._traffic().get(name, 0) == 0:
+        traffic = self._traffic()
+        for name in self._others():
+            if name not in traffic:
                 self._delete(name)
 
 

@@ -139,24 +139,25 @@ def _connections(cloud: Cloud) -> Iterator[Item]:
 def _clusters(cloud: Cloud) -> Iterator[Item]:
     for each in find(lambda: list(cloud.ml.compute.list())) or []:
         tags = dict(each.tags or {})
+        ours = cloud.owns(tags)
+        more = _cluster(cloud, each.name) if ours else {}
         yield Item(
             "cluster",
             each.name,
-            cloud.owns(tags),
+            ours,
             tags,
             size=str(getattr(each, "size", None) or ""),
-            instances=_nodes(cloud, each.name) if cloud.owns(tags) else 0,
+            instances=int((more.get("properties") or {}).get("currentNodeCount") or 0),
             state=str(each.provisioning_state or ""),
-            since=str(each.created_on or "")[:19],
+            since=str(more.get("createdOn", ""))[:19],
         )
 
 
-def _nodes(cloud: Cloud, name: str) -> int:
-    """How many nodes are up: the SDK's own object does not say."""
+def _cluster(cloud: Cloud, name: str) -> dict[str, Any]:
+    """What the SDK's own object leaves out: the nodes that are up, and since when it is there."""
     path = f"{cloud.workspace_path}/computes/{name}"
     answer = find(lambda: cloud.rest("GET", path, api=COMPUTE_API)) or {}
-    properties = (answer.get("properties") or {}).get("properties") or {}
-    return int(properties.get("currentNodeCount") or 0)
+    return answer.get("properties") or {}
 
 
 def _group(cloud: Cloud) -> Iterator[Item]:
@@ -180,5 +181,7 @@ def _roles(cloud: Cloud) -> Iterator[Item]:
     where, name = cloud.config.azure, cloud.config.identity.name
     identity = find(lambda: cloud.identities.get(where.resource_group, name))
     for each in roles.granted(cloud, identity.principal_id) if identity else ():
+        role = str(each.role_definition_id).rsplit("/", 1)[-1]
         on = str(each.scope).rsplit("/", 1)[-1]
-        yield Item("role assignment", f"{each.name} on {on}", True, id=each.id)
+        called = f"{roles.NAMES.get(role, role)} of {name} on {on}"
+        yield Item("role assignment", called, True, id=each.id)

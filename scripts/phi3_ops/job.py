@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from . import paths
 from .cloud import Cloud, find, named_errors
 from .errors import OpsError
@@ -143,24 +145,25 @@ class Submission:
 
     def job(self) -> Any:
         """The job of scripts/azure/job.yml with names and files filled in."""
-        from azure.ai.ml import Input, load_job
+        from azure.ai.ml import load_job
 
-        request, config = self.request, self.cloud.config
-        job = load_job(JOB_FILE)
-        job.name = self.name
-        job.display_name = f"phi3-finetune {Path(self.recipe).stem}"
-        job.tags = {**self.cloud.tags(), "recipe": self.recipe, "content": self.digest}
-        job.code = str(paths.TRAINING)
-        job.compute = config.compute.name
-        job.environment = f"{self.environment.name}:{self.environment.version}"
-        job.inputs["recipe"] = self.recipe
-        for name, file in (("train_file", request.train_file), ("eval_file", request.eval_file)):
-            job.inputs[name] = Input(type="uri_file", path=str(file.resolve()))
-        job.component.command = " ".join([job.component.command, *request.extra()])
+        request = self.request
+        command = yaml.safe_load(JOB_FILE.read_text(encoding="utf-8"))["command"]
+        filled: dict[str, Any] = {
+            "name": self.name,
+            "display_name": f"phi3-finetune {Path(self.recipe).stem}",
+            "tags": {**self.cloud.tags(), "recipe": self.recipe, "content": self.digest},
+            "compute": f"azureml:{self.cloud.config.compute.name}",
+            "environment": f"azureml:{self.environment.name}:{self.environment.version}",
+            "command": " ".join([command, *request.extra()]),
+            "inputs.recipe": self.recipe,
+            "inputs.train_file.path": str(request.train_file.resolve()),
+            "inputs.eval_file.path": str(request.eval_file.resolve()),
+        }
         if request.instances > 1:
-            job.distribution = {"type": "pytorch", "process_count_per_instance": 1}
-            job.resources.instance_count = request.instances
-        return job
+            filled["resources.instance_count"] = request.instances
+            filled["distribution"] = {"type": "pytorch", "process_count_per_instance": 1}
+        return load_job(JOB_FILE, params_override=[{name: value} for name, value in filled.items()])
 
     def follow(self) -> None:
         """Print the job's log as it comes, until it ends.
@@ -202,10 +205,13 @@ def latest_completed(cloud: Cloud) -> str:
         OpsError: there is none.
     """
     with named_errors("listing the jobs"):
-        for job in cloud.ml.jobs.list():
-            if str(job.name).startswith(PREFIX) and job.status == COMPLETED:
-                return str(job.name)
-    raise OpsError("no fine-tuning job has completed yet", "Run `phi3 finetune --follow` first.")
+        ours = [job for job in cloud.ml.jobs.list() if str(job.name).startswith(PREFIX)]
+    completed = [job for job in ours if job.status == COMPLETED]
+    if not completed:
+        fix = "Run `phi3 finetune --follow` first."
+        raise OpsError("no fine-tuning job has completed yet", fix)
+    # Nothing is promised about the order of the list.
+    return str(max(completed, key=lambda job: job.creation_context.created_at).name)
 
 
 def _studio(cloud: Cloud, name: str) -> str:

@@ -34,7 +34,8 @@ class Target:
 
 
 def target(cloud: Cloud) -> Target:
-    """Read the configured endpoint's URL and primary key.
+    """Read the configured endpoint's URL and key: the one of the two that the connection holds already,
+    else the primary.
 
     Raises:
         OpsError: there is no such endpoint, or nothing is deployed to it.
@@ -50,7 +51,9 @@ def target(cloud: Cloud) -> Target:
     fields = {"endpoint": str(endpoint.scoring_uri), "contract": CONTRACTS[config.variant]}
     if config.auth == "entra":
         return Target({**fields, "auth": "entra"}, "")
-    return Target(fields, str(cloud.ml.online_endpoints.get_keys(config.name).primary_key))
+    keys = cloud.ml.online_endpoints.get_keys(config.name)
+    held = connect.key_of(cloud.config.connection)
+    return Target(fields, held if held and held == keys.secondary_key else str(keys.primary_key))
 
 
 def plan(cloud: Cloud) -> Plan:

@@ -17,7 +17,7 @@ from .cloud import named_errors
 from .errors import OpsError
 
 # What a verb is called when it is done; others take a -d.
-PAST = {"submit": "submitted"}
+PAST = {"submit": "submitted", "assign": "assigned"}
 
 
 @dataclass(frozen=True)

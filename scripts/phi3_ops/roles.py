@@ -35,6 +35,7 @@ LEAST = (
 )
 # The tutorials give this as well; nothing here needs it.
 CONTRIBUTOR = Role("Contributor", "b24988ac-6180-42a0-ab88-20f7382dd24c", "group")
+NAMES = {role.id: role.name for role in (*LEAST, CONTRIBUTOR)}
 
 
 def assignment_name(scope: str, role_id: str, principal: str) -> str:

@@ -13,8 +13,13 @@ COMMANDS = {
     "quickstart": "the whole path on this machine: data, fine-tuning, endpoint, chat, evaluation",
     "data": "prepare training and test data",
     "finetune": "fine-tune a model",
+    "quota": "see whether Azure gives the machines that are configured",
+    "provision": "make the workspace, identity, cluster and roles on Azure",
     "endpoint": "serve a model on this machine as Azure ML would",
+    "deploy": "put a fine-tuned model behind an Azure ML endpoint, without an outage",
     "connect": "write the connection that the flows use",
+    "status": "list what runs on Azure and what is paid for by the hour",
+    "down": "delete what was made on Azure",
 }
 INTERRUPTED = 130
 

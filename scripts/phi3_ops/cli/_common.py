@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .. import paths
 
@@ -16,6 +17,40 @@ def add_workdir(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where everything that is made lies (default: %(default)s)",
     )
+
+
+def add_config(parser: Any) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="configuration (default: PHI3_CONFIG, or phi3.yaml; see scripts/phi3.example.yaml)",
+    )
+
+
+def add_dry_run(parser: Any) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="read what is there, print what would change"
+    )
+
+
+def add_yes(parser: Any) -> None:
+    parser.add_argument("--yes", action="store_true", help="do not ask")
+
+
+def console() -> Any:
+    """A rich Console; wide where nobody looks, so that tables in files and pipes are not folded."""
+    from rich.console import Console
+
+    found = Console()
+    return found if found.is_terminal else Console(width=200)
+
+
+def whole(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
 
 
 def positive(text: str) -> float:

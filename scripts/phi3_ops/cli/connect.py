@@ -6,6 +6,8 @@ import argparse
 import os
 import sys
 
+from ._common import add_config, add_dry_run
+
 KEY_VARIABLE = "PHI3_KEY"
 
 
@@ -29,12 +31,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--auth", choices=["key", "entra"], help="how to sign in (default: key)")
     parser.add_argument("--model", help="model name, where an endpoint serves several")
     parser.add_argument("--no-check", action="store_true", help="do not ask the endpoint anything")
+    azure = parser.add_argument_group("on Azure")
+    azure.add_argument(
+        "--azure",
+        action="store_true",
+        help="take URL and key from the configured endpoint; writes the workspace's connection too",
+    )
+    azure.add_argument(
+        "--rotate",
+        action="store_true",
+        help="with --azure: make new keys, old ones valid until then",
+    )
+    add_config(azure)
+    add_dry_run(azure)
     parser.add_argument("--delete", action="store_true", help="delete the connection instead")
 
 
 def run(args: argparse.Namespace) -> int:
     from .. import connect
 
+    if args.azure:
+        return _azure(args)
     if args.delete:
         print(
             f"deleted {args.name!r}"
@@ -52,6 +69,23 @@ def run(args: argparse.Namespace) -> int:
             f"{fields['endpoint']} answers in {reply.latency_s:.2f} s ({reply.contract} contract)"
         )
     print(f"connection {args.name!r} {connect.save(args.name, fields, key)}")
+    return 0
+
+
+def _azure(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from .. import config, keys
+    from ..cloud import Cloud, named_errors
+
+    cloud = Cloud(config.load(args.config))
+    with named_errors("connect"):
+        if args.rotate and not args.dry_run:
+            print(
+                f"both connections now hold the {keys.rotate(cloud)} key; the other one was replaced"
+            )
+        else:
+            keys.plan(cloud).run(Console(), dry_run=args.dry_run)
     return 0
 
 

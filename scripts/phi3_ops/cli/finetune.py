@@ -6,55 +6,114 @@ import argparse
 from pathlib import Path
 
 from .. import paths
-from ._common import positive
+from ._common import add_config, add_dry_run, positive, whole
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--local", action="store_true", required=True, help="train on this machine")
-    data = paths.WORKDIR / "data"
+    parser.description = "Fine-tune a model: as a job on Azure ML, or with --local on this machine."
+    parser.add_argument("--local", action="store_true", help="train on this machine")
     parser.add_argument(
         "--train-file",
         type=Path,
-        default=data / "train.jsonl",
         metavar="FILE",
-        help="rows to train on (default: %(default)s)",
+        help="rows to train on (default: .phi3/data/train.jsonl, or the configuration's)",
     )
     parser.add_argument(
         "--eval-file",
         type=Path,
-        default=data / "test.jsonl",
         metavar="FILE",
-        help="rows to measure the loss on (default: %(default)s)",
+        help="rows to measure the loss on (default: .phi3/data/test.jsonl, or the configuration's)",
     )
+    parser.add_argument("--recipe", help="a shipped recipe's name, or a YAML file")
     parser.add_argument(
+        "--model", metavar="FOLDER_OR_ID", help="model to train, in place of the recipe's"
+    )
+    parser.add_argument("--epochs", type=positive, help="epochs, in place of the recipe's")
+    parser.add_argument("--rows", type=whole, metavar="N", help="use the first N rows of each file")
+    local = parser.add_argument_group("with --local")
+    local.add_argument(
         "--output-dir",
         type=Path,
         default=paths.WORKDIR / "model",
         metavar="DIR",
         help="gets model/, mlflow/ and metrics.json (default: %(default)s)",
     )
-    parser.add_argument(
-        "--recipe",
-        default="tiny-cpu",
-        help="a shipped recipe's name, or a YAML file (default: %(default)s)",
+    local.add_argument("--seed", type=int, help="in place of the recipe's")
+    azure = parser.add_argument_group("on Azure")
+    add_config(azure)
+    add_dry_run(azure)
+    azure.add_argument("--follow", action="store_true", help="print the job's log until it ends")
+    azure.add_argument("--cpu", action="store_true", help="the image without GPU libraries")
+    azure.add_argument(
+        "--instances", type=whole, metavar="N", help="nodes; more than one train together"
     )
-    parser.add_argument(
-        "--model", metavar="FOLDER_OR_ID", help="model to train, in place of the recipe's"
+    azure.add_argument(
+        "--catalog",
+        action="store_true",
+        help="the model catalog's own chat-completion fine-tuning in place of this package's job",
     )
-    parser.add_argument("--epochs", type=positive, help="epochs, in place of the recipe's")
-    parser.add_argument("--seed", type=int, help="in place of the recipe's")
+    azure.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="with --catalog: an advanced setting, such as learning_rate=2e-5",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
+    return _local(args) if args.local else _azure(args)
+
+
+def _local(args: argparse.Namespace) -> int:
     from .. import finetune
 
-    given = {"--model": args.model, "--epochs": args.epochs, "--seed": args.seed}
+    data = paths.WORKDIR / "data"
+    names = ("model", "epochs", "rows", "seed")
+    given = {f"--{name}": getattr(args, name) for name in names}
     extra = [
         word for name, value in given.items() if value is not None for word in (name, str(value))
     ]
     extra += ["--verbose"] if args.verbose else []
     metrics = finetune.local(
-        args.train_file, args.eval_file, args.output_dir, recipe=args.recipe, extra=extra
+        args.train_file or data / "train.jsonl",
+        args.eval_file or data / "test.jsonl",
+        args.output_dir,
+        recipe=args.recipe or finetune.DEFAULT_RECIPE,
+        extra=extra,
     )
     print(f"loss {metrics['train_loss']:.3f} after {metrics['steps']} steps, in {args.output_dir}")
+    return 0
+
+
+def _azure(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from .. import catalog, config, job
+    from ..cloud import Cloud, named_errors
+
+    cloud = Cloud(config.load(args.config))
+    wanted = cloud.config.finetune
+    request = job.Request(
+        train_file=args.train_file or wanted.train_file,
+        eval_file=args.eval_file or wanted.eval_file,
+        recipe=args.recipe or wanted.recipe,
+        model=args.model or wanted.model,
+        cpu=args.cpu,
+        rows=args.rows,
+        epochs=args.epochs,
+        instances=args.instances or wanted.instances,
+    )
+    with named_errors("finetune"):
+        if args.catalog:
+            submission: job.Submission = catalog.Submission(
+                cloud, request, catalog.settings(args.set)
+            )
+        else:
+            submission = job.Submission(cloud, request)
+        submission.plan().run(Console(), dry_run=args.dry_run)
+        if not args.dry_run:
+            print(f"job {submission.name}")
+            if args.follow:
+                submission.follow()
     return 0

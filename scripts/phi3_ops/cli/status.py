@@ -1,0 +1,36 @@
+"""`phi3 status`."""
+
+from __future__ import annotations
+
+import argparse
+
+from ._common import add_config, console
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "List the endpoints, deployments and clusters that this product made in the workspace: what they "
+        "run on, since when, until when and for whom, and the machines that are paid for by the hour. "
+        "`phi3 down` ends them."
+    )
+    add_config(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    import json
+
+    from .. import config, status
+    from ..cloud import Cloud
+
+    found = status.rows(Cloud(config.load(args.config)))
+    hourly = status.hourly(found)
+    if args.json:
+        print(json.dumps({"items": found, "hourly": hourly}, indent=2))
+        return 0
+    screen = console()
+    if found:
+        screen.print(status.table(found))
+    machines = ", ".join(f"{size} x {count}" for size, count in hourly.items())
+    screen.print(f"paid for by the hour: {machines or 'nothing'}", highlight=False, soft_wrap=True)
+    return 0

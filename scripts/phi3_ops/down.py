@@ -1,0 +1,143 @@
+"""The end: deletes what the tags say that this product made, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from .cloud import CONNECTIONS_API, EXPIRES, Cloud, find, is_expired
+from .inventory import TYPES, Item, expiry, read, serving
+from .plan import Plan, Step
+
+# What to delete, in this order: each before what it rests on. Workspace, registry and storage hold the
+# data, the jobs' history and the images, so they stay unless everything is asked for.
+ENDPOINT_ONLY = ("endpoint",)
+EXPIRING = ("endpoint", "cluster")
+WORKING = ("endpoint", "connection", "cluster", "role assignment", "identity")
+BENEATH = ("registry", "application insights", "log analytics", "key vault", "storage account")
+EVERYTHING = (*WORKING, "workspace", *BENEATH, "resource group")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """What is to go, and what of ours is to stay.
+
+    Attributes:
+        plan: the deletions.
+        kept: what stays because somebody else uses it, with the reason, a line each.
+    """
+
+    plan: Plan
+    kept: list[str]
+
+
+def ending(cloud: Cloud, kinds: Sequence[str] = WORKING, *, expired: bool = False) -> Ending:
+    """Look at what is there and plan its end.
+
+    Args:
+        cloud: where.
+        kinds: ENDPOINT_ONLY, EXPIRING, WORKING or EVERYTHING.
+        expired: only what has expired, and no cluster that is at work.
+
+    Raises:
+        OpsError: Azure does not answer, or refuses.
+    """
+    items = read(cloud)
+    today = datetime.now(timezone.utc).date().isoformat()
+    going: list[Item] = []
+    kept: list[str] = []
+    for item in _ours(items, kinds):
+        if expired and not is_expired({EXPIRES: expiry(items, item)}, today):
+            continue
+        why = _obstacle(items, item, going, expired)
+        if why:
+            kept.append(f"{item.kind} {item.name}: {why}")
+        else:
+            going.append(item)
+    return Ending(Plan("down", [_step(cloud, items, item) for item in going]), kept)
+
+
+def _ours(items: Sequence[Item], kinds: Sequence[str]) -> list[Item]:
+    chosen = [item for item in items if item.ours and item.kind in kinds]
+    return sorted(chosen, key=lambda item: kinds.index(item.kind))
+
+
+def _obstacle(items: Sequence[Item], item: Item, going: Sequence[Item], expired: bool) -> str:
+    """Why a thing of ours has to stay; "" where nothing is in the way."""
+    if expired and item.kind == "cluster" and item.instances:
+        return f"{item.instances} nodes are at work"
+    if item.kind in BENEATH:
+        stays = [each for each in items if each.kind == "workspace" and each not in going]
+        return "its workspace stays" if any(each.ours for each in stays) else ""
+    others = [each.name for each in _within(items, item) if not each.ours or _stays(each, going)]
+    return f"{', '.join(others)} would go with it" if others else ""
+
+
+def _within(items: Sequence[Item], item: Item) -> list[Item]:
+    """What goes when the thing goes."""
+    if item.kind == "endpoint":
+        return serving(items, item)
+    inside = {
+        "workspace": ("endpoint", "cluster"),
+        "resource group": ("other", *(kind for kind, _ in TYPES.values())),
+    }
+    return [each for each in items if each.kind in inside.get(item.kind, ())]
+
+
+def _stays(item: Item, going: Sequence[Item]) -> bool:
+    return item.kind != "deployment" and item not in going  # a deployment goes with its endpoint
+
+
+def _step(cloud: Cloud, items: Sequence[Item], item: Item) -> Step:
+    what = f"{item.kind} {item.name}"
+    inside = [f"{each.name}: {each.size} x {each.instances}" for each in serving(items, item)]
+    if item.kind == "endpoint" and inside:
+        what += f" with its deployments ({', '.join(inside)})"
+    delete = DELETE.get(item.kind, _delete_by_id)
+    # Deleting what has gone in the meantime does nothing.
+    return Step(what, lambda: False, lambda: find(lambda: delete(cloud, item)), verb="delete")
+
+
+def _delete_endpoint(cloud: Cloud, item: Item) -> Any:
+    return cloud.ml.online_endpoints.begin_delete(item.name).result()
+
+
+def _delete_connection(cloud: Cloud, item: Item) -> Any:
+    path = f"{cloud.workspace_path}/connections/{item.name}"
+    return cloud.rest("DELETE", path, api=CONNECTIONS_API)
+
+
+def _delete_cluster(cloud: Cloud, item: Item) -> Any:
+    return cloud.ml.compute.begin_delete(item.name).result()
+
+
+def _delete_role(cloud: Cloud, item: Item) -> Any:
+    return cloud.authorization.role_assignments.delete_by_id(item.id)
+
+
+def _delete_workspace(cloud: Cloud, item: Item) -> Any:
+    # For good: a workspace that is only set aside keeps its name for two weeks. What it rests on goes by
+    # its own tags, not with it.
+    begin = cloud.ml.workspaces.begin_delete
+    return begin(item.name, delete_dependent_resources=False, permanently_delete=True).result()
+
+
+def _delete_group(cloud: Cloud, item: Item) -> Any:
+    return cloud.resources.resource_groups.begin_delete(item.name).result()
+
+
+def _delete_by_id(cloud: Cloud, item: Item) -> Any:
+    api = dict(TYPES.values())[item.kind]
+    return cloud.resources.resources.begin_delete_by_id(item.id, api_version=api).result()
+
+
+DELETE: dict[str, Callable[[Cloud, Item], Any]] = {
+    "endpoint": _delete_endpoint,
+    "connection": _delete_connection,
+    "cluster": _delete_cluster,
+    "role assignment": _delete_role,
+    "workspace": _delete_workspace,
+    "resource group": _delete_group,
+}

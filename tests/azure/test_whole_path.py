@@ -1,0 +1,300 @@
+"""The product's commands against the fake Azure, with the real SDK: from nothing to nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+
+import pytest
+
+from fake_azure import FakeAzure
+from processes import pf, phi3
+from stores import make_store
+
+pytestmark = pytest.mark.xdist_group("azure")
+ENDPOINT = "phi3-endpoint"
+
+
+@pytest.fixture(scope="module")
+def azure(tmp_path_factory):
+    with FakeAzure(tmp_path_factory.mktemp("azure")) as azure:
+        azure.create_group("rg")
+        yield azure
+
+
+@pytest.fixture(scope="module")
+def env(azure, tmp_path_factory):
+    return azure.environment() | {
+        "AZURE_RESOURCE_GROUP": "rg",
+        "AZUREML_WORKSPACE_NAME": "work",
+        "PHI3_OWNER": "tester",
+        "PF_HOME_DIRECTORY": str(make_store(tmp_path_factory.mktemp("home"))),
+        "PHI3_CONFIG": os.devnull,
+    }
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    assert phi3("data", "--out", folder).returncode == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(env):
+    def run(*words, code=0):
+        done = phi3(*words, env=env, timeout=300)
+        assert done.returncode == code, f"{words}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        return done.stdout + done.stderr
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finetune(run, data):
+    files = ("--train-file", data / "train.jsonl", "--eval-file", data / "test.jsonl")
+
+    def finetune(*more, epochs=1, code=0):
+        words = ("finetune", "--recipe", "tiny-cpu", "--epochs", epochs, *files, *more)
+        return run(*words, code=code)
+
+    return finetune
+
+
+@pytest.fixture(scope="module")
+def provisioned(run):
+    return run("provision", "--yes")
+
+
+@pytest.fixture(scope="module")
+def trained(provisioned, finetune):
+    return finetune("--follow")
+
+
+@pytest.fixture(scope="module")
+def deployed(trained, run):
+    return run("deploy", "--drain", "0")
+
+
+@pytest.fixture(scope="module")
+def connected(deployed, run):
+    return run("connect", "--azure")
+
+
+def deployments(azure):
+    return sorted(path.rsplit("/", 1)[1] for path in azure.resources if "/deployments/d-" in path)
+
+
+def endpoint(azure):
+    (found,) = (v for k, v in azure.resources.items() if k.endswith(f"/onlineendpoints/{ENDPOINT}"))
+    return found["properties"]
+
+
+def answer(env):
+    done = pf("flow", "test", "--flow", "flows/qa", env=env, cwd=_root())
+    assert done.returncode == 0, done.stdout + done.stderr
+    return json.loads(done.stdout[done.stdout.rindex("{") :])["answer"]
+
+
+def _root():
+    from phi3_ops import paths
+
+    return paths.ROOT
+
+
+def test_the_job_really_trains_and_is_found_again(trained, finetune, azure):
+    assert "train.py: done in" in trained
+    before = len(azure.writes())
+    assert "nothing to change" in finetune()
+    assert len(azure.writes()) == before
+
+
+def test_a_dry_run_changes_nothing(trained, finetune, run, azure):
+    before = len(azure.writes())
+    assert "would submit job" in finetune("--dry-run", epochs=7)
+    assert "would create deployment" in run("deploy", "--dry-run") or deployments(azure)
+    assert len(azure.writes()) == before
+
+
+def test_the_deployment_answers_and_is_found_again(deployed, run, azure):
+    assert "answers in" in deployed
+    assert endpoint(azure)["traffic"] == {deployments(azure)[0]: 100}
+    before = len(azure.writes())
+    assert "nothing to change" in run("deploy")
+    assert len(azure.writes()) == before
+
+
+def test_the_flow_answers_through_the_connection(connected, env, run):
+    assert isinstance(answer(env), str)
+    assert "nothing to change" in run("connect", "--azure")
+
+
+def test_the_workspaces_connection_is_one_that_promptflow_reads(connected, azure, env):
+    """Read back by promptflow's own parser, from the fake's own answer."""
+    code = (
+        "import warnings; warnings.simplefilter('ignore')\n"
+        "from phi3_ops import config; from phi3_ops.cloud import Cloud\n"
+        "from promptflow.core._connection_provider._workspace_connection_provider import "
+        "WorkspaceConnectionProvider as P\n"
+        "c = Cloud(config.load()); a = c.config.azure\n"
+        "p = P(a.subscription_id, a.resource_group, a.workspace, c.credential)\n"
+        "found = p.get('phi3'); print(type(found).__name__, sorted(found.configs), "
+        "sorted(found.secrets))\n"
+    )
+    import subprocess
+
+    from processes import BIN
+
+    done = subprocess.run(
+        [BIN / "python", "-c", code], env={**os.environ, **env}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    kind, rest = done.stdout.split(" ", 1)
+    assert kind == "CustomConnection"
+    assert "'endpoint'" in rest and rest.rstrip().endswith("['key']")
+
+
+def test_rotated_keys_work_and_the_old_ones_do_not(connected, env, run, azure):
+    (before,) = azure.keys.values()
+    before = dict(before)
+    assert "secondary key" in run("connect", "--azure", "--rotate")
+    (after,) = azure.keys.values()
+    assert not set(before.values()) & set(after.values())
+    assert isinstance(answer(env), str)
+    assert "nothing to change" in run("connect", "--azure")
+    assert "primary key" in run("connect", "--azure", "--rotate")
+    assert isinstance(answer(env), str)
+
+
+def test_a_redeploy_under_load_loses_no_request(connected, finetune, run, env, azure):
+    old = deployments(azure)
+    finetune("--follow", epochs=2)
+    load = Load(azure, env)
+    with load:
+        said = run("deploy", "--canary", "10,100", "--drain", "1")
+    assert len(load.answers) > 20
+    assert load.failures == []
+    assert deployments(azure) != old and len(deployments(azure)) == 1
+    assert "10 %" in said
+
+
+class Load:
+    """Two clients asking all the time, in a process that sees the fake Azure."""
+
+    CODE = (
+        "import sys, threading, time\n"
+        "from phi3_ops import connect\n"
+        "from phi3_tools import Phi3Client, Params, Limits\n"
+        "client = Phi3Client.from_connection(connect.load('phi3'), limits=Limits(max_attempts=1))\n"
+        "def say(text): sys.stdout.write(text + chr(10)); sys.stdout.flush()\n"
+        "def ask():\n"
+        "    while True:\n"
+        "        try: say('ok ' + repr(client.chat('hi', Params(max_new_tokens=4)).text))\n"
+        "        except Exception as e: say('FAILED ' + repr(e))\n"
+        "for _ in range(2): threading.Thread(target=ask, daemon=True).start()\n"
+        "sys.stdin.read()\n"
+    )
+
+    def __init__(self, azure, env):
+        self.env = {**os.environ, **env}
+        self.answers: list[str] = []
+        self.failures: list[str] = []
+
+    def __enter__(self):
+        import subprocess
+
+        from processes import BIN
+
+        self.process = subprocess.Popen(
+            [BIN / "python", "-c", self.CODE],
+            env=self.env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        started = threading.Event()
+        self.reader = threading.Thread(target=self._read, args=(started,))
+        self.reader.start()
+        assert started.wait(60), "the load did not start"
+        return self
+
+    def _read(self, started):
+        for line in self.process.stdout:
+            (self.answers if line.startswith("ok") else self.failures).append(line.strip())
+            started.set()
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(30)
+        self.reader.join(30)
+        self.process.stdout.close()
+
+
+def test_a_deployment_that_fails_leaves_the_traffic(connected, finetune, run, env, azure):
+    old, traffic = deployments(azure), endpoint(azure)["traffic"]
+    finetune("--follow", epochs=3)
+    azure.fail_deployment("/deployments/d-")
+    said = run("deploy", "--drain", "0", code=1)
+    assert "phi3 deploy:" in said
+    assert endpoint(azure)["traffic"] == traffic
+    assert deployments(azure) == old
+    assert isinstance(answer(env), str)
+
+
+def test_a_failed_smoke_test_leaves_the_traffic(connected, run, env, azure):
+    old, traffic = deployments(azure), endpoint(azure)["traffic"]
+    azure.fail("POST", "/score", 401, times=50)
+    said = run("deploy", "--drain", "0", code=1)
+    azure._faults.clear()
+    assert "the smoke test of d-" in said and "refused the key" in said
+    assert {k: v for k, v in endpoint(azure)["traffic"].items() if v} == traffic
+    assert set(old) <= set(deployments(azure))
+    assert isinstance(answer(env), str)
+
+
+def test_what_was_interrupted_is_completed_by_the_next_run(connected, run, env, azure):
+    """The deployment that the failed smoke test left is taken up where it stood."""
+    said = run("deploy", "--drain", "0")
+    assert "there    deployment d-" in said and "moved traffic" in said
+    assert len(deployments(azure)) == 1
+
+
+def test_a_failed_job_is_told_and_submitted_anew(provisioned, finetune, run, azure):
+    azure.fail_job()
+    assert "failed" in finetune("--follow", epochs=4, code=1)
+    assert "-2" in finetune("--dry-run", epochs=4) or "would submit" in finetune(
+        "--dry-run", epochs=4
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("deploy", "--job", "nothing-of-mine"), "there is no job nothing-of-mine"),
+        (("finetune", "--catalog", "--model", "Phi-3.5-mini-instruct"), "no longer fine-tunes"),
+        (("deploy", "--canary", "50,10"), "canary steps"),
+    ],
+)
+def test_wrong_orders_are_one_line(provisioned, run, words, told):
+    said = run(*words, code=1)
+    assert told in said
+
+
+def test_a_refusal_is_one_line_with_its_code(provisioned, run, azure):
+    azure.fail("GET", "/jobs", 403, times=5)
+    said = run("deploy", code=1)
+    azure._faults.clear()
+    assert "phi3 deploy: listing the jobs: " in said
+    assert "Ask the subscription's owner" in said
+
+
+def test_down_leaves_nothing_that_costs(connected, run, azure):
+    assert azure.refused_hosts == []
+    run("down", "--yes")
+    assert deployments(azure) == []
+    assert not [path for path in azure.resources if "/onlineendpoints/" in path]
+    assert not [path for path in azure.resources if "/computes/" in path]
+    assert "nothing" in run("down", "--yes")

@@ -1,0 +1,209 @@
+"""FakeAzure: starts and stops the parts, keeps the state, records requests, plans faults."""
+
+import os
+import re
+import secrets
+import shutil
+import sys
+import tempfile
+import threading
+import traceback
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+from . import arm, endpoints, identity, jobs, workspace
+from .arm import Answer, Refused
+from .kinds import KINDS
+from .network import Network, certificates
+from .storage import Storage
+
+PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
+CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+FAMILIES = {family for family, *_ in workspace.SIZES.values()} | {workspace.REGION_QUOTA}
+OPEN = re.compile("login.microsoftonline.com/.*|[^/]*/discovery")  # asked without a token
+ROUTES = [
+    (method, re.compile(path, re.IGNORECASE), handler)
+    for module in (arm, workspace, identity, jobs, endpoints)
+    for method, path, handler in module.ROUTES
+]
+
+
+class FakeAzure:
+    """An Azure of one region on loopback. The package's docstring says how to use it."""
+
+    subscription = "11111111-1111-4111-8111-111111111111"
+    tenant = "22222222-2222-4222-8222-222222222222"
+    client = "33333333-3333-4333-8333-333333333333"
+    kinds = KINDS
+
+    def __init__(self, folder, region="eastus2"):
+        self._parent, self.region = Path(folder), region
+        self.secret = secrets.token_urlsafe(32)
+        self.lock = threading.RLock()
+        self.polls = 1  # how often an operation says InProgress
+        self.processes = []
+        self._empty()
+
+    def _empty(self):
+        self.resources, self.requests = {}, []  # by lower-cased path; in their order
+        self.operations, self.pending, self.runs = {}, {}, {}
+        self.keys, self.containers, self.logs, self.stand_ins = {}, {}, {}, {}
+        self.scored = Counter()  # requests that reached a deployment's container, by its name
+        self.quotas = dict.fromkeys(FAMILIES, (1000, 0))  # limit, used
+        self._faults, self._on_write = [], None
+
+    def reset(self):
+        """Forget every resource, request and fault, and end what runs."""
+        with self.lock:
+            self._end_processes()
+            self._empty()
+
+    def __enter__(self):
+        with ExitStack() as stack:
+            self.folder = Path(tempfile.mkdtemp(dir=self._parent, prefix="fake-azure-"))
+            stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
+            self.authority, leaf = certificates(self.folder, self.region)
+            self.storage = Storage(leaf, self.authority)
+            stack.callback(self.storage.close)
+            self.network = Network(self.answer, leaf, self.region, self.storage.port)
+            stack.callback(self.network.close)
+            stack.callback(self._end_processes)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self._stack.close()
+
+    def _end_processes(self):
+        for run in self.runs.values():
+            run.stop()
+        for process in self.processes:
+            process.kill()
+            process.wait()
+        self.processes.clear()
+
+    def environment(self):
+        """The variables that send a process's requests here, and sign it in."""
+        proxy = f"http://127.0.0.1:{self.network.proxy_port}"
+        found = dict.fromkeys(CERTIFICATES, str(self.authority))
+        found |= dict.fromkeys(PROXIES, proxy) | {"NO_PROXY": "127.0.0.1,localhost"}
+        found |= {name.lower(): value for name, value in found.items() if "PROXY" in name}
+        return found | {
+            "AZURE_CLIENT_ID": self.client,
+            "AZURE_TENANT_ID": self.tenant,
+            "AZURE_CLIENT_SECRET": self.secret,
+            "AZURE_SUBSCRIPTION_ID": self.subscription,
+            "AZUREML_RUN_POLLING_INTERVAL_MIN": "0",
+            "AZUREML_RUN_POLLING_INTERVAL_MAX": "0",
+        }
+
+    def bare_environment(self, extra):
+        """For what runs inside Azure: no client's variables, this Python first on the path."""
+        ours = self.environment()
+        kept = {name: value for name, value in os.environ.items() if name not in ours}
+        path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
+        return kept | {"PATH": path, "PYTHONUNBUFFERED": "1"} | extra
+
+    @property
+    def refused_hosts(self):
+        """Names that a client asked the proxy for and that are not Azure's."""
+        return self.network.refused_hosts
+
+    def create_group(self, name):
+        """A resource group, made without a request; its path."""
+        path = arm.ArmPath(f"/subscriptions/{self.subscription}/resourceGroups/{name}")
+        arm.put(self, path, {})
+        return path.text
+
+    def writes(self):
+        """The requests to Resource Manager that change something. Uploads of blobs are not seen."""
+        return [request for request in self.requests if request.is_write]
+
+    def quota(self, family, limit, used=0):
+        self.quotas[family] = (limit, used)
+
+    def on_write(self, callback):
+        """Call back after each write took effect and before its answer leaves (to kill the client)."""
+        self._on_write = callback
+
+    def fail(
+        self,
+        method="",
+        path_contains="",
+        status=500,
+        times=1,
+        *,
+        code="PlannedFault",
+        message="planned by the test",
+        body=None,
+        headers=None,
+        after=0,
+    ):
+        """Answer the next `times` matching requests (None: all) so; they have no other effect.
+
+        status: 0 breaks the connection. after: how many matching requests pass before.
+        """
+        body = {"error": {"code": code, "message": message}} if body is None else body
+        answer = Answer(status, body, headers or {})
+        self._plan("request", path_contains, times, method=method, answer=answer, after=after)
+
+    def fail_operation(self, path_contains, code="Failed", message="planned by the test"):
+        """The next long-running operation on such a path is accepted, and ends as failed."""
+        self._plan("operation", path_contains, 1, code=code, message=message)
+
+    def fail_job(self, path_contains="/jobs/", message="planned by the test"):
+        """The next such job fails when its command would run."""
+        self._plan("job", path_contains, 1, message=message)
+
+    def fail_deployment(self, path_contains="/deployments/", message="planned by the test"):
+        """The next such deployment's container says the message and ends."""
+        self._plan("container", path_contains, 1, message=message)
+
+    def _plan(self, what, contains, times, method="", after=0, **fault):
+        fault |= {"what": what, "contains": contains.lower(), "times": times}
+        self._faults.append(fault | {"method": method, "after": after})
+
+    def planned(self, what, path, method=""):
+        """The fault that this is to meet, if any; it counts as met."""
+        with self.lock:
+            for fault in self._faults:
+                same = fault["what"] == what and fault["contains"] in path.lower()
+                if not same or fault["times"] == 0 or fault["method"] not in ("", method):
+                    continue
+                if fault["after"]:
+                    fault["after"] -= 1
+                    continue
+                if fault["times"] is not None:
+                    fault["times"] -= 1
+                return fault
+        return None
+
+    def answer(self, request):
+        """What to send back; None to break the connection."""
+        self.requests.append(request)
+        fault = self.planned("request", request.host + request.path, request.method)
+        if fault:
+            return fault["answer"] if fault["answer"].status else None
+        try:
+            if request.host.endswith(".inference.ml.azure.com"):
+                return endpoints.score(self, request)
+            with self.lock:
+                answer = self._route(request)
+        except Refused as refused:
+            return Answer(refused.status, {"error": refused.error})
+        except Exception as error:  # a mistake of the fake's own
+            traceback.print_exc()
+            return Answer(500, {"error": {"code": "FakeIsWrong", "message": repr(error)}})
+        if self._on_write and request.is_write:
+            self._on_write(request)
+        return answer
+
+    def _route(self, request):
+        if not OPEN.fullmatch(request.host + request.path) and not identity.audience(self, request):
+            raise Refused(401, "AuthenticationFailed", "The Authorization header is missing.")
+        for method, path, handler in ROUTES:
+            if method == request.method and path.fullmatch(request.path.rstrip("/")):
+                answer = handler(self, request)
+                return answer if isinstance(answer, Answer) else Answer(200, answer)
+        return arm.resource(self, request)

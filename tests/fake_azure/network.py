@@ -1,0 +1,126 @@
+"""TLS, the CONNECT proxy and the server that stand for the names of Azure on loopback."""
+
+import asyncio
+import json
+import re
+import socket
+import threading
+
+import anyio.to_thread
+import trustme
+import uvicorn
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request as WebRequest
+from starlette.responses import JSONResponse, Response
+
+from .arm import Request
+
+NAMES = ["management.azure.com", "login.microsoftonline.com", "*.api.azureml.ms"]
+REGIONAL = ["*.{}.api.azureml.ms", "*.{}.inference.ml.azure.com"]
+BLOB = "*.blob.core.windows.net"
+THREADS = 256  # requests at once: each scoring request waits in one
+
+
+def names(region):
+    return [*NAMES, *(name.format(region) for name in REGIONAL), BLOB]
+
+
+def certificates(folder, region):
+    """Write an authority, and a certificate with its key for every name; the two files."""
+    authority = trustme.CA()
+    leaf = authority.issue_cert(*names(region), "127.0.0.1")
+    authority.cert_pem.write_to_path(str(folder / "ca.pem"))
+    leaf.private_key_and_cert_chain_pem.write_to_path(str(folder / "leaf.pem"))
+    return folder / "ca.pem", folder / "leaf.pem"
+
+
+class Network:
+    """The server and the proxy, in an event loop of their own thread."""
+
+    def __init__(self, answer, certificate, region, blob_port):
+        self.refused_hosts, self._answer, self._open = [], answer, set()
+        known = "|".join(re.escape(name).replace(r"\*", "[^:/]+") for name in names(region))
+        self._known, self._blob_port = re.compile(known), blob_port
+        config = uvicorn.Config(
+            self._app,
+            interface="asgi3",
+            proxy_headers=False,
+            lifespan="off",
+            log_level="error",
+            ssl_certfile=str(certificate),
+            ssl_keyfile=str(certificate),
+            timeout_graceful_shutdown=2,
+        )
+        self._server, self._started = uvicorn.Server(config), threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+        self._thread.start()
+        if not self._started.wait(30):
+            raise RuntimeError("the fake's server did not start in 30 s")
+
+    async def _main(self):
+        self._loop = asyncio.get_running_loop()
+        anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
+        proxy = await asyncio.start_server(self._proxy, "127.0.0.1", 0)
+        self.proxy_port = proxy.sockets[0].getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            self._port = listening.getsockname()[1]
+            self._started.set()
+            await self._server.serve([listening])
+        proxy.close()
+
+    def close(self):
+        self._loop.call_soon_threadsafe(lambda: [each.close() for each in list(self._open)])
+        self._server.should_exit = True
+        self._thread.join(10)
+
+    async def _app(self, scope, receive, send):
+        web = WebRequest(scope, receive)
+        raw, path = await web.body(), "/" + web.url.path.lstrip("/")
+        body = parsed(raw) if "json" in web.headers.get("content-type", "") else None
+        query, headers = dict(web.query_params), dict(web.headers)
+        request = Request(web.method, path, body, web.url.hostname or "", query, headers, raw)
+        answer = await run_in_threadpool(self._answer, request)
+        if answer is None:  # a fault: the connection breaks without an answer
+            return send.__self__.transport.abort()
+        if not isinstance(answer, Response):
+            kind = Response if answer.body is None else JSONResponse
+            answer = kind(answer.body, answer.status, answer.headers)
+        await answer(scope, receive, send)
+
+    async def _proxy(self, reader, writer):
+        self._open.add(writer)
+        try:
+            line = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[0]
+            method, target, _ = line.split(" ", 2)
+            host = target.split("://")[-1].split("/")[0].rsplit(":", 1)[0].lower()
+            if method != "CONNECT" or not self._known.fullmatch(host):
+                self.refused_hosts.append(host)
+                writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
+                return
+            port = self._blob_port if host.endswith(BLOB[1:]) else self._port
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+        except (OSError, EOFError, ValueError, asyncio.CancelledError):
+            pass  # the client went away, or the fake ends
+        finally:
+            self._open.discard(writer)
+            writer.close()
+
+
+async def pump(reader, writer):
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    except OSError:
+        pass  # either end may close first
+    finally:
+        writer.close()
+
+
+def parsed(raw):
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return None

@@ -1,0 +1,57 @@
+"""The container of a deployment: python runner.py SCORE_FILE PORT_FILE
+
+As azureml-inference-server-http does (documented: "Advanced entry script authoring"): `init()` once,
+then `run()` for each request, with the text of its body or, under `@rawhttp`, the request itself.
+"""
+
+import importlib.util
+import json
+import sys
+import types
+from pathlib import Path
+
+import flask
+from werkzeug.serving import make_server
+
+SERVER = "azureml_inference_server_http"
+
+
+class AMLResponse(flask.Response):
+    def __init__(self, message, status_code=200, response_headers=None, json_str=False):
+        super().__init__(
+            json.dumps(message) if json_str else message, status_code, response_headers
+        )
+
+
+def rawhttp(function):
+    function.raw = True
+    return function
+
+
+def answer(run):
+    if getattr(run, "raw", False):
+        return run(flask.request)
+    found = run(flask.request.get_data(as_text=True))
+    return found if isinstance(found, flask.Response) else flask.jsonify(found)
+
+
+def main(score_file, port_file):
+    for name in ("", ".api", ".api.aml_request", ".api.aml_response"):
+        module = sys.modules[SERVER + name] = types.ModuleType(SERVER + name)
+        vars(module).update(__path__=[], rawhttp=rawhttp, AMLResponse=AMLResponse)
+    spec = importlib.util.spec_from_file_location("score", score_file)
+    score = sys.modules["score"] = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(score_file.parent))
+    spec.loader.exec_module(score)
+    score.init()
+    app = flask.Flask("runner")
+    app.add_url_rule("/score", view_func=lambda: answer(score.run), methods=["POST"])
+    server = make_server("127.0.0.1", 0, app, threaded=True)
+    half = port_file.with_suffix(".half")  # the other side must not read half a number
+    half.write_text(str(server.server_port))
+    half.rename(port_file)
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,105 @@
+"""Blob storage: Azurite, Microsoft's own emulator, with one account for every workspace.
+
+Invented: which container a datastore names. Azure gives each workspace an account of its own; Azurite
+has to know its accounts when it starts, so here a workspace has containers.
+"""
+
+import base64
+import contextlib
+import os
+import re
+import secrets
+import subprocess
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+from azure.core.exceptions import ResourceExistsError
+from azure.storage.blob import BlobServiceClient, generate_container_sas
+
+ACCOUNT = "fakeazurestore"
+AZURITE = Path(__file__).parent / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
+OPTIONS = "--blobHost 127.0.0.1 --blobPort 0 --inMemoryPersistence --skipApiVersionCheck"
+DATASTORES = {"workspaceblobstore": "azureml-blobstore", "workspaceartifactstore": "azureml"}
+
+
+class Storage:
+    """Azurite, started. Its certificate file holds the key too."""
+
+    def __init__(self, certificate, authority):
+        if not AZURITE.is_file():
+            raise FileNotFoundError("Azurite is missing: npm ci --prefix tests/fake_azure")
+        self.key = base64.b64encode(secrets.token_bytes(64)).decode()
+        options = [*OPTIONS.split(), "--disableTelemetry", "--silent"]
+        self.process = subprocess.Popen(
+            ["node", str(AZURITE), *options, "--cert", str(certificate), "--key", str(certificate)],
+            env=os.environ | {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{self.key}"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        said, listening = "", None
+        while not listening:
+            line = self.process.stdout.readline()
+            said += line
+            listening = re.search(r"successfully listen\w* \w+ \S+?:(\d+)", line)
+            if not line:
+                self.close()
+                raise RuntimeError(f"Azurite did not start: {said}")
+        self.port = int(listening.group(1))
+        self._client = BlobServiceClient(
+            f"https://127.0.0.1:{self.port}/{ACCOUNT}",
+            credential={"account_name": ACCOUNT, "account_key": self.key},
+            connection_verify=str(authority),
+            use_env_settings=False,  # not through the proxy that the product is given
+        )
+
+    def close(self):
+        self.process.terminate()
+        self.process.wait(10)
+        self.process.stdout.close()
+
+    def create(self, container):
+        with contextlib.suppress(ResourceExistsError):
+            self._client.create_container(container)
+
+    def put(self, container, name, content):
+        self._client.get_blob_client(container, name).upload_blob(content, overwrite=True)
+
+    def put_folder(self, container, prefix, folder):
+        for file in [each for each in sorted(folder.rglob("*")) if each.is_file()]:
+            name = f"{prefix.rstrip('/')}/{file.relative_to(folder).as_posix()}"
+            self.put(container, name, file.read_bytes())
+
+    def names(self, container, prefix):
+        """The blob of that name, or those below it."""
+        prefix, box = prefix.rstrip("/"), self._client.get_container_client(container)
+        found = box.list_blob_names(name_starts_with=prefix)
+        return [name for name in found if name == prefix or name.startswith(prefix + "/")]
+
+    def fetch(self, container, prefix, target):
+        """Copy a blob to `target`, or a folder of blobs below it; False when there is none."""
+        prefix = prefix.rstrip("/")
+        names = self.names(container, prefix)
+        for name in names:
+            file = target / name[len(prefix) :].lstrip("/")
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(
+                self._client.get_blob_client(container, name).download_blob().readall()
+            )
+        return bool(names)
+
+    def sas(self, container):
+        """A token that may do everything in the container."""
+        until = datetime.now(timezone.utc) + timedelta(hours=8)
+        return generate_container_sas(
+            ACCOUNT, container, account_key=self.key, permission="racwdl", expiry=until
+        )
+
+
+def box_of(workspace, datastore="workspaceblobstore"):
+    """The container behind a workspace's datastore."""
+    return f"{DATASTORES[datastore]}-{workspace.lower().replace('_', '-')}"
+
+
+def url(container, path=""):
+    return f"https://{ACCOUNT}.blob.core.windows.net/{container}/{path}".rstrip("/")

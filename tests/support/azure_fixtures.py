@@ -1,0 +1,91 @@
+"""A fake Azure for each test, and the product's commands run against it in this process."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+GROUP, WORKSPACE = "rg", "ws-one"
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def one_azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Started once: it takes seconds."""
+    from fake_azure import FakeAzure
+
+    with FakeAzure(tmp_path_factory.mktemp("azure")) as azure:
+        yield azure
+
+
+@pytest.fixture
+def azure(one_azure: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Any]:
+    """An empty Azure to which this process's clients lead, in an empty folder."""
+    from azure.ai.ml.constants._common import LROConfigurations
+
+    one_azure.reset()
+    one_azure.refused_hosts.clear()
+    here = {"AZURE_RESOURCE_GROUP": GROUP, "AZUREML_WORKSPACE_NAME": WORKSPACE, "PHI3_OWNER": "me"}
+    for name, value in (one_azure.environment() | here).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("PHI3_CONFIG", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LROConfigurations, "SLEEP_TIME", 0.05)  # the SDK's own is 5 s
+    yield one_azure
+    assert one_azure.refused_hosts == []  # nothing else was called
+
+
+@pytest.fixture(scope="session")
+def snapshot() -> dict[str, Any]:
+    """What `phi3 provision` left behind the first time that a test of this session needed it."""
+    return {}
+
+
+@pytest.fixture
+def provisioned(azure: Any, phi3: Any, snapshot: dict[str, Any]) -> Any:
+    """An Azure in which `phi3 provision` has run, with no requests noted."""
+    if not snapshot:
+        done = phi3("provision", "--create-group", "--yes")
+        assert done.code == 0, done.err
+        snapshot.update(azure.resources)
+    azure.resources.update(copy.deepcopy(snapshot))
+    azure.requests.clear()
+    return azure
+
+
+def plant(azure: Any, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Put a resource below the workspace, or anywhere else, without a request; its document."""
+    from fake_azure import arm
+
+    group = f"/subscriptions/{azure.subscription}/resourceGroups/{GROUP}"
+    workspace = f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{WORKSPACE}"
+    place = arm.ArmPath(f"{group}{path}" if path.startswith("/") else f"{workspace}/{path}")
+    document = arm.complete(azure, place, None, body)
+    document["properties"].setdefault("provisioningState", "Succeeded")
+    azure.resources[place.key] = document
+    return document
+
+
+@pytest.fixture
+def phi3(capsys: pytest.CaptureFixture[str]) -> Any:
+    """`phi3 …` in this process: an import of the SDK takes seconds."""
+    from phi3_ops.cli import main
+
+    def run(*words: Any) -> Done:
+        capsys.readouterr()
+        code = main([str(word) for word in words])
+        return Done(code, *capsys.readouterr())
+
+    return run
