@@ -19,7 +19,7 @@ quickstart: $(VENV)/.local
 ## test: install, then lint, type-check and run the tests
 test: $(VENV)/.dev
 	$(MAKE) lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
 
 ## test-slow: the tests that take more than a minute each
 test-slow: $(VENV)/.dev
@@ -63,7 +63,7 @@ $(VENV)/.local: $(VENV)/.torch pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.local tests/fake_azure/package.json
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm; }
-	npm install --prefix tests/fake_azure --no-audit --no-fund --silent
+	npm ci --prefix tests/fake_azure --no-audit --no-fund --silent
 	@$(BIN)/python -m compileall -q $(VENV)/lib >/dev/null || true
 	@touch $@
 

@@ -16,7 +16,6 @@ import pytest
 from processes import BIN, pf, phi3, processes_naming
 from stores import make_store
 
-pytestmark = pytest.mark.xdist_group("quickstart")
 # Enough to learn most of what is trained; the recipe's own number is for the slow test.
 EPOCHS = 10
 

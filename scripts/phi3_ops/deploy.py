@@ -7,6 +7,7 @@ another test; the old deployment goes last. Whatever goes wrong puts the traffic
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import time
@@ -28,6 +29,8 @@ SMOKE_QUESTION = "Who founded Microsoft?"
 SMOKE_LIMITS = Limits(read_timeout_s=180, deadline_s=300)
 LOG_LINES = 60
 SUCCEEDED = "Succeeded"
+ENDED = (SUCCEEDED, "Failed", "Canceled")
+POLL_S = 5.0
 CANARY = (10, 50, 100)
 CONTRACTS = {"score": "auto", "mlflow": "mlflow", "vllm": "openai"}
 
@@ -145,6 +148,9 @@ class Deployer:
         return endpoint is not None and endpoint.provisioning_state == SUCCEEDED
 
     def _create_endpoint(self) -> None:
+        there = _settled(self.endpoint)
+        if there is not None and there.provisioning_state == SUCCEEDED:
+            return  # begun by a run that was interrupted
         from azure.ai.ml import load_online_endpoint
         from azure.ai.ml.entities import IdentityConfiguration, ManagedIdentityConfiguration
 
@@ -152,6 +158,8 @@ class Deployer:
         endpoint.name = self.config.name
         endpoint.auth_mode = {"key": "key", "entra": "aad_token"}[self.config.auth]
         endpoint.tags = self.cloud.tags()
+        if there is not None:  # its last change failed, but it may be serving, and is to go on
+            endpoint.traffic, endpoint.mirror_traffic = there.traffic, there.mirror_traffic
         identity = f"{self.cloud.group_path}/providers/Microsoft.ManagedIdentity"
         identity += f"/userAssignedIdentities/{self.cloud.config.identity.name}"
         endpoint.identity = IdentityConfiguration(
@@ -181,14 +189,19 @@ class Deployer:
         return deployment is not None and deployment.provisioning_state == SUCCEEDED
 
     def _create_deployment(self) -> None:
+        there = _settled(lambda: self._deployments().get(self.name))
+        if there is not None and there.provisioning_state == SUCCEEDED:
+            return  # begun by a run that was interrupted
         deployment = self._definition()
         try:
             self.cloud.ml.online_deployments.begin_create_or_update(deployment).result()
         except Exception:
             self._show_logs()
-            self._delete(
-                self.name
-            )  # it would go on costing, and its name is taken for the next try
+            # It would go on costing, and its name is taken for the next try. Should that fail as well,
+            # the error to tell is the first one.
+            with contextlib.suppress(Exception):
+                if self.name not in self._traffic():
+                    self._delete(self.name)
             raise
 
     def _definition(self) -> Any:
@@ -243,12 +256,16 @@ class Deployer:
             raise
 
     def _restore(self, before: dict[str, int]) -> None:
-        if self._traffic() != before:
-            self.say(f"  putting the traffic back: {before or 'none'}")
-            self._set(before)
+        try:
+            endpoint = _settled(self.endpoint)  # a change under way is not in its traffic yet
+            if self._traffic() != before or endpoint.mirror_traffic:
+                self.say(f"  putting the traffic back: {before or 'none'}")
+                self._set(before)
+        except Exception as error:  # the error to raise is the one that led here
+            self.say(f"  the traffic could not be put back: {error}")
 
     def _set(self, traffic: dict[str, int], mirror: dict[str, int] | None = None) -> None:
-        endpoint = self.endpoint()
+        endpoint = _settled(self.endpoint)
         # What is not named keeps its share: so name every deployment.
         endpoint.traffic = {name: traffic.get(name, 0) for name in self._deployments()}
         endpoint.mirror_traffic = mirror or {}
@@ -269,7 +286,7 @@ class Deployer:
                 reply = client.chat(SMOKE_QUESTION, Params(max_new_tokens=32, temperature=0))
             except Phi3Error as error:
                 what = f"the smoke test of {deployment or 'the endpoint'} failed: {error}"
-                raise OpsError(what, "The traffic is as it was.") from error
+                raise OpsError(what, "Its log is shown above.") from error
         if not reply.text.strip():
             raise OpsError(f"{deployment or 'the endpoint'} gave an empty answer")
         self.say(f"  {deployment or 'endpoint'} answers in {reply.latency_s:.2f} s: {reply.text!r}")
@@ -300,6 +317,15 @@ class Deployer:
         for name in self._others():
             if name not in traffic:
                 self._delete(name)
+
+
+def _settled(get: Callable[[], Any]) -> Any:
+    """What `get` finds once nothing changes it any more: Azure refuses a change during another one,
+    which an interrupted run may have begun.
+    """
+    while (found := get()) is not None and found.provisioning_state not in ENDED:
+        time.sleep(POLL_S)
+    return found
 
 
 def _shared(before: dict[str, int], new: str, share: int) -> dict[str, int]:

@@ -12,7 +12,6 @@ from fake_azure import FakeAzure
 from processes import pf, phi3
 from stores import make_store
 
-pytestmark = pytest.mark.xdist_group("azure")
 ENDPOINT = "phi3-endpoint"
 
 

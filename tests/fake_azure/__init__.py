@@ -12,13 +12,15 @@ In the same process: `os.environ.update(azure.environment())` before azure.ai.ml
 its polling interval then). It needs Azurite: `npm ci --prefix tests/fake_azure`, Node 20 or later.
 
 State:    azure.resources (lower-cased path: document), azure.requests, azure.writes(), azure.scored
-          (requests that reached a deployment), azure.storage.names(container, prefix), azure.reset()
+          (deployment: requests that reached it), azure.storage.names(container, prefix) where the
+          container is azureml-blobstore-WORKSPACE or azureml-WORKSPACE; azure.reset() empties all
 Quota:    azure.quota("standardNCADSA100v4Family", limit=24, used=24)
 Faults:   azure.fail("PUT", "/onlineEndpoints/", 429, times=2)     any request, by count; status 0
                                                                    breaks the connection
           azure.fail("GET", "OperationsStatus", 503)               a lost poll
           azure.fail_operation("/computes/gpu", "QuotaExceeded")   accepted, and ends as failed
           azure.fail_job(), azure.fail_deployment("/deployments/green")
+          azure.polls = 5                                          slower operations
           azure.on_write(callback)                                 after each write, before its answer
 Images:   azure.stand_ins["mlflow"] = folder_with_score_py         what a deployment without a scoring
                                                                    script runs, by image name

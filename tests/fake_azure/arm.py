@@ -33,15 +33,12 @@ class Request:
     raw: bytes = b""
 
     @property
-    def api_version(self):
-        return self.query.get("api-version", "")
-
-    @property
     def is_write(self):
         """Whether it changes something in Azure: what a dry run must not send."""
-        if self.host != "management.azure.com" or self.method in ("GET", "HEAD"):
-            return False
-        return self.method != "POST" or not READS.search(self.path)
+        reads = self.method in ("GET", "HEAD") or (
+            self.method == "POST" and READS.search(self.path)
+        )
+        return self.host == "management.azure.com" and not reads
 
 
 @dataclass
@@ -134,8 +131,9 @@ def resource(azure, request):
     kind = azure.kinds.get(path.type)
     if kind is None:
         raise Refused(404, "InvalidResourceType", f"the fake knows no {path.type}")
-    if request.api_version not in kind.versions.split():
-        text = f"{path.type} has no version {request.api_version!r}, but {kind.versions}"
+    version = request.query.get("api-version")
+    if version not in kind.versions.split():
+        text = f"{path.type} has no version {version}, but {kind.versions}"
         raise Refused(400, "NoRegisteredProviderFound", text)
     if not path.name:
         return list_all(azure, request, path)
@@ -145,10 +143,8 @@ def resource(azure, request):
         return delete(azure, path)
     if request.method == "GET":
         return Answer(200, shown(azure, path))
-    body = request.body or {}
-    if request.method == "PATCH":
-        body = merge(shown(azure, path), body)
-    return put(azure, path, body)
+    base = shown(azure, path) if request.method == "PATCH" else {}
+    return put(azure, path, merge(base, request.body or {}))
 
 
 def put(azure, path, body):
@@ -157,9 +153,10 @@ def put(azure, path, body):
     if parent.count("/") > 2 and parent not in azure.resources:
         what = "ResourceGroup" if parent.count("/") == 4 else "ParentResource"
         raise Refused(404, f"{what}NotFound", f"{parent} could not be found.")
+    if under_way(azure, path):
+        raise Refused(409, "Conflict", f"{path.text} is being changed.")
     new = complete(azure, path, old, body)
-    if kind.check:
-        kind.check(azure, path, old, new)
+    kind.check(azure, path, old, new)
     for name in kind.immutable.split() if old else ():
         if old["properties"].get(name) != new["properties"].get(name):
             raise Refused(409, "Conflict", f"{path.text} exists with another {name}.")
@@ -173,8 +170,7 @@ def put(azure, path, body):
         def end(error):
             new["properties"]["provisioningState"] = "Failed" if error else "Succeeded"
 
-        work = (lambda: kind.work(azure, path, new)) if kind.work else None
-        headers = start(azure, path, work, end)
+        headers = start(azure, path, lambda: kind.work(azure, path, new), end)
     return Answer(status, shown(azure, path), headers)
 
 
@@ -208,18 +204,21 @@ def count_version(azure, path):
     azure.resources[box.key] = complete(azure, box, azure.resources.get(box.key), counted)
 
 
-def start(azure, path, work=None, end=lambda error: None):
+def start(azure, path, work=lambda: None, end=lambda error: None):
     """Begin an operation; the headers by which a client follows it."""
 
     def planned():
         fault = azure.planned("operation", path.text)
         if fault:
             raise Refused(400, fault["code"], fault["message"])
-        if work:
-            work()
+        work()
 
     operation = Operation(azure.polls, planned, end)
     azure.operations[operation.id] = azure.pending[path.key] = operation
+    return following(azure, path, operation)
+
+
+def following(azure, path, operation):
     kind = azure.kinds[path.type]
     provider = f"{'/'.join(path.text.split('/')[:3])}/providers/{kind.type.split('/')[0]}"
     route = f"https://management.azure.com{provider}/locations/{azure.region}/{kind.operations}"
@@ -232,15 +231,22 @@ def start(azure, path, work=None, end=lambda error: None):
 
 def shown(azure, path):
     """The resource as a GET answers it. Raises Refused 404."""
-    if path.key in azure.pending and azure.pending[path.key].look() != "InProgress":
-        azure.pending.pop(path.key, None)
+    under_way(azure, path)
     if path.key not in azure.resources:
-        code = "ResourceGroup" if path.type.endswith("resourcegroups") else "Resource"
-        raise Refused(404, f"{code}NotFound", f"The resource {path.text} was not found.")
-    document, kind = copy.deepcopy(azure.resources[path.key]), azure.kinds[path.type]
-    if kind.show:
-        kind.show(azure, path, document)
+        kind = "ResourceGroup" if path.type.endswith("resourcegroups") else "Resource"
+        raise Refused(404, f"{kind}NotFound", f"The resource {path.text} was not found.")
+    document = copy.deepcopy(azure.resources[path.key])
+    azure.kinds[path.type].show(azure, path, document)
     return document
+
+
+def under_way(azure, path):
+    """The resource's operation, if it has one that is not done; it counts as looked at."""
+    found = azure.pending.get(path.key)
+    if found and found.look() == "InProgress":
+        return found
+    azure.pending.pop(path.key, None)
+    return None
 
 
 def acted_on(azure, request):
@@ -267,17 +273,18 @@ def delete(azure, path):
     kind, old = azure.kinds[path.type], azure.resources.get(path.key)
     if old is None:
         return Answer(204)
-    if kind.check:
-        kind.check(azure, path, old, None)
-    below = [ArmPath(key) for key in azure.resources if key.startswith(path.key + "/")]
-    doomed = [*below, path]
+    present = under_way(azure, path)
+    if present and old["properties"]["provisioningState"] == "Deleting":
+        return Answer(202, None, following(azure, path, present))
+    if present:
+        raise Refused(409, "Conflict", f"{path.text} is being changed.")
+    kind.keep(azure, path)
+    doomed = [ArmPath(key) for key in azure.resources if f"{key}/".startswith(path.key + "/")]
     old["properties"]["provisioningState"] = "Deleting"
 
     def work():
         for each in doomed:
-            undo = azure.kinds[each.type].undo
-            if undo:
-                undo(azure, each)
+            azure.kinds[each.type].undo(azure, each)
 
     def end(error):
         for each in [] if error else doomed:
@@ -290,14 +297,13 @@ def delete(azure, path):
     return Answer(200)
 
 
-def operation_status(azure, request):
+def followed(azure, request):
+    """GET …OperationsStatus/{id}, whose body tells, or …OperationsResults/{id}, whose status does."""
     found = azure.operations[request.path.split("/")[-1]]
-    return Answer(200, {"status": found.look(), "error": found.error}, dict(RETRY))
-
-
-def operation_result(azure, request):
-    found = azure.operations[request.path.split("/")[-1]]
-    return Answer(202 if found.look() == "InProgress" else 204, None, dict(RETRY))
+    state = found.look()
+    if "Status" in request.path:
+        return Answer(200, {"status": state, "error": found.error}, RETRY)
+    return Answer(202 if state == "InProgress" else 204, None, RETRY)
 
 
 def by_tag(azure, request):
@@ -314,7 +320,6 @@ def by_tag(azure, request):
 
 
 ROUTES = [
-    ("GET", r".*/(\w+Status|operationStatuses)/[^/]+", operation_status),
-    ("GET", r".*/\w+Results/[^/]+", operation_result),
+    ("GET", r".*/\w+(Status|Statuses|Results)/[^/]+", followed),
     ("GET", r"/subscriptions/[^/]+(/resourcegroups/[^/]+)?/resources", by_tag),
 ]

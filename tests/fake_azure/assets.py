@@ -43,11 +43,10 @@ def of_job(azure, address):
 
 def keep_path(azure, path, old, new):
     """A model's path as Azure keeps it: never a job's, and in full."""
-    if new is not None:
-        scope = re.sub("/providers/[^/]+|/models/.*", "", path.text)
-        uri = of_job(azure, new["properties"]["modelUri"])
-        full = uri.replace("azureml://datastores", f"azureml:/{scope}/datastores")
-        new["properties"]["modelUri"] = full
+    scope = re.sub("/providers/[^/]+|/models/.*", "", path.text)
+    uri = of_job(azure, new["properties"]["modelUri"])
+    full = uri.replace("azureml://datastores", f"azureml:/{scope}/datastores")
+    new["properties"]["modelUri"] = full
 
 
 def locate(azure, workspace, address):

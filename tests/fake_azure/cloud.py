@@ -22,6 +22,9 @@ PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
 CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 FAMILIES = {family for family, *_ in workspace.SIZES.values()} | {workspace.REGION_QUOTA}
 OPEN = re.compile("login.microsoftonline.com/.*|[^/]*/discovery")  # asked without a token
+CODES = {401: "AuthenticationFailed", 403: "AuthorizationFailed", 404: "ResourceNotFound"}
+CODES |= {409: "Conflict", 429: "TooManyRequests", 503: "ServiceUnavailable"}
+PLANNED = "planned by the test"
 ROUTES = [
     (method, re.compile(path, re.IGNORECASE), handler)
     for module in (arm, workspace, identity, jobs, endpoints)
@@ -54,10 +57,12 @@ class FakeAzure:
         self._faults, self._on_write = [], None
 
     def reset(self):
-        """Forget every resource, request and fault, and end what runs."""
+        """Forget every resource, blob, request and fault, and end what runs."""
         with self.lock:
             self._end_processes()
             self._empty()
+            self.refused_hosts.clear()
+            self.storage.clear()
 
     def __enter__(self):
         with ExitStack() as stack:
@@ -68,6 +73,7 @@ class FakeAzure:
             stack.callback(self.storage.close)
             self.network = Network(self.answer, leaf, self.region, self.storage.port)
             stack.callback(self.network.close)
+            self.refused_hosts = self.network.refused_hosts  # asked for, and not Azure's
             stack.callback(self._end_processes)
             self._stack = stack.pop_all()
         return self
@@ -105,11 +111,6 @@ class FakeAzure:
         path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
         return kept | {"PATH": path, "PYTHONUNBUFFERED": "1"} | extra
 
-    @property
-    def refused_hosts(self):
-        """Names that a client asked the proxy for and that are not Azure's."""
-        return self.network.refused_hosts
-
     def create_group(self, name):
         """A resource group, made without a request; its path."""
         path = arm.ArmPath(f"/subscriptions/{self.subscription}/resourceGroups/{name}")
@@ -127,40 +128,30 @@ class FakeAzure:
         """Call back after each write took effect and before its answer leaves (to kill the client)."""
         self._on_write = callback
 
-    def fail(
-        self,
-        method="",
-        path_contains="",
-        status=500,
-        times=1,
-        *,
-        code="PlannedFault",
-        message="planned by the test",
-        body=None,
-        headers=None,
-        after=0,
-    ):
+    def fail(self, method="", path_contains="", status=500, times=1, after=0, **answer):
         """Answer the next `times` matching requests (None: all) so; they have no other effect.
 
         status: 0 breaks the connection. after: how many matching requests pass before.
+        answer: `code` and `message` of Azure's usual body, or a `body`; `headers`.
         """
-        body = {"error": {"code": code, "message": message}} if body is None else body
-        answer = Answer(status, body, headers or {})
-        self._plan("request", path_contains, times, method=method, answer=answer, after=after)
+        code = answer.get("code", CODES.get(status, "InternalServerError"))
+        usual = {"error": {"code": code, "message": answer.get("message", PLANNED)}}
+        sent = Answer(status, answer.get("body", usual), answer.get("headers", {}))
+        self._plan("request", path_contains, times, method=method, answer=sent, after=after)
 
-    def fail_operation(self, path_contains, code="Failed", message="planned by the test"):
+    def fail_operation(self, path_contains, code="Failed", message=PLANNED):
         """The next long-running operation on such a path is accepted, and ends as failed."""
-        self._plan("operation", path_contains, 1, code=code, message=message)
+        self._plan("operation", path_contains, code=code, message=message)
 
-    def fail_job(self, path_contains="/jobs/", message="planned by the test"):
+    def fail_job(self, path_contains="/jobs/", message=PLANNED):
         """The next such job fails when its command would run."""
-        self._plan("job", path_contains, 1, message=message)
+        self._plan("job", path_contains, message=message)
 
-    def fail_deployment(self, path_contains="/deployments/", message="planned by the test"):
+    def fail_deployment(self, path_contains="/deployments/", message=PLANNED):
         """The next such deployment's container says the message and ends."""
-        self._plan("container", path_contains, 1, message=message)
+        self._plan("container", path_contains, message=message)
 
-    def _plan(self, what, contains, times, method="", after=0, **fault):
+    def _plan(self, what, contains, times=1, method="", after=0, **fault):
         fault |= {"what": what, "contains": contains.lower(), "times": times}
         self._faults.append(fault | {"method": method, "after": after})
 

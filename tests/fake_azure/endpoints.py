@@ -33,21 +33,17 @@ from .identity import audience, signed
 from .workspace import cores
 
 START_S = 180  # until a container answers, and until one that goes has answered
-KEYS = {"primary": "primaryKey", "secondary": "secondaryKey"}
+KEYS = ("primaryKey", "secondaryKey")
 AUDIENCES = {"amltoken": "aml_token", "aadtoken": "https://ml.azure.com"}
 NO_TRAFFIC = (404, "not_found", "Specified traffic group could not be found")
 
 
 def check_endpoint(azure, path, old, new):
-    if new is None:
-        return
     new["properties"].pop("keys", None)
     if old is None:
-        azure.keys[path.key] = {name: secrets.token_urlsafe(24) for name in KEYS.values()}
-        same = [
-            key for key in azure.resources if key.endswith(f"/onlineendpoints/{path.name.lower()}")
-        ]
-        if same:
+        azure.keys[path.key] = {name: secrets.token_urlsafe(24) for name in KEYS}
+        ends = f"/onlineendpoints/{path.name.lower()}"
+        if any(key.endswith(ends) for key in azure.resources):
             raise Refused(409, "Conflict", f"The endpoint name {path.name} is taken.")
     for name, most in (("traffic", 100), ("mirrorTraffic", 50)):
         weights = new["properties"][name]
@@ -63,18 +59,17 @@ def list_keys(azure, request):
 
 
 def regenerate_keys(azure, request):
-    path, name = acted_on(azure, request), KEYS[request.body["keyType"].lower()]
+    path, name = acted_on(azure, request), request.body["keyType"].lower() + "Key"
     given, present = request.body.get("keyValue"), azure.keys[path.key][name]
-    wanted = given if given != present else None
-    azure.keys[path.key][name] = wanted or secrets.token_urlsafe(24)
+    fresh = secrets.token_urlsafe(24)
+    azure.keys[path.key][name] = fresh if given in (None, present) else given
     return Answer(202, None, start(azure, path))
 
 
 def get_token(azure, request):
     acted_on(azure, request)
-    until = int(time.time()) + 3600
     token = signed(azure, AUDIENCES["amltoken"])
-    return {"accessToken": token, "tokenType": "Bearer", "expiryTimeUtc": until}
+    return {"accessToken": token, "expiryTimeUtc": int(time.time()) + 3600}
 
 
 class Container:
@@ -140,9 +135,9 @@ def _stand_in(azure, properties):
     return azure.stand_ins[image]
 
 
-def check_deployment(azure, path, old, new):
+def keep_live(azure, path):
     weight = azure.resources[path.parent]["properties"]["traffic"].get(path.name)
-    if new is None and weight:
+    if weight:
         raise Refused(400, "BadArgument", f"{path.name} has {weight} % of the traffic.")
 
 
@@ -218,22 +213,23 @@ def _forward(azure, key, request):
             answer = session.post(
                 container.url, request.raw, headers=passed, stream=True, timeout=seconds
             )
-    except requests.Timeout:
+    except requests.RequestException as error:
         container.leave()
-        return _refuse(408, "timeout", "the request took longer than its timeout")
-    except requests.RequestException:
-        container.leave()
-        return _refuse(502, "bad_gateway", "the container has gone")
+        slow = isinstance(error, requests.Timeout)
+        return _refuse(408 if slow else 502, "model_error", "the container did not answer")
     headers = _ids() | {"content-type": answer.headers.get("content-type", "")}
     failed = answer.status_code != 200
     if failed:
         headers["ms-azureml-model-error-statuscode"] = str(answer.status_code)
         headers["ms-azureml-model-error-reason"] = "model_error"
-    return StreamingResponse(_body(container, answer), 424 if failed else 200, headers)
+    body = _body(container, answer)
+    next(body)  # begun, it ends even when nobody reads it
+    return StreamingResponse(body, 424 if failed else 200, headers)
 
 
 def _body(container, answer):
     try:
+        yield b""
         yield from answer.iter_content(None)
     finally:
         answer.close()

@@ -37,11 +37,6 @@ def configuration(azure, request):
     }
 
 
-def instances(azure, request):
-    found = f"https://{request.host}/{azure.tenant}/v2.0/.well-known/openid-configuration"
-    return {"tenant_discovery_endpoint": found, "metadata": []}
-
-
 def token(azure, request):
     scope = parse_qs(request.raw.decode())["scope"][0].split()[0]
     access = signed(azure, scope.removesuffix("/.default").rstrip("/"))
@@ -76,8 +71,6 @@ def _role(name, base):
 
 
 def check_assignment(azure, path, old, new):
-    if new is None:
-        return
     new["properties"]["scope"] = path.scope
     others = [key for key in azure.resources if ArmPath(key).type == path.type and key != path.key]
     for key in others:
@@ -91,7 +84,6 @@ def _meaning(document):
 
 
 ROUTES = [
-    ("GET", r"/common/discovery/instance", instances),
     ("GET", r"/[^/]+/v2.0/.well-known/openid-configuration", configuration),
     ("POST", r"/[^/]+/oauth2/v2.0/token", token),
     ("GET", rf".*/providers/{DEFINITIONS}", role_definitions),

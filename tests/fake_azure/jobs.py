@@ -66,14 +66,13 @@ class Run:
             fault = self.azure.planned("job", self.path.text)
             if fault:
                 raise Refused(400, "UserError", fault["message"])
-            tuning = self.properties["jobType"] == "FineTuning"
-            self._tune() if tuning else self._command()
+            if self.properties["jobType"] == "FineTuning":
+                box, path = self._locate(self.properties["outputs"][TUNED]["uri"])
+                self.azure.storage.put(box, f"{path}MLmodel", b"flavors: {}\n")
+            else:
+                self._command()
         except Exception as error:
             self.error = str(error) or repr(error)
-
-    def _tune(self):
-        box, path = self._locate(self.properties["outputs"][TUNED]["uri"])
-        self.azure.storage.put(box, f"{path}MLmodel", b"flavors: {}\n")
 
     def _locate(self, address):
         return assets.locate(self.azure, self.path.workspace, address)
@@ -98,10 +97,9 @@ class Run:
         for name, given in (self.properties.get("inputs") or {}).items():
             found["inputs", name] = str(given.get("value", ""))
             if given["jobInputType"] != "literal":
-                last = (
-                    given["uri"].rsplit("/", 1)[-1] if given["jobInputType"] == "uri_file" else ""
-                )
-                target = self.folder / "inputs" / name / last
+                is_file = given["jobInputType"] == "uri_file"
+                file = given["uri"].rsplit("/", 1)[-1] if is_file else ""
+                target = self.folder / "inputs" / name / file
                 assets.fetch(self.azure, self.path.workspace, given["uri"], target)
                 found["inputs", name] = str(target)
         return found
@@ -109,13 +107,9 @@ class Run:
     def _execute(self, command, code):
         environment = self.azure.bare_environment(self.properties.get("environmentVariables") or {})
         with self._log.open("wb") as log:
+            streams = {"stdout": log, "stderr": log, "start_new_session": True}
             self.process = subprocess.Popen(
-                ["bash", "-c", command],
-                cwd=code,
-                env=environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
+                ["bash", "-c", command], cwd=code, env=environment, **streams
             )
             self.azure.processes.append(self.process)
             if self.cancelled:  # in between
@@ -137,8 +131,6 @@ def substituted(command, values):
 
 
 def check_job(azure, path, old, new):
-    if new is None:
-        return
     outputs = new["properties"]["outputs"]
     outputs.setdefault("default", {"jobOutputType": "uri_folder"})
     if new["properties"]["jobType"] == "FineTuning":

@@ -7,8 +7,8 @@ from pathlib import Path
 import yaml
 
 from . import assets, endpoints, identity, jobs, workspace
+from .workspace import ML
 
-ML = "Microsoft.MachineLearningServices/workspaces"
 HOOKS = {
     "Microsoft.Resources/deployments": {"work": workspace.deploy_template},
     "Microsoft.Authorization/roleAssignments": {"check": identity.check_assignment},
@@ -18,11 +18,15 @@ HOOKS = {
     f"{ML}/jobs": {"check": jobs.check_job, "show": jobs.show_job, "undo": jobs.forget_job},
     f"{ML}/onlineEndpoints": {"check": endpoints.check_endpoint},
     f"{ML}/onlineEndpoints/deployments": {
-        "check": endpoints.check_deployment,
+        "keep": endpoints.keep_live,
         "work": endpoints.run_deployment,
         "undo": endpoints.stop_deployment,
     },
 }
+
+
+def nothing(*_):
+    """The hook of a row that has none."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,11 @@ class Kind:
     tracked: bool = False
     versioned: bool = False
     immutable: str = ""
-    check: Callable | None = None  # (…, old, new): refuse it or complete it; new None: a deletion
-    work: Callable | None = None  # (…, new): what a PUT's operation waits for
-    undo: Callable | None = None  # (…): what a deletion's operation waits for
-    show: Callable | None = None  # (…, copy): what a GET changes
+    check: Callable = nothing  # (…, old, new): refuse a PUT, or complete it
+    keep: Callable = nothing  # (…): refuse a deletion
+    work: Callable = nothing  # (…, new): what a PUT's operation waits for
+    undo: Callable = nothing  # (…): what a deletion's operation waits for
+    show: Callable = nothing  # (…, copy): what a GET changes
 
 
 ROWS = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text())

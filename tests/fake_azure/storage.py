@@ -18,7 +18,7 @@ from azure.storage.blob import BlobServiceClient, generate_container_sas
 
 ACCOUNT = "fakeazurestore"
 AZURITE = Path(__file__).parent / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
-OPTIONS = "--blobHost 127.0.0.1 --blobPort 0 --inMemoryPersistence --skipApiVersionCheck"
+OPTIONS = "--blobHost 127.0.0.1 --blobPort 0 --inMemoryPersistence --skipApiVersionCheck --silent"
 DATASTORES = {"workspaceblobstore": "azureml-blobstore", "workspaceartifactstore": "azureml"}
 
 
@@ -29,9 +29,9 @@ class Storage:
         if not AZURITE.is_file():
             raise FileNotFoundError("Azurite is missing: npm ci --prefix tests/fake_azure")
         self.key = base64.b64encode(secrets.token_bytes(64)).decode()
-        options = [*OPTIONS.split(), "--disableTelemetry", "--silent"]
+        tls = ["--cert", str(certificate), "--key", str(certificate)]
         self.process = subprocess.Popen(
-            ["node", str(AZURITE), *options, "--cert", str(certificate), "--key", str(certificate)],
+            ["node", str(AZURITE), "--disableTelemetry", *OPTIONS.split(), *tls],
             env=os.environ | {"AZURITE_ACCOUNTS": f"{ACCOUNT}:{self.key}"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -61,6 +61,10 @@ class Storage:
     def create(self, container):
         with contextlib.suppress(ResourceExistsError):
             self._client.create_container(container)
+
+    def clear(self):
+        for container in self._client.list_containers():
+            self._client.delete_container(container)
 
     def put(self, container, name, content):
         self._client.get_blob_client(container, name).upload_blob(content, overwrite=True)

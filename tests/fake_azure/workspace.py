@@ -115,12 +115,11 @@ def connection_secrets(azure, request):
 
 
 def usages(azure, request):
-    return {"value": [_usage(name, *value) for name, value in azure.quotas.items()]}
-
-
-def _usage(name, limit, used):
-    names = {"value": name, "localizedValue": name}
-    return {"unit": "Count", "currentValue": used, "limit": limit, "name": names}
+    found = []
+    for name, (limit, used) in azure.quotas.items():
+        names = {"value": name, "localizedValue": name}
+        found.append({"unit": "Count", "currentValue": used, "limit": limit, "name": names})
+    return {"value": found}
 
 
 def sizes(azure, request):
@@ -140,12 +139,7 @@ def discovery(azure, request):
     return dict.fromkeys(("api", "history", "experimentation"), f"https://{request.host}")
 
 
-def subscription(azure, request):
-    return {"subscriptionId": request.path.split("/")[-1], "tenantId": azure.tenant}
-
-
 ROUTES = [
-    ("GET", r"/subscriptions/[^/]+", subscription),
     ("GET", r".*/deployments/[^/]+/operations", template_operations),
     ("POST", r".*/datastores/[^/]+/listSecrets", list_secrets),
     ("POST", r".*/versions/[^/]+/startPendingUpload", start_upload),

@@ -33,6 +33,23 @@ def run(data):
     time.sleep(request.get("sleep", 0))
     return {"model": text, "mark": os.environ["MARK"], "inverse": 1 / request["x"]}
 """
+STREAM = """
+import time
+from azureml_inference_server_http.api.aml_request import rawhttp
+from azureml_inference_server_http.api.aml_response import AMLResponse
+
+def init():
+    pass
+
+def events():
+    for number in range(3):
+        yield f"data: {number}\\n\\n"
+        time.sleep(0.5)
+
+@rawhttp
+def run(request):
+    return AMLResponse(events(), 200, {"Content-Type": "text/event-stream"})
+"""
 TRAIN = """
 import pathlib, sys
 rows, output = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
@@ -44,7 +61,7 @@ pathlib.Path("outputs/metrics.json").write_text("{}")
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeAzure]:
     with (
         FakeAzure(tmp_path_factory.mktemp("azure")) as azure,
@@ -57,14 +74,14 @@ def azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeAzure]:
         assert set(azure.refused_hosts) <= {"example.com"}  # what the tests ask for themselves
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def credential(azure: FakeAzure) -> Any:
     from azure.identity import DefaultAzureCredential
 
     return DefaultAzureCredential()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def client(azure: FakeAzure, credential: Any) -> Any:
     """A client of a workspace that the SDK created."""
     from azure.ai.ml import MLClient
@@ -76,16 +93,17 @@ def client(azure: FakeAzure, credential: Any) -> Any:
     return client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("source")
-    for name, text in {"train/main.py": TRAIN, "serve/score.py": SCORE, "rows.txt": "a"}.items():
+    files = {"train/main.py": TRAIN, "serve/score.py": SCORE, "stream/score.py": STREAM}
+    for name, text in (files | {"rows.txt": "a"}).items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(text)
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def environment(client: Any) -> Any:
     from azure.ai.ml.entities import Environment
 
@@ -94,7 +112,7 @@ def environment(client: Any) -> Any:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def job(client: Any, source: Path, environment: Any) -> Any:
     """A job that has run."""
     from azure.ai.ml import Input, Output, command
@@ -114,7 +132,7 @@ def job(client: Any, source: Path, environment: Any) -> Any:
     return client.jobs.get(made.name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def model(client: Any, job: Any) -> Any:
     from azure.ai.ml.entities import Model
 
@@ -122,7 +140,7 @@ def model(client: Any, job: Any) -> Any:
     return client.models.create_or_update(Model(name="phi", path=path, type="custom_model"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def endpoint(client: Any, model: Any, environment: Any, source: Path) -> Any:
     """An endpoint whose deployment `blue` takes all the traffic."""
     from azure.ai.ml.entities import ManagedOnlineEndpoint
@@ -162,7 +180,7 @@ def deploy(client: Any, made: Any) -> Any:
 
 def set_traffic(client: Any, traffic: dict[str, int]) -> Any:
     endpoint = client.online_endpoints.get("phi-endpoint")
-    endpoint.traffic = traffic
+    endpoint.traffic, endpoint.mirror_traffic = traffic, {}
     return client.online_endpoints.begin_create_or_update(endpoint).result()
 
 
@@ -179,10 +197,14 @@ def score(client: Any, endpoint: Any, body: Any, key: str = "", **headers: str) 
 
 
 def test_the_workspace_has_what_belongs_to_one(client: Any, azure: FakeAzure) -> None:
+    from azure.ai.ml.entities import Workspace
+
     workspace = client.workspaces.get(WORKSPACE)
     assert workspace.tags["owner"] == "me"
     assert workspace.storage_account.lower() in azure.resources
     assert client.datastores.get_default().name == "workspaceblobstore"
+    again = Workspace(name=WORKSPACE, location=azure.region, tags={"more": "yes"})
+    assert client.workspaces.begin_create(again).result().tags["more"] == "yes"
 
 
 def test_versions_are_counted_and_kept(client: Any, environment: Any) -> None:
@@ -426,6 +448,13 @@ def test_a_second_deployment_takes_over_under_load(
         while not stop.is_set():
             answers.append(score(client, endpoint, {"x": 1, "sleep": 0.1}, key))
 
+    mirrored = client.online_endpoints.get(endpoint.name)
+    mirrored.mirror_traffic = {"green": 50}
+    client.online_endpoints.begin_create_or_update(mirrored).result()
+    before = azure.scored["green"]
+    for _ in range(20):
+        assert score(client, endpoint, {"x": 1}, key).json()["mark"] == "blue"
+    assert before < azure.scored["green"] < before + 20
     threads = [threading.Thread(target=load) for _ in range(3)]
     for thread in threads:
         thread.start()
@@ -484,6 +513,38 @@ def test_a_stand_in_serves_for_an_image(
     answer = score(client, endpoint, {"x": 4}, azureml_model_deployment="image")
     assert answer.json()["inverse"] == 0.25
     client.online_deployments.begin_delete("image", endpoint.name).result()
+
+
+def test_a_stream_arrives_as_it_is_made(
+    client: Any, endpoint: Any, environment: Any, source: Path, azure: FakeAzure
+) -> None:
+    azure.stand_ins[environment.image] = source / "stream"
+    deploy(client, deployment("stream", None, environment, source, code_configuration=None))
+    key = client.online_endpoints.get_keys(endpoint.name).primary_key
+    headers = {"Authorization": f"Bearer {key}", "azureml-model-deployment": "stream"}
+    with requests.post(
+        endpoint.scoring_uri, json={}, headers=headers, stream=True, timeout=9
+    ) as answer:
+        times = [time.monotonic() for line in answer.iter_lines() if line]
+    assert len(times) == 3
+    assert times[2] - times[0] > 0.5
+    client.online_deployments.begin_delete("stream", endpoint.name).result()
+
+
+def test_what_is_being_changed_is_left_alone(
+    client: Any, endpoint: Any, model: Any, environment: Any, source: Path, azure: FakeAzure
+) -> None:
+    from azure.core.exceptions import ResourceExistsError
+
+    azure.polls = 5
+    going = client.online_deployments
+    made = going.begin_create_or_update(deployment("slow", model, environment, source))
+    with pytest.raises(ResourceExistsError, match="is being changed"):
+        going.begin_create_or_update(deployment("slow", model, environment, source))
+    made.result()
+    deletions = [going.begin_delete("slow", endpoint.name) for _ in range(2)]
+    azure.polls = 1
+    assert [each.result() for each in deletions] == [None, None]
 
 
 def test_an_endpoint_goes_with_its_deployments(client: Any, azure: FakeAzure) -> None:

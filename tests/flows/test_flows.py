@@ -18,7 +18,6 @@ from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import connect, paths
 from processes import BIN, pf
 
-pytestmark = pytest.mark.xdist_group("connections")
 FLOWS = sorted(path.parent.name for path in paths.FLOWS.glob("*/flow.dag.yaml"))
 
 

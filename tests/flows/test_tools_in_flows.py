@@ -13,8 +13,6 @@ from phi3_ops import connect
 from phi3_ops.files import read_jsonl
 from processes import pf
 
-pytestmark = pytest.mark.xdist_group("connections")
-
 PROMPT_FLOW = """
     inputs:
       question: {type: string}

@@ -10,8 +10,6 @@ from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import batch, connect, paths
 from phi3_ops.errors import OpsError
 
-pytestmark = pytest.mark.xdist_group("connections")
-
 
 @pytest.fixture
 def server():

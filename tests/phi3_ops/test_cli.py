@@ -13,8 +13,6 @@ from echo_endpoint import KEY, echo_endpoint
 from phi3_ops.cli import COMMANDS, main
 from processes import phi3
 
-pytestmark = pytest.mark.xdist_group("connections")
-
 HEAVY = ("torch", "transformers", "promptflow", "fastapi", "pandas", "requests", "rich")
 
 

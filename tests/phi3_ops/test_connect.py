@@ -8,7 +8,6 @@ from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import connect
 from phi3_tools import AuthenticationError, ConfigError
 
-pytestmark = pytest.mark.xdist_group("connections")
 URL = "http://127.0.0.1:9/score"
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from azure_fixtures import WORKSPACE, plant
 
-pytestmark = pytest.mark.xdist_group("azure")
 SIZE = "Standard_NC24ads_A100_v4"
 PAST, FUTURE = "2020-01-01", "2999-01-01"
 LEFT = [  # when all but the data is gone

@@ -17,7 +17,6 @@ from azure_fixtures import WORKSPACE
 from phi3_ops import provision, roles
 from processes import BIN
 
-pytestmark = pytest.mark.xdist_group("azure")
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 GO = ("provision", "--create-group", "--yes")
 # What the writes of a first run are called, in order.

@@ -82,7 +82,6 @@ def test_a_retired_size_is_refused_and_its_replacement_named(size):
         quota.refuse_retired([Need("endpoint", size, 1)])
 
 
-@pytest.mark.xdist_group("azure")
 class TestCommand:
     def test_enough(self, azure, phi3):
         done = phi3("quota")

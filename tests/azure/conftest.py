@@ -1,0 +1,165 @@
+"""The fake Azure with a workspace, jobs that have ended, and a scoring script that starts at once."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from azure_fixtures import WORKSPACE, azure, one_azure, phi3, plant, provisioned, snapshot  # noqa: F401
+from phi3_ops import connect, deploy, paths
+
+NAME = "phi3-endpoint"
+OUTPUT = {"model_output": {"jobOutputType": "uri_folder"}}
+ANSWER = "Bill Gates and Paul Allen."
+# In place of the product's, which takes seconds to import PyTorch.
+SCORE = f"""
+def init():
+    print("the container starts")
+
+def run(text):
+    message = {{"role": "assistant", "content": {ANSWER!r}}}
+    return {{"choices": [{{"index": 0, "message": message, "finish_reason": "stop"}}]}}
+"""
+
+
+class KilledError(Exception):
+    """Stands for the process's end: from then on no request leaves, and no answer arrives."""
+
+
+@pytest.fixture
+def kill_after(azure, monkeypatch):  # noqa: F811
+    """End all traffic of this process when so many writes took effect; 0 lets it flow again."""
+    from requests.adapters import HTTPAdapter
+
+    state = {"left": 0, "dead": False}
+    send = HTTPAdapter.send
+
+    def guarded(adapter, request, *args, **kwargs):
+        if "://127.0.0.1" in request.url:  # the fake's own, in the same process
+            return send(adapter, request, *args, **kwargs)
+        if state["dead"]:
+            raise KilledError
+        answer = send(adapter, request, *args, **kwargs)
+        if state["dead"]:
+            raise KilledError
+        return answer
+
+    def written(_):
+        state["left"] -= 1
+        state["dead"] = state["left"] == 0
+
+    def plan(count):
+        state.update(left=count, dead=False)
+        azure.on_write(written if count else None)
+
+    monkeypatch.setattr(HTTPAdapter, "send", guarded)
+    return plan
+
+
+@dataclass
+class Ended:
+    """What the fake keeps of a job, for one that never ran."""
+
+    status: str
+    properties: dict[str, Any] = field(default_factory=dict)
+
+    def state(self) -> str:
+        return self.status
+
+    def stop(self) -> None:
+        pass
+
+
+@dataclass
+class Serving:
+    """An Azure to deploy to, and what the tests look at in it."""
+
+    azure: Any
+    phi3: Any
+
+    def job(self, name: str, status: str = "Completed", outputs: Any = OUTPUT) -> str:
+        """A job of that name; one with an output has a model there."""
+        from fake_azure.storage import box_of
+
+        body = {"properties": {"jobType": "Command", "status": status, "outputs": dict(outputs)}}
+        document = plant(self.azure, f"jobs/{name}", body)
+        self.azure.runs[document["id"].lower()] = Ended(status)
+        for output in outputs:
+            blob = f"azureml/{name}/{output}/mlflow/MLmodel"
+            self.azure.storage.put(box_of(WORKSPACE), blob, b"flavors: {}\n")
+        return name
+
+    def deploy(self, name: str, *words: Any) -> Any:
+        """`phi3 deploy` of that job, which is planted when it is not there."""
+        if not any(key.endswith(f"/jobs/{name}") for key in self.azure.resources):
+            self.job(name)
+        return self.phi3("deploy", "--job", name, "--drain", 0, *words)
+
+    def live(self, name: str = "old") -> None:
+        """An endpoint whose traffic goes to that job's deployment, which nobody asks anything."""
+        self.job(name)
+        tags = {"created-by": "phi3-promptflow", "workspace": WORKSPACE, "job": name}
+        endpoint = plant(self.azure, f"onlineEndpoints/{NAME}", {"tags": tags, "properties": {}})
+        self.azure.keys[endpoint["id"].lower()] = {"primaryKey": "one", "secondaryKey": "two"}
+        size = {"instanceType": "Standard_NC24ads_A100_v4", "endpointComputeType": "Managed"}
+        body = {"tags": tags, "properties": size}
+        plant(self.azure, f"onlineEndpoints/{NAME}/deployments/d-{name}", body)
+        endpoint["properties"]["traffic"] = {f"d-{name}": 100}
+
+    @property
+    def keys(self) -> tuple[str, str]:
+        """The endpoint's primary and secondary key."""
+        (found,) = self.azure.keys.values()
+        return found["primaryKey"], found["secondaryKey"]
+
+    @property
+    def puts(self) -> list[Any]:
+        """The endpoint's bodies that were sent, in order."""
+        writes = self.azure.writes()
+        return [each.body for each in writes if each.path.endswith(f"/onlineEndpoints/{NAME}")]
+
+    def of(self, kind: str) -> list[Any]:
+        """The resources of a type."""
+        every = list(self.azure.resources.values())
+        return [each for each in every if each["type"].endswith(f"/{kind}")]
+
+    @property
+    def deployments(self) -> dict[str, str]:
+        """The deployments and the jobs that their models come from."""
+        return {
+            each["name"]: each["tags"]["job"] for each in self.of("onlineEndpoints/deployments")
+        }
+
+    @property
+    def traffic(self) -> dict[str, int]:
+        """The shares of the endpoint's traffic by job, without those of nothing."""
+        (endpoint,) = self.of("onlineEndpoints")
+        shares = endpoint["properties"]["traffic"]
+        return {self.deployments[name]: share for name, share in shares.items() if share}
+
+    @property
+    def models(self) -> list[str]:
+        """The jobs whose models are registered, once for each version."""
+        return sorted(each["properties"]["tags"]["job"] for each in self.of("models/versions"))
+
+
+@pytest.fixture
+def serving(provisioned, phi3, monkeypatch, tmp_path_factory):  # noqa: F811
+    """A provisioned workspace, and no endpoint yet."""
+    from fake_azure.storage import DATASTORES, box_of
+
+    folder = tmp_path_factory.mktemp("scripts")
+    shutil.copytree(paths.ROOT / "scripts" / "azure", folder / "azure")
+    (folder / "serving").mkdir()
+    (folder / "serving" / "score.py").write_text(SCORE)
+    shutil.copy(paths.SERVING / "conda.yaml", folder / "serving")
+    monkeypatch.setattr(deploy, "YAML", folder / "azure")
+    for datastore in DATASTORES:  # `provisioned` brings back the documents alone
+        provisioned.storage.create(box_of(WORKSPACE, datastore))
+    monkeypatch.setattr(deploy, "POLL_S", 0.05)
+    connect.delete("phi3")
+    yield Serving(provisioned, phi3)
+    connect.delete("phi3")
