@@ -20,6 +20,7 @@ EXPIRES = "expires"
 OWNER = "owner"
 WORKSPACE = "workspace"
 ARM = "https://management.azure.com"
+DATASTORE = "workspaceblobstore"  # where jobs put their outputs unless told otherwise
 CONNECTIONS_API = "2024-04-01-preview"
 NOISY = ("azure", "azure.identity", "msrest")
 # Notes on experimental classes, and a template's progress and errors, which are raised as well.
@@ -110,6 +111,22 @@ class Cloud:
         map_error(response.status_code, response, known)
         response.raise_for_status()
         return response.json() if response.text() else None
+
+    def has_blob(self, name: str) -> bool:
+        """Whether the workspace's own blob storage holds a file of that name.
+
+        Asked with the datastore's secret, as the SDK does for its uploads: many who may deploy have
+        no role on the storage account itself.
+        """
+        from azure.storage.blob import BlobClient
+
+        store = self.ml.datastores.get(DATASTORE, include_secrets=True)
+        secrets = store.credentials
+        secret = getattr(secrets, "sas_token", None) or getattr(secrets, "account_key", None)
+        url = f"{store.protocol}://{store.account_name}.blob.{store.endpoint}"
+        credential = secret or self.credential
+        with BlobClient(url, store.container_name, name, credential=credential) as blob:
+            return bool(blob.exists())
 
     @property
     def workspace_path(self) -> str:

@@ -121,15 +121,18 @@ class Deployer:
         self.cloud.ml.models.create_or_update(model)
 
     def _require_artifact(self) -> None:
-        """The SDK passes a job's path on unchecked; so look whether the job has such an output.
+        """The SDK passes a job's path on unchecked; so look whether the model is there.
 
         Raises:
-            OpsError: it has not.
+            OpsError: the job has no such output, or no model lies in it.
         """
         outputs = getattr(self.cloud.ml.jobs.get(self.job), "outputs", None) or {}
-        if job.OUTPUT not in outputs:
+        there = job.OUTPUT in outputs and self.cloud.has_blob(
+            f"azureml/{self.job}/{job.OUTPUT}/mlflow/MLmodel"
+        )
+        if not there:
             raise OpsError(
-                f"the job {self.job} has no output {job.OUTPUT!r}",
+                f"the job {self.job} has no MLflow model in its output {job.OUTPUT!r}",
                 "Deploy a job of `phi3 finetune`.",
             )
 

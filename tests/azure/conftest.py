@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 
-from azure_fixtures import WORKSPACE, azure, one_azure, phi3, plant, provisioned, snapshot  # noqa: F401
+from azure_fixtures import (  # noqa: F401
+    WORKSPACE,
+    azure,
+    kill_after,
+    one_azure,
+    phi3,
+    plant,
+    provisioned,
+    snapshot,
+)
 from phi3_ops import connect, deploy, paths
 
 NAME = "phi3-endpoint"
@@ -23,40 +32,6 @@ def run(text):
     message = {{"role": "assistant", "content": {ANSWER!r}}}
     return {{"choices": [{{"index": 0, "message": message, "finish_reason": "stop"}}]}}
 """
-
-
-class KilledError(Exception):
-    """Stands for the process's end: from then on no request leaves, and no answer arrives."""
-
-
-@pytest.fixture
-def kill_after(azure, monkeypatch):  # noqa: F811
-    """End all traffic of this process when so many writes took effect; 0 lets it flow again."""
-    from requests.adapters import HTTPAdapter
-
-    state = {"left": 0, "dead": False}
-    send = HTTPAdapter.send
-
-    def guarded(adapter, request, *args, **kwargs):
-        if "://127.0.0.1" in request.url:  # the fake's own, in the same process
-            return send(adapter, request, *args, **kwargs)
-        if state["dead"]:
-            raise KilledError
-        answer = send(adapter, request, *args, **kwargs)
-        if state["dead"]:
-            raise KilledError
-        return answer
-
-    def written(_):
-        state["left"] -= 1
-        state["dead"] = state["left"] == 0
-
-    def plan(count):
-        state.update(left=count, dead=False)
-        azure.on_write(written if count else None)
-
-    monkeypatch.setattr(HTTPAdapter, "send", guarded)
-    return plan
 
 
 @dataclass
@@ -80,14 +55,16 @@ class Serving:
     azure: Any
     phi3: Any
 
-    def job(self, name: str, status: str = "Completed", outputs: Any = OUTPUT) -> str:
-        """A job of that name; one with an output has a model there."""
+    def job(
+        self, name: str, status: str = "Completed", outputs: Any = OUTPUT, model: bool = True
+    ) -> str:
+        """A job of that name; one with an output has a model there, unless told otherwise."""
         from fake_azure.storage import box_of
 
         body = {"properties": {"jobType": "Command", "status": status, "outputs": dict(outputs)}}
         document = plant(self.azure, f"jobs/{name}", body)
         self.azure.runs[document["id"].lower()] = Ended(status)
-        for output in outputs:
+        for output in outputs if model else ():
             blob = f"azureml/{name}/{output}/mlflow/MLmodel"
             self.azure.storage.put(box_of(WORKSPACE), blob, b"flavors: {}\n")
         return name

@@ -169,9 +169,13 @@ class TestRefusals:
         done_well(serving.deploy("one"))
         assert (serving.traffic, serving.models) == ({"one": 100}, ["one"])
 
+    def test_a_job_whose_output_holds_no_model(self, serving):
+        serving.job("hollow", model=False)
+        one_line(serving.deploy("hollow"), "the job hollow has no MLflow model")
+
     def test_a_job_without_the_output(self, serving):
         serving.job("bare", outputs={})
-        one_line(serving.deploy("bare"), "the job bare has no output 'model_output'")
+        one_line(serving.deploy("bare"), "the job bare has no MLflow model")
         assert serving.azure.writes() == []
 
     @pytest.mark.parametrize("status", ["Running", "Failed"])

@@ -1,1 +1,1 @@
-from azure_fixtures import azure, one_azure, phi3, provisioned, snapshot  # noqa: F401 - fixtures
+from azure_fixtures import azure, kill_after, one_azure, phi3, provisioned, snapshot  # noqa: F401 - fixtures

@@ -89,3 +89,37 @@ def phi3(capsys: pytest.CaptureFixture[str]) -> Any:
         return Done(code, *capsys.readouterr())
 
     return run
+
+
+class KilledError(Exception):
+    """Stands for the process's end: from then on no request leaves, and no answer arrives."""
+
+
+@pytest.fixture
+def kill_after(azure, monkeypatch):
+    """End all traffic of this process when so many writes took effect; 0 lets it flow again."""
+    from requests.adapters import HTTPAdapter
+
+    state = {"left": 0, "dead": False}
+    send = HTTPAdapter.send
+
+    def guarded(adapter, request, *args, **kwargs):
+        if "://127.0.0.1" in request.url:  # the fake's own, in the same process
+            return send(adapter, request, *args, **kwargs)
+        if state["dead"]:
+            raise KilledError
+        answer = send(adapter, request, *args, **kwargs)
+        if state["dead"]:
+            raise KilledError
+        return answer
+
+    def written(_):
+        state["left"] -= 1
+        state["dead"] = state["left"] == 0
+
+    def plan(count):
+        state.update(left=count, dead=False)
+        azure.on_write(written if count else None)
+
+    monkeypatch.setattr(HTTPAdapter, "send", guarded)
+    return plan
