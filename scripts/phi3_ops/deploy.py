@@ -31,6 +31,7 @@ LOG_LINES = 60
 SUCCEEDED = "Succeeded"
 ENDED = (SUCCEEDED, "Failed", "Canceled")
 POLL_S = 5.0
+SETTLE_S = 3600.0  # a deployment of a large model may take most of it
 CANARY = (10, 50, 100)
 CONTRACTS = {"score": "auto", "mlflow": "mlflow", "vllm": "openai"}
 
@@ -325,8 +326,17 @@ class Deployer:
 def _settled(get: Callable[[], Any]) -> Any:
     """What `get` finds once nothing changes it any more: Azure refuses a change during another one,
     which an interrupted run may have begun.
+
+    Raises:
+        OpsError: it is still changing after `SETTLE_S`.
     """
+    end = time.monotonic() + SETTLE_S
     while (found := get()) is not None and found.provisioning_state not in ENDED:
+        if time.monotonic() > end:
+            what = (
+                f"{found.name} has been {found.provisioning_state} for {SETTLE_S / 60:.0f} minutes"
+            )
+            raise OpsError(what, "See it in the studio; run this again when it has ended.")
         time.sleep(POLL_S)
     return found
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,3 +46,18 @@ def test_steps_that_do_not_rise_to_100_are_refused(canary):
 def test_azures_limit_of_mirrored_traffic(mirror):
     with pytest.raises(OpsError, match="mirror"):
         deploy.Options(mirror=mirror)
+
+
+def test_a_change_that_never_ends_is_not_waited_for_without_limit(monkeypatch):
+    monkeypatch.setattr(deploy, "SETTLE_S", 0.0)
+    monkeypatch.setattr(deploy, "POLL_S", 0.0)
+    stuck = SimpleNamespace(name="e", provisioning_state="Updating")
+    with pytest.raises(OpsError, match="e has been Updating"):
+        deploy._settled(lambda: stuck)
+
+
+def test_a_change_under_way_is_waited_for(monkeypatch):
+    monkeypatch.setattr(deploy, "POLL_S", 0.0)
+    states = iter(["Creating", "Updating", "Succeeded"])
+    found = deploy._settled(lambda: SimpleNamespace(name="e", provisioning_state=next(states)))
+    assert found.provisioning_state == "Succeeded"
