@@ -55,7 +55,7 @@ $(VENV)/.torch:
 	@touch $@
 
 $(VENV)/.local: $(VENV)/.torch pyproject.toml constraints.txt
-	$(PIP) install --constraint constraints.txt --editable '.[local,train,serve]'
+	$(PIP) install --constraint constraints.txt --editable '.[local,train,serve,eval]'
 	@# pip leaves the bytecode out where PYTHONDONTWRITEBYTECODE is set, and imports take twice as long
 	@$(BIN)/python -m compileall -q $(VENV)/lib >/dev/null || true
 	@touch $@
@@ -64,7 +64,18 @@ $(VENV)/.dev: $(VENV)/.local tests/fake_azure/package.json
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm; }
 	npm ci --prefix tests/fake_azure --no-audit --no-fund --silent
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
+	$(MAKE) $(VENV)/server
 	@$(BIN)/python -m compileall -q $(VENV)/lib >/dev/null || true
+	@touch $@
+
+# What Azure runs around score.py needs an older OpenTelemetry than Prompt flow serves with: so it has an
+# environment of its own, which sees the large packages of the other.
+$(VENV)/server: tests/serving/inference-server.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
+	$(BIN)/python -c "import site; print(*site.getsitepackages())" > "$$($@/bin/python -c \
+		'import site; print(site.getsitepackages()[0])')/shared.pth"
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
