@@ -7,6 +7,7 @@ span only when OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT is `true`, as 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from urllib.parse import urlsplit
 from .contracts import Params
 from .messages import Message, Reply
 
+log = logging.getLogger("phi3_tools")
+ANSWERED = "answered at attempt %d: %d tokens in, %d out"  # `phi3 run` counts by it
 CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 try:
@@ -33,9 +36,10 @@ class CallSpan:
 
     def reply(self, reply: Reply) -> None:
         """Note how the call ended."""
+        if usage := reply.usage:
+            log.debug(ANSWERED, reply.attempts, usage.prompt_tokens, usage.completion_tokens)
         if self._span is None or not self._span.is_recording():
             return
-        usage = reply.usage
         found = {
             "gen_ai.response.model": reply.model,
             "azure.service.request.id": reply.request_id,

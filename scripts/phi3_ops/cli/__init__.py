@@ -17,6 +17,7 @@ COMMANDS = {
     "provision": "make the workspace, identity, cluster and roles on Azure",
     "endpoint": "serve a model on this machine as Azure ML would",
     "deploy": "put a fine-tuned model behind an Azure ML endpoint, without an outage",
+    "run": "run a flow over a data file, many lines at once",
     "connect": "write the connection that the flows use",
     "status": "list what runs on Azure and what is paid for by the hour",
     "down": "delete what was made on Azure",

@@ -1,0 +1,203 @@
+"""The one place that reaches below promptflow's public API: its batch engine's inner loop.
+
+Why: `pf run create` starts a process for every four lines and reaches 15 to 50 lines a second, and the
+SDK's asynchronous mode wakes every waiting line whenever one ends, writes each line's record twice, makes
+a thread pool for every line, looks once a second whether it is done, and has neither a pace that an
+endpoint can slow down nor an end that Ctrl-C can bring about without losing what was answered. All else
+(inputs, line execution, storage, aggregation) is promptflow's own, so that the run is one of its runs.
+
+What is replaced, for the time of `engine(...)`: `BatchEngine` in the run submitter, by a subclass
+with a loop of its own, and the thread pool of its node scheduler. Read from promptflow 1.18.5; where the
+parts do not look as they did there, `fits()` says so and batches run on the stock engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+from . import pf
+from .pace import THROTTLED, Pace
+
+# How often a line that ended by a 429, after all of the client's own attempts, is run again.
+MOST_RUNS = 5
+EXPECTED = {
+    "_exec_in_task": [
+        "batch_inputs",
+        "run_id",
+        "output_dir",
+        "raise_on_line_failure",
+        "previous_line_results",
+    ],
+    "_exec_batch": ["line_results", "batch_inputs", "run_id"],
+}
+_one_at_a_time = threading.Lock()
+
+
+def fits() -> bool:
+    """Whether promptflow's engine has the parts that are replaced, as they were when this was written."""
+    pf.client()  # makes promptflow quiet before it is imported
+    try:
+        from promptflow._sdk._orchestrator import run_submitter
+        from promptflow.executor import _async_nodes_scheduler as scheduler
+
+        engine = run_submitter.BatchEngine
+        found = {
+            name: list(inspect.signature(getattr(engine, name)).parameters) for name in EXPECTED
+        }
+        return hasattr(scheduler, "ThreadPoolExecutor") and all(
+            found[name] == ["self", *parameters] for name, parameters in EXPECTED.items()
+        )
+    except (ImportError, AttributeError, ValueError):
+        return False
+
+
+@contextmanager
+def engine(pace: Pace, on_line: Callable[[Any], None]) -> Iterator[None]:
+    """Have the batches that start inside the block run at a pace; one block at a time in a process.
+
+    Args:
+        pace: how many lines may be in flight; `pace.stop()` ends the batch after those.
+        on_line: called with promptflow's `LineResult` when a line has ended for good.
+    """
+    from promptflow._sdk._orchestrator import run_submitter
+    from promptflow.executor import _async_nodes_scheduler as scheduler
+
+    stock, stock_pool = run_submitter.BatchEngine, scheduler.ThreadPoolExecutor
+    threads = ThreadPoolExecutor(pace.most, thread_name_prefix="line")
+    with _one_at_a_time:
+        try:
+            run_submitter.BatchEngine = _paced(stock, pace, on_line)
+            scheduler.ThreadPoolExecutor = _shared(threads)
+            yield
+        finally:
+            run_submitter.BatchEngine, scheduler.ThreadPoolExecutor = stock, stock_pool
+            threads.shutdown(wait=False)
+
+
+def _shared(threads: ThreadPoolExecutor) -> Callable[..., Any]:
+    """In place of a thread pool for every line: the same one for all, each call in its line's context."""
+
+    class LinePool:
+        def __init__(self, max_workers: int, initializer: Any, initargs: tuple[Any, ...]) -> None:
+            (self._context,) = initargs
+
+        def submit(self, function: Callable[..., Any], *args: Any) -> Future[Any]:
+            # A copy: a context can only be entered once at a time, and nodes run side by side.
+            return threads.submit(self._context.copy().run, function, *args)
+
+        def shutdown(self, wait: bool = True) -> None:
+            pass
+
+    return LinePool
+
+
+def _paced(stock: type, pace: Pace, on_line: Callable[[Any], None]) -> type:
+    class PacedEngine(stock):  # type: ignore[misc]
+        async def _exec_in_task(
+            self,
+            batch_inputs: list[Mapping[str, Any]],
+            run_id: str | None = None,
+            output_dir: Any = None,
+            raise_on_line_failure: bool = False,
+            previous_line_results: list[Any] | None = None,
+        ) -> Any:
+            from promptflow.executor._result import AggregationResult
+
+            for line in previous_line_results or []:
+                on_line(line)
+            results: list[Any] = []
+            return await self._exec(
+                batch_inputs,
+                run_id,
+                output_dir,
+                raise_on_line_failure,
+                previous_line_results,
+                results,
+                AggregationResult({}, {}, {}),
+            )
+
+        async def _exec_batch(
+            self,
+            line_results: list[Any],
+            batch_inputs: list[Mapping[str, Any]],
+            run_id: str | None = None,
+        ) -> None:
+            async def run_line(line: Mapping[str, Any]) -> Any:
+                return await self._executor_proxy.exec_line_async(line, line["line_number"], run_id)
+
+            def keep(line: Any) -> None:
+                line_results.append(line)
+                on_line(line)
+
+            await _Lines(batch_inputs, run_line, keep, pace).run()
+
+    return PacedEngine
+
+
+class _Lines:
+    """The lines of a batch, run as the pace allows; lives in one event loop."""
+
+    def __init__(
+        self,
+        inputs: list[Mapping[str, Any]],
+        run_line: Callable[[Mapping[str, Any]], Any],
+        keep: Callable[[Any], None],
+        pace: Pace,
+    ) -> None:
+        self._waiting = deque((line, 1) for line in inputs)
+        self._run_line, self._keep, self._pace = run_line, keep, pace
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> None:
+        """Run them all, or those that had started when the pace was stopped."""
+        self._fill()
+        await self._ended
+
+    def _fill(self) -> None:
+        while self._waiting and self._pace.start():
+            line, attempt = self._waiting.popleft()
+            task = asyncio.ensure_future(self._run_line(line))
+            task.add_done_callback(lambda done, line=line, n=attempt: self._done(done, line, n))
+        if not self._pace.in_flight and not self._ended.done():
+            self._ended.set_result(None)
+
+    def _done(self, task: asyncio.Future[Any], line: Mapping[str, Any], attempt: int) -> None:
+        if error := task.exception():
+            # The engine's own fault, not the line's: promptflow ends the whole run by it.
+            self._pace.stop()
+            self._pace.finish()
+            if not self._ended.done():
+                self._ended.set_exception(error)
+            return
+        result = task.result()
+        throttled = error_type(result) == THROTTLED
+        self._pace.finish(throttled=throttled)
+        if throttled and attempt < MOST_RUNS and not self._pace.stopped:
+            self._pace.throttled()
+            self._waiting.append((line, attempt + 1))
+        else:
+            self._keep(result)
+        self._fill()
+
+
+def error_type(line: Any) -> str | None:
+    """The class of the exception that a line failed by, or None where it did not fail.
+
+    Args:
+        line: promptflow's `LineResult`.
+    """
+    error = line.run_info.error
+    if not error:
+        return None
+    # A tool's own exception comes as additional information; phi3_tools' tools put the class in front.
+    for details in error.get("additionalInfo") or []:
+        if name := (details.get("info") or {}).get("type"):
+            return str(name)
+    return str(error.get("message", "")).partition(":")[0]

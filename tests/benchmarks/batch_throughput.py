@@ -1,0 +1,189 @@
+"""Lines a second of a batch: `phi3 run` against `pf run create`, whole commands in turns.
+
+    python tests/benchmarks/batch_throughput.py --json bench/batch_throughput.json
+
+1,000 lines through flows/qa, against an endpoint in a process of its own that takes 0.2 s for an answer.
+Each command is timed from its start to its end, so that both pay for starting Python and importing
+promptflow. The ideal is what the endpoint gives to that many lines in flight: in flight / 0.2 s. "While
+lines run" is the same run without its start: from the first line's beginning to the last one's end, as
+promptflow's own records have them. Memory is the peak of all of a command's processes together
+(proportional set size, Linux). Exits 1 where a limit is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+SUPPORT = ROOT / "tests" / "support"
+LATENCY_S = 0.2
+LINES = 1000
+IN_FLIGHT = 64
+ROUNDS = 2
+IDEAL = IN_FLIGHT / LATENCY_S
+CONNECTION = "bench"
+LIMITS = {"lines/s": 10.0, "of the ideal, while lines run": 0.6}
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A finished command: lines a second in all and while lines ran, and its peak memory in MB."""
+
+    rate: float
+    running: float
+    memory: float
+
+
+@contextmanager
+def endpoint() -> Iterator[str]:
+    command = [sys.executable, str(SUPPORT / "slow_endpoint.py"), str(LATENCY_S)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
+
+
+def measure(words: list[str], environment: dict[str, str]) -> tuple[float, float, str]:
+    """Seconds, peak memory in MB and standard output of a command."""
+    import psutil
+
+    started, peak = time.perf_counter(), 0.0
+    with subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as child:
+        watched = psutil.Process(child.pid)
+        while child.poll() is None:
+            peak = max(peak, memory(watched))
+            time.sleep(0.5)
+        assert child.stdout
+        out = child.stdout.read()
+    assert child.returncode == 0, out
+    return time.perf_counter() - started, peak / 2**20, out
+
+
+def memory(process: Any) -> float:
+    """Bytes of a process and its children; shared pages are counted once."""
+    import psutil
+
+    total = 0.0
+    try:
+        for each in [process, *process.children(recursive=True)]:
+            total += each.memory_full_info().pss
+    except psutil.Error:
+        pass  # one has just ended
+    return total
+
+
+def timed(name: str, words: list[str], environment: dict[str, str], home: Path) -> Timed:
+    seconds, peak, _ = measure(words, environment)
+    (folder,) = (home / ".runs").glob(f"{name}*")
+    records = [json.loads(file.read_text()) for file in folder.glob("flow_artifacts/*.jsonl")]
+    answered = [record for record in records if record["status"] == "Completed"]
+    assert len(answered) == LINES, f"{name}: {len(answered)} lines were answered"
+    from datetime import datetime
+
+    begin = min(datetime.fromisoformat(record["start_time"]) for record in records)
+    end = max(datetime.fromisoformat(record["end_time"]) for record in records)
+    return Timed(LINES / seconds, LINES / (end - begin).total_seconds(), peak)
+
+
+def run(url: str, folder: Path) -> tuple[list[Timed], list[Timed]]:
+    sys.path.insert(0, str(SUPPORT))
+    from stores import make_store
+
+    home = make_store(folder / "home")
+    environment = {
+        **os.environ,
+        "PF_HOME_DIRECTORY": str(home),
+        "PF_TRACING_SKIP_LOCAL_SETUP": "true",
+        "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
+        "PHI3_KEY": "a-key-for-benchmarks",
+    }
+    connect = [
+        BIN / "phi3",
+        "connect",
+        "--name",
+        CONNECTION,
+        "--endpoint",
+        url,
+        "--contract",
+        "chat",
+    ]
+    subprocess.run([*connect, "--no-check"], env=environment, check=True, stdout=subprocess.DEVNULL)
+    data = folder / "questions.jsonl"
+    data.write_text("".join(json.dumps({"question": f"question {n}"}) + "\n" for n in range(LINES)))
+    shared = ["--flow", str(ROOT / "flows" / "qa"), "--data", str(data)]
+    mapping = ["--column-mapping", "input_data=${data.question}"]
+    ours, theirs = [], []
+    for number in range(ROUNDS):
+        own = [BIN / "phi3", "run", *shared, *mapping, "--connection", CONNECTION]
+        own += ["--in-flight", IN_FLIGHT, "--name", f"ours{number}"]
+        stock = [BIN / "pf", "run", "create", *shared, "--connections"]
+        stock += [f"answer.connection={CONNECTION}", *mapping, "--name", f"stock{number}"]
+        ours.append(timed(f"ours{number}", list(map(str, own)), environment, home))
+        theirs.append(timed(f"stock{number}", list(map(str, stock)), environment, home))
+        print(f"round {number + 1}: {ours[-1]} against {theirs[-1]}", file=sys.stderr)
+    return ours, theirs
+
+
+def median(runs: list[Timed], what: str) -> float:
+    return statistics.median(getattr(one, what) for one in runs)
+
+
+def rows(ours: list[Timed], theirs: list[Timed]) -> list[dict[str, Any]]:
+    stock = "pf run create, defaults"
+    found = [
+        ("lines/s", "lines/s", median(ours, "rate"), median(theirs, "rate"), stock),
+        ("of the ideal, while lines run", "lines/s", median(ours, "running"), IDEAL, "the ideal"),
+        ("of the ideal, whole command", "lines/s", median(ours, "rate"), IDEAL, "the ideal"),
+        ("memory", "MB", median(ours, "memory"), median(theirs, "memory"), stock),
+    ]
+    return [
+        {
+            "name": f"{name}, {LINES} lines, {IN_FLIGHT} in flight",
+            "unit": unit,
+            "ours": round(mine, 1),
+            "peer": round(peer, 1),
+            "peer_name": peer_name,
+            "limit": LIMITS.get(name),
+            "ratio": round(mine / peer, 2),
+        }
+        for name, unit, mine, peer, peer_name in found
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--json", type=Path, help="write the rows here")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, endpoint() as url:
+        found = rows(*run(url, Path(folder)))
+    for row in found:
+        limit = f", at least {row['limit']}" if row["limit"] else ""
+        print(
+            f"{row['name']:<62} {row['ours']:>8} {row['unit']:<8} against {row['peer']:>8} "
+            f"({row['peer_name']}): {row['ratio']} x{limit}"
+        )
+    if args.json:
+        args.json.write_text(json.dumps({"rows": found}, indent=2) + "\n")
+    missed = [row for row in found if row["limit"] and row["ratio"] < row["limit"]]
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

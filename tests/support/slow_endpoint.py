@@ -1,0 +1,141 @@
+"""An endpoint that takes its time, and may refuse a crowd: for tests and benchmarks of batches.
+
+    python slow_endpoint.py SECONDS [MOST]     # prints its URL, serves until it is killed
+
+One thread and no framework: it must never be what a measurement waits for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
+
+
+@dataclass
+class SlowServer:
+    """Answers the chat contract with the question itself; a question `fail` is a 400.
+
+    Attributes:
+        seconds: that an answer takes.
+        most: more than these in flight are answered 429 at once; None takes any number.
+        failing: questions that are answered 400.
+        asked: question -> how often it was answered; `refused` counts the 429s.
+        highest: the most that were ever in flight.
+    """
+
+    seconds: float
+    most: int | None = None
+    failing: set[str] = field(default_factory=lambda: {"fail"})
+    asked: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    in_flight: int = 0
+    highest: int = 0
+    url: str = ""
+    connections: set[asyncio.BaseTransport] = field(default_factory=set)
+
+    def answer(self, question: str) -> tuple[int, dict[str, object]]:
+        """The status and body of an answer."""
+        if question in self.failing:
+            return 400, {"error": {"message": "told to fail"}}
+        self.asked[question] += 1
+        return 200, {"output": question, "usage": USAGE}
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, server: SlowServer) -> None:
+        self.server = server
+        self.buffer = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        self.server.connections.add(transport)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.server.connections.discard(self.transport)
+
+    def data_received(self, data: bytes) -> None:
+        self.buffer += data
+        head, found, rest = self.buffer.partition(b"\r\n\r\n")
+        if not found:
+            return
+        length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        if len(rest) >= length:
+            self.buffer = rest[length:]
+            self.take(json.loads(rest[:length])["input_data"]["input_string"][-1]["content"])
+
+    def take(self, question: str) -> None:
+        server = self.server
+        if server.most is not None and server.in_flight >= server.most:
+            server.refused += 1
+            self.send(429, {"error": {"message": "too many requests"}})
+            return
+        server.in_flight += 1
+        server.highest = max(server.highest, server.in_flight)
+        asyncio.get_running_loop().call_later(server.seconds, self.finish, question)
+
+    def finish(self, question: str) -> None:
+        self.server.in_flight -= 1
+        self.send(*self.server.answer(question))
+
+    def send(self, status: int, payload: dict[str, object]) -> None:
+        body = json.dumps(payload).encode()
+        head = (
+            f"HTTP/1.1 {status} -\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
+        )
+        self.transport.write(f"{head}\r\n\r\n".encode() + body)
+
+
+async def serve(server: SlowServer, ready: threading.Event, end: asyncio.Event) -> None:
+    """Serve on a free loopback port until `end` is set."""
+    loop = asyncio.get_running_loop()
+    listening = await loop.create_server(lambda: _Connection(server), "127.0.0.1", 0)
+    server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/score"
+    ready.set()
+    await end.wait()
+    listening.close()
+    for connection in list(server.connections):
+        connection.close()
+    while server.connections:
+        await asyncio.sleep(0)
+
+
+@contextmanager
+def slow_endpoint(seconds: float, most: int | None = None) -> Iterator[SlowServer]:
+    """A server in a thread of this process."""
+    server, ready = SlowServer(seconds, most), threading.Event()
+    loop, end = asyncio.new_event_loop(), asyncio.Event()
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve(server, ready, end)))
+    thread.start()
+    ready.wait()
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(end.set)
+        thread.join()
+        loop.close()
+
+
+def main() -> None:
+    server = SlowServer(float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else None)
+
+    async def run() -> None:
+        ready = threading.Event()
+        task = asyncio.ensure_future(serve(server, ready, asyncio.Event()))
+        while not ready.is_set():
+            await asyncio.sleep(0.01)
+        print(server.url, flush=True)
+        await task
+
+    asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()
