@@ -57,7 +57,8 @@ def function(tool):
 def test_promptflow_lists_every_tool():
     listed = collect_package_tools()
     assert set(TOOLS) == {
-        f"phi3_tools.pf_tools.phi3_{n}" for n in ("chat", "chat_detail", "prompt")
+        f"phi3_tools.pf_tools.phi3_{n}"
+        for n in ("chat", "chat_detail", "prompt", "judge", "judge_pair")
     }
     assert set(TOOLS) <= set(listed)
     for tool in TOOLS:
@@ -105,7 +106,7 @@ def test_the_rest_of_the_yaml(tool):
     assert spec["description"]
     for icon in spec["icon"].values():
         assert icon.startswith("data:image/png;base64,")
-    assert ("stream" in spec["inputs"]) == (tool != "phi3_tools.pf_tools.phi3_chat_detail")
+    assert ("stream" in spec["inputs"]) == (spec["function"] in ("phi3_chat", "phi3_prompt"))
 
 
 # -- asking ----------------------------------------------------------------------------------------

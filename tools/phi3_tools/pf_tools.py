@@ -7,8 +7,10 @@ form that prompt flow counts, streams and reports.
 # No `from __future__ import annotations` here: promptflow looks for PromptTemplate itself among a
 # tool's annotations, and would find its name.
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from typing import Any
@@ -18,18 +20,23 @@ from promptflow.core import tool
 from promptflow.core._connection import CustomConnection
 from promptflow.exceptions import ErrorTarget, SystemErrorException, UserErrorException
 
-from . import prompts
+from . import judge, prompts
 from .client import Phi3Client
 from .connection import Settings, read
 from .contracts import Params
 from .errors import ConfigError, Phi3Error
 from .messages import Message, Reply, check_messages, from_chat_history
+from .retry import Deadline, Limits
+from .rubrics import RUBRICS, chosen
 
 CLIENTS_KEPT = 16
 DEFAULT_MAX_NEW_TOKENS = 128
 DEFAULT_TEMPERATURE = 0.7
 DEFAULT_TOP_P = 1.0
 DEFAULT_CONTEXT_WINDOW = 4096
+# Prompt flow gives a line 600 s, and loses the whole asynchronous run when a line takes longer.
+JUDGE_DEADLINE_S = 540.0
+LOGPROBS = ("auto", "off")
 
 
 class Phi3UserError(UserErrorException):
@@ -114,6 +121,65 @@ def phi3_prompt(
         raise _as_promptflow(error) from None
     params = _params(max_new_tokens, temperature, top_p, stop, seed)
     return _answer(connection, said, params, context_window, deployment, stream)
+
+
+@tool
+def phi3_judge(
+    connection: CustomConnection,
+    question: str = "",
+    answer: str = "",
+    ground_truth: str = "",
+    context: str = "",
+    rubrics: str = ",".join(RUBRICS),
+    samples: int = 1,
+    temperature: float = 0.7,
+    seed: int = 0,
+    max_new_tokens: int = 192,
+    logprobs: str = "auto",
+    context_window: int = DEFAULT_CONTEXT_WINDOW,
+    deployment: str = "",
+) -> dict[str, Any]:
+    """Grade an answer by rubrics, with a Phi-3 endpoint as the judge; a dict of `scores` by rubric (None
+    for one that has none, or was not asked for) and of the `verdicts` behind them. An endpoint's failure
+    fails the line; a judge that cannot be read does not."""
+    fields = _fields(question=question, answer=answer, ground_truth=ground_truth, context=context)
+    try:
+        options = judge.Options(samples, temperature, seed, max_new_tokens)
+        wanted = chosen(rubrics)
+        with _judging(connection, deployment, context_window, logprobs) as ask:
+            verdicts = {r.name: judge.grade(ask, r, fields, options) for r in wanted}
+    except Phi3Error as error:
+        raise _as_promptflow(error) from None
+    scores = {n: verdicts[n]["score"] if n in verdicts else None for n in RUBRICS}
+    return {"scores": scores, "verdicts": verdicts}
+
+
+@tool
+def phi3_judge_pair(
+    connection: CustomConnection,
+    question: str = "",
+    answer: str = "",
+    answer_b: str = "",
+    ground_truth: str = "",
+    context: str = "",
+    rubric: str = "correctness",
+    max_new_tokens: int = 192,
+    context_window: int = DEFAULT_CONTEXT_WINDOW,
+    deployment: str = "",
+) -> dict[str, Any]:
+    """Ask a Phi-3 endpoint which of two answers is better, in both orders; a dict of winner, status,
+    whether both orders agreed, …"""
+    fields = _fields(question=question, answer=answer, ground_truth=ground_truth, context=context)
+    fields |= _fields(answer_b=answer_b)
+    try:
+        options = judge.Options(max_new_tokens=max_new_tokens)
+        criterion, *more = chosen(rubric)
+        if more:
+            raise ConfigError(f"a comparison is by one rubric, not by {rubric!r}")
+        with _judging(connection, deployment, context_window, "off") as ask:
+            return dict(judge.compare(ask, criterion, fields, options))
+    except Phi3Error as error:
+        raise _as_promptflow(error) from None
 
 
 def list_package_tools() -> dict[str, Any]:
@@ -208,12 +274,57 @@ def _pieces(
     return pieces()
 
 
-def _ask(client: Phi3Client, said: list[Message], params: Params, context_window: int) -> Reply:
+def _fields(**texts: Any) -> dict[str, str]:
+    """A line's texts. Data may hold null, or a number."""
+    return {name: "" if text is None else str(text) for name, text in texts.items()}
+
+
+# Clients of endpoints that have refused `logprobs`.
+_without_logprobs: weakref.WeakSet[Phi3Client] = weakref.WeakSet()
+
+
+@contextmanager
+def _judging(
+    connection: CustomConnection, deployment: str, context_window: int, logprobs: str
+) -> Iterator[judge.Ask]:
+    """Calls the judge, within what prompt flow gives a line."""
+    if logprobs not in LOGPROBS:
+        raise ConfigError(f"logprobs is {logprobs!r}, but must be {' or '.join(LOGPROBS)}")
+    client = _client(connection, deployment)
+    deadline = Deadline(JUDGE_DEADLINE_S)
+
+    def ask(messages: list[Message], params: Params) -> Reply:
+        deadline.check()
+        own = client.settings.limits
+        limits = replace(own, deadline_s=min(own.deadline_s, deadline.left))
+        # One turn is checked against the window. More are a second try, of which none may be left out.
+        window = context_window if len(messages) == 1 else 0
+        return _ask(client, messages, params, window, limits)
+
+    if logprobs == "off" or client.contract != "openai" or client in _without_logprobs:
+        yield ask
+        return
+    with_logprobs = judge.WithLogprobs(ask)
+    try:
+        yield with_logprobs
+    finally:
+        if with_logprobs.refused:
+            _without_logprobs.add(client)
+
+
+def _ask(
+    client: Phi3Client,
+    said: list[Message],
+    params: Params,
+    context_window: int,
+    limits: Limits | None = None,
+) -> Reply:
     """The client's answer, traced so that its tokens reach the run's metrics and the trace view."""
     replies: list[Reply] = []
 
     def chat(messages: list[Message], max_new_tokens: Any, temperature: Any) -> _Completion:
-        replies.append(client.chat(messages, params, context_window=context_window or None))
+        window = context_window or None
+        replies.append(client.chat(messages, params, context_window=window, limits=limits))
         return _Completion(replies[0])
 
     _as_llm(chat)(said, params.max_new_tokens, params.temperature)

@@ -1,0 +1,13 @@
+"""What the judge said in all, logged as the run's metrics."""
+
+from promptflow.core import log_metric, tool
+
+from phi3_tools.judge import summarise
+
+
+@tool
+def aggregate(lines: list) -> dict:
+    metrics = summarise([line and line["verdicts"] for line in lines])
+    for name, value in metrics.items():
+        log_metric(name, value)
+    return metrics

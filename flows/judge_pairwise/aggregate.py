@@ -1,0 +1,13 @@
+"""Wins, losses and ties, logged as the run's metrics."""
+
+from promptflow.core import log_metric, tool
+
+from phi3_tools.judge import summarise_pairs
+
+
+@tool
+def aggregate(lines: list) -> dict:
+    metrics = summarise_pairs(lines)
+    for name, value in metrics.items():
+        log_metric(name, value)
+    return metrics

@@ -1,0 +1,58 @@
+"""What a model may say, at its worst, and a comparison of two runs that say it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from phi3_ops.compare import Report, Settings, compare
+from phi3_ops.runs import Outputs, Run
+from phi3_ops.thresholds import Metric, Thresholds
+
+HOSTILE = [
+    "</script><script>alert('script')</script>",
+    "<img src=x onerror=alert('image')>",
+    "<img src='https://example.invalid/pixel.png'>",
+    "<svg onload=alert('svg')><style>*{display:none}</style>",
+    "</textarea></details></table></main><h1>gone</h1>",
+    "</style><style>body{display:none}</style>",
+    "<iframe src='https://example.invalid/'></iframe><base href='https://example.invalid/'>",
+    "<meta http-equiv=refresh content='0;url=https://example.invalid/'>",
+    "[click](javascript:alert('link')) <a href=\"javascript:alert('link')\">click</a>",
+    "{{ 7 * 7 }} {% for x in range(9) %}x{% endfor %} ${7*7} #{7*7}",
+    "\" onmouseover=\"alert('attribute')",
+    "&lt;script&gt; &amp;amp; ]]> <!-- ",
+    "turned \u202eround\u202c and \u2066kept\u2069, \x00\x1b[31m\x7f, half a pair \ud800",
+    "שלום عليكم 你好 é 👩‍👩‍👧",
+    "x" * 100_000,
+    "<b>" + "long " * 400 + "</b>",
+]
+
+
+def hostile_report(folder: Path) -> Report:
+    """Two runs over data that are as hostile as the answers; with failures, slices and a gate."""
+    lines = [*HOSTILE, *(f"harmless {n}" for n in range(24))]
+    rows = [
+        {"question": f"{n} {text[:200]}", "kind": HOSTILE[n % 3]} for n, text in enumerate(lines)
+    ]
+    data = folder / "data.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = []
+    for which, name in enumerate(("<script>alert('name')</script>", "tuned")):
+        scores = {
+            n: {"exact_match": float((n + which) % 3 == 0), "chrf": n * 2.0 + which, "length": n}
+            for n in range(len(lines))
+            if n != 20 + which
+        }
+        answers = {n: {"answer": lines[n]} for n in scores}
+        facts = {"answer.connection": ("phi3", "phi3-base")[which], "flow": HOSTILE[1]}
+        asked = Outputs(answers, errors={20 + which: "told to fail <b>loudly</b>"}, facts=facts)
+        found.append(Run(name, data, Outputs(scores), asked))
+    limits = Thresholds(
+        metrics={
+            "exact_match": Metric(range=(0, 1), margin=0.02),
+            "chrf": Metric(range=(0, 100)),
+            "length": Metric(higher_is_better=None),
+        }
+    )
+    return compare(found, limits, Settings(gates={"all": None}, resamples=500))

@@ -1,0 +1,143 @@
+"""A scripted judge behind a real endpoint: it judges what stands between the marks, and nothing else.
+
+It speaks the chat contract at `/score` and the OpenAI contract, with log probabilities, at `/v1`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+KEY = "judge-key"
+USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+# What the judge says: the messages in, a text out.
+Judge = Callable[[list[dict[str, str]]], str]
+_BLOCK = re.compile(r"^\[([a-zA-Z ]+) ([0-9a-f]{8})\]\n(.*?)\n\[end of \1 \2\]$", re.M | re.S)
+
+
+class Crash(Exception):
+    """Raised by a judge: the endpoint answers 500."""
+
+
+def fields(prompt: str) -> dict[str, str]:
+    """What stands between the marks: name -> text."""
+    return {found[1]: found[3] for found in _BLOCK.finditer(prompt)}
+
+
+def outside(prompt: str) -> str:
+    """What does not stand between the marks."""
+    return _BLOCK.sub("", prompt)
+
+
+def fair(messages: list[dict[str, str]]) -> str:
+    """5 for an answer that holds the reference (or the context), 3 for one that shares a word with it,
+    else 1; asked to compare, the one with more of the reference."""
+    shown = fields(messages[0]["content"])
+    if "answer A" in shown:
+        a, b = (_points(shown[name], shown["reference"]) for name in ("answer A", "answer B"))
+        return json.dumps({"winner": "tie" if a == b else "A" if a > b else "B"})
+    truth = shown.get("reference") or shown.get("context") or ""
+    return json.dumps({"reason": "compared", "score": _points(shown["answer"], truth)})
+
+
+def _points(answer: str, reference: str) -> int:
+    if reference in answer:
+        return 5
+    return 3 if set(answer.split()) & set(reference.split()) else 1
+
+
+class JudgeServer(ThreadingHTTPServer):
+    """`requests` keeps the bodies.
+
+    Attributes:
+        judge: what it says; may be changed between requests.
+        digits: for a score that stands last, each digit's probability; empty tells none.
+        refuses: parameters that are answered with 400.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.judge: Judge = fair
+        self.digits: dict[str, float] = {}
+        self.refuses: set[str] = set()
+        self.requests: list[dict[str, Any]] = []
+
+    def url(self, path: str = "/score") -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: JudgeServer
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.server.requests.append(body)
+        if self.headers["authorization"] != f"Bearer {KEY}":
+            return self._answer(401, {"error": {"message": "wrong key"}})
+        refused = self.server.refuses & set(body)
+        if refused:
+            return self._answer(400, {"error": {"message": f"unknown {refused}"}})
+        openai = self.path.startswith("/v1/")
+        if not openai and not isinstance(body["input_data"], dict):
+            return self._answer(400, {"error": {"message": "only the chat contract here"}})
+        messages = body["messages"] if openai else body["input_data"]["input_string"]
+        try:
+            text = self.server.judge(messages)
+        except Crash as error:
+            return self._answer(500, {"error": {"message": str(error)}})
+        if not openai:
+            return self._answer(200, {"output": text, "usage": USAGE})
+        choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        if body.get("logprobs") and self.server.digits:
+            choice["logprobs"] = {"content": logprobs(text, self.server.digits)}
+        return self._answer(200, {"choices": [choice], "usage": USAGE})
+
+    def _answer(self, status: int, payload: dict[str, Any]) -> None:
+        body = json.dumps(payload).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+def logprobs(text: str, digits: dict[str, float]) -> list[dict[str, Any]]:
+    """A token a word, a blank or a sign, as vLLM tells them; each digit weighed by `digits`."""
+    tokens = re.findall(r"[A-Za-z]+|[0-9]|\s+|.", text)
+    return [
+        {
+            "token": token,
+            "logprob": -0.1,
+            "bytes": list(token.encode()),
+            "top_logprobs": [
+                {"token": t, "logprob": math.log(p)}
+                for t, p in (digits if token.isdigit() else {token: 0.9}).items()
+            ],
+        }
+        for token in tokens
+    ]
+
+
+@contextmanager
+def judge_endpoint() -> Iterator[JudgeServer]:
+    """A running server on a free loopback port."""
+    with JudgeServer() as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
