@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -20,13 +21,9 @@ def whole(path: Path) -> Iterator[IO[str]]:
     Raises:
         OpsError: the folder cannot be written.
     """
-    try:
+    with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise OpsError(
-            f"cannot write {path}: {error.strerror}", "Choose another folder."
-        ) from error
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             yield file
@@ -35,6 +32,57 @@ def whole(path: Path) -> Iterator[IO[str]]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def together(folder: Path, last: str) -> Iterator[Path]:
+    """A temporary folder, whose files move into `folder` when the block ends without an error.
+
+    All of them move, or none: on an error the earlier files are back in place, and `folder` is not
+    even made where it was not there. The file `last` goes first and comes last, so that whoever finds
+    it finds all files of the same run, even where the machine stopped in between.
+
+    Raises:
+        OpsError: the folder cannot be written.
+    """
+    with _writable(folder):
+        parent = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        staging = Path(tempfile.mkdtemp(dir=parent, prefix=".new-"))
+    try:
+        with _writable(folder):
+            yield staging
+            folder.mkdir(parents=True, exist_ok=True)
+            _move_all(staging, folder, last)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def _move_all(staging: Path, folder: Path, last: str) -> None:
+    names = sorted((p.name for p in staging.iterdir()), key=lambda name: name == last)
+    earlier = staging / "earlier"
+    earlier.mkdir()
+    try:
+        for name in reversed(names):
+            if (folder / name).exists():
+                os.replace(folder / name, earlier / name)
+        for name in names:
+            os.replace(staging / name, folder / name)
+    except BaseException:
+        for name in names:
+            if (earlier / name).exists():
+                os.replace(earlier / name, folder / name)
+            elif not (staging / name).exists():
+                (folder / name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        what = f"cannot write {path}: {error.strerror}"
+        raise OpsError(what, "Choose another folder.") from error
 
 
 def write_json(path: Path, value: Any) -> None:

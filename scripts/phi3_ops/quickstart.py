@@ -141,7 +141,8 @@ def _data(job: Job) -> str:
     manifest = data.prepare(job.options.source, job.data, seed=job.options.seed)
     job.rows = read_jsonl(job.data / "questions.jsonl")
     rows = manifest["rows"]
-    return f"{rows['train']} rows to train, {rows['test']} to test, in {job.data}"
+    rejected = f", {rows['rejected']} rejected" if rows["rejected"] else ""
+    return f"{rows['train']} rows to train, {rows['test']} to test{rejected}, in {job.data}"
 
 
 def _finetune(job: Job) -> str:

@@ -6,15 +6,49 @@ import argparse
 from pathlib import Path
 
 from .. import paths
+from ..data_checks import OVER_LONG
+from ..errors import OpsError
+from ._common import console, whole
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--source",
-        type=Path,
-        default=paths.SAMPLE_DATA,
-        metavar="FILE",
-        help="JSONL with `messages` (default: the shipped questions and answers)",
+        default=str(paths.SAMPLE_DATA),
+        metavar="FILE|FOLDER|HUB_ID",
+        help="JSONL or Parquet with `messages`, CSV with prompt and answer, a folder of them, or a "
+        "dataset on the hub such as HuggingFaceH4/ultrachat_200k (default: the shipped questions "
+        "and answers)",
+    )
+    parser.add_argument(
+        "--split",
+        metavar="SLICE",
+        help="of a dataset on the hub; no more than this is downloaded (default: train_sft[:1%%])",
+    )
+    parser.add_argument(
+        "--revision", help="of a dataset on the hub: branch, tag or commit (default: main)"
+    )
+    parser.add_argument(
+        "--prompt-column", metavar="NAME", help="column of the prompts (default for CSV: prompt)"
+    )
+    parser.add_argument(
+        "--answer-column", metavar="NAME", help="column of the answers (default for CSV: answer)"
+    )
+    parser.add_argument(
+        "--max-tokens", type=whole, metavar="N", help="a chat of more tokens is over-long"
+    )
+    parser.add_argument(
+        "--over-long",
+        choices=OVER_LONG,
+        help="reject over-long chats, cut their last turns, or keep them (default: drop)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        metavar="FOLDER|HUB_ID",
+        help="the model's, to count tokens with (default: an estimate)",
+    )
+    parser.add_argument(
+        "--strict", action="store_true", help="fail on any row that does not pass, write nothing"
     )
     parser.add_argument(
         "--out",
@@ -34,10 +68,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import data
+    from .. import data, data_report
+    from ..data_formats import CSV_COLUMNS
 
-    manifest = data.prepare(args.source, args.out, seed=args.seed, test_share=args.test_share)
-    rows, kinds = manifest["rows"], manifest["kinds"]
-    print(f"{rows['train']} rows to train, {rows['test']} to test, in {args.out}")
-    print(", ".join(f"{count} {kind}" for kind, count in kinds.items() if count))
+    if args.over_long and args.max_tokens is None:
+        raise OpsError("--over-long says nothing without a length", "Give --max-tokens, too.")
+    named = args.prompt_column or args.answer_column
+    columns = (args.prompt_column or CSV_COLUMNS[0], args.answer_column or CSV_COLUMNS[1])
+    options = data.Options(
+        split=args.split,
+        revision=args.revision,
+        columns=columns if named else None,
+        max_tokens=args.max_tokens,
+        over_long=args.over_long or OVER_LONG[0],
+        tokenizer=args.tokenizer,
+        strict=args.strict,
+    )
+    out = console()
+    with out.status(f"reading {args.source}") as status:
+        manifest = data.prepare(
+            args.source,
+            args.out,
+            seed=args.seed,
+            test_share=args.test_share,
+            options=options,
+            progress=lambda rows: status.update(f"reading {args.source}: {rows:,} rows"),
+        )
+    data_report.show(manifest, args.out, out)
     return 0

@@ -1,0 +1,200 @@
+"""How fast chats are prepared: `phi3 data` beside the loop of the tutorials.
+
+    python tests/benchmarks/data_prep.py --json bench/data_prep.json
+
+Both read the same 200,000 chats, made here from a seed: 2 to 4 turns, 2 kB, like ultrachat_200k's in
+form. The tutorials' download_dataset.py loads them with the datasets library, splits them and writes
+each half with `json.dump`; we read, check, count, look for duplicates, split, hash and write, too. The
+two run in turns, each time in a fresh process; times are medians, without the imports. The peer's time
+is that of its loop alone, and in a further row of all that it does. Memory is the peak (VmHWM, Linux).
+Exits 1 where a limit is missed. Slow disks blur the figures: TMPDIR=/dev/shm takes them out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROWS = 200_000
+ROUNDS = 3
+SPEED_LIMIT = 3.0  # ours over theirs, at least
+MEMORY_LIMIT_MIB = 500.0
+
+# -- the chats ---------------------------------------------------------------------------------------
+
+
+def chats(rows: int, seed: int = 1) -> Iterator[dict[str, Any]]:
+    chance = random.Random(seed)
+    letters = "etaoinshrdlucmfwyp"
+    words = ["".join(chance.choices(letters, k=chance.randint(2, 9))) for _ in range(4000)]
+    sentences = [
+        " ".join(chance.choices(words, k=chance.randint(6, 18))).capitalize() + "."
+        for _ in range(5000)
+    ]
+    for number in range(rows):
+        messages = []
+        for _ in range(chance.choice((2, 3, 3, 4))):
+            answer = " ".join(chance.choices(sentences, k=chance.randint(3, 9)))
+            answer = answer.replace(". ", ".\n\n", 1)
+            question = " ".join(chance.choices(sentences, k=2))
+            messages.append({"content": question, "role": "user"})
+            messages.append({"content": answer, "role": "assistant"})
+        prompt = messages[0]["content"]
+        name = hashlib.sha256(f"{number} {prompt}".encode()).hexdigest()
+        yield {"prompt": prompt, "prompt_id": name, "messages": messages}
+
+
+def write_chats(path: Path, rows: int) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        for chat in chats(rows):
+            file.write(json.dumps(chat, ensure_ascii=False) + "\n")
+
+
+# -- peers: each in a process of its own, from a file to a folder; seconds by name -------------------
+
+
+def ours(source: Path, out: Path) -> dict[str, float]:
+    from phi3_ops import data
+
+    start = time.perf_counter()
+    rows = data.prepare(source, out, seed=1)["rows"]
+    seconds = time.perf_counter() - start
+    assert rows["rejected"] == 0
+    return {"all": seconds}
+
+
+def tutorials(source: Path, out: Path) -> dict[str, float]:
+    """download_dataset.py: load_and_split_dataset, then save_dataset_to_jsonl of each half."""
+    import datasets
+
+    datasets.disable_progress_bars()
+    start = time.perf_counter()
+    dataset = datasets.load_dataset(
+        "json", data_files=str(source), split="train", cache_dir=str(out / "cache")
+    )
+    parts = dataset.train_test_split(test_size=0.2)
+    loaded = time.perf_counter()
+    for name in ("train", "test"):
+        with open(out / f"{name}.jsonl", "w", encoding="utf-8") as file:
+            for record in parts[name]:
+                json.dump(record, file)
+                file.write("\n")
+    end = time.perf_counter()
+    return {"all": end - start, "loop": end - loaded}
+
+
+PEERS = {"ours": ours, "tutorials": tutorials}
+
+
+def run(peer: str, source: Path, out: Path) -> None:
+    """In the peer's process: one line of figures."""
+    figures = PEERS[peer](source, out)
+    # Not getrusage's ru_maxrss: a child process inherits that from its parent.
+    status = Path("/proc/self/status").read_text()
+    figures["mib"] = int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    print(json.dumps(figures))
+
+
+def measured(peer: str, source: Path, rows: int) -> dict[str, float]:
+    """A run's seconds and memory; what it wrote is checked and deleted."""
+    with tempfile.TemporaryDirectory(dir=source.parent) as folder:
+        command = [sys.executable, __file__, "--run", peer, str(source), folder]
+        env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": folder}
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+        halves = [Path(folder, f"{name}.jsonl") for name in ("train", "test")]
+        written = [sum(1 for _ in path.open("rb")) for path in halves]
+        assert written == [rows * 4 // 5, rows // 5], written
+        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return found
+
+
+# -- report ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Row:
+    """Ours and a peer's figure. A limit of speed is what the ratio must reach, of memory not exceed."""
+
+    name: str
+    unit: str
+    ours: float
+    peer: float
+    peer_name: str
+    limit: float | None = None
+    ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.ratio = round(self.ours / self.peer, 3)
+        self.ours, self.peer = round(self.ours, 1), round(self.peer, 1)
+
+    @property
+    def missed(self) -> bool:
+        if self.limit is None:
+            return False
+        return self.ratio < self.limit if self.unit == "rows/s" else self.ratio > self.limit
+
+
+def measure(rows: int, rounds: int) -> Iterator[Row]:
+    figures: dict[str, list[dict[str, float]]] = {name: [] for name in PEERS}
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "chats.jsonl")
+        write_chats(source, rows)
+        for number in range(rounds):
+            for peer in PEERS:
+                figures[peer].append(measured(peer, source, rows))
+                print(f"round {number + 1}: {peer} {figures[peer][-1]}", file=sys.stderr)
+
+    def rate(peer: str, name: str) -> float:
+        return rows / statistics.median(found[name] for found in figures[peer])
+
+    def peak(peer: str) -> float:
+        return max(found["mib"] for found in figures[peer])
+
+    speed, loop = rate("ours", "all"), rate("tutorials", "loop")
+    yield Row("prepare, at least", "rows/s", speed, loop, "tutorials' loop", SPEED_LIMIT)
+    yield Row("prepare", "rows/s", speed, rate("tutorials", "all"), "tutorials, all")
+    yield Row("peak memory", "MiB", peak("ours"), MEMORY_LIMIT_MIB, "limit", 1.0)
+    yield Row("peak memory", "MiB", peak("ours"), peak("tutorials"), "tutorials, all")
+
+
+def print_table(rows: list[Row]) -> None:
+    print(f"{'':20} {'unit':8} {'ours':>9} {'peer':>9}  {'peer':18} {'ratio':>7} {'limit':>6}")
+    for row in rows:
+        limit = "" if row.limit is None else f"{row.limit:6.2f}" + (" MISSED" if row.missed else "")
+        print(
+            f"{row.name:20} {row.unit:8} {row.ours:9.1f} {row.peer:9.1f}  {row.peer_name:18} "
+            f"{row.ratio:7.3f} {limit}"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument("--rows", type=int, default=ROWS, help="chats (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)  # a peer's process
+    args = parser.parse_args()
+    if args.run:
+        run(args.run[0], Path(args.run[1]), Path(args.run[2]))
+        return 0
+    rows = list(measure(args.rows, args.rounds))
+    print_table(rows)
+    if args.json:
+        args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    return any(row.missed for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
