@@ -1,22 +1,27 @@
-"""Means over the lines, logged as the run's metrics."""
+"""Means over the lines with their standard errors, logged as the run's metrics."""
 
 from promptflow.core import log_metric, tool
 
-from phi3_tools.metrics import mean_of
+from phi3_tools.metrics import corpus_scores, mean_of
 
-METRICS = ("exact_match", "token_f1")
+METRICS = ("exact_match", "token_f1", "rouge_l", "bleu", "chrf")
 
 
 @tool
 def aggregate(scores: list) -> dict:
-    # A line whose score failed comes as None: it is a line, and counts 0. Lines whose *answer* failed
-    # never get here; `phi3` counts those against the data file.
+    # A line that comes as None is a line, and counts 0. Prompt flow leaves most failed lines out before
+    # they get here: `phi3 compare` counts those against the data file.
     scored = [line for line in scores if line]
     failures = len(scores) - len(scored)
+    means = {name: mean_of((line[name] for line in scored), failures=failures) for name in METRICS}
+    # An answer that is not there has no length.
+    means["length"] = mean_of(line["length"] for line in scored)
     metrics = {"lines": len(scores), "failures": failures}
-    for name in METRICS:
-        mean = mean_of((line[name] for line in scored), failures=failures)
+    for name, mean in means.items():
         metrics |= {name: mean.mean, f"{name}_stderr": mean.stderr}
+    metrics |= corpus_scores(
+        *([line[key] for line in scored] for key in ("answer", "ground_truth"))
+    )
     for name, value in metrics.items():
         log_metric(name, value)
     return metrics

@@ -1,0 +1,108 @@
+"""flows/eval on prompt flow's own engine: every score a reader can check, every failure told."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from phi3_ops import paths, pf, thresholds
+from phi3_tools import ConfigError, metrics
+
+EVAL = paths.FLOWS / "eval"
+ROWS = [
+    ("Bill Gates and Paul Allen.", "Bill Gates and Paul Allen."),
+    ("Paul Allen, I think.", "Bill Gates and Paul Allen."),
+    ("你好世界", "你好"),
+    ("", "Something."),
+    ("Straße", "STRASSE"),
+    ("NaN", "nan"),
+]
+
+
+def strict(text):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What a run of the flow leaves in prompt flow's store."""
+    data = tmp_path_factory.mktemp("eval") / "data.jsonl"
+    data.write_text("".join(json.dumps({"answer": a, "ground_truth": t}) + "\n" for a, t in ROWS))
+    columns = {name: f"${{data.{name}}}" for name in ("answer", "ground_truth")}
+    run = pf.client().run(flow=EVAL, data=data, column_mapping=columns, batch_use_async=True)
+    assert run.status == "Completed"
+    return Path(run._output_path)
+
+
+def test_lines_have_every_score(folder):
+    rows = [strict(line) for line in (folder / "outputs.jsonl").read_text().splitlines()]
+    assert len(rows) == len(ROWS)
+    for row in rows:
+        expected = metrics.line_scores(*ROWS[row.pop("line_number")])
+        assert row == pytest.approx(expected)
+
+
+def test_metrics_have_means_errors_and_counts(folder):
+    logged = strict((folder / "metrics.json").read_text())
+    lines = [metrics.line_scores(*row) for row in ROWS]
+    assert (logged.pop("lines"), logged.pop("failures")) == (len(ROWS), 0)
+    for name in lines[0]:
+        mean = metrics.mean_of(line[name] for line in lines)
+        assert logged.pop(name) == pytest.approx(mean.mean)
+        assert logged.pop(f"{name}_stderr") == pytest.approx(mean.stderr)
+    assert logged == pytest.approx(metrics.corpus_scores(*map(list, zip(*ROWS))))
+
+
+@pytest.fixture
+def logged(monkeypatch):
+    """The aggregation node by itself: what it logs for the lines it is given."""
+    found = {}
+    monkeypatch.syspath_prepend(EVAL)
+    monkeypatch.delitem(sys.modules, "aggregate", raising=False)
+    import aggregate
+
+    monkeypatch.setattr(aggregate, "log_metric", found.__setitem__)
+    yield lambda lines: (aggregate.aggregate(lines), dict(found))[1]
+    sys.modules.pop("aggregate", None)
+
+
+def line(answer, truth):
+    return {**metrics.line_scores(answer, truth), "answer": answer, "ground_truth": truth}
+
+
+def test_a_line_without_scores_counts_nothing_right(logged):
+    found = logged([line("yes", "yes"), None, line("yes", "yes"), None])
+    assert (found["lines"], found["failures"]) == (4, 2)
+    assert found["exact_match"] == 0.5
+    assert found["exact_match_stderr"] == pytest.approx(math.sqrt(1 / 3 / 4))
+    assert found["length"] == 1  # of the answers that are there
+
+
+@pytest.mark.parametrize("lines", [[], [None], [line("a", "b")]])
+def test_no_number_is_missing_however_few_the_lines(logged, lines):
+    found = logged(lines)
+    assert found["lines"] == len(lines)
+    assert all(math.isfinite(value) for value in found.values())
+
+
+def test_a_missing_package_fails_the_line_by_its_name(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sacrebleu", None)
+    with pytest.raises(ConfigError, match="the package sacrebleu is not installed"):
+        metrics.line_scores("a", "b")
+
+
+def test_the_flow_names_what_it_needs_and_what_it_asks():
+    flow = yaml.safe_load((EVAL / "flow.dag.yaml").read_text())
+    scores = set(metrics.line_scores("a", "b"))
+    assert set(flow["outputs"]) == scores
+    assert set(thresholds.load(EVAL / "thresholds.yaml").metrics) == scores
+    requirements = (EVAL / flow["environment"]["python_requirements_txt"]).read_text()
+    assert {"rouge-score", "sacrebleu"} <= {row.split(">")[0] for row in requirements.splitlines()}
