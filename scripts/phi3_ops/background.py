@@ -17,8 +17,8 @@ from .errors import OpsError
 from .files import write_json
 
 KEY_VARIABLE = "PHI3_ENDPOINT_KEY"
-START_TIMEOUT_S = 120.0
-STOP_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 900.0  # a large model takes minutes, above all the first time
+STOP_TIMEOUT_S = 40.0  # longer than the endpoint gives what is in flight
 POLL_S = 0.05
 _FOLDER = "endpoints"
 
@@ -44,12 +44,12 @@ def log_file(workdir: Path, name: str) -> Path:
     return workdir / _FOLDER / f"{name}.log"
 
 
-def note(workdir: Path, name: str, url: str, model: Path) -> None:
+def note(workdir: Path, name: str, url: str, model: str) -> None:
     """Note this process as the running endpoint of that name; called when it can answer."""
     import psutil
 
     own = psutil.Process()
-    running = Running(name, own.pid, own.create_time(), url, str(model))
+    running = Running(name, own.pid, own.create_time(), url, model)
     write_json(state_file(workdir, name), asdict(running))
 
 

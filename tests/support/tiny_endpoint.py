@@ -1,7 +1,9 @@
-"""The real local endpoint on a free loopback port, in a thread of the test's process."""
+"""The real local endpoint on a free loopback port, in threads of the test's process."""
 
 from __future__ import annotations
 
+import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -9,18 +11,108 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from phi3_ops.endpoint_container import Container, Deployment
+from phi3_ops.endpoint_worker import Worker, import_scoring
+
 KEY = "a-key-for-tests"
 HANG_S = 30  # a limit for what must not hang, never a measurement
+# In place of the product's: it does what its question says.
+SCORE = """
+import json, os, time
+from types import SimpleNamespace
+
+class ScoringError(Exception):
+    def __init__(self, status):
+        self.status, self.body = status, {"error": {"message": "no", "code": status}}
+
+parse = json.loads
+
+def sse(events):
+    for event in events:
+        yield f"data: {json.dumps(event)}\\n\\n"
+    yield "data: [DONE]\\n\\n"
+
+def load(model, name=None):
+    if not model.exists():
+        raise OSError(f"{model} is no model")
+    print("a line on standard output")
+    return SimpleNamespace(name=model.name, answer=answer, stream=stream,
+                           close=lambda: None,
+                           wants_stream=lambda payload: payload["do"] == "stream")
+
+def answer(payload):
+    if payload["do"] == "die":
+        os._exit(3)
+    if payload["do"] == "wait":
+        open(payload["until"] + "-begun", "w").close()
+    while payload["do"] == "wait" and not os.path.exists(payload["until"]):
+        time.sleep(0.01)
+    if payload["do"] == "fail":
+        raise ScoringError(payload["status"])
+    return payload
+
+def stream(payload):
+    try:
+        for number in range(payload.get("count", 10**9)):
+            yield {"number": number, "pid": os.getpid()}
+            time.sleep(0.01)
+    finally:
+        if "closed" in payload:
+            open(payload["closed"], "w").close()
+"""
+
+
+class ThreadContainer(Container):
+    """A container whose process is a thread: it starts at once, and its model is loaded once."""
+
+    def spawn(self) -> Any:
+        return _Thread(self.deployment)
+
+
+class _Thread:
+    """As much of `subprocess.Popen` as a container needs."""
+
+    def __init__(self, deployment: Deployment) -> None:
+        inside_in, outside_in = os.pipe()
+        outside_out, inside_out = os.pipe()
+        self.stdin, self.stdout = os.fdopen(outside_in, "wb"), os.fdopen(outside_out, "rb")
+        files = os.fdopen(inside_in, "rb"), os.fdopen(inside_out, "wb")
+        self._thread = threading.Thread(target=self._run, args=(deployment, *files), daemon=True)
+        self._thread.start()
+
+    def _run(self, deployment: Deployment, requests: Any, answers: Any) -> None:
+        def send(message: Any) -> None:
+            answers.write(json.dumps(message).encode() + b"\n")
+            answers.flush()
+
+        with requests, answers:
+            scoring = import_scoring(deployment.code)
+            scorer = scoring.load(deployment.model)
+            threads = deployment.max_concurrent_requests_per_instance
+            worker = Worker(scoring, scorer, send, threads)
+            worker.ready()
+            for line in requests:
+                worker.take(line)
+            scorer.close()
+
+    def kill(self) -> None:
+        raise AssertionError("the thread hangs")
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._thread.join(HANG_S)
+        return 0
 
 
 @contextmanager
-def running(model_dir: Path, **options: Any) -> Iterator[str]:
-    """Serve model_dir with `create_app(**options)`; gives the base URL."""
+def running(model: Path | list[Container], **options: Any) -> Iterator[str]:
+    """Serve a model, or containers, with `create_app(**options)`; gives the base URL."""
     import uvicorn
 
     from phi3_ops.endpoint import _bind, create_app
 
-    app = create_app(model_dir, key=KEY, **options)
+    one = isinstance(model, Path)
+    containers = [ThreadContainer(Deployment("blue", model))] if one else model
+    app = create_app(containers, key=KEY, **options)
     started = threading.Event()
 
     class Server(uvicorn.Server):
@@ -32,10 +124,26 @@ def running(model_dir: Path, **options: Any) -> Iterator[str]:
     server = Server(config)
     with _bind("127.0.0.1", 0) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
-        thread.start()
-        assert started.wait(HANG_S), "the endpoint did not start"
         try:
+            for container in containers:
+                container.start()
+            for container in containers:
+                container.wait()
+            thread.start()
+            assert started.wait(HANG_S), "the endpoint did not start"
             yield f"http://127.0.0.1:{sock.getsockname()[1]}"
         finally:
             server.should_exit = True
-            thread.join(HANG_S)
+            if thread.ident:
+                thread.join(HANG_S)
+            for container in containers:
+                container.close()
+
+
+def stand_in(folder: Path, name: str = "blue", **settings: Any) -> Deployment:
+    """A deployment that loads in a moment and whose `SCORE` does what its question says."""
+    code, model = folder / "code", folder / name
+    code.mkdir(exist_ok=True)
+    model.mkdir(exist_ok=True)
+    (code / "score.py").write_text(SCORE)
+    return Deployment(name, model, code=code, **settings)

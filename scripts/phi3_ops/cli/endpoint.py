@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ._common import add_workdir, port
+
+if TYPE_CHECKING:
+    from ..endpoint import Deployment
 
 DEFAULT_PORT = 8710
 
@@ -19,6 +24,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         metavar="DIR",
         help="model folder (default: the quickstart's fine-tuned one)",
+    )
+    parser.add_argument(
+        "--deployment",
+        action="append",
+        default=[],
+        metavar="NAME=DIR[:PERCENT]",
+        help="in place of --model, once for each model: its deployment's name and share of the traffic",
+    )
+    parser.add_argument(
+        "--request-timeout-ms",
+        type=int,
+        default=180_000,
+        metavar="MS",
+        help="answer 408 after so many milliseconds (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-concurrent-requests",
+        type=int,
+        default=32,
+        metavar="N",
+        help="work on N requests at once, let N more wait, answer 429 beyond (default: %(default)s)",
     )
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
@@ -77,13 +103,16 @@ def _serve(args: argparse.Namespace) -> int:
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("phi3.endpoint").setLevel(logging.INFO)  # one line a request
     rules = load_rules(args.faults) if args.faults else None
-    model = args.model or args.workdir / "model" / "model"
+    deployments = _deployments(args)
+    models = ", ".join(str(deployment.model) for deployment in deployments)
     key = _key(args)
 
     def ready(url: str) -> None:
         url = f"{url}/score"
-        background.note(args.workdir, args.name, url, model)
-        print(f"{model} answers at {url}", flush=True)
+        background.note(args.workdir, args.name, url, models)
+        for each in deployments if args.deployment else ():
+            print(f"deployment {each.name}: {each.model}, {each.weight} % of the traffic")
+        print(f"{'the endpoint' if args.deployment else models} answers at {url}", flush=True)
         if not args.no_connect:
             from .. import connect
 
@@ -91,12 +120,39 @@ def _serve(args: argparse.Namespace) -> int:
             print(f"connection {args.connection!r} {state}; Ctrl-C stops", flush=True)
 
     try:
-        endpoint.serve(model, host=args.host, port=args.port, key=key, faults=rules, ready=ready)
+        endpoint.serve(
+            deployments, host=args.host, port=args.port, key=key, faults=rules, ready=ready
+        )
     finally:
         own = background.find(args.workdir, args.name)
         if own and own.pid == os.getpid():
             background.state_file(args.workdir, args.name).unlink(missing_ok=True)
     return 0
+
+
+def _deployments(args: argparse.Namespace) -> list[Deployment]:
+    """What `--deployment` or `--model` name. Raises OpsError, EndpointError."""
+    from ..endpoint import Deployment
+    from ..errors import OpsError
+
+    if args.model and args.deployment:
+        raise OpsError("--model and --deployment are both given", "Give one of them.")
+    settings = {
+        "request_timeout_ms": args.request_timeout_ms,
+        "max_concurrent_requests_per_instance": args.max_concurrent_requests,
+    }
+    if not args.deployment:
+        model = args.model or args.workdir / "model" / "model"
+        return [Deployment("blue", model, **settings)]
+    found = []
+    for text in args.deployment:
+        match = re.fullmatch(r"([^=]+)=(.+?)(?::([0-9]{1,3}))?", text)
+        if not match or not (match[3] or len(args.deployment) == 1):
+            fix = "Give NAME=DIR:PERCENT, such as blue=models/a:90."
+            raise OpsError(f"--deployment {text} names no deployment with its traffic", fix)
+        weight = int(match[3] or 100)
+        found.append(Deployment(match[1], Path(match[2]), weight, **settings))
+    return found
 
 
 def _key(args: argparse.Namespace) -> str:
