@@ -21,6 +21,8 @@ ENVIRONMENT_FILE = paths.ROOT / "scripts" / "azure" / "environment.yml"
 # The tutorials' image for training without a GPU.
 CPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:latest"
 OUTPUT = "model_output"
+# By content, not by job: a job submitted again after a failure goes on where the one before it stopped.
+CHECKPOINTS = "azureml://datastores/workspaceblobstore/paths/phi3-checkpoints/{digest}/"
 PREFIX = "phi3-"
 ENDED_BADLY = ("Failed", "Canceled", "NotResponding")
 COMPLETED = "Completed"
@@ -40,7 +42,7 @@ class Request:
         cpu: use the image without GPU libraries.
         rows: only the first rows of each file.
         epochs: in place of the recipe's.
-        instances: nodes; more than one trains with PyTorch's distribution.
+        instances: nodes; all their GPUs train together, by PyTorch's distribution.
     """
 
     train_file: Path
@@ -159,11 +161,20 @@ class Submission:
             "inputs.recipe": self.recipe,
             "inputs.train_file.path": str(request.train_file.resolve()),
             "inputs.eval_file.path": str(request.eval_file.resolve()),
+            "outputs.checkpoints.path": CHECKPOINTS.format(digest=self.digest),
+            "resources.instance_count": request.instances,
         }
-        if request.instances > 1:
-            filled["resources.instance_count"] = request.instances
-            filled["distribution"] = {"type": "pytorch", "process_count_per_instance": 1}
+        each = 1 if request.cpu else self._gpus()
+        if request.instances * each > 1:
+            filled["distribution"] = {"type": "pytorch", "process_count_per_instance": each}
         return load_job(JOB_FILE, params_override=[{name: value} for name, value in filled.items()])
+
+    def _gpus(self) -> int:
+        """How many GPUs a node of the cluster has; 1 where Azure does not say."""
+        config = self.cloud.config
+        sizes = self.cloud.ml.compute.list_sizes(location=config.azure.location)
+        ours = config.compute.size.lower()
+        return max((size.gpus or 1 for size in sizes if size.name.lower() == ours), default=1)
 
     def follow(self) -> None:
         """Print the job's log as it comes, until it ends.
@@ -177,6 +188,8 @@ class Submission:
             try:
                 self.cloud.ml.jobs.stream(self.name)
             except JobException as error:
+                if isinstance(error.__cause__, KeyboardInterrupt):
+                    raise KeyboardInterrupt from error  # the SDK makes a Ctrl-C its own; the job runs on
                 raise OpsError(
                     f"the job {self.name} failed", _studio(self.cloud, self.name)
                 ) from error

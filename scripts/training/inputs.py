@@ -14,22 +14,34 @@ from typing import Any
 Row = dict[str, Any]
 
 TINY = "tiny"  # the name of the base model that tiny.py makes
+# Short names of the base models that the recipes were written for.
+MODELS = {
+    "phi-3-mini-4k": "microsoft/Phi-3-mini-4k-instruct",
+    "phi-3.5-mini": "microsoft/Phi-3.5-mini-instruct",
+    "phi-4-mini": "microsoft/Phi-4-mini-instruct",
+}
 ROW_FIX = 'a row is {"messages": [{"role": "user", "content": …}, {"role": "assistant", …}]}'
 SECTIONS: dict[str, tuple[type, ...]] = {
     "model": (str,),
     "seed": (int,),
     "attention": (str,),
     "save_dtype": (str,),
+    "samples": (int,),
     "tiny": (dict,),
     "lora": (dict,),
+    "quantization": (str,),
+    "fsdp": (dict,),
     "trainer": (dict,),
 }
 LORA_KEYS = {"r", "alpha", "dropout", "target_modules"}
+QUANTIZATIONS = ("nf4",)
 SAVE_DTYPES = ("float32", "bfloat16", "float16")
 # What decides whether the result is right, or where it goes, is not the recipe's to change.
 NOT_FOR_RECIPES = {
     "output_dir", "seed", "data_seed", "report_to", "disable_tqdm", "save_strategy", "use_cpu",
-    "bf16", "fp16", "assistant_only_loss", "trust_remote_code", "push_to_hub",
+    "bf16", "fp16", "assistant_only_loss", "trust_remote_code", "push_to_hub", "save_total_limit",
+    "save_only_model", "ignore_data_skip", "logging_nan_inf_filter", "auto_find_batch_size", "fsdp",
+    "fsdp_config", "ddp_backend",
 }  # fmt: skip
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
@@ -43,7 +55,10 @@ class TrainError(Exception):
 
 @dataclass(frozen=True)
 class Recipe:
-    """A checked recipe. `trainer` holds settings of TRL's SFTConfig as they stand."""
+    """A checked recipe.
+
+    `trainer` holds settings of TRL's SFTConfig as they stand, `fsdp` those of its `fsdp_config`.
+    """
 
     name: str
     model: str
@@ -53,6 +68,9 @@ class Recipe:
     lora: dict[str, Any] | None
     attention: str
     save_dtype: str | None
+    quantization: str | None = None
+    fsdp: dict[str, Any] | None = None
+    samples: int = 3  # sample answers an epoch; they quote the evaluation file
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -77,13 +95,16 @@ def read_recipe(path: Path) -> Recipe:
         raise TrainError(problem, path, "compare with recipes/tiny-cpu.yaml and recipes/lora.yaml")
     return Recipe(
         name=path.stem,
-        model=content["model"],
+        model=resolve_model(content["model"]),
         seed=content.get("seed", 0),
         trainer=content.get("trainer", {}),
         tiny=content.get("tiny", {}),
         lora=content.get("lora"),
-        attention=content.get("attention", "sdpa"),
+        attention=content.get("attention", "auto"),
         save_dtype=content.get("save_dtype"),
+        quantization=content.get("quantization"),
+        fsdp=content.get("fsdp"),
+        samples=content.get("samples", 3),
     )
 
 
@@ -97,6 +118,14 @@ def _recipe_problem(content: Any) -> str | None:
             return f"the recipe's {key!r} is not {SECTIONS[key][0].__name__}"
     if content.get("save_dtype", SAVE_DTYPES[0]) not in SAVE_DTYPES:
         return f"the recipe's save_dtype is none of {', '.join(SAVE_DTYPES)}"
+    if content.get("quantization", QUANTIZATIONS[0]) not in QUANTIZATIONS:
+        return f"the recipe's quantization is none of {', '.join(QUANTIZATIONS)}"
+    if "quantization" in content and "lora" not in content:
+        return (
+            "the recipe has `quantization` without `lora`, and quantized weights cannot be trained"
+        )
+    if "fsdp" in content and "lora" in content:
+        return "the recipe has `fsdp` with `lora`, whose base fits every GPU"
     if unknown := sorted(content.get("lora", {}).keys() - LORA_KEYS):
         return f"unknown setting lora.{unknown[0]}"
     if taken := sorted(content.get("trainer", {}).keys() & NOT_FOR_RECIPES):
@@ -175,6 +204,11 @@ def _check_message(message: Any, place: int, expected: str, where: str) -> None:
         )
 
 
+def resolve_model(name: str) -> str:
+    """A model's folder or hub id; short names (`MODELS`) become hub ids."""
+    return name if Path(name).is_dir() else MODELS.get(name.lower(), name)
+
+
 def check_model(model: str) -> None:
     """Check that a model's name can be one, without asking the hub.
 
@@ -189,7 +223,8 @@ def check_model(model: str) -> None:
             fix = "give a folder that save_pretrained wrote"
             raise TrainError("the model folder has no config.json", folder, fix)
     elif not HUB_ID.fullmatch(model) or folder.is_absolute():
-        raise TrainError("no such model folder", folder, "give a folder or a hub id (owner/name)")
+        fix = f"give a folder, a hub id (owner/name) or one of {', '.join(MODELS)}"
+        raise TrainError("no such model folder", folder, fix)
 
 
 def check_output(path: Path) -> None:

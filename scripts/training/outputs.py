@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from inputs import Recipe
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PARTS = ("base", "model", "mlflow", "metrics.json")
+CURVE, SAMPLES, METRICS = "loss.png", "samples.jsonl", "metrics.json"
+SHOWN = (METRICS, CURVE, "model/README.md")  # what an MLflow run shows of the result
+PARTS = ("base", "model", "mlflow", METRICS, CURVE, SAMPLES)
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow-skinny")
 END_OF_TURN = "<|end|>"
 
@@ -56,7 +60,7 @@ def save_huggingface(
 ) -> None:
     """Save model, tokenizer, chat template and generation config as one Hugging Face folder."""
     config = model.generation_config
-    config.eos_token_id = _stop_tokens(config.eos_token_id, tokenizer)
+    config.eos_token_id = stop_tokens(config.eos_token_id, tokenizer)
     config.pad_token_id = tokenizer.pad_token_id
     # As it stands in the file; transformers would derive one without <|end|> from the model's config.
     config._from_model_config = False
@@ -64,7 +68,7 @@ def save_huggingface(
     tokenizer.save_pretrained(folder)
 
 
-def _stop_tokens(known: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def stop_tokens(known: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The base's own, plus the end of the text and of the turn, which is what chats stop at."""
     own = [known] if isinstance(known, int) else list(known or [])
     vocabulary = tokenizer.get_vocab()
@@ -119,6 +123,55 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def describe(
+    folder: Path,
+    *,
+    recipe: Recipe,
+    metrics: dict[str, Any],
+    train_file: Path,
+    history: Sequence[dict[str, Any]],
+    samples: Sequence[dict[str, Any]],
+) -> None:
+    """Draw the loss curve beside the model and write the model's card, which shows it too.
+
+    Neither is worth the model: where one of them fails, that is said and the rest goes on.
+    """
+    model = folder / "model"
+    picture: str | None = None
+    try:
+        import curve
+
+        title = f"{metrics['model']}, recipe {recipe.name}"
+        curve.draw(history, folder / CURVE, title=title, base_eval_loss=metrics["base_eval_loss"])
+        picture = shutil.copy(folder / CURVE, model / CURVE).name
+    except Exception as error:
+        _without("loss curve", error)
+    try:
+        import card
+
+        card.write(
+            model,
+            recipe=recipe,
+            metrics=metrics,
+            train_file=train_file,
+            samples=samples,
+            picture=picture,
+        )
+    except Exception as error:
+        _without("model card", error)
+
+
+def _without(what: str, error: Exception) -> None:
+    # Not its text, which might quote the data.
+    print(f"train.py: no {what} ({type(error).__name__})", file=sys.stderr)
+
+
+def last_eval_loss(history: Sequence[dict[str, Any]]) -> float | None:
+    """The evaluation loss after the last step, if it was measured there."""
+    last = history[-1]["step"]
+    return next((e["eval_loss"] for e in history if e["step"] == last and "eval_loss" in e), None)
 
 
 def write_metrics(metrics: dict[str, Any], path: Path) -> None:

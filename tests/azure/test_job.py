@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,3 +86,46 @@ def test_a_wrong_setting_is_named(word):
 def test_every_training_file_counts(cloud, files):
     assert {path.name for path in job._code_files()} >= {"train.py", "conda.yaml", "tiny-cpu.yaml"}
     assert all(path.is_relative_to(paths.TRAINING) for path in job._code_files())
+
+
+@pytest.mark.parametrize(
+    ("size", "instances", "cpu", "expected"),
+    [
+        ("Standard_NC24ads_A100_v4", 1, False, None),
+        ("Standard_NC24ads_A100_v4", 2, False, 1),
+        ("standard_nd96isr_h100_v5", 1, False, 8),
+        ("Standard_ND96isr_H100_v5", 2, False, 8),
+        ("Standard_ND96isr_H100_v5", 1, True, None),
+        ("Standard_Unheard_of", 2, False, 1),
+    ],
+)
+def test_all_gpus_of_all_nodes_train_together(cloud, files, size, instances, cpu, expected):
+    sizes = [
+        SimpleNamespace(name="Standard_NC24ads_A100_v4", gpus=1),
+        SimpleNamespace(name="Standard_ND96isr_H100_v5", gpus=8),
+        SimpleNamespace(name="Standard_E16s_v3", gpus=None),
+    ]
+    nothing = SimpleNamespace(get=lambda *_, **__: None)
+    cloud.__dict__["ml"] = SimpleNamespace(
+        compute=SimpleNamespace(list_sizes=lambda location: sizes), jobs=nothing
+    )
+    compute = cloud.config.compute.model_copy(update={"size": size})
+    cloud.config = cloud.config.model_copy(update={"compute": compute})
+    submission = job.Submission(cloud, request(files, instances=instances, cpu=cpu))
+    submission._name = "phi3-x"
+    made = submission.job()
+    assert made.resources.instance_count == instances
+    if expected is None:
+        assert made.distribution is None
+    else:
+        assert made.distribution.process_count_per_instance == expected
+        assert made.distribution.type.lower() == "pytorch"
+
+
+def test_a_job_goes_on_from_the_checkpoints_of_the_same_content(cloud, files):
+    submission = job.Submission(cloud, request(files, cpu=True))
+    submission._name = f"phi3-{submission.digest}-2"  # the one before it failed
+    made = submission.job()
+    assert "--checkpoint-dir ${{outputs.checkpoints}} --resume" in made.command
+    assert made.outputs["checkpoints"].mode == "rw_mount"
+    assert made.outputs["checkpoints"].path.endswith(f"/phi3-checkpoints/{submission.digest}/")

@@ -91,6 +91,10 @@ def test_a_missing_file_is_named(tmp_path):
         ("model: a/b\nlora: yes", "the recipe's 'lora' is not dict"),
         ("model: a/b\nlora: {rank: 8}", "unknown setting lora.rank"),
         ("model: a/b\nsave_dtype: int4", "the recipe's save_dtype is none of"),
+        ("model: a/b\nlora: {}\nquantization: int8", "the recipe's quantization is none of nf4"),
+        ("model: a/b\nquantization: nf4", "the recipe has `quantization` without `lora`"),
+        ("model: a/b\nlora: {}\nfsdp: {}", "the recipe has `fsdp` with `lora`"),
+        ("model: a/b\ntrainer: {save_total_limit: 1}", "trainer.save_total_limit is"),
         ("model: a/b\ntrainer: {assistant_only_loss: false}", "trainer.assistant_only_loss is"),
     ],
 )
@@ -115,6 +119,8 @@ def test_shipped_recipes_are_read(recipe):
 def test_a_model_is_a_folder_or_a_hub_id(tmp_path):
     check_model("tiny")
     check_model("microsoft/Phi-3.5-mini-instruct")
+    with pytest.raises(TrainError, match="or one of phi-3-mini-4k, phi-3.5-mini, phi-4-mini"):
+        check_model("phi-5-mini")
     with pytest.raises(TrainError, match="the model folder has no config.json"):
         check_model(str(tmp_path))
     with pytest.raises(TrainError, match="no such model folder"):

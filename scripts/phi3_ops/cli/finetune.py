@@ -36,16 +36,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=paths.WORKDIR / "model",
         metavar="DIR",
-        help="gets model/, mlflow/ and metrics.json (default: %(default)s)",
+        help="gets model/, mlflow/, metrics.json and more (default: %(default)s)",
     )
     local.add_argument("--seed", type=int, help="in place of the recipe's")
+    local.add_argument(
+        "--resume", action="store_true", help="go on from the last checkpoint, if there is one"
+    )
+    local.add_argument(
+        "--processes", type=whole, default=1, metavar="N", help="that train together, one a GPU"
+    )
     azure = parser.add_argument_group("on Azure")
     add_config(azure)
     add_dry_run(azure)
     azure.add_argument("--follow", action="store_true", help="print the job's log until it ends")
     azure.add_argument("--cpu", action="store_true", help="the image without GPU libraries")
     azure.add_argument(
-        "--instances", type=whole, metavar="N", help="nodes; more than one train together"
+        "--instances", type=whole, metavar="N", help="nodes, whose GPUs all train together"
     )
     azure.add_argument(
         "--catalog",
@@ -66,6 +72,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _local(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
     from .. import finetune
 
     data = paths.WORKDIR / "data"
@@ -74,15 +82,17 @@ def _local(args: argparse.Namespace) -> int:
     extra = [
         word for name, value in given.items() if value is not None for word in (name, str(value))
     ]
-    extra += ["--verbose"] if args.verbose else []
+    extra += [f"--{name}" for name in ("resume", "verbose") if getattr(args, name)]
     metrics = finetune.local(
         args.train_file or data / "train.jsonl",
         args.eval_file or data / "test.jsonl",
         args.output_dir,
         recipe=args.recipe or finetune.DEFAULT_RECIPE,
+        processes=args.processes,
         extra=extra,
     )
     print(f"loss {metrics['train_loss']:.3f} after {metrics['steps']} steps, in {args.output_dir}")
+    Console().print(finetune.base_and_tuned(args.output_dir, metrics))
     return 0
 
 

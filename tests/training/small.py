@@ -1,0 +1,64 @@
+"""A Phi-3 of a second's training, for the tests that train more than once."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from training_run import environment
+
+RECIPE = """
+model: tiny
+seed: 3
+samples: 0
+tiny: {vocab_size: 400, hidden_size: 32, intermediate_size: 48, num_hidden_layers: 2,
+  num_attention_heads: 2, max_position_embeddings: 64, tie_word_embeddings: true}
+trainer: {num_train_epochs: 20, per_device_train_batch_size: 2, gradient_accumulation_steps: 2,
+  learning_rate: 5.0e-3, warmup_steps: 5, max_length: 64, save_steps: 7, logging_steps: 4,
+  eval_strategy: "no", gradient_checkpointing: false}
+"""
+
+
+def write(path: Path, **settings: object) -> Path:
+    """The recipe as a file; settings go into its `trainer` section, `tiny_…` into `tiny`."""
+    import yaml
+
+    recipe = yaml.safe_load(RECIPE)
+    for name, value in settings.items():
+        if name.startswith("tiny_"):
+            recipe["tiny"][name.removeprefix("tiny_")] = value
+        elif name in ("fsdp", "lora", "samples"):
+            recipe[name] = value
+        else:
+            recipe["trainer"][name] = value
+    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    return path
+
+
+def together(script: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
+    """Run a script in two processes by torchrun, on a port that the system gives."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*line, str(script), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=environment() | {"OMP_NUM_THREADS": "1"} | variables,
+        check=False,
+    )
+
+
+def arguments(rows_file: Path, out: Path, recipe: Path, *extra: str) -> list[str]:
+    """train.py's arguments."""
+    files = ["--train-file", str(rows_file), "--eval-file", str(rows_file)]
+    return ["--recipe", str(recipe), *files, "--output-dir", str(out), *extra]
+
+
+def weights(out: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return load_file(out / "model" / "model.safetensors")
+
+
+def metrics(out: Path) -> dict:
+    return json.loads((out / "metrics.json").read_text(encoding="utf-8"))
