@@ -21,7 +21,8 @@ def save(name: str, fields: Mapping[str, str], key: str) -> str:
 
     Args:
         name: the connection's name in the store.
-        fields: its `configs`: `endpoint` and, where given, `contract`, `deployment`, `auth`, `model`.
+        fields: its `configs`: `endpoint` and, where given, `contract`, `template`,
+            `deployment`, `auth`, `model`.
         key: the endpoint's key; empty for `auth: entra`.
 
     Returns:

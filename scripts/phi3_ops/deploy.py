@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 from phi3_tools import EntraAuth, KeyAuth, Limits, Params, Phi3Client, Phi3Error, Settings
 from phi3_tools.auth import scope_for
@@ -33,7 +34,22 @@ ENDED = (SUCCEEDED, "Failed", "Canceled")
 POLL_S = 5.0
 SETTLE_S = 3600.0  # a deployment of a large model may take most of it
 CANARY = (10, 50, 100)
-CONTRACTS = {"score": "auto", "mlflow": "mlflow", "vllm": "openai"}
+# What a variant's endpoint speaks, in a connection's fields. MLflow's own server puts what it gets into
+# the prompt template that train.py saved with the model.
+CONTRACTS: dict[str, dict[str, str]] = {
+    "score": {"contract": "auto"},
+    "mlflow": {"contract": "mlflow", "template": "server"},
+    "vllm": {"contract": "openai"},
+}
+
+# vLLM has a /score of its own, for something else. Azure's front end passes a path on to the container.
+PATHS = {"vllm": "/v1/chat/completions"}
+
+
+def url_of(endpoint: Any, variant: str) -> str:
+    """Where an endpoint is asked: its scoring URI, with the path that the variant's container has."""
+    uri = str(endpoint.scoring_uri)
+    return urlunsplit(urlsplit(uri)._replace(path=PATHS[variant])) if variant in PATHS else uri
 
 
 @dataclass(frozen=True)
@@ -152,7 +168,7 @@ class Deployer:
         return endpoint is not None and endpoint.provisioning_state == SUCCEEDED
 
     def _create_endpoint(self) -> None:
-        there = _settled(self.endpoint)
+        there = settled(self.endpoint)
         if there is not None and there.provisioning_state == SUCCEEDED:
             return  # begun by a run that was interrupted
         from azure.ai.ml import load_online_endpoint
@@ -193,7 +209,7 @@ class Deployer:
         return deployment is not None and deployment.provisioning_state == SUCCEEDED
 
     def _create_deployment(self) -> None:
-        there = _settled(lambda: self._deployments().get(self.name))
+        there = settled(lambda: self._deployments().get(self.name))
         if there is not None and there.provisioning_state == SUCCEEDED:
             return  # begun by a run that was interrupted
         deployment = self._definition()
@@ -261,7 +277,7 @@ class Deployer:
 
     def _restore(self, before: dict[str, int]) -> None:
         try:
-            endpoint = _settled(self.endpoint)  # a change under way is not in its traffic yet
+            endpoint = settled(self.endpoint)  # a change under way is not in its traffic yet
             if self._traffic() != before or endpoint.mirror_traffic:
                 self.say(f"  putting the traffic back: {before or 'none'}")
                 self._set(before)
@@ -269,7 +285,7 @@ class Deployer:
             self.say(f"  the traffic could not be put back: {error}")
 
     def _set(self, traffic: dict[str, int], mirror: dict[str, int] | None = None) -> None:
-        endpoint = _settled(self.endpoint)
+        endpoint = settled(self.endpoint)
         # What is not named keeps its share: so name every deployment.
         endpoint.traffic = {name: traffic.get(name, 0) for name in self._deployments()}
         endpoint.mirror_traffic = mirror or {}
@@ -304,10 +320,10 @@ class Deployer:
         else:
             auth = KeyAuth(self.cloud.ml.online_endpoints.get_keys(self.config.name).primary_key)
         return Settings(
-            endpoint=endpoint.scoring_uri,
+            endpoint=url_of(endpoint, self.config.variant),
             auth=auth,
-            contract=CONTRACTS[self.config.variant],
             limits=SMOKE_LIMITS,
+            **CONTRACTS[self.config.variant],
         )
 
     # -- the old ones --------------------------------------------------------------------------------
@@ -323,7 +339,7 @@ class Deployer:
                 self._delete(name)
 
 
-def _settled(get: Callable[[], Any]) -> Any:
+def settled(get: Callable[[], Any]) -> Any:
     """What `get` finds once nothing changes it any more: Azure refuses a change during another one,
     which an interrupted run may have begun.
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import urlsplit
 
+from . import connect
 from .cloud import CONNECTIONS_API, EXPIRES, Cloud, find, is_expired
+from .errors import OpsError
 from .inventory import TYPES, Item, expiry, read, serving
 from .plan import Plan, Step
 
@@ -15,9 +20,13 @@ from .plan import Plan, Step
 # data, the jobs' history and the images, so they stay unless everything is asked for.
 ENDPOINT_ONLY = ("endpoint",)
 EXPIRING = ("endpoint", "cluster")
-WORKING = ("endpoint", "connection", "cluster", "role assignment", "identity")
+LOCAL = "local connection"
+WORKING = ("endpoint", "connection", LOCAL, "cluster", "role assignment", "identity")
 BENEATH = ("registry", "application insights", "log analytics", "key vault", "storage account")
 EVERYTHING = (*WORKING, "workspace", *BENEATH, "resource group")
+DELETING = "Deleting"
+POLL_S = 5.0
+GONE_S = 3600.0
 
 
 @dataclass(frozen=True)
@@ -26,7 +35,7 @@ class Ending:
 
     Attributes:
         plan: the deletions.
-        kept: what stays because somebody else uses it, with the reason, a line each.
+        kept: what stays, with the reason, a line each.
     """
 
     plan: Plan
@@ -45,6 +54,8 @@ def ending(cloud: Cloud, kinds: Sequence[str] = WORKING, *, expired: bool = Fals
         OpsError: Azure does not answer, or refuses.
     """
     items = read(cloud)
+    if LOCAL in kinds:
+        items += _local(cloud)
     today = datetime.now(timezone.utc).date().isoformat()
     going: list[Item] = []
     kept: list[str] = []
@@ -56,7 +67,26 @@ def ending(cloud: Cloud, kinds: Sequence[str] = WORKING, *, expired: bool = Fals
             kept.append(f"{item.kind} {item.name}: {why}")
         else:
             going.append(item)
+    if kinds == WORKING:
+        kept += _models(items)
     return Ending(Plan("down", [_step(cloud, items, item) for item in going]), kept)
+
+
+def _local(cloud: Cloud) -> list[Item]:
+    """Prompt flow's own connection, where it leads to the configured endpoint: names are given once a
+    region, so that it can be no other's."""
+    config = cloud.config
+    name, region = config.endpoint.name, re.sub(r"\W", "", config.azure.location)
+    there = connect.load(config.connection)
+    leads_to = urlsplit(dict(there.configs).get("endpoint", "") if there else "").hostname
+    ours = leads_to == f"{name}.{region}.inference.ml.azure.com".lower()
+    return [Item(LOCAL, config.connection, True, parent=name)] if ours else []
+
+
+def _models(items: Sequence[Item]) -> list[str]:
+    names = ", ".join(item.name for item in items if item.kind == "model" and item.ours)
+    why = "they cost no more than their storage, and can be deployed again"
+    return [f"models {names}: {why}"] if names else []
 
 
 def _ours(items: Sequence[Item], kinds: Sequence[str]) -> list[Item]:
@@ -68,6 +98,9 @@ def _obstacle(items: Sequence[Item], item: Item, going: Sequence[Item], expired:
     """Why a thing of ours has to stay; "" where nothing is in the way."""
     if expired and item.kind == "cluster" and item.instances:
         return f"{item.instances} nodes are at work"
+    if item.kind == LOCAL:
+        stays = [each for each in items if each.kind == "endpoint" and each not in going]
+        return "its endpoint stays" if item.parent in [each.name for each in stays] else ""
     if item.kind in BENEATH:
         stays = [each for each in items if each.kind == "workspace" and each not in going]
         return "its workspace stays" if any(each.ours for each in stays) else ""
@@ -95,9 +128,29 @@ def _step(cloud: Cloud, items: Sequence[Item], item: Item) -> Step:
     inside = [f"{each.name}: {each.size} x {each.instances}" for each in serving(items, item)]
     if item.kind == "endpoint" and inside:
         what += f" with its deployments ({', '.join(inside)})"
-    delete = DELETE.get(item.kind, _delete_by_id)
-    # Deleting what has gone in the meantime does nothing.
-    return Step(what, lambda: False, lambda: find(lambda: delete(cloud, item)), verb="delete")
+    if item.state == DELETING:
+        what += ", which is being deleted"
+    return Step(what, lambda: False, lambda: _end(cloud, item), verb="delete")
+
+
+def _end(cloud: Cloud, item: Item) -> None:
+    """Delete it, and wait until it is gone, be it by a run that was interrupted: as long as it is there,
+    its machines are paid for.
+
+    Raises:
+        OpsError: it does not go.
+    """
+    if item.state != DELETING:
+        delete = DELETE.get(item.kind, _delete_by_id)
+        find(lambda: delete(cloud, item))  # what has gone in the meantime is no error
+    if item.kind not in READ:
+        return
+    end = time.monotonic() + GONE_S
+    while found := find(lambda: READ[item.kind](cloud, item)):
+        if found.provisioning_state == "Failed" or time.monotonic() > end:
+            what = f"the {item.kind} {item.name} is still there ({found.provisioning_state})"
+            raise OpsError(what, "See it in the studio; run this again.")
+        time.sleep(POLL_S)
 
 
 def _delete_endpoint(cloud: Cloud, item: Item) -> Any:
@@ -133,9 +186,15 @@ def _delete_by_id(cloud: Cloud, item: Item) -> Any:
     return cloud.resources.resources.begin_delete_by_id(item.id, api_version=api).result()
 
 
+# What has machines.
+READ: dict[str, Callable[[Cloud, Item], Any]] = {
+    "endpoint": lambda cloud, item: cloud.ml.online_endpoints.get(item.name),
+    "cluster": lambda cloud, item: cloud.ml.compute.get(item.name),
+}
 DELETE: dict[str, Callable[[Cloud, Item], Any]] = {
     "endpoint": _delete_endpoint,
     "connection": _delete_connection,
+    LOCAL: lambda cloud, item: connect.delete(item.name),
     "cluster": _delete_cluster,
     "role assignment": _delete_role,
     "workspace": _delete_workspace,

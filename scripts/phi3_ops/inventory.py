@@ -35,8 +35,8 @@ class Item:
     """One thing that Azure lists.
 
     Attributes:
-        kind: "endpoint", "deployment", "cluster", "connection", "role assignment", "resource group", or
-            one of TYPES; "other" for what this product never makes.
+        kind: "endpoint", "deployment", "model", "cluster", "connection", "role assignment", "resource
+            group", or one of TYPES; "other" for what this product never makes.
         name: its name.
         ours: whether the tags say that this product made it for this workspace.
         tags: all of them.
@@ -80,7 +80,8 @@ def read(cloud: Cloud) -> list[Item]:
         OpsError: Azure does not answer, or refuses.
     """
     with named_errors("reading what is there"):
-        return [*_endpoints(cloud), *_connections(cloud), *_clusters(cloud), *_group(cloud)]
+        parts = (_endpoints, _models, _connections, _clusters, _group)
+        return [item for part in parts for item in part(cloud)]
 
 
 def serving(items: Sequence[Item], endpoint: Item) -> list[Item]:
@@ -126,6 +127,14 @@ def _deployments(cloud: Cloud, endpoint: Any) -> Iterator[Item]:
             since=created.isoformat()[:19] if created else "",
             parent=endpoint.name,
         )
+
+
+def _models(cloud: Cloud) -> Iterator[Item]:
+    """The versions of the configured model."""
+    name = cloud.config.endpoint.model
+    for each in find(lambda: list(cloud.ml.models.list(name=name))) or []:
+        tags = dict(each.tags or {})
+        yield Item("model", f"{each.name}:{each.version}", cloud.owns(tags), tags)
 
 
 def _connections(cloud: Cloud) -> Iterator[Item]:

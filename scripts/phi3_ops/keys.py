@@ -10,7 +10,7 @@ from phi3_tools import AuthenticationError
 
 from . import connect
 from .cloud import CONNECTIONS_API, Cloud, find
-from .deploy import CONTRACTS
+from .deploy import CONTRACTS, settled, url_of
 from .errors import OpsError
 from .plan import Plan, Step
 
@@ -48,33 +48,42 @@ def target(cloud: Cloud) -> Target:
         raise OpsError(
             f"the endpoint {config.name} has no traffic", "Run `phi3 deploy` to its end."
         )
-    fields = {"endpoint": str(endpoint.scoring_uri), "contract": CONTRACTS[config.variant]}
+    fields = {"endpoint": url_of(endpoint, config.variant), **CONTRACTS[config.variant]}
     if config.auth == "entra":
         return Target({**fields, "auth": "entra"}, "")
-    keys = cloud.ml.online_endpoints.get_keys(config.name)
+    keys = _keys(cloud)
     held = connect.key_of(cloud.config.connection)
     return Target(fields, held if held and held == keys.secondary_key else str(keys.primary_key))
 
 
 def plan(cloud: Cloud) -> Plan:
     """Local connection and workspace connection, both pointing at the endpoint."""
-    found = target(cloud)
+    return Plan("connect", _steps(cloud, target(cloud)))
+
+
+def _steps(cloud: Cloud, wanted: Target) -> list[Step]:
     name = cloud.config.connection
-    steps = [
+    return [
         Step(
             f"connection {name!r} in prompt flow's store",
-            lambda: _local_is(name, found),
-            lambda: connect.save(name, found.fields, found.key),
+            lambda: _local_is(name, wanted),
+            lambda: connect.save(name, wanted.fields, wanted.key),
             verb="update",
         ),
         Step(
             f"connection {name!r} in the workspace",
-            lambda: _shared_is(cloud, name, found),
-            lambda: put(cloud, name, found),
+            lambda: _shared_is(cloud, name, wanted),
+            lambda: put(cloud, name, wanted),
             verb="update",
         ),
     ]
-    return Plan("connect", steps)
+
+
+def _write(cloud: Cloud, wanted: Target) -> None:
+    """Bring both connections to this without a word."""
+    for step in _steps(cloud, wanted):
+        if not step.exists():
+            step.apply()
 
 
 def _local_is(name: str, wanted: Target) -> bool:
@@ -119,31 +128,40 @@ def _path(cloud: Cloud, name: str) -> str:
 def rotate(cloud: Cloud) -> str:
     """Regenerate the endpoint's keys without a moment in which no known key works.
 
-    The key that is not in use is made new, tried, and written to both connections; only then is the
-    one that was in use made new as well, which ends it.
+    Both connections are brought to one key first: a run that was cut, or somebody else's, may have left
+    them with one each. The key that is not in use is then made new, tried, and written to both; only
+    after that is the one that was in use made new as well, which ends it.
 
     Returns:
         Which of the two keys is now in use.
 
     Raises:
         OpsError: the endpoint takes no keys, or the new one is not accepted in time; both connections
-            are then as they were.
+            then hold one that is.
     """
-    config, name = cloud.config.endpoint, cloud.config.connection
+    config = cloud.config.endpoint
     if config.auth != "key":
         raise OpsError(f"the endpoint {config.name} takes no keys", "There is nothing to rotate.")
     found = target(cloud)
-    endpoints = cloud.ml.online_endpoints
-    in_use = connect.key_of(name)
-    was_secondary = in_use is not None and in_use == endpoints.get_keys(config.name).secondary_key
-    new, old = ("primary", "secondary") if was_secondary else ("secondary", "primary")
-    endpoints.begin_regenerate_keys(config.name, key_type=new).result()
-    fresh = Target(found.fields, str(getattr(endpoints.get_keys(config.name), f"{new}_key")))
+    _write(cloud, found)
+    in_use_is_secondary = found.key == _keys(cloud).secondary_key
+    new, old = ("primary", "secondary") if in_use_is_secondary else ("secondary", "primary")
+    _regenerate(cloud, new)
+    fresh = Target(found.fields, str(getattr(_keys(cloud), f"{new}_key")))
     _wait_until_accepted(fresh)
-    connect.save(name, fresh.fields, fresh.key)
-    put(cloud, name, fresh)
-    endpoints.begin_regenerate_keys(config.name, key_type=old).result()
+    _write(cloud, fresh)
+    _regenerate(cloud, old)
     return new
+
+
+def _keys(cloud: Cloud) -> Any:
+    return cloud.ml.online_endpoints.get_keys(cloud.config.endpoint.name)
+
+
+def _regenerate(cloud: Cloud, which: str) -> None:
+    endpoints, name = cloud.ml.online_endpoints, cloud.config.endpoint.name
+    settled(lambda: endpoints.get(name))  # a run that was cut may have begun one
+    endpoints.begin_regenerate_keys(name, key_type=which).result()
 
 
 def _wait_until_accepted(fresh: Target) -> Any:

@@ -44,8 +44,8 @@ class Ended:
     def state(self) -> str:
         return self.status
 
-    def stop(self) -> None:
-        pass
+    def log_url(self) -> str:
+        return ""
 
 
 @dataclass
@@ -121,6 +121,14 @@ class Serving:
     def models(self) -> list[str]:
         """The jobs whose models are registered, once for each version."""
         return sorted(each["properties"]["tags"]["job"] for each in self.of("models/versions"))
+
+
+@pytest.fixture
+def queued_jobs(monkeypatch):
+    """What is submitted stays in the queue."""
+    from fake_azure import jobs
+
+    monkeypatch.setattr(jobs, "Run", lambda *_: Ended("Queued"))
 
 
 @pytest.fixture

@@ -53,11 +53,11 @@ def test_a_change_that_never_ends_is_not_waited_for_without_limit(monkeypatch):
     monkeypatch.setattr(deploy, "POLL_S", 0.0)
     stuck = SimpleNamespace(name="e", provisioning_state="Updating")
     with pytest.raises(OpsError, match="e has been Updating"):
-        deploy._settled(lambda: stuck)
+        deploy.settled(lambda: stuck)
 
 
 def test_a_change_under_way_is_waited_for(monkeypatch):
     monkeypatch.setattr(deploy, "POLL_S", 0.0)
     states = iter(["Creating", "Updating", "Succeeded"])
-    found = deploy._settled(lambda: SimpleNamespace(name="e", provisioning_state=next(states)))
+    found = deploy.settled(lambda: SimpleNamespace(name="e", provisioning_state=next(states)))
     assert found.provisioning_state == "Succeeded"

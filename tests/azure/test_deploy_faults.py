@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -68,6 +70,8 @@ class TestRequests:
         serving.azure.fail_job()  # which is not what this is about
         done_well(phi3("finetune", *files, *words))
         _compare(name, _sent(serving, "/jobs/"))
+        if "--catalog" not in words:
+            _compare("code", _sent(serving, "/codes/"))
 
     @pytest.mark.parametrize(("name", "words"), [("gpu", ()), ("cpu", ("--cpu",))])
     def test_the_jobs_environment(self, serving, phi3, files, name, words):
@@ -101,6 +105,55 @@ class TestRequests:
         _compare("deployment-model", _sent(serving, "/models/"))
         for count, name in enumerate(["mirror", "canary", "whole"]):
             _compare(f"endpoint-{name}", _sent(serving, NAME, count))
+
+
+class TestFineTune:
+    @pytest.fixture
+    def finetune(self, serving, phi3, tmp_path):
+        (tmp_path / "rows.jsonl").write_text('{"messages": []}\n')
+        words = ("--train-file", tmp_path / "rows.jsonl", "--eval-file", tmp_path / "rows.jsonl")
+        return lambda *more: phi3("finetune", *words, *more)
+
+    @pytest.mark.parametrize("count", range(1, 5), ids=["environment", "upload", "code", "job"])
+    def test_killed_after_any_write_the_next_run_completes(
+        self, serving, finetune, kill_after, queued_jobs, count
+    ):
+        kill_after(count)
+        assert finetune().code == 1
+        assert len(serving.azure.writes()) == count
+        kill_after(0)
+        done_well(finetune())
+        assert "nothing to change" in done_well(finetune())
+        for kind in ("jobs", "environments/versions"):
+            assert len(serving.of(kind)) == 1, kind
+
+    def test_a_job_that_fails_is_told_and_submitted_anew(self, serving, finetune):
+        serving.azure.fail_job(message="The node was preempted.")
+        one_line(finetune("--follow"), "the job phi3-", "failed", "az ml job stream")
+        serving.azure.fail_job()
+        assert re.search(r"job phi3-\w{12}-2\n", done_well(finetune()))
+        assert len(serving.of("jobs")) == 2
+
+    def test_ctrl_c_while_following_leaves_the_job_alone(
+        self, serving, finetune, queued_jobs, monkeypatch
+    ):
+        from azure.ai.ml.operations import _job_ops_helper
+
+        def interrupt(seconds):
+            raise KeyboardInterrupt
+
+        waits = SimpleNamespace(time=time.time, sleep=interrupt)
+        monkeypatch.setattr(_job_ops_helper, "time", waits)
+        done = finetune("--follow")
+        assert (done.code, done.err.splitlines()[-1]) == (130, "phi3: interrupted")
+        assert len(serving.of("jobs")) == 1
+
+    def test_403_is_one_line_and_the_next_run_goes_on(self, serving, finetune):
+        serving.azure.fail("PUT", "/jobs/", 403, code="AuthorizationFailed", message="You may not.")
+        one_line(finetune(), "submit job phi3-", "You may not.", "Ask the subscription's owner")
+        serving.azure.fail_job()
+        done_well(finetune())
+        assert len(serving.of("jobs")) == 1
 
 
 class TestInterrupted:
@@ -169,6 +222,11 @@ class TestRefusals:
         done_well(serving.deploy("one"))
         assert (serving.traffic, serving.models) == ({"one": 100}, ["one"])
 
+    def test_quota_that_is_short(self, serving):
+        serving.azure.quota("standardNCADSA100v4Family", 24, 20)
+        one_line(serving.deploy("one"), "create deployment d-", "OutOfQuota", "4 left")
+        assert (serving.deployments, serving.traffic) == ({}, {})
+
     def test_a_job_whose_output_holds_no_model(self, serving):
         serving.job("hollow", model=False)
         one_line(serving.deploy("hollow"), "the job hollow has no MLflow model")
@@ -183,6 +241,13 @@ class TestRefusals:
         serving.job("slow", status)
         one_line(serving.deploy("slow"), f"the job slow is {status}, not Completed")
         assert serving.azure.writes() == []
+
+    def test_a_job_that_is_not_there(self, phi3, serving):
+        one_line(phi3("deploy", "--job", "nothing"), "there is no job nothing. Submit one")
+
+    def test_403_where_the_jobs_are_listed(self, phi3, serving):
+        serving.azure.fail("GET", "/jobs", 403)
+        one_line(phi3("deploy"), "deploy: listing the jobs: ", "Ask the subscription's owner")
 
     def test_no_job_at_all(self, serving, phi3):
         serving.job("phi3-running", "Running")
@@ -306,6 +371,8 @@ class TestRotate:
         assert not set(before) & set(connected.keys)
         assert self.held(connected) == (connected.keys[1], connected.keys[1])
         assert "nothing to change" in done_well(connected.phi3("connect", "--azure"))
+        assert "the primary key" in done_well(self.rotate(connected))
+        assert self.held(connected) == (connected.keys[0], connected.keys[0])
 
     def test_a_key_that_is_never_accepted(self, connected, monkeypatch):
         monkeypatch.setattr(keys, "KEY_READY_S", 0.0)
@@ -324,6 +391,32 @@ class TestRotate:
         assert self.held(connected) == (connected.keys[1], primary)
         done_well(connected.phi3("connect", "--azure"))
         assert self.held(connected) == (connected.keys[1], connected.keys[1])
+
+    # Of the two keys, the one that is not in use is made new, then the connection, then the other key.
+    @pytest.mark.parametrize("count", [1, 2, 3], ids=["new-key", "connection", "old-key"])
+    def test_killed_after_any_write_the_next_run_completes(self, connected, kill_after, count):
+        refused = []
+        kill_after(count, lambda _: refused.append(connect.key_of("phi3") not in connected.keys))
+        before = len(connected.azure.writes())
+        assert self.rotate(connected).code == 1
+        assert len(connected.azure.writes()) == before + count
+        assert self.held(connected)[0] in connected.keys
+        assert self.held(connected)[1] in connected.keys
+        kill_after(0, lambda _: refused.append(connect.key_of("phi3") not in connected.keys))
+        done_well(self.rotate(connected))
+        assert set(self.held(connected)) <= set(connected.keys)
+        assert len(refused) == len(connected.azure.writes()) - before and not any(refused)
+        assert "nothing to change" in done_well(connected.phi3("connect", "--azure"))
+
+    def test_connections_with_a_key_each_are_brought_together_first(self, connected):
+        """As a run leaves them that was cut between the two, or one on another machine."""
+        (shared,) = connected.of("connections")
+        shared["properties"]["credentials"]["keys"]["key"] = connected.keys[1]
+        seen = []
+        connected.azure.on_write(lambda _: seen.append(set(self.held(connected))))
+        done_well(self.rotate(connected))
+        connected.azure.on_write(None)
+        assert [len(keys) for keys in seen[:2]] == [1, 1]
 
     def test_an_endpoint_without_keys(self, serving, phi3, tmp_path):
         (tmp_path / "phi3.yaml").write_text("endpoint: {auth: entra}")

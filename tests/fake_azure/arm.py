@@ -1,12 +1,4 @@
-"""Azure Resource Manager: resources by path, long-running operations, lists, errors.
-
-Documented: PUT/GET/PATCH/DELETE/HEAD on a resource's path, whatever its case; the error body
-`{"error": {"code", "message"}}`; operations followed by `Azure-AsyncOperation` or `Location`;
-children that go with their parent; identities filled in with their principal; lists by tag.
-Read in azure-ai-ml 1.32.0 and azure-core: the routes, `retry-after-ms`, the operation's body,
-`$orderBy=createdtime desc&$top`, `isDefault`, which versions are asked for (kinds.yaml).
-Invented: errors' wording, how many looks an operation takes, that a GET counts as a look, no pages.
-"""
+"""Azure Resource Manager: resources by path, long-running operations, lists, errors."""
 
 import copy
 import re
@@ -14,10 +6,46 @@ import threading
 import uuid
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from pathlib import Path
+from types import SimpleNamespace
 
+import yaml
+
+TABLE = yaml.safe_load(Path(__file__).with_name("resources.yaml").read_text())
+# What a row leaves out, and the hooks, which do nothing until a module has one.
+ROW = {"operations": "", "lasting": True, "tracked": False, "versioned": False, "immutable": ""}
+ROW |= {"defaults": {}} | dict.fromkeys(("check", "keep", "work", "undo", "show"), lambda *_: None)
+KINDS = {
+    name.lower(): SimpleNamespace(type=name, **ROW | row) for name, row in TABLE["kinds"].items()
+}
+ROUTES = []  # method, pattern of the path, what answers; other requests are on a resource
 RETRY = {"retry-after-ms": "50"}  # without it, a poll takes 5 to 30 s
 LISTED = ("id", "name", "type", "location", "tags", "sku", "kind", "identity")
-READS = re.compile("(keys|secrets|getlogs|token|uris|rundata)$", re.IGNORECASE)
+READS = re.compile(r"/(list\w+|getlogs|token)$", re.IGNORECASE)
+
+
+def route(method, path):
+    """Let a function answer such requests: (azure, request) -> an Answer, or the body of a 200."""
+
+    def add(function):
+        ROUTES.append((method, re.compile(path, re.IGNORECASE), function))
+        return function
+
+    return add
+
+
+def hook(name, kind):
+    """Let a function do what a type needs; it takes the cloud, the resource's ArmPath, and more.
+
+    check (old, new): refuse a PUT, or complete it. work (new): what a PUT's operation waits for.
+    keep (): refuse a deletion. undo (): what its operation waits for. show (copy): what a GET changes.
+    """
+
+    def add(function):
+        setattr(KINDS[kind.lower()], name, function)
+        return function
+
+    return add
 
 
 @dataclass(frozen=True)
@@ -26,18 +54,16 @@ class Request:
 
     method: str
     path: str
-    body: object = None
-    host: str = "management.azure.com"
-    query: dict = field(default_factory=dict)
-    headers: dict = field(default_factory=dict)
-    raw: bytes = b""
+    body: object
+    host: str
+    query: dict
+    headers: dict
+    raw: bytes
 
     @property
     def is_write(self):
         """Whether it changes something in Azure: what a dry run must not send."""
-        reads = self.method in ("GET", "HEAD") or (
-            self.method == "POST" and READS.search(self.path)
-        )
+        reads = self.method == "GET" or (self.method == "POST" and READS.search(self.path))
         return self.host == "management.azure.com" and not reads
 
 
@@ -70,6 +96,7 @@ class ArmPath:
             self.scope, rest = "/".join(parts[:3]), "/".join(["Microsoft.Resources", *parts[3:]])
         namespace, *parts = rest.split("/")
         self.type = "/".join([namespace, *parts[0::2]]).lower()
+        self.kind = KINDS.get(self.type)
         self.name = parts[-1] if len(parts) % 2 == 0 else ""  # "": a collection
         self.parent = self.text.rsplit("/", 2)[0].lower() if len(parts) > 3 else self.scope.lower()
         workspace = re.search("/workspaces/([^/]+)", self.text, re.IGNORECASE)
@@ -77,16 +104,19 @@ class ArmPath:
 
 
 class Operation:
-    """In progress for so many looks at it, and for as long as its work takes."""
+    """In progress for `FakeAzure.polls` looks at it, and for as long as its work takes."""
 
-    def __init__(self, looks, work, end):
-        self.id, self.error = str(uuid.uuid4()), None
-        self._looks, self._work, self._end = looks, work, end
+    def __init__(self, azure, path, work, end):
+        self.id, self.error, self._looks = str(uuid.uuid4()), None, 0
+        self._azure, self._path, self._work, self._end = azure, path, work, end
+        azure.operations[self.id] = azure.pending[path.key] = self
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self):
         try:
+            if fault := self._azure.planned("operation", self._path.text):
+                raise Refused(400, fault["code"], fault["message"])
             self._work()
         except Refused as refused:
             self.error = refused.error
@@ -94,12 +124,51 @@ class Operation:
             self.error = {"code": "InternalServerError", "message": repr(error)}
 
     def look(self):
-        if self._looks > 0 or self._thread.is_alive():
-            self._looks -= 1
+        self._looks += 1
+        if self._looks <= self._azure.polls or self._thread.is_alive():
             return "InProgress"
         end, self._end = self._end, lambda _: None
         end(self.error)
         return "Failed" if self.error else "Succeeded"
+
+    @property
+    def headers(self):
+        """By which a client follows it."""
+        kind, subscription = self._path.kind, "/".join(self._path.text.split("/")[:3])
+        place = f"{subscription}/providers/{kind.type.split('/')[0]}/locations/{self._azure.region}"
+        route = f"https://management.azure.com{place}/{kind.operations}"
+        end = f"/{self.id}?api-version={kind.versions.split()[0]}"
+        found = {"Azure-AsyncOperation": f"{route}Status{end}", "Location": f"{route}Results{end}"}
+        return RETRY | found
+
+
+def start(azure, path, work=lambda: None, end=lambda error: None):
+    """Begin an operation; the headers by which a client follows it."""
+    return Operation(azure, path, work, end).headers
+
+
+@route("GET", r".*/\w+(Status|Statuses|Results)/[^/]+")
+def followed(azure, request):
+    """…OperationsStatus/{id}, whose body tells, or …OperationsResults/{id}, whose status does."""
+    found = azure.operations[request.path.split("/")[-1]]
+    state = found.look()
+    if "Status" in request.path:
+        return Answer(200, {"status": state, "error": found.error}, RETRY)
+    return Answer(202 if state == "InProgress" else 204, None, RETRY)
+
+
+def under_way(azure, path):
+    """The resource's operation, if it has one that is not done; it counts as looked at."""
+    found = azure.pending.get(path.key)
+    if found and found.look() == "InProgress":
+        return found
+    azure.pending.pop(path.key, None)
+    return None
+
+
+def refuse_during_change(azure, path):
+    if under_way(azure, path):
+        raise Refused(409, "Conflict", f"{path.text} is being changed.")
 
 
 def stable_id(key):
@@ -128,17 +197,14 @@ def fill(template, names):
 def resource(azure, request):
     """Any request on a resource or a collection that has no route of its own."""
     path = ArmPath(request.path)
-    kind = azure.kinds.get(path.type)
-    if kind is None:
+    if path.kind is None:
         raise Refused(404, "InvalidResourceType", f"the fake knows no {path.type}")
     version = request.query.get("api-version")
-    if version not in kind.versions.split():
-        text = f"{path.type} has no version {version}, but {kind.versions}"
+    if version not in path.kind.versions.split():
+        text = f"{path.type} has no version {version}, but {path.kind.versions}"
         raise Refused(400, "NoRegisteredProviderFound", text)
     if not path.name:
         return list_all(azure, request, path)
-    if request.method == "HEAD":
-        return Answer(204 if path.key in azure.resources else 404)
     if request.method == "DELETE":
         return delete(azure, path)
     if request.method == "GET":
@@ -148,13 +214,12 @@ def resource(azure, request):
 
 
 def put(azure, path, body):
-    kind, old = azure.kinds[path.type], azure.resources.get(path.key)
+    kind, old = path.kind, azure.resources.get(path.key)
     parent = ArmPath(path.parent).parent if kind.versioned else path.parent
     if parent.count("/") > 2 and parent not in azure.resources:
         what = "ResourceGroup" if parent.count("/") == 4 else "ParentResource"
         raise Refused(404, f"{what}NotFound", f"{parent} could not be found.")
-    if under_way(azure, path):
-        raise Refused(409, "Conflict", f"{path.text} is being changed.")
+    refuse_during_change(azure, path)
     new = complete(azure, path, old, body)
     kind.check(azure, path, old, new)
     for name in kind.immutable.split() if old else ():
@@ -162,7 +227,10 @@ def put(azure, path, body):
             raise Refused(409, "Conflict", f"{path.text} exists with another {name}.")
     azure.resources[path.key] = new
     if kind.versioned:
-        count_version(azure, path)
+        box = ArmPath(path.text.rsplit("/", 2)[0])
+        following = str(int(path.name) + 1) if path.name.isdigit() else "1"
+        counted = {"properties": {"latestVersion": path.name, "nextVersion": following}}
+        azure.resources[box.key] = complete(azure, box, azure.resources.get(box.key), counted)
     status, headers = 200 if old else 201, {}
     if kind.operations and kind.lasting:
         new["properties"]["provisioningState"] = "Updating" if old else "Creating"
@@ -176,15 +244,15 @@ def put(azure, path, body):
 
 def complete(azure, path, old, body):
     """The document that Azure makes of a body."""
-    kind, above = azure.kinds[path.type], azure.resources.get(path.parent, {})
+    above = azure.resources.get(path.parent, {})
     location = body.get("location") or above.get("location") or azure.region
     now = datetime.now(timezone.utc).isoformat()
-    ids = {"uid": stable_id(path.key), "client": stable_id(path.key + "/client")}
     names = {"name": path.name, "id": path.text, "location": location.replace(" ", "").lower()}
-    new = merge(fill(kind.defaults, names | ids | {"tenant": azure.tenant, "now": now}), body)
+    names |= {"uid": stable_id(path.key), "client": stable_id(path.key + "/client")}
+    new = merge(fill(path.kind.defaults, names | {"tenant": azure.tenant, "now": now}), body)
     created = old["systemData"]["createdAt"] if old else now
     times = {"createdAt": created, "createdBy": "fake", "lastModifiedAt": now}
-    new |= {"id": path.text, "name": path.name, "type": kind.type, "systemData": times}
+    new |= {"id": path.text, "name": path.name, "type": path.kind.type, "systemData": times}
     identity = new.get("identity") or {}
     users = identity.get("userAssignedIdentities") or {}
     for user in [user for user, value in users.items() if value is not None]:
@@ -197,38 +265,6 @@ def complete(azure, path, old, body):
     return new
 
 
-def count_version(azure, path):
-    box = ArmPath(path.text.rsplit("/", 2)[0])
-    following = str(int(path.name) + 1) if path.name.isdigit() else "1"
-    counted = {"properties": {"latestVersion": path.name, "nextVersion": following}}
-    azure.resources[box.key] = complete(azure, box, azure.resources.get(box.key), counted)
-
-
-def start(azure, path, work=lambda: None, end=lambda error: None):
-    """Begin an operation; the headers by which a client follows it."""
-
-    def planned():
-        fault = azure.planned("operation", path.text)
-        if fault:
-            raise Refused(400, fault["code"], fault["message"])
-        work()
-
-    operation = Operation(azure.polls, planned, end)
-    azure.operations[operation.id] = azure.pending[path.key] = operation
-    return following(azure, path, operation)
-
-
-def following(azure, path, operation):
-    kind = azure.kinds[path.type]
-    provider = f"{'/'.join(path.text.split('/')[:3])}/providers/{kind.type.split('/')[0]}"
-    route = f"https://management.azure.com{provider}/locations/{azure.region}/{kind.operations}"
-    end = f"/{operation.id}?api-version={kind.versions.split()[0]}"
-    return RETRY | {
-        "Azure-AsyncOperation": route + "Status" + end,
-        "Location": route + "Results" + end,
-    }
-
-
 def shown(azure, path):
     """The resource as a GET answers it. Raises Refused 404."""
     under_way(azure, path)
@@ -236,17 +272,8 @@ def shown(azure, path):
         kind = "ResourceGroup" if path.type.endswith("resourcegroups") else "Resource"
         raise Refused(404, f"{kind}NotFound", f"The resource {path.text} was not found.")
     document = copy.deepcopy(azure.resources[path.key])
-    azure.kinds[path.type].show(azure, path, document)
+    path.kind.show(azure, path, document)
     return document
-
-
-def under_way(azure, path):
-    """The resource's operation, if it has one that is not done; it counts as looked at."""
-    found = azure.pending.get(path.key)
-    if found and found.look() == "InProgress":
-        return found
-    azure.pending.pop(path.key, None)
-    return None
 
 
 def acted_on(azure, request):
@@ -269,57 +296,36 @@ def list_all(azure, request, path):
     return Answer(200, {"value": found[: int(query.get("$top", len(found)))]})
 
 
+@route("GET", r"/subscriptions/[^/]+(/resourcegroups/[^/]+)?/resources")
+def tracked(azure, request):
+    scope = request.path.rsplit("/", 1)[0].lower() + "/"
+    found = [each for key, each in azure.resources.items() if key.startswith(scope)]
+    chosen = [each for each in found if KINDS[each["type"].lower()].tracked]
+    return {"value": [{name: each.get(name) for name in LISTED} for each in chosen]}
+
+
 def delete(azure, path):
-    kind, old = azure.kinds[path.type], azure.resources.get(path.key)
+    old = azure.resources.get(path.key)
     if old is None:
         return Answer(204)
     present = under_way(azure, path)
     if present and old["properties"]["provisioningState"] == "Deleting":
-        return Answer(202, None, following(azure, path, present))
-    if present:
-        raise Refused(409, "Conflict", f"{path.text} is being changed.")
-    kind.keep(azure, path)
+        return Answer(202, None, present.headers)
+    refuse_during_change(azure, path)
+    path.kind.keep(azure, path)
     doomed = [ArmPath(key) for key in azure.resources if f"{key}/".startswith(path.key + "/")]
     old["properties"]["provisioningState"] = "Deleting"
 
     def work():
         for each in doomed:
-            azure.kinds[each.type].undo(azure, each)
+            each.kind.undo(azure, each)
 
     def end(error):
         for each in [] if error else doomed:
             azure.resources.pop(each.key, None)
 
-    if kind.operations:
+    if path.kind.operations:
         return Answer(202, None, start(azure, path, work, end))
     work()
     end(None)
     return Answer(200)
-
-
-def followed(azure, request):
-    """GET …OperationsStatus/{id}, whose body tells, or …OperationsResults/{id}, whose status does."""
-    found = azure.operations[request.path.split("/")[-1]]
-    state = found.look()
-    if "Status" in request.path:
-        return Answer(200, {"status": state, "error": found.error}, RETRY)
-    return Answer(202 if state == "InProgress" else 204, None, RETRY)
-
-
-def by_tag(azure, request):
-    """GET resources?$filter=tagName eq 'x' and tagValue eq 'y'."""
-    wanted = re.findall(r"'([^']*)'", request.query.get("$filter", ""))
-    scope, found = request.path.rsplit("/", 1)[0].lower(), []
-    for key, document in azure.resources.items():
-        tags = document.get("tags") or {}
-        carried = [name for name, value in tags.items() if [name, value][: len(wanted)] == wanted]
-        kept = azure.kinds[ArmPath(key).type].tracked and key.startswith(scope + "/")
-        if kept and (carried or not wanted):
-            found.append({name: document.get(name) for name in LISTED})
-    return {"value": found}
-
-
-ROUTES = [
-    ("GET", r".*/\w+(Status|Statuses|Results)/[^/]+", followed),
-    ("GET", r"/subscriptions/[^/]+(/resourcegroups/[^/]+)?/resources", by_tag),
-]

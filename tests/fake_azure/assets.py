@@ -1,25 +1,17 @@
-"""Where an asset's files are: code, models, data, the outputs of jobs, paths of datastores.
-
-Read in azure-ai-ml 1.32.0: the forms of these addresses. Documented: a named output is kept in
-workspaceblobstore below `azureml/{job}/{output}/`, what a job leaves in `outputs/` below
-`ExperimentRun/dcid.{job}/`; a model is mounted below its name and version, and its path is the
-datastore's when it comes from a job. Invented: a job of any workspace is found by its name.
-"""
+"""Where an asset's files are: code, models, data, the outputs of jobs, paths of datastores."""
 
 import re
 
-from .arm import Refused
-from .storage import box_of
+from .arm import Refused, hook
+from .storage import ML, box_of
 
 DATASTORE = re.compile(r"azureml:/.*?datastores/(?P<store>[^/]+)/(?:paths/)?(?P<path>.*)")
-ARTIFACT = re.compile(r"azureml:/.*?jobs/(?P<job>[^/]+)/outputs/artifacts/(?:paths/)?(?P<path>.*)")
 OUTPUT = re.compile(
     r"azureml:/.*?jobs/(?P<job>[^/]+)/outputs/(?P<name>[^/]+)(/paths)?/?(?P<path>.*)"
 )
 BLOB = re.compile(r"https://[^/]+/(?P<container>[^/]+)/?(?P<path>[^?]*)")
 ASSET = re.compile(r"(azureml:)?/*(?P<id>subscriptions/.*/(?P<kind>codes|models|data)/.*)")
 FILES = {"codes": "codeUri", "models": "modelUri", "data": "dataUri"}
-ARTIFACTS = "azureml://datastores/workspaceartifactstore/paths/ExperimentRun"
 
 
 def default_output(job, output):
@@ -30,17 +22,16 @@ def default_output(job, output):
 
 def of_job(azure, address):
     """A job's output by the datastore that holds it; any other address as it is."""
-    if found := ARTIFACT.fullmatch(address):
-        return f"{ARTIFACTS}/dcid.{found['job']}/{found['path']}"
-    if found := OUTPUT.fullmatch(address):
-        ends = f"/jobs/{found['job'].lower()}"
-        jobs = [each for key, each in azure.resources.items() if key.endswith(ends)]
-        given = jobs[0]["properties"]["outputs"].get(found["name"], {}) if jobs else {}
-        base = given.get("uri") or default_output(found["job"], found["name"])
-        return f"{base.rstrip('/')}/{found['path']}"
-    return address
+    if not (found := OUTPUT.fullmatch(address)):
+        return address
+    ends = f"/jobs/{found['job'].lower()}"
+    jobs = [each for key, each in azure.resources.items() if key.endswith(ends)]
+    given = jobs[0]["properties"]["outputs"].get(found["name"], {}) if jobs else {}
+    base = given.get("uri") or default_output(found["job"], found["name"])
+    return f"{base.rstrip('/')}/{found['path']}"
 
 
+@hook("check", f"{ML}/models/versions")
 def keep_path(azure, path, old, new):
     """A model's path as Azure keeps it: never a job's, and in full."""
     scope = re.sub("/providers/[^/]+|/models/.*", "", path.text)

@@ -4,6 +4,8 @@ import os
 import re
 import secrets
 import shutil
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -12,24 +14,16 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import arm, endpoints, identity, jobs, workspace
+from . import arm, endpoints, identity, jobs, workspace  # noqa: F401 - all have routes and hooks
 from .arm import Answer, Refused
-from .kinds import KINDS
 from .network import Network, certificates
 from .storage import Storage
 
-PROXIES = ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY")
-CERTIFICATES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
 FAMILIES = {family for family, *_ in workspace.SIZES.values()} | {workspace.REGION_QUOTA}
 OPEN = re.compile("login.microsoftonline.com/.*|[^/]*/discovery")  # asked without a token
 CODES = {401: "AuthenticationFailed", 403: "AuthorizationFailed", 404: "ResourceNotFound"}
 CODES |= {409: "Conflict", 429: "TooManyRequests", 503: "ServiceUnavailable"}
 PLANNED = "planned by the test"
-ROUTES = [
-    (method, re.compile(path, re.IGNORECASE), handler)
-    for module in (arm, workspace, identity, jobs, endpoints)
-    for method, path, handler in module.ROUTES
-]
 
 
 class FakeAzure:
@@ -38,7 +32,6 @@ class FakeAzure:
     subscription = "11111111-1111-4111-8111-111111111111"
     tenant = "22222222-2222-4222-8222-222222222222"
     client = "33333333-3333-4333-8333-333333333333"
-    kinds = KINDS
 
     def __init__(self, folder, region="eastus2"):
         self._parent, self.region = Path(folder), region
@@ -81,20 +74,35 @@ class FakeAzure:
     def __exit__(self, *_):
         self._stack.close()
 
+    def spawn(self, command, folder, environment, log):
+        """Start a process in a group of its own, which this Azure's end ends; its output is the log."""
+        with log.open("wb") as said:
+            process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdout=said,
+                stderr=said,
+                start_new_session=True,
+            )
+        self.processes.append(process)
+        return process
+
     def _end_processes(self):
-        for run in self.runs.values():
-            run.stop()
-        for process in self.processes:
-            process.kill()
+        while self.processes:
+            process = self.processes.pop()
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        self.processes.clear()
 
     def environment(self):
         """The variables that send a process's requests here, and sign it in."""
-        proxy = f"http://127.0.0.1:{self.network.proxy_port}"
-        found = dict.fromkeys(CERTIFICATES, str(self.authority))
-        found |= dict.fromkeys(PROXIES, proxy) | {"NO_PROXY": "127.0.0.1,localhost"}
-        found |= {name.lower(): value for name, value in found.items() if "PROXY" in name}
+        found = {"NO_PROXY": "127.0.0.1,localhost"}
+        for name in ("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"):
+            found[name] = f"http://127.0.0.1:{self.network.proxy_port}"
+        found |= {name.lower(): value for name, value in found.items()}
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE"):
+            found[name] = str(self.authority)
         return found | {
             "AZURE_CLIENT_ID": self.client,
             "AZURE_TENANT_ID": self.tenant,
@@ -109,7 +117,7 @@ class FakeAzure:
         ours = self.environment()
         kept = {name: value for name, value in os.environ.items() if name not in ours}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
-        return kept | {"PATH": path, "PYTHONUNBUFFERED": "1"} | extra
+        return kept | {"PATH": path, "PYTHONUNBUFFERED": "1"} | (extra or {})
 
     def create_group(self, name):
         """A resource group, made without a request; its path."""
@@ -151,9 +159,9 @@ class FakeAzure:
         """The next such deployment's container says the message and ends."""
         self._plan("container", path_contains, message=message)
 
-    def _plan(self, what, contains, times=1, method="", after=0, **fault):
-        fault |= {"what": what, "contains": contains.lower(), "times": times}
-        self._faults.append(fault | {"method": method, "after": after})
+    def _plan(self, what, contains, times=1, **fault):
+        fault = {"method": "", "after": 0} | fault
+        self._faults.append(fault | {"what": what, "contains": contains.lower(), "times": times})
 
     def planned(self, what, path, method=""):
         """The fault that this is to meet, if any; it counts as met."""
@@ -193,7 +201,7 @@ class FakeAzure:
     def _route(self, request):
         if not OPEN.fullmatch(request.host + request.path) and not identity.audience(self, request):
             raise Refused(401, "AuthenticationFailed", "The Authorization header is missing.")
-        for method, path, handler in ROUTES:
+        for method, path, handler in arm.ROUTES:
             if method == request.method and path.fullmatch(request.path.rstrip("/")):
                 answer = handler(self, request)
                 return answer if isinstance(answer, Answer) else Answer(200, answer)

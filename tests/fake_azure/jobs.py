@@ -1,29 +1,16 @@
-"""Jobs, which really run, and what the run history says of them.
+"""Jobs, which really run, and what the run history says of them."""
 
-Documented: states, `${{inputs.x}}` and `${{outputs.y}}`, `$[[...]]` around an optional input, the log
-`user_logs/std_log.txt`, where outputs are kept (see assets.py). Read in azure-ai-ml 1.32.0: run
-details, run data, the answers that `jobs.stream` and `jobs.download` need.
-Invented: a job has one process whatever its instances, this Python instead of its environment, and
-moves on only when looked at (Queued, Running, its end), so that even a short one prints its log;
-outputs are typed as folders, as the SDK downloads only those. A fine-tuning job trains nothing: it
-leaves one small file as its model.
-"""
-
-import os
 import re
-import signal
-import subprocess
 import tempfile
 import threading
 from pathlib import Path
 
 from . import assets
-from .arm import ArmPath, Refused, acted_on
-from .storage import box_of, url
+from .arm import ArmPath, Refused, hook, route
+from .storage import ML, box_of, url
 
 LOG = "user_logs/std_log.txt"
 EXPRESSION = re.compile(r"\$\{\{\s*(inputs|outputs)\.(\w+)\s*\}\}")
-OPTIONAL = re.compile(r"\$\[\[(.*?)\]\]", re.DOTALL)
 TUNED = "registered_model"
 
 
@@ -33,8 +20,7 @@ class Run:
     def __init__(self, azure, path, document):
         self.azure, self.path, self.properties = azure, path, document["properties"]
         self.folder = Path(tempfile.mkdtemp(dir=azure.folder, prefix="job-"))
-        self.error, self.cancelled, self.process = "", False, None
-        self._coming = ["Queued", "Running"]
+        self.error, self._coming = "", ["Queued", "Running"]
         self._box = box_of(path.workspace, "workspaceartifactstore")
         self._prefix = f"ExperimentRun/dcid.{path.name}"
         self._log = self.folder / "log.txt"
@@ -44,22 +30,14 @@ class Run:
 
     def state(self):
         """The state; looking at it lets it move on."""
-        if len(self._coming) == 1 and self._thread.is_alive():
-            state = self._coming[0]
-        elif self._coming:
-            state = self._coming.pop(0)
-        else:
-            state = "Canceled" if self.cancelled else "Failed" if self.error else "Completed"
+        state = self._coming[0] if self._coming else "Failed" if self.error else "Completed"
+        if len(self._coming) > 1 or not self._thread.is_alive():
+            del self._coming[:1]
         self.azure.storage.put(self._box, f"{self._prefix}/{LOG}", self._log.read_bytes())
         return state
 
     def log_url(self):
         return f"{url(self._box, f'{self._prefix}/{LOG}')}?{self.azure.storage.sas(self._box)}"
-
-    def stop(self):
-        self.cancelled = True
-        if self.process and self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
 
     def _run(self):
         try:
@@ -82,14 +60,16 @@ class Run:
         code.mkdir()
         if self.properties.get("codeId"):
             assets.fetch(self.azure, self.path.workspace, self.properties["codeId"], code)
-        names = [name for name in self.properties["outputs"] if name != "default"]
-        for name in names:
+        values = self._inputs()
+        named = {name: each["uri"] for name, each in self.properties["outputs"].items()}
+        named.pop("default")
+        for name in named:
+            values["outputs", name] = str(outputs / name)
             (outputs / name).mkdir(parents=True)
-        values = self._inputs() | {("outputs", name): str(outputs / name) for name in names}
-        self._execute(substituted(self.properties["command"], values), code)
-        for name in names:
-            found = self._locate(self.properties["outputs"][name]["uri"])
-            self.azure.storage.put_folder(*found, outputs / name)
+        command = EXPRESSION.sub(lambda part: values[part.groups()], self.properties["command"])
+        self._execute(command, code)
+        for name, uri in named.items():
+            self.azure.storage.put_folder(*self._locate(uri), outputs / name)
         self.azure.storage.put_folder(self._box, f"{self._prefix}/outputs", code / "outputs")
 
     def _inputs(self):
@@ -105,31 +85,14 @@ class Run:
         return found
 
     def _execute(self, command, code):
-        environment = self.azure.bare_environment(self.properties.get("environmentVariables") or {})
-        with self._log.open("wb") as log:
-            streams = {"stdout": log, "stderr": log, "start_new_session": True}
-            self.process = subprocess.Popen(
-                ["bash", "-c", command], cwd=code, env=environment, **streams
-            )
-            self.azure.processes.append(self.process)
-            if self.cancelled:  # in between
-                self.stop()
-            status = self.process.wait()
-        if status:
+        environment = self.azure.bare_environment(self.properties.get("environmentVariables"))
+        process = self.azure.spawn(["bash", "-c", command], code, environment, self._log)
+        if status := process.wait():
             tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-5:])
             raise Refused(400, "UserError", f"Execution failed. Exit status {status}.\n{tail}")
 
 
-def substituted(command, values):
-    """The command with its expressions replaced, and without optional parts that lack an input."""
-
-    def optional(part):
-        names = EXPRESSION.findall(part.group(1))
-        return part.group(1) if all(name in values for name in names) else ""
-
-    return EXPRESSION.sub(lambda part: values[part.groups()], OPTIONAL.sub(optional, command))
-
-
+@hook("check", f"{ML}/jobs")
 def check_job(azure, path, old, new):
     outputs = new["properties"]["outputs"]
     outputs.setdefault("default", {"jobOutputType": "uri_folder"})
@@ -141,52 +104,16 @@ def check_job(azure, path, old, new):
         azure.runs[path.key] = Run(azure, path, new)
 
 
-def forget_job(azure, path):
-    azure.runs.pop(path.key).stop()
-
-
+@hook("show", f"{ML}/jobs")
 def show_job(azure, path, document):
     document["properties"]["status"] = azure.runs[path.key].state()
 
 
-def cancel(azure, request):
-    azure.runs[acted_on(azure, request).key].stop()
-    return {}
-
-
+@route("GET", r"/history/v1.0/.*/runs/[^/]+/details")
 def details(azure, request):
-    """GET /history/…/runs/{job}/details: what `jobs.stream` follows."""
-    name = request.path.split("/")[-2]
-    run = _run(azure, request, name)
+    """What `jobs.stream` follows."""
+    scope, name = re.search("/v1.0(/.*)/runs/(.*)/details", request.path).groups()
+    run = azure.runs[ArmPath(f"{scope}/jobs/{name}").key]
     status = run.state()
     error = {"error": {"code": "UserError", "message": run.error}} if status == "Failed" else None
     return {"runId": name, "status": status, "logFiles": {LOG: run.log_url()}, "error": error}
-
-
-def run_data(azure, request):
-    """POST /history/…/rundata: which asset each output is."""
-    outputs = _run(azure, request, request.body["runId"]).properties["outputs"].items()
-    named = {name: {"assetId": each["uri"], "type": "UriFolder"} for name, each in outputs}
-    named.pop("default")
-    return {"runMetadata": {"runId": request.body["runId"], "outputs": named}}
-
-
-def _run(azure, request, job):
-    scope = re.search("/v1.0(/.*/workspaces/[^/]+)", request.path, re.IGNORECASE).group(1)
-    key = ArmPath(f"{scope}/jobs/{job}").key
-    if key not in azure.runs:
-        raise Refused(404, "ResourceNotFound", f"The job {job} was not found.")
-    return azure.runs[key]
-
-
-def resolved(azure, request):
-    """POST /data/…/batchGetResolvedUris."""
-    return {"values": {each: {"uri": each} for each in request.body["values"]}}
-
-
-ROUTES = [
-    ("POST", r".*/jobs/[^/]+/cancel", cancel),
-    ("GET", r"/history/v1.0/.*/runs/[^/]+/details", details),
-    ("POST", r"/history/v1.0/.*/rundata", run_data),
-    ("POST", r"/data/v1.0/.*/batchGetResolvedUris", resolved),
-]

@@ -15,17 +15,17 @@ from starlette.responses import JSONResponse, Response
 
 from .arm import Request
 
-NAMES = ["management.azure.com", "login.microsoftonline.com", "*.api.azureml.ms"]
 SCORING = ".inference.ml.azure.com"  # what is sent there is for the model to read
+BLOB = ".blob.core.windows.net"
+NAMES = ["management.azure.com", "login.microsoftonline.com", "*.api.azureml.ms", f"*{BLOB}"]
 REGIONAL = ["*.{}.api.azureml.ms", "*.{}" + SCORING]
-BLOB = "*.blob.core.windows.net"
 SERVER = {"interface": "asgi3", "proxy_headers": False, "lifespan": "off", "log_level": "error"}
 SERVER |= {"timeout_graceful_shutdown": 2}  # s
 THREADS = 256  # requests at once: each scoring request waits in one
 
 
 def names(region):
-    return [*NAMES, *(name.format(region) for name in REGIONAL), BLOB]
+    return [*NAMES, *(name.format(region) for name in REGIONAL)]
 
 
 def certificates(folder, region):
@@ -41,12 +41,12 @@ class Network:
     """The server and the proxy, in an event loop of their own thread."""
 
     def __init__(self, answer, certificate, region, blob_port):
-        self.refused_hosts, self._answer, self._open = [], answer, set()
+        self.refused_hosts, self._answer, self._blob_port = [], answer, blob_port
         known = "|".join(re.escape(name).replace(r"\*", "[^:/]+") for name in names(region))
-        self._known, self._blob_port = re.compile(known), blob_port
+        self._known, self._open = re.compile(known), set()
         tls = dict.fromkeys(("ssl_certfile", "ssl_keyfile"), str(certificate))
-        config = uvicorn.Config(self._app, **SERVER, **tls)
-        self._server, self._started = uvicorn.Server(config), threading.Event()
+        self._server = uvicorn.Server(uvicorn.Config(self._app, **SERVER, **tls))
+        self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
         self._thread.start()
         if not self._started.wait(30):
@@ -73,11 +73,17 @@ class Network:
 
     async def _app(self, scope, receive, send):
         web = WebRequest(scope, receive)
-        raw, path = await web.body(), "/" + web.url.path.lstrip("/")
-        is_json = raw and "json" in web.headers.get("content-type", "")
-        body = json.loads(raw) if is_json and SCORING not in web.url.hostname else None
-        query, headers = dict(web.query_params), dict(web.headers)
-        request = Request(web.method, path, body, web.url.hostname or "", query, headers, raw)
+        raw, host = await web.body(), web.url.hostname or ""
+        is_json = raw and "json" in web.headers.get("content-type", "") and SCORING not in host
+        request = Request(
+            method=web.method,
+            path="/" + web.url.path.lstrip("/"),
+            body=json.loads(raw) if is_json else None,
+            host=host,
+            query=dict(web.query_params),
+            headers=dict(web.headers),
+            raw=raw,
+        )
         answer = await run_in_threadpool(self._answer, request)
         if answer is None:  # a fault: the connection breaks without an answer
             return send.__self__.transport.abort()
@@ -96,7 +102,7 @@ class Network:
                 self.refused_hosts.append(host)
                 writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
                 return
-            port = self._blob_port if host.endswith(BLOB[1:]) else self._port
+            port = self._blob_port if host.endswith(BLOB) else self._port
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))

@@ -5,7 +5,6 @@ then `run()` for each request, with the text of its body or, under `@rawhttp`, t
 """
 
 import importlib.util
-import json
 import sys
 import types
 from pathlib import Path
@@ -17,10 +16,8 @@ SERVER = "azureml_inference_server_http"
 
 
 class AMLResponse(flask.Response):
-    def __init__(self, message, status_code=200, response_headers=None, json_str=False):
-        super().__init__(
-            json.dumps(message) if json_str else message, status_code, response_headers
-        )
+    def __init__(self, message, status_code=200, response_headers=None):
+        super().__init__(message, status_code, response_headers)
 
 
 def rawhttp(function):
@@ -31,8 +28,7 @@ def rawhttp(function):
 def answer(run):
     if getattr(run, "raw", False):
         return run(flask.request)
-    found = run(flask.request.get_data(as_text=True))
-    return found if isinstance(found, flask.Response) else flask.jsonify(found)
+    return flask.jsonify(run(flask.request.get_data(as_text=True)))
 
 
 def main(score_file, port_file):
@@ -45,7 +41,8 @@ def main(score_file, port_file):
     spec.loader.exec_module(score)
     score.init()
     app = flask.Flask("runner")
-    app.add_url_rule("/score", view_func=lambda: answer(score.run), methods=["POST"])
+    route = getattr(score, "ROUTE", "/score")  # another one in what stands in for an image
+    app.add_url_rule(route, view_func=lambda: answer(score.run), methods=["POST"])
     server = make_server("127.0.0.1", 0, app, threaded=True)
     half = port_file.with_suffix(".half")  # the other side must not read half a number
     half.write_text(str(server.server_port))

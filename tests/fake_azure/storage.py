@@ -1,8 +1,4 @@
-"""Blob storage: Azurite, Microsoft's own emulator, with one account for every workspace.
-
-Invented: which container a datastore names. Azure gives each workspace an account of its own; Azurite
-has to know its accounts when it starts, so here a workspace has containers.
-"""
+"""Blob storage: Azurite, Microsoft's own emulator, with one account for every workspace."""
 
 import base64
 import contextlib
@@ -16,6 +12,7 @@ from pathlib import Path
 from azure.core.exceptions import ResourceExistsError
 from azure.storage.blob import BlobServiceClient, generate_container_sas
 
+ML = "Microsoft.MachineLearningServices/workspaces"
 ACCOUNT = "fakeazurestore"
 AZURITE = Path(__file__).parent / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 OPTIONS = "--blobHost 127.0.0.1 --blobPort 0 --inMemoryPersistence --skipApiVersionCheck --silent"
@@ -82,22 +79,19 @@ class Storage:
 
     def fetch(self, container, prefix, target):
         """Copy a blob to `target`, or a folder of blobs below it; False when there is none."""
-        prefix = prefix.rstrip("/")
         names = self.names(container, prefix)
         for name in names:
-            file = target / name[len(prefix) :].lstrip("/")
+            file = target / name[len(prefix.rstrip("/")) :].lstrip("/")
             file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_bytes(
-                self._client.get_blob_client(container, name).download_blob().readall()
-            )
+            blob = self._client.get_blob_client(container, name)
+            file.write_bytes(blob.download_blob().readall())
         return bool(names)
 
     def sas(self, container):
         """A token that may do everything in the container."""
         until = datetime.now(timezone.utc) + timedelta(hours=8)
-        return generate_container_sas(
-            ACCOUNT, container, account_key=self.key, permission="racwdl", expiry=until
-        )
+        given = {"account_key": self.key, "permission": "racwdl", "expiry": until}
+        return generate_container_sas(ACCOUNT, container, **given)
 
 
 def box_of(workspace, datastore="workspaceblobstore"):

@@ -1,40 +1,18 @@
-"""Workspaces and what belongs to one: template deployments, datastores, code, quota, discovery.
+"""Workspaces and what belongs to one: template deployments, datastores, code, quota, discovery."""
 
-Documented: a workspace comes with a storage account, a key vault, application insights and log
-analytics; its two datastores; quota by family and by region; a connection's secrets have a route.
-Read in azure-ai-ml 1.32.0: the template's parameters, `listSecrets`, `startPendingUpload`, that code
-is looked up by its hash across all assets, and the discovery document's names.
-Invented: the template is not evaluated, its parameters are read; nothing reserves quota.
-"""
+from .arm import TABLE, ArmPath, Refused, acted_on, hook, put, route, stable_id
+from .storage import DATASTORES, ML, box_of, url
 
-from .arm import ArmPath, Refused, acted_on, put, stable_id
-from .storage import DATASTORES, box_of, url
-
-ML = "Microsoft.MachineLearningServices/workspaces"
-SIZES = {  # name: family, cores, GPUs, memory in GB
-    "Standard_DS3_v2": ("standardDSv2Family", 4, 0, 14),
-    "Standard_E4s_v3": ("standardESv3Family", 4, 0, 32),
-    "Standard_NC4as_T4_v3": ("standardNCASv3_T4Family", 4, 1, 28),
-    "Standard_NC24ads_A100_v4": ("standardNCADSA100v4Family", 24, 1, 220),
-    "Standard_NC40ads_H100_v5": ("standardNCADSH100v5Family", 40, 1, 320),
-    "Standard_NV36ads_A10_v5": ("StandardNVADSA10v5Family", 36, 1, 440),
-}
+SIZES, PARTS = TABLE["sizes"], TABLE["parts"]
 REGION_QUOTA = "Total Cluster Dedicated Regional vCPUs"
-PARTS = {  # by the template's parameters `{name}Name` and `{name}Option`
-    "storageAccount": "Microsoft.Storage/storageAccounts",
-    "keyVault": "Microsoft.KeyVault/vaults",
-    "applicationInsights": "Microsoft.Insights/components",
-    "containerRegistry": "Microsoft.ContainerRegistry/registries",
-    "logAnalytics": "Microsoft.OperationalInsights/workspaces",
-}
 
 
+@hook("work", "Microsoft.Resources/deployments")
 def deploy_template(azure, path, new):
     """Create what the SDK's workspace template would, from its parameters."""
     given = {key: each.get("value") for key, each in new["properties"]["parameters"].items()}
     common = {"location": given["location"], "tags": given.get("tagValues")}
     properties = {"friendlyName": given["friendlyName"], "description": given["description"]}
-    made = new["properties"]["made"] = []
     for key, kind in PARTS.items():
         option, name = given.get(f"{key}Option", "new"), given.get(f"{key}Name")
         if not name or option == "none":
@@ -44,32 +22,18 @@ def deploy_template(azure, path, new):
         properties[key] = part.text
         if option == "new":
             put(azure, part, common)
-            made.append(part.text)
     properties.pop("logAnalytics", None)
     workspace = ArmPath(f"{path.scope}/providers/{ML}/{given['workspaceName']}")
     body = {"kind": given["kind"], "identity": given.get("identity"), "properties": properties}
     put(azure, workspace, common | body)
-    made.append(workspace.text)
 
 
-def template_operations(azure, request):
-    """GET deployments/{d}/operations."""
-    end = "/".join(request.path.split("/")[-3:-1]).lower()
-    found = [each for key, each in azure.resources.items() if key.endswith(end)]
-    made = found[0]["properties"].get("made", []) if found else []
-    return {"value": [_step(ArmPath(each)) for each in made]}
+@route("GET", r".*/deployments/[^/]+/operations")
+def template_steps(azure, request):
+    return {"value": []}
 
 
-def _step(path):
-    properties = {
-        "provisioningState": "Succeeded",
-        "provisioningOperation": "Create",
-        "duration": "PT1S",
-        "targetResource": {"id": path.text, "resourceName": path.name, "resourceType": path.type},
-    }
-    return {"operationId": stable_id(path.key), "properties": properties}
-
-
+@hook("check", ML)
 def open_workspace(azure, path, old, new):
     """Give a new workspace its datastores."""
     for name in DATASTORES if old is None else ():
@@ -80,6 +44,7 @@ def open_workspace(azure, path, old, new):
         put(azure, ArmPath(f"{path.text}/datastores/{name}"), {"properties": properties})
 
 
+@route("POST", r".*/datastores/[^/]+/listSecrets")
 def list_secrets(azure, request):
     path = acted_on(azure, request)
     if path.name.lower() == "workspaceartifactstore":
@@ -88,8 +53,9 @@ def list_secrets(azure, request):
     return {"secretsType": "Sas", "sasToken": "?" + azure.storage.sas(box_of(path.workspace))}
 
 
+@route("POST", r".*/versions/[^/]+/startPendingUpload")
 def start_upload(azure, request):
-    """POST codes/{name}/versions/{v}/startPendingUpload: a container of its own for the asset."""
+    """A container of its own for the asset."""
     box = stable_id(request.path)
     azure.storage.create(box)
     signed = f"{url(box)}?{azure.storage.sas(box)}"
@@ -97,23 +63,26 @@ def start_upload(azure, request):
     return {"pendingUploadType": "TemporaryBlobReference", "blobReferenceForConsumption": blob}
 
 
+@route("GET", r".*/codes/[^/]+/versions")
 def any_code(azure, request):
-    """GET codes/{name}/versions?hash=: the same files under any name."""
+    """With ?hash=: the same files under any name."""
     codes = [each for each in azure.resources.values() if each["type"] == f"{ML}/codes/versions"]
     wanted = request.query.get("hash")
-    return {
-        "value": [each for each in codes if wanted in each["properties"]["properties"].values()]
-    }
+    found = [each for each in codes if wanted in each["properties"]["properties"].values()]
+    return {"value": found}
 
 
+@hook("show", f"{ML}/connections")
 def hide_credentials(azure, path, document):
     document["properties"].pop("credentials", None)
 
 
+@route("POST", r".*/connections/[^/]+/listSecrets")
 def connection_secrets(azure, request):
     return azure.resources[acted_on(azure, request).key]
 
 
+@route("GET", r".*/locations/[^/]+/usages")
 def usages(azure, request):
     found = []
     for name, (limit, used) in azure.quotas.items():
@@ -122,6 +91,7 @@ def usages(azure, request):
     return {"value": found}
 
 
+@route("GET", r".*/locations/[^/]+/vmSizes")
 def sizes(azure, request):
     names = ("family", "vCPUs", "gpus", "memoryGB")
     return {"value": [{"name": name} | dict(zip(names, value)) for name, value in SIZES.items()]}
@@ -135,17 +105,6 @@ def cores(size):
     raise Refused(400, "InvalidVmSize", f"The VM size {size} is not available here.")
 
 
+@route("GET", r"/discovery")
 def discovery(azure, request):
     return dict.fromkeys(("api", "history", "experimentation"), f"https://{request.host}")
-
-
-ROUTES = [
-    ("GET", r".*/deployments/[^/]+/operations", template_operations),
-    ("POST", r".*/datastores/[^/]+/listSecrets", list_secrets),
-    ("POST", r".*/versions/[^/]+/startPendingUpload", start_upload),
-    ("GET", r".*/codes/[^/]+/versions", any_code),
-    ("POST", r".*/connections/[^/]+/listSecrets", connection_secrets),
-    ("GET", r".*/locations/[^/]+/usages", usages),
-    ("GET", r".*/locations/[^/]+/vmSizes", sizes),
-    ("GET", r"/discovery", discovery),
-]

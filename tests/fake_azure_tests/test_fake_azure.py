@@ -121,7 +121,7 @@ def job(client: Any, source: Path, environment: Any) -> Any:
         command(
             name="job1",
             code=str(source / "train"),
-            command="python main.py ${{inputs.rows}} ${{outputs.model}} $[[--no ${{inputs.no}}]]",
+            command="python main.py ${{inputs.rows}} ${{outputs.model}}",
             inputs={"rows": Input(type="uri_file", path=str(source / "rows.txt"))},
             outputs={"model": Output(type="custom_model")},
             environment=environment,
@@ -293,30 +293,27 @@ def test_a_connection_keeps_its_secrets_to_itself(
     assert [("hidden" in each.text) for each in answers[:3]] == [False, False, True]
 
 
-def test_what_carries_a_tag_is_listed(client: Any, azure: FakeAzure, credential: Any) -> None:
+def test_a_group_lists_what_is_in_it_with_its_tags(
+    client: Any, azure: FakeAzure, credential: Any
+) -> None:
     from azure.mgmt.resource.resources import ResourceManagementClient
 
     manager = ResourceManagementClient(credential, azure.subscription)
-    tag = "tagName eq 'owner' and tagValue eq 'me'"
-    found = manager.resources.list_by_resource_group(GROUP, filter=tag)
-    assert "Microsoft.MachineLearningServices/workspaces" in {each.type for each in found}
+    found = {each.type: each.tags for each in manager.resources.list_by_resource_group(GROUP)}
+    assert found["Microsoft.MachineLearningServices/workspaces"]["owner"] == "me"
     manager.resource_groups.create_or_update("other", {"location": azure.region})
-    assert manager.resource_groups.check_existence("other")
+    assert manager.resource_groups.get("other").location == azure.region
     manager.resource_groups.begin_delete("other").result()
-    assert not manager.resource_groups.check_existence("other")
+    assert "other" not in [each.name for each in manager.resource_groups.list()]
 
 
 # Jobs and models
 
 
-def test_a_job_runs_and_streams(
-    client: Any, job: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_runs_and_leaves_its_files(job: Any, azure: FakeAzure) -> None:
     assert job.status == "Completed"
-    client.jobs.download(job.name, download_path=str(tmp_path), all=True)
-    files = {each.relative_to(tmp_path).as_posix() for each in tmp_path.rglob("*.*")}
-    assert {"named-outputs/model/inner/model.txt", "artifacts/outputs/metrics.json"} <= files
-    assert "rows: a" in (tmp_path / "artifacts/user_logs/std_log.txt").read_text()
+    names = azure.storage.names(f"azureml-{WORKSPACE}", f"ExperimentRun/dcid.{job.name}")
+    assert {name.rsplit("/", 1)[1] for name in names} == {"metrics.json", "std_log.txt"}
 
 
 def test_a_job_that_fails(
@@ -339,16 +336,6 @@ def test_a_job_that_fails(
     )
     with pytest.raises(JobException, match="preempted"):
         client.jobs.stream(made.name)
-
-
-def test_a_job_is_cancelled(client: Any, environment: Any) -> None:
-    from azure.ai.ml import command
-
-    made = client.jobs.create_or_update(
-        command(command="sleep 60", environment=environment, compute="gpu")
-    )
-    client.jobs.begin_cancel(made.name).result()
-    assert status_of(client, made.name) == "Canceled"
 
 
 def test_a_catalog_fine_tuning_job(client: Any, source: Path, azure: FakeAzure) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import threading
 import time
@@ -87,6 +88,27 @@ def test_openai(server, connect):
 def test_mlflow_echo_is_cut(server, connect):
     server.json(["<|user|>\nWho?<|end|>\n<|assistant|>\nBill"])
     assert connect(server, contract="mlflow").chat("Who?").text == "Bill"
+
+
+def test_mlflow_that_applies_the_template_itself(server, connect):
+    """Found out like any other; an echo is that of the whole prompt."""
+
+    def wrapped(x):
+        given = x.request.json["input_data"]
+        if isinstance(given, dict):
+            return x.whole(b'{"message": "not a list"}', 400)
+        return x.whole(json.dumps([f"<|user|>\n{given[0]}<|end|>\n<|assistant|>\nBill"]).encode())
+
+    server.play(wrapped)
+    client = connect(server, template="server")
+    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
+    assert client.chat(said).text == "Bill"
+    assert client.contract == "mlflow"
+    assert {
+        "input_data": ["Be brief.\n\nWho?"],
+        "params": {"return_full_text": False},
+    } in server.bodies()
+    assert client.chat("Who?").text == "Bill"
 
 
 def test_entra(server):

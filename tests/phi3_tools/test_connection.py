@@ -70,17 +70,19 @@ def test_everything_a_connection_may_say():
         "model": "phi3",
         "tokenizer": "/t.json",
         "deadline_s": "20",
+        "template": "server",
     }
     assert read({**PLAIN, **optional}) == Settings(
-        URL, KeyAuth(SECRET), "openai", "blue", "phi3", "/t.json", Limits(deadline_s=20)
+        URL, KeyAuth(SECRET), "openai", "blue", "phi3", "/t.json", Limits(deadline_s=20), "server"
     )
 
 
 def test_the_environment_stands_in_for_a_connection(monkeypatch):
     values = {**PLAIN, "contract": "chat", "deployment": "blue", "auth": "key", "model": "m"}
+    values["template"] = "server"
     for field, variable in ENVIRONMENT.items():
         monkeypatch.setenv(variable, values[field])
-    assert read(None) == Settings(URL, KeyAuth(SECRET), "chat", "blue", "m")
+    assert read(None) == Settings(URL, KeyAuth(SECRET), "chat", "blue", "m", template="server")
 
 
 def test_entra_needs_no_key():
@@ -101,6 +103,7 @@ def test_entra_needs_no_key():
         ({**PLAIN, "key": "  "}, "has no `key`"),
         ({**PLAIN, "auth": "token"}, "`auth` is 'token', but must be `key` or `entra`"),
         ({**PLAIN, "contract": "grpc"}, "`contract` is 'grpc', but must be one of auto, chat"),
+        ({**PLAIN, "template": "azure"}, "`template` is 'azure', but must be `client` or `server`"),
         ({**PLAIN, "endpoint": "http://e/score"}, "plain http"),
         ({"endpoint": "http://e/score"}, "plain http"),
         ({**PLAIN, "deadline_s": "soon"}, "`deadline_s` is 'soon'"),

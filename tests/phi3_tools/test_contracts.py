@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
@@ -21,9 +22,11 @@ from phi3_tools.contracts import (
     parse_json,
     request_url,
 )
-from phi3_tools.messages import render
+from phi3_tools.messages import ROLES, open_with_user, render
+from tiny_model import CHAT_TEMPLATE
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "contracts"
+TRAINING = Path(__file__).parents[2] / "scripts" / "training"
 ERRORS = {"ScoringFailed": ScoringFailed, "BadAnswer": BadAnswer}
 # Any text at all: lone surrogates, control characters, quotes and backslashes included.
 TEXTS = st.text(st.characters(exclude_categories=()))
@@ -97,6 +100,83 @@ def test_encode_leaves_what_it_is_given_alone():
             said[0]["content"] = "changed"
     assert messages == [{"role": "user", "content": "Hi"}]
     assert params.extra == {"a": 1}
+
+
+# -- a model that applies a template itself --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wrap():
+    """What the models of `phi3 finetune` make of a text, as MLflow does it."""
+    return runpy.run_path(str(TRAINING / "outputs.py"))["PROMPT_TEMPLATE"].format
+
+
+@pytest.fixture(scope="module")
+def chat_template():
+    """Phi-3's own, in the settings in which transformers runs it."""
+    from jinja2 import Environment
+
+    template = Environment(trim_blocks=True, lstrip_blocks=True).from_string(CHAT_TEMPLATE)
+    return lambda messages: template.render(messages=messages, add_generation_prompt=True)
+
+
+def conversation(turns):
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+@given(turns=st.lists(st.tuples(st.sampled_from(ROLES), TEXTS), min_size=1, max_size=6))
+@example(turns=[("user", "Hi")])
+@example(
+    turns=[("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes"), ("user", "{prompt}")]
+)
+@example(turns=[("user", "<|user|>\n<|end|>\n<|assistant|>\n")])
+@example(turns=[("assistant", "Welcome."), ("user", "Hi")])
+def test_what_the_server_wraps_is_the_chat_templates_own(wrap, chat_template, turns):
+    messages = conversation(turns)
+    (contract,) = candidates("mlflow", "https://e/score", "server")
+    (text,) = contract.encode(messages, Params(), False, None)["input_data"]
+    assert wrap(prompt=text) == chat_template(open_with_user(messages))
+    assert wrap(prompt=text) == contract.prompt(messages)
+    if turns[0][0] == "user":
+        assert wrap(prompt=text) == chat_template(messages)
+
+
+def test_a_plain_question_stays_one():
+    (contract,) = candidates("mlflow", "https://e/score", "server")
+    body = contract.encode([{"role": "user", "content": "Hi"}], Params(seed=1), False, None)
+    assert body == {"input_data": ["Hi"], "params": {"seed": 1, "return_full_text": False}}
+
+
+@pytest.mark.parametrize(
+    ("turns", "opened"),
+    [
+        ([("user", "Q")], [("user", "Q")]),
+        ([("system", "S"), ("user", "Q")], [("user", "S\n\nQ")]),
+        ([("system", "S"), ("system", "T"), ("user", "Q")], [("user", "S\n\nT\n\nQ")]),
+        ([("system", "S")], [("user", "S")]),
+        ([("assistant", "A"), ("user", "Q")], [("user", ""), ("assistant", "A"), ("user", "Q")]),
+        ([("system", "S"), ("assistant", "A")], [("user", "S"), ("assistant", "A")]),
+        ([("user", "Q"), ("system", "S")], [("user", "Q"), ("system", "S")]),
+    ],
+)
+def test_open_with_user(turns, opened):
+    messages = conversation(turns)
+    assert open_with_user(messages) == conversation(opened)
+    assert messages == conversation(turns)
+
+
+def test_other_contracts_have_no_template():
+    for name in ("chat", "openai"):
+        assert candidates(name, "https://e/score", "server") == [CONTRACTS[name]]
+    found = candidates("auto", "https://e/score", "server")
+    assert [contract.name for contract in found] == ["chat", "mlflow"]
+
+
+def test_nobody_else_applies_a_template():
+    with pytest.raises(
+        ConfigError, match="`template` is 'azure', but must be `client` or `server`"
+    ):
+        candidates("chat", "https://e/score", "azure")
 
 
 def test_what_is_no_json_is_refused():

@@ -97,10 +97,13 @@ class KilledError(Exception):
 
 @pytest.fixture
 def kill_after(azure, monkeypatch):
-    """End all traffic of this process when so many writes took effect; 0 lets it flow again."""
+    """End all traffic of this process when so many writes took effect; 0 lets it flow again.
+
+    A second argument is called after each write.
+    """
     from requests.adapters import HTTPAdapter
 
-    state = {"left": 0, "dead": False}
+    state: dict[str, Any] = {"left": 0, "dead": False}
     send = HTTPAdapter.send
 
     def guarded(adapter, request, *args, **kwargs):
@@ -113,13 +116,14 @@ def kill_after(azure, monkeypatch):
             raise KilledError
         return answer
 
-    def written(_):
+    def written(request):
         state["left"] -= 1
         state["dead"] = state["left"] == 0
+        state["then"](request)
 
-    def plan(count):
-        state.update(left=count, dead=False)
-        azure.on_write(written if count else None)
+    def plan(count, then=lambda request: None):
+        state.update(left=count, dead=False, then=then)
+        azure.on_write(written)
 
     monkeypatch.setattr(HTTPAdapter, "send", guarded)
     return plan

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from . import spans, sse
 from .contracts import Contract, Decoded, Params, decode, decode_event, parse_json
 from .errors import BadAnswer, BadRequest, ConfigError, ConnectionLost, Phi3Error, ScoringFailed
-from .messages import Message, Reply, render
+from .messages import Message, Reply
 from .retry import Deadline, Limits, next_wait
 from .transport import Response
 
@@ -150,9 +150,8 @@ class Call:
                 detail=body[:80].decode("utf-8", "replace"),
             ) from error
         self._check_fit(contract, payload, response)
-        prompt = render(self.messages) if contract.name == "mlflow" else None
         try:
-            decoded = decode(payload, prompt=prompt)
+            decoded = decode(payload, prompt=contract.prompt(self.messages))
         except Phi3Error as error:
             error.request_id = error.request_id or response.request_id
             raise

@@ -47,7 +47,7 @@ class Phi3Client:
     def __init__(self, settings: Settings, *, pool_size: int = POOL_SIZE) -> None:
         self.settings = settings
         self._counter = tokenizer_counter(settings.tokenizer) if settings.tokenizer else None
-        self.options = candidates(settings.contract, settings.endpoint)
+        self.options = candidates(settings.contract, settings.endpoint, settings.template)
         self.found: Contract | None = self.options[0] if len(self.options) == 1 else None
         self.can_stream: bool | None = None  # None until the endpoint has shown it
         self._pool_size = pool_size

@@ -26,6 +26,7 @@ ENVIRONMENT = {
     "deployment": "PHI3_DEPLOYMENT",
     "auth": "PHI3_AUTH",
     "model": "PHI3_MODEL",
+    "template": "PHI3_TEMPLATE",
 }
 # What a person was to replace, or prompt flow shows in place of a secret.
 _PLACEHOLDER = re.compile(r"<[^<>]*>|\*{3,}")
@@ -45,9 +46,11 @@ class Settings:
         model: the model's name, where an endpoint serves several, or None.
         tokenizer: path of a `tokenizer.json` for exact token counts, or None.
         limits: timeouts and attempts.
+        template: who puts an `mlflow` request into the chat template: `client`, or the `server`.
 
     Raises:
-        ConfigError: the URL is none or not safe, the contract unknown, the deployment no name.
+        ConfigError: the URL is none or not safe, the contract or template unknown, the deployment no
+            name.
     """
 
     endpoint: str
@@ -57,10 +60,11 @@ class Settings:
     model: str | None = None
     tokenizer: str | None = None
     limits: Limits = field(default_factory=Limits)
+    template: str = "client"
 
     def __post_init__(self) -> None:
         check_url(self.endpoint)
-        candidates(self.contract, self.endpoint)
+        candidates(self.contract, self.endpoint, self.template)
         if self.deployment and not _HEADER_VALUE.fullmatch(self.deployment):
             raise ConfigError(f"the connection's `deployment` is no name: {self.deployment!r}")
 
@@ -88,6 +92,7 @@ def read(connection: Any = None) -> Settings:
         model=values.get("model") or None,
         tokenizer=values.get("tokenizer") or None,
         limits=Limits.of(values),
+        template=values.get("template") or "client",
     )
 
 

@@ -18,15 +18,20 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
 from .errors import BadAnswer, ConfigError, ScoringFailed
-from .messages import Message, Usage, render
+from .messages import Message, Usage, open_with_user, render
 
 AUTO = "auto"
 COMPLETIONS = "/chat/completions"
+# Who puts an `mlflow` request into the chat template: this side, or the model's own MLflow flavour.
+TEMPLATES = ("client", "server")
+# What the prompt template of a model that `phi3 finetune` made puts around a text (`PROMPT_TEMPLATE` in
+# scripts/training/outputs.py): one question's turn.
+TURN_START, TURN_END = "<|user|>\n", "<|end|>\n<|assistant|>\n"
 
 
 @dataclass(frozen=True)
@@ -102,12 +107,14 @@ class Contract:
         encode: messages, parameters, whether to stream, model name -> request body.
         streams: whether an answer can come as server-sent events.
         answers: whether a decoded JSON answer has this contract's own shape.
+        prompt: the text that the model is given, where the answer may repeat it; else None.
     """
 
     name: str
     encode: Callable[[Sequence[Message], Params, bool, str | None], dict[str, Any]]
     streams: bool
     answers: Callable[[Any], bool]
+    prompt: Callable[[Sequence[Message]], str | None] = lambda messages: None
 
 
 def _given(values: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -130,8 +137,25 @@ def _sampling(params: Params) -> dict[str, Any]:
 def _encode_mlflow(
     messages: Sequence[Message], params: Params, stream: bool, model: str | None
 ) -> dict[str, Any]:
+    return _mlflow(render(messages), params)
+
+
+def _encode_for_template(
+    messages: Sequence[Message], params: Params, stream: bool, model: str | None
+) -> dict[str, Any]:
+    """As `_encode_mlflow`, for a model that puts the text it gets into a user's turn itself: what such
+    a template completes to the whole chat."""
+    whole = _prompt_for_template(messages)
+    return _mlflow(whole.removeprefix(TURN_START).removesuffix(TURN_END), params)
+
+
+def _prompt_for_template(messages: Sequence[Message]) -> str:
+    return render(open_with_user(messages))
+
+
+def _mlflow(text: str, params: Params) -> dict[str, Any]:
     values = _sampling(params) | {"return_full_text": False}
-    return {"input_data": [render(messages)], "params": _given(values, params.extra)}
+    return {"input_data": [text], "params": _given(values, params.extra)}
 
 
 def _encode_chat(
@@ -167,18 +191,37 @@ CONTRACTS = {
     contract.name: contract
     for contract in (
         Contract("chat", _encode_chat, True, _has("output")),
-        Contract("mlflow", _encode_mlflow, False, lambda payload: isinstance(payload, list)),
+        Contract(
+            "mlflow", _encode_mlflow, False, lambda payload: isinstance(payload, list), render
+        ),
         Contract("openai", _encode_openai, True, _has("choices")),
     )
 }
 
+_FOR_TEMPLATE = replace(
+    CONTRACTS["mlflow"], encode=_encode_for_template, prompt=_prompt_for_template
+)
 
-def candidates(name: str, url: str) -> list[Contract]:
+
+def candidates(name: str, url: str, template: str = "client") -> list[Contract]:
     """The contracts that an endpoint may speak, likeliest first; `auto` looks at the URL.
 
+    Args:
+        name: `auto`, or a contract's name.
+        url: the scoring URL.
+        template: who puts an `mlflow` request into the chat template, one of `TEMPLATES`.
+
     Raises:
-        ConfigError: no contract has that name.
+        ConfigError: no contract has that name, or nobody of that name applies a template.
     """
+    if template not in TEMPLATES:
+        known = " or ".join(f"`{each}`" for each in TEMPLATES)
+        raise ConfigError(f"the connection's `template` is {template!r}, but must be {known}")
+    found = _named(name, url)
+    return [_FOR_TEMPLATE if template == "server" and c.name == "mlflow" else c for c in found]
+
+
+def _named(name: str, url: str) -> list[Contract]:
     if name != AUTO:
         if name not in CONTRACTS:
             known = ", ".join([AUTO, *sorted(CONTRACTS)])

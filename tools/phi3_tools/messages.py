@@ -161,6 +161,17 @@ def render(messages: Iterable[Message]) -> str:
     return f"{turns}<|assistant|>\n"
 
 
+def open_with_user(messages: Iterable[Message]) -> list[Message]:
+    """The chat with a user's turn first, for templates that begin with one: the opening system texts
+    stand in front of its text, a blank line between; an empty turn is put before an assistant's."""
+    rest, texts = list(messages), []
+    while rest and rest[0]["role"] == "system":
+        texts.append(rest.pop(0)["content"])
+    if rest and rest[0]["role"] == "user":
+        texts.append(rest.pop(0)["content"])
+    return [{"role": "user", "content": "\n\n".join(texts)}, *rest]
+
+
 @dataclass(frozen=True)
 class TokenCounter:
     """Counts a text's tokens: `most` never under-counts, `least` never over-counts."""

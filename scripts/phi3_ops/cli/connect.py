@@ -27,6 +27,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=["auto", "chat", "mlflow", "openai"],
         help="wire format (default: find out)",
     )
+    parser.add_argument(
+        "--template",
+        choices=["client", "server"],
+        help="who applies the chat template in the mlflow contract: server for a model that "
+        "`phi3 finetune` made, deployed without a scoring script (default: client)",
+    )
     parser.add_argument("--deployment", help="deployment to ask past the traffic rules")
     parser.add_argument("--auth", choices=["key", "entra"], help="how to sign in (default: key)")
     parser.add_argument("--model", help="model name, where an endpoint serves several")
@@ -59,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
             else f"no connection {args.name!r}"
         )
         return 0
-    names = ("endpoint", "contract", "deployment", "auth", "model")
+    names = ("endpoint", "contract", "template", "deployment", "auth", "model")
     fields = {name: getattr(args, name) for name in names if getattr(args, name)}
     fields.setdefault("endpoint", os.environ.get("PHI3_ENDPOINT", ""))
     key = "" if args.auth == "entra" else _key()

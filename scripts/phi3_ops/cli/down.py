@@ -10,9 +10,10 @@ from ._common import add_config, add_dry_run, add_yes, console
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Delete what this product made, by its tags: the endpoint with its deployments, the workspace's "
-        "connection, the cluster, the identity and its roles. The workspace stays, with what it rests on "
-        "(data, models, the jobs' history, images): storage and registry cost a little by the day, "
-        "machines nothing any more. What lacks the tags is never touched, nor is anything that holds it. "
+        "connection and the one here that leads to the endpoint, the cluster, the identity and its "
+        "roles. The workspace stays, with what it rests on (data, models, the jobs' history, images): "
+        "storage and registry cost a little by the day, machines nothing any more: it waits until they "
+        "are gone. What lacks the tags is never touched, nor is anything that holds it. "
         "Asks before it deletes. Exit code 1: it stopped, and the next run goes on from there."
     )
     add_config(parser)

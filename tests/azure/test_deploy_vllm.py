@@ -1,0 +1,151 @@
+"""The variant with vLLM's container: what it is started with, and that it is asked as OpenAI has it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+import yaml
+
+from azure_fixtures import WORKSPACE
+from phi3_ops import connect, paths
+from phi3_tools import Params, Phi3Client
+
+VLLM = paths.ROOT / "scripts" / "azure" / "vllm"
+START = VLLM / "start.sh"
+# In place of the program: it says what it was called with.
+PROGRAM = '#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n'
+MLFLOW = ("model/model-00001-of-00002.safetensors", "model/model-00002-of-00002.safetensors",
+          "components/tokenizer/tokenizer.json", "MLmodel")  # fmt: skip
+HUGGING_FACE = ("model.safetensors", "tokenizer.json", "config.json")
+# In place of the container: starts as it does, then speaks vLLM's dialect of OpenAI's contract.
+STAND_IN = f"""
+import json, os, subprocess
+from azureml_inference_server_http.api.aml_request import rawhttp
+from azureml_inference_server_http.api.aml_response import AMLResponse
+
+ROUTE = "/v1/chat/completions"
+
+def init():
+    started = subprocess.run(["/bin/sh", {str(START)!r}], capture_output=True, text=True, check=True)
+    global arguments
+    arguments = started.stdout.split()
+
+@rawhttp
+def run(request):
+    asked = json.loads(request.get_data())
+    name = arguments[arguments.index("--served-model-name") + 1]
+    if asked.get("model", name) != name:
+        error = {{"message": "The model does not exist.", "type": "NotFoundError", "code": 404}}
+        return AMLResponse(json.dumps({{"error": error}}), 404)
+    if "messages" not in asked:
+        error = {{"message": "Field required", "type": "BadRequestError", "code": 400}}
+        return AMLResponse(json.dumps({{"error": error}}), 400)
+    if asked.get("stream"):
+        return AMLResponse(chunks(name), 200, {{"Content-Type": "text/event-stream"}})
+    message = {{"role": "assistant", "content": " ".join(arguments)}}
+    choice = {{"index": 0, "message": message, "finish_reason": "stop"}}
+    return AMLResponse(json.dumps({{"model": name, "choices": [choice]}}), 200)
+
+def chunks(name):
+    for number, word in enumerate(arguments):
+        choice = {{"index": 0, "delta": {{"content": " " * (number > 0) + word}}, "finish_reason": None}}
+        yield "data: " + json.dumps({{"model": name, "choices": [choice]}}) + "\\n\\n"
+    yield "data: [DONE]\\n\\n"
+"""
+
+
+@pytest.fixture
+def program(tmp_path, monkeypatch):
+    """`vllm` on the path."""
+    (tmp_path / "bin").mkdir()
+    file = tmp_path / "bin" / "vllm"
+    file.write_text(PROGRAM)
+    file.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{file.parent}{os.pathsep}{os.environ['PATH']}")
+
+
+def planted(folder, files):
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    return folder
+
+
+def started(folder, **variables):
+    environment = {**os.environ, "AZUREML_MODEL_DIR": str(folder), **variables}
+    return subprocess.run(
+        ["/bin/sh", str(START)], env=environment, capture_output=True, text=True, timeout=30
+    )
+
+
+@pytest.mark.parametrize(
+    ("files", "model", "tokenizer"),
+    [(MLFLOW, "mlflow/model", "mlflow/components/tokenizer"), (HUGGING_FACE, "mlflow", "mlflow")],
+    ids=["mlflow", "hugging face"],
+)
+def test_it_is_started_with_the_mounted_model(tmp_path, program, files, model, tokenizer):
+    mount = tmp_path / "a mount" / "1"
+    planted(mount / "mlflow", files)
+    done = started(mount, VLLM_ARGS="--served-model-name phi3 --max-model-len 4096")
+    assert done.stdout.splitlines() == [
+        *("serve", f"{mount}/{model}", "--tokenizer", f"{mount}/{tokenizer}"),
+        *("--host", "0.0.0.0", "--port", "8000"),
+        *("--served-model-name", "phi3", "--max-model-len", "4096"),
+    ]
+    assert started(mount).returncode == 0  # without arguments of one's own
+
+
+@pytest.mark.parametrize("missing", ["*.safetensors", "tokenizer.json"])
+def test_a_mount_without_a_model_is_told(tmp_path, program, missing):
+    there = [name for name in HUGGING_FACE if not name.endswith(missing.lstrip("*"))]
+    done = started(planted(tmp_path / "mount", there))
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"there is no {missing} in the model that Azure ML mounts at {tmp_path / 'mount'}\n"
+    )
+
+
+def test_the_probes_and_the_scoring_route_are_vllms():
+    text = (VLLM.parent / "deployment-vllm.yml").read_text(encoding="utf-8")
+    environment = yaml.safe_load(text)["environment"]
+    routes = environment["inference_config"]
+    port = int(START.read_text().split("--port ")[1].split()[0])
+    assert {name: route["path"] for name, route in routes.items()} == {
+        "liveness_route": "/health",
+        "readiness_route": "/health",
+        "scoring_route": "/v1/chat/completions",
+    }
+    assert {route["port"] for route in routes.values()} == {port}
+    assert f"EXPOSE {port}\n" in (VLLM / "Dockerfile").read_text()
+    assert (VLLM.parent / environment["build"]["path"]) == VLLM
+
+
+def test_it_is_deployed_and_asked_in_openais_contract(
+    serving, phi3, program, tmp_path, monkeypatch
+):
+    from fake_azure.storage import box_of
+
+    (tmp_path / "stand-in").mkdir()
+    (tmp_path / "stand-in" / "score.py").write_text(STAND_IN)
+    (tmp_path / "phi3.yaml").write_text("endpoint: {variant: vllm}")
+    serving.azure.stand_ins["mlflow"] = tmp_path / "stand-in"  # the fake's name for a built image
+    bare = serving.azure.bare_environment
+    monkeypatch.setattr(
+        serving.azure, "bare_environment", lambda more: {**bare(more), "PATH": os.environ["PATH"]}
+    )
+    blobs = f"azureml/{serving.job('one')}/model_output/mlflow"
+    folder = planted(tmp_path / "mlflow", MLFLOW)
+    serving.azure.storage.put_folder(box_of(WORKSPACE), blobs, folder)
+    for words in (("deploy", "--job", "one", "--drain", 0), ("connect", "--azure")):
+        done = phi3(*words)
+        assert done.code == 0, done.err
+    connection = connect.load("phi3")
+    assert dict(connection.configs)["contract"] == "openai"
+    assert dict(connection.configs)["endpoint"].endswith("azure.com/v1/chat/completions")
+    with Phi3Client.from_connection(connection) as client:
+        answer = client.chat("Hi", Params(max_new_tokens=8)).text
+        assert "".join(client.stream("Hi", Params(max_new_tokens=8))) == answer
+    assert answer.startswith("serve ")
+    assert "--served-model-name phi3" in answer

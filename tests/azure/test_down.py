@@ -1,0 +1,95 @@
+"""`phi3 down` after `phi3 deploy` and `phi3 connect`: what goes, what stays, what is waited for."""
+
+from __future__ import annotations
+
+import pytest
+
+from azure_fixtures import plant
+from phi3_ops import connect, down
+
+NEVER = 10**6  # looks that an operation takes
+
+
+@pytest.fixture(autouse=True)
+def short_polls(monkeypatch):
+    monkeypatch.setattr(down, "POLL_S", 0.01)
+
+
+@pytest.fixture
+def connected(serving, phi3):
+    assert serving.deploy("one").code == 0
+    assert phi3("connect", "--azure").code == 0
+    return serving
+
+
+def test_the_connection_here_goes_and_the_model_stays(connected, phi3):
+    done = phi3("down", "--yes")
+    assert (done.code, done.err) == (0, "")
+    assert "kept     models phi3-finetuned:1: they cost no more than their storage" in done.out
+    assert "deleted local connection phi3" in done.out
+    assert connect.load("phi3") is None
+    assert connected.models == ["one"]
+
+
+def test_a_connection_here_that_leads_elsewhere_stays(connected, phi3):
+    connect.save("phi3", {"endpoint": "https://other.eastus2.inference.ml.azure.com/score"}, "key")
+    done = phi3("down", "--yes")
+    assert done.code == 0
+    assert "local connection" not in done.out
+    assert connect.key_of("phi3") == "key"
+
+
+def test_it_stays_with_its_endpoint(connected, phi3):
+    endpoint = "onlineEndpoints/phi3-endpoint"
+    body = {"tags": {}, "properties": {"endpointComputeType": "Managed"}}
+    plant(connected.azure, f"{endpoint}/deployments/theirs", body)
+    done = phi3("down", "--yes")
+    assert "kept     endpoint phi3-endpoint: theirs would go with it" in done.out
+    assert "kept     local connection phi3: its endpoint stays" in done.out
+    assert connect.key_of("phi3") in connected.keys
+
+
+def test_the_endpoint_alone_leaves_both_connections(connected, phi3):
+    assert "local connection" not in phi3("down", "--endpoint-only", "--yes").out
+    assert connect.load("phi3") is not None
+    assert len(connected.of("connections")) == 1
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_killed_after_any_write_the_next_run_completes(connected, phi3, kill_after, count):
+    kill_after(count)
+    killed = phi3("down", "--yes")
+    writes = connected.azure.writes()
+    kill_after(0)
+    assert phi3("down", "--yes").code == 0
+    assert killed.code == 1 and [each.method for each in writes[-count:]] == ["DELETE"] * count
+    for kind in ("onlineEndpoints", "computes", "connections", "userAssignedIdentities"):
+        assert connected.of(kind) == [], kind
+    assert connect.load("phi3") is None
+    assert connected.models == ["one"]
+
+
+def test_a_deletion_that_is_under_way_is_waited_for(connected, phi3, kill_after):
+    connected.azure.polls = 20
+    kill_after(1)
+    assert phi3("down", "--endpoint-only", "--yes").code == 1
+    kill_after(0)
+    done = phi3("down", "--endpoint-only", "--yes")
+    connected.azure.polls = 1
+    assert (done.code, done.err) == (0, "")
+    assert "which is being deleted" in done.out
+    assert connected.of("onlineEndpoints") == []
+    assert [each.method for each in connected.azure.writes()].count("DELETE") == 1
+
+
+def test_a_deletion_that_does_not_end_is_one_line(connected, phi3, kill_after, monkeypatch):
+    connected.azure.polls = NEVER
+    kill_after(1)
+    assert phi3("down", "--endpoint-only", "--yes").code == 1
+    kill_after(0)
+    monkeypatch.setattr(down, "GONE_S", 0.0)
+    done = phi3("down", "--endpoint-only", "--yes")
+    connected.azure.polls = 1
+    assert done.code == 1
+    assert "the endpoint phi3-endpoint is still there (Deleting). See it in the" in done.err
+    assert done.err.count("\n") == 1
