@@ -19,6 +19,8 @@ from .errors import OpsError
 from .files import read_jsonl
 
 DEFAULT_RECIPE = "tiny-cpu"
+# A checkpoint of all weights and the optimizer has tens of GB, and is written when training is stopped.
+STOP_S = 900
 SAMPLES = "samples.jsonl"  # what train.py keeps of the sample answers
 SHOWN = 60  # characters of a text in the table
 
@@ -120,7 +122,7 @@ def run_child(command: Sequence[str], environment: dict[str, str]) -> int:
         except BaseException:
             child.terminate()
             try:
-                child.wait(timeout=20)
+                child.wait(timeout=STOP_S)
             except subprocess.TimeoutExpired:
                 child.kill()
             raise
