@@ -1,53 +1,28 @@
 """What the scoring code needs of a model: an Engine, and the batching that every engine shares.
 
-A backend only turns a batch of rows into tokens (`Backend.run`); queueing, batching, stop
-strings, text and cancellation are here, once. `engine_transformers.py` is the backend there is.
+The batching is continuous: a request joins what runs at the next token and leaves with its last
+one, so nobody waits for a batch to fill or to end. A backend only runs tokens through the model
+(`Cache.forward`); the queue, the limits, sampling, text and cancellation are here and in
+`generation.py`, once. The backends: `engine_onnx.py` and `engine_transformers.py`.
 """
 
 from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from collections.abc import Callable, Generator, Hashable, Sequence
+from typing import Any, Protocol
 
-MAX_BATCH = 16
-MAX_WAITING = 256
-# How long a batch waits for company, only when the one before it had some: the clients that were
-# just answered are about to send again, and without this wait batches of 1 and 15 alternate.
-GATHER_S = 0.003
+import numpy as np
+from generation import Completion, Params, Row
 
-FinishReason = Literal["stop", "length"]
-INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
+MAX_WAITING = 256  # rows
+SHORTEST_CACHE = 512  # tokens; the longer ones are 4, 16, … times as long
 
 
 class BusyError(Exception):
     """Too many requests are waiting already."""
-
-
-@dataclass(frozen=True)
-class Params:
-    """How to generate. `temperature` and `top_p` count only with `do_sample`."""
-
-    max_new_tokens: int = 128
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class Completion:
-    """One answer; `tokens` counts what was generated, the end token included."""
-
-    text: str
-    tokens: int
-    finish_reason: FinishReason
 
 
 class Engine(Protocol):
@@ -71,178 +46,175 @@ class Engine(Protocol):
         """Finish what runs, fail what waits, and end the engine's thread."""
 
 
-class Detokenizer:
-    """Token ids to text, a piece at a time, never half a character.
+class Logits(Protocol):
+    """What the model says comes next, for some rows."""
 
-    A character may take several byte tokens: text that ends in U+FFFD is held back until the
-    next tokens complete it. Decoding starts at the last piece's tokens, not at the last token,
-    because some tokenizers (SentencePiece) drop a leading space.
-    """
+    def best(self) -> list[int]:
+        """The likeliest token of each row."""
 
-    def __init__(self, decode: Callable[[list[int]], str]):
-        self._decode = decode
-        self._ids: list[int] = []
-        self._context = 0
-        self._done = 0
-
-    def push(self, token: int) -> str:
-        """Take a token; the text that it completed, often one word, sometimes nothing."""
-        self._ids.append(token)
-        return self._take(hold=True)
-
-    def flush(self) -> str:
-        """What was held back, with U+FFFD for a character that never got complete."""
-        return self._take(hold=False)
-
-    def _take(self, hold: bool) -> str:
-        before = self._decode(self._ids[self._context : self._done])
-        text = self._decode(self._ids[self._context :])
-        if len(text) <= len(before) or (hold and text.endswith(INCOMPLETE)):
-            return ""
-        self._context, self._done = self._done, len(self._ids)
-        return text[len(before) :]
+    def row(self, at: int) -> np.ndarray:
+        """One row's logits, float32."""
 
 
-class StopScanner:
-    """Text up to the first stop string; text that may be the start of one is held back."""
+class Cache(Protocol):
+    """The keys and values of a fixed number of rows (slots), each up to a fixed length."""
 
-    def __init__(self, stop: Sequence[str]):
-        self._stop = stop
-        self._held = ""
-        self.hit = False
+    def forward(self, slot: int, tokens: Sequence[Sequence[int]], past: Sequence[int]) -> Logits:
+        """Run new tokens of the rows in slot, slot + 1, …; row i holds past[i] tokens already.
 
-    def push(self, piece: str) -> str:
-        """Take a piece; what can be shown of it. After a hit nothing comes any more."""
-        if self.hit:
-            return ""
-        text = self._held + piece
-        found = [at for at in (text.find(s) for s in self._stop) if at >= 0]
-        if found:
-            self.hit, self._held = True, ""
-            return text[: min(found)]
-        cut = len(text) - max((_overlap(text, s) for s in self._stop), default=0)
-        self._held = text[cut:]
-        return text[:cut]
+        Rows may differ in length where nothing is past. Gives what follows each row's last token.
+        """
 
-    def flush(self) -> str:
-        """What was held back and turned out to be no stop string."""
-        held, self._held = self._held, ""
-        return held
-
-
-def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of text are the beginning of stop."""
-    longest = min(len(text), len(stop) - 1)
-    return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)
-
-
-class Row:
-    """One prompt on its way through the engine. A backend calls `push`, then `finish`."""
-
-    def __init__(
-        self,
-        prompt: list[int],
-        params: Params,
-        key: object,
-        decode: Callable[[list[int]], str],
-        on_text: Callable[[str], None] | None = None,
-    ):
-        self.prompt = prompt
-        self.params = params
-        self.key = key  # rows with equal keys may share a batch
-        self.answer: Future[Completion] = Future()
-        self.cancelled = False
-        self._decode = decode
-        self._on_text = on_text
-        # Decoding token by token costs time that only streams and stop strings need.
-        self._live = on_text is not None or bool(params.stop)
-        self._detokenizer = Detokenizer(decode)
-        self._scanner = StopScanner(params.stop)
-        self._ids: list[int] = []
-        self._pieces: list[str] = []
-        self._count = 0
-        self._reason: FinishReason = "length"
-        self.done = False
-
-    def push(self, token: int, end_tokens: frozenset[int]) -> bool:
-        """Take the next token; True when the row wants no more."""
-        if self.done:
-            return True
-        self._count += 1
-        if token in end_tokens:
-            self._reason = "stop"
-        else:
-            self._ids.append(token)
-            if self._live:
-                self._show(self._scanner.push(self._detokenizer.push(token)))
-        if self._scanner.hit:
-            self._reason = "stop"
-        full = self._count >= self.params.max_new_tokens
-        self.done = self._reason == "stop" or full or self.cancelled
-        return self.done
-
-    def finish(self) -> None:
-        """Settle the answer from what was pushed."""
-        if self._live:
-            self._show(self._scanner.push(self._detokenizer.flush()))
-            self._show(self._scanner.flush())
-            text = "".join(self._pieces)
-        else:
-            text = self._decode(self._ids)
-        reason: FinishReason = "stop" if self._scanner.hit else self._reason
-        self.answer.set_result(Completion(text, self._count, reason))
-
-    def _show(self, piece: str) -> None:
-        if piece:
-            self._pieces.append(piece)
-            if self._on_text:
-                self._on_text(piece)
+    def copy(self, source: Cache, from_slot: int, slot: int, length: int) -> None:
+        """Take over the first `length` tokens of another cache's row."""
 
 
 class Backend(Protocol):
     """A model and its tokenizer."""
 
     context_window: int
+    end_tokens: frozenset[int]
+    pad_token: int
+    max_rows: int  # generated at once
+    chunk: int  # tokens of prompts that are run between two tokens of the other rows
+    token_bytes: int  # what a token takes in a cache
+    cache_bytes: int  # what all caches together may take
 
     def render(self, messages: Sequence[dict[str, str]]) -> str: ...
     def encode(self, text: str) -> list[int]: ...
     def decode(self, ids: list[int]) -> str: ...
-    def batch_class(self, length: int) -> object:
-        """Prompts whose lengths (answer included) have equal classes may share a batch."""
+    def rotary(self, length: int) -> Hashable:
+        """Rows may share a forward pass while this is equal for their lengths so far."""
 
-    def run(self, rows: Sequence[Row]) -> None:
-        """Push tokens into every row until all are done. All rows have the same key."""
+    def make_cache(self, slots: int, length: int) -> Cache: ...
+
+
+class Lane:
+    """Rows that go through the model together, each in a slot of one cache; the first n are taken.
+
+    Rows of very different lengths have lanes of their own, so that the long ones do not cost the
+    short ones their memory.
+    """
+
+    def __init__(self, backend: Backend, length: int, rotary: Hashable):
+        self.rows: list[Row] = []
+        self.length = length
+        self.rotary = rotary
+        self.slots = 0
+        self._backend = backend
+        self.cache: Any = None  # a Cache, once there are rows
+
+    def slots_for(self, more: int) -> int:
+        """Slots with so many rows more: never fewer than there are, else a power of two."""
+        needed = len(self.rows) + more
+        power = 1 << max(needed - 1, 0).bit_length()
+        return max(self.slots, min(power, self._backend.max_rows))
+
+    def join(self, rows: Sequence[Row]) -> None:
+        """Run the prompts of new rows, all at once, and give each its first token."""
+        self._grow(len(rows))
+        first = len(self.rows)
+        logits = self.cache.forward(first, [row.tokens for row in rows], [0] * len(rows))
+        self.rows.extend(rows)
+        self._push(logits, first)
+
+    def adopt(self, row: Row, cache: Cache, logits: Logits) -> None:
+        """Take in a row whose prompt was run in a cache of its own."""
+        self._grow(1)
+        self.cache.copy(cache, 0, len(self.rows), len(row.tokens))
+        self.rows.append(row)
+        self._push(logits, len(self.rows) - 1)
+
+    def step(self) -> None:
+        """One token more for every row."""
+        rows = self.rows
+        past = [len(row.tokens) - 1 for row in rows]
+        self._push(self.cache.forward(0, [row.tokens[-1:] for row in rows], past), 0)
+
+    def crossed(self) -> list[Row]:
+        """Take out the rows that grew into the other rotary factors: their cache is of no use."""
+        out = [r for r in self.rows if self._backend.rotary(len(r.tokens)) != self.rotary]
+        for row in out:
+            self._leave(self.rows.index(row))
+        return out
+
+    def _push(self, logits: Logits, first: int) -> None:
+        rows = self.rows[first:]
+        tokens = logits.best()
+        done = []
+        for at, row in enumerate(rows):
+            token = tokens[at] if row.greedy else row.sample(logits.row(at))
+            if row.push(token):
+                done.append(first + at)
+        for slot in reversed(done):
+            row = self.rows[slot]
+            self._leave(slot)
+            row.finish()
+
+    def _leave(self, slot: int) -> None:
+        last = self.rows.pop()
+        if slot < len(self.rows):  # the last row moves into the gap
+            self.rows[slot] = last
+            self.cache.copy(self.cache, len(self.rows), slot, len(last.tokens) - 1)
+
+    def _grow(self, more: int) -> None:
+        slots = self.slots_for(more)
+        if slots == self.slots:
+            return
+        cache = self._backend.make_cache(slots, self.length)
+        for slot, row in enumerate(self.rows):
+            cache.copy(self.cache, slot, slot, len(row.tokens) - 1)
+        self.cache, self.slots = cache, slots
+
+
+class Prefill:
+    """A long prompt that is run a piece at a time, so that the other rows go on meanwhile."""
+
+    def __init__(self, backend: Backend, row: Row):
+        self.row = row
+        self._chunk = backend.chunk
+        self._past = 0
+        self._cache = backend.make_cache(1, len(row.tokens))
+
+    def step(self) -> tuple[Cache, Logits] | None:
+        """Run the next piece; after the last one, the cache and what follows the prompt."""
+        piece = self.row.tokens[self._past : self._past + self._chunk]
+        logits = self._cache.forward(0, [piece], [self._past])
+        self._past += len(piece)
+        return (self._cache, logits) if self._past == len(self.row.tokens) else None
 
 
 class BatchingEngine:
-    """An Engine over a backend: one thread owns the model and takes waiting rows in batches.
+    """An Engine over a backend: one thread owns the model and gives every row its next token.
 
-    Greedy rows are generated together, whatever their limits and stop strings; a sampled request
-    has a batch of its own, so that its seed decides its answer.
+    Bounded twice: `max_waiting` rows wait at most, and rows are taken in while their caches fit
+    into the backend's `cache_bytes`. Rows are taken in the order they came, but short prompts
+    pass a long one that waits for another long one.
     """
 
     def __init__(self, backend: Backend, max_waiting: int = MAX_WAITING):
         self.context_window = backend.context_window
         self.render = backend.render
         self.encode = backend.encode
-        self.batch_sizes: deque[int] = deque(maxlen=1000)  # what was run, for measurements
+        self.batch_sizes: deque[int] = deque(maxlen=1000)  # of the last steps, for measurements
         self._backend = backend
         self._max_waiting = max_waiting
         self._waiting: deque[Row] = deque()
+        self._lanes: dict[Hashable, Lane] = {}
+        self._prefill: Prefill | None = None
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
     def generate(self, prompts: Sequence[list[int]], params: Params) -> list[Completion]:
-        alone = object()
-        rows = [self._row(prompt, params, alone) for prompt in prompts]
+        rows = [self._row(prompt, params, number) for number, prompt in enumerate(prompts)]
         self._submit(rows)
         return [row.answer.result() for row in rows]
 
     def stream(self, prompt: list[int], params: Params) -> Generator[str, None, Completion]:
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        row = self._row(prompt, params, object(), pieces.put)
+        row = self._row(prompt, params, 0, pieces.put)
         row.answer.add_done_callback(lambda _: pieces.put(None))
         self._submit([row])
         return _pieces_of(row, pieces)
@@ -253,10 +225,11 @@ class BatchingEngine:
             self._changed.notify_all()
         self._thread.join()
 
-    def _row(self, prompt: list[int], params: Params, alone: object, on_text: Any = None) -> Row:
-        length = len(prompt) + params.max_new_tokens
-        key = alone if params.do_sample else self._backend.batch_class(length)
-        return Row(prompt, params, key, self._backend.decode, on_text)
+    def _row(self, prompt: list[int], params: Params, number: int, on_text: Any = None) -> Row:
+        backend = self._backend
+        # An empty prompt still needs one position to start from.
+        prompt = prompt or [backend.pad_token]
+        return Row(prompt, params, backend.decode, backend.end_tokens, number, on_text)
 
     def _submit(self, rows: Sequence[Row]) -> None:
         with self._changed:
@@ -268,41 +241,130 @@ class BatchingEngine:
             self._waiting.extend(rows)
             self._changed.notify_all()
 
-    def _work(self) -> None:
-        crowded = False
-        while batch := self._next_batch(crowded):
-            crowded = len(batch) > 1
-            self.batch_sizes.append(len(batch))
-            try:
-                self._backend.run(batch)
-                for row in batch:
-                    row.finish()
-            except Exception as error:  # noqa: BLE001 - the thread must outlive a failed batch
-                for row in batch:
-                    if not row.answer.done():
-                        row.answer.set_exception(error)
+    # --- the engine's thread ---------------------------------------------------------------------
 
-    def _next_batch(self, crowded: bool) -> list[Row]:
-        """Wait for rows and take those that go with the oldest; empty when closed."""
+    def _work(self) -> None:
+        while self._wait():
+            if group := self._take():
+                self._join(group)
+            if self._prefill:
+                self._step_prefill(self._prefill)
+            for key, lane in list(self._lanes.items()):
+                self._requeue(lane.crossed())
+                if lane.rows:
+                    self.batch_sizes.append(len(lane.rows))
+                    self._guard(lane.step, lane.rows, key)
+
+    def _wait(self) -> bool:
+        """Wait until there is something to do; False when closed and all that ran has ended."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if crowded and not self._closed:
-                self._gather()
+            self._changed.wait_for(lambda: self._closed or self._waiting or self._running())
             if self._closed:
                 for row in self._waiting:
                     row.answer.set_exception(BusyError("the model is being shut down"))
                 self._waiting.clear()
-                return []
-            key = self._waiting[0].key
-            batch = [row for row in self._waiting if row.key == key][:MAX_BATCH]
-            taken = set(map(id, batch))
-            self._waiting = deque(row for row in self._waiting if id(row) not in taken)
-            return batch
+            return bool(self._waiting or self._running())
 
-    def _gather(self) -> None:
-        end = time.monotonic() + GATHER_S
-        while len(self._waiting) < MAX_BATCH and (left := end - time.monotonic()) > 0:
-            self._changed.wait(left)
+    def _running(self) -> int:
+        return sum(len(lane.rows) for lane in self._lanes.values()) + (self._prefill is not None)
+
+    def _take(self) -> list[Row]:
+        """Waiting rows whose prompts go through the model now, all of one lane; one too long for
+        that becomes `_prefill`."""
+        group: list[Row] = []
+        passed: list[Row] = []
+        with self._changed:
+            room = self._backend.max_rows - self._running()
+            while self._waiting and room > len(group):
+                row = self._waiting.popleft()
+                if row.cancelled:
+                    row.finish()
+                elif not self._fits(row, len(group)):
+                    passed.append(row)
+                    break  # whoever passed it could keep it waiting for ever
+                elif len(row.tokens) <= self._backend.chunk and self._alike([*group, row]):
+                    group.append(row)
+                elif len(row.tokens) > self._backend.chunk and self._prefill is None:
+                    self._guard(lambda row=row: self._begin(row), [row])
+                    room -= 1
+                else:
+                    passed.append(row)
+            self._waiting.extendleft(reversed(passed))
+        return group
+
+    def _begin(self, row: Row) -> None:
+        self._prefill = Prefill(self._backend, row)
+
+    def _join(self, group: list[Row]) -> None:
+        key = self._key(group[0])
+        lane = self._lane(key)
+        self._guard(lambda: lane.join(group), group, key if lane.rows == [] else None)
+
+    def _step_prefill(self, prefill: Prefill) -> None:
+        row, done = prefill.row, None
+
+        def step() -> None:
+            nonlocal done
+            done = prefill.step()
+            if done:
+                self._lane(self._key(row)).adopt(row, *done)
+
+        if row.cancelled:
+            row.finish()
+        else:
+            self._guard(step, [row])
+        if done or row.answer.done():
+            self._prefill = None
+
+    def _requeue(self, rows: Sequence[Row]) -> None:
+        with self._changed:
+            self._waiting.extendleft(rows)
+
+    def _guard(self, work: Callable[[], Any], rows: Sequence[Row], key: Hashable = None) -> None:
+        """Do something for some rows; a failure is theirs, and the end of the lane of that key."""
+        try:
+            work()
+        except Exception as error:  # noqa: BLE001 - the thread must outlive a failed batch
+            self._lanes.pop(key, None)
+            for row in rows:
+                if not row.answer.done():
+                    row.answer.set_exception(error)
+
+    # --- lanes and their memory ------------------------------------------------------------------
+
+    def _key(self, row: Row) -> tuple[int, Hashable]:
+        length = SHORTEST_CACHE
+        while length < row.need:
+            length *= 4
+        window = max(self.context_window, row.need)
+        return min(length, window), self._backend.rotary(len(row.tokens))
+
+    def _lane(self, key: tuple[int, Hashable]) -> Lane:
+        return self._lanes.setdefault(key, Lane(self._backend, *key))
+
+    def _alike(self, rows: Sequence[Row]) -> bool:
+        """Whether the prompts of these rows may go through the model in one go."""
+        width = max(len(row.tokens) for row in rows)
+        small = len(rows) == 1 or width * len(rows) <= self._backend.chunk
+        return small and len(set(map(self._key, rows))) == 1
+
+    def _fits(self, row: Row, taken: int) -> bool:
+        """Whether there is memory for one row more; the first one is tried in any case."""
+        limit = self._backend.cache_bytes // self._backend.token_bytes
+        if self._tokens_with(row, taken) <= limit:
+            return True
+        self._lanes = {key: lane for key, lane in self._lanes.items() if lane.rows}
+        alone = not taken and not self._running()
+        return alone or self._tokens_with(row, taken) <= limit
+
+    def _tokens_with(self, row: Row, taken: int) -> int:
+        """What all caches would hold, in tokens, with this row beside so many just taken."""
+        key = self._key(row)
+        lane = self._lanes.get(key) or Lane(self._backend, *key)
+        others = sum(x.slots * x.length for x in self._lanes.values() if x is not lane)
+        prompts = [row] + ([self._prefill.row] if self._prefill else [])
+        aside = sum(len(r.tokens) for r in prompts if len(r.tokens) > self._backend.chunk)
+        return others + lane.slots_for(taken + 1) * lane.length + aside
 
 
 def _pieces_of(row: Row, pieces: queue.SimpleQueue[str | None]) -> Generator[str, None, Completion]:
@@ -311,4 +373,4 @@ def _pieces_of(row: Row, pieces: queue.SimpleQueue[str | None]) -> Generator[str
             yield piece
         return row.answer.result()
     finally:
-        row.cancelled = True  # nobody listens any more: the batch drops the row
+        row.cancelled = True  # nobody listens any more: the row leaves at its next token

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-from engine import Completion, Params
+from generation import Completion, Params
 
 Contract = Literal["list", "catalog", "openai"]
 Message = dict[str, str]

@@ -20,7 +20,9 @@ _HERE = str(Path(__file__).resolve().parent)
 if _HERE not in sys.path:
     sys.path.insert(0, _HERE)
 
-from engine import BatchingEngine, BusyError, Engine, Params  # noqa: E402
+from backends import load_backend  # noqa: E402
+from engine import BatchingEngine, BusyError, Engine  # noqa: E402
+from generation import Params  # noqa: E402
 from model_files import ModelNotFoundError, find_model  # noqa: E402
 from payloads import (  # noqa: E402
     Message,
@@ -147,12 +149,10 @@ def sse(events: Iterator[dict[str, Any]]) -> Iterator[str]:
 def load(model_dir: Path, name: str | None = None) -> Scorer:
     """Load the model in model_dir (see `find_model`) and try one token.
 
+    What runs it is `backends.load_backend`'s choice; on a CPU the first time takes an export.
     Raises ModelNotFoundError when there is none, OSError or ValueError when it cannot be loaded.
     """
-    files = find_model(model_dir)
-    from engine_transformers import TransformersBackend  # torch takes seconds: not before needed
-
-    engine = BatchingEngine(TransformersBackend(files.model, files.tokenizer))
+    engine = BatchingEngine(load_backend(find_model(model_dir)))
     scorer = Scorer(engine, name or _name(model_dir.resolve()))
     scorer.answer({"input_data": ["Hello"], "params": {"max_new_tokens": 1}})
     return scorer

@@ -263,7 +263,7 @@ def test_connections_do_not_wait_to_fill_a_packet():
 
 
 def test_a_broken_model_is_told(tmp_path, tiny_model_dir):
-    for file in tiny_model_dir.iterdir():
+    for file in filter(Path.is_file, tiny_model_dir.iterdir()):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(endpoint.EndpointError, match="cannot be loaded: ") as caught:

@@ -8,15 +8,32 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "serving"))
 
 
-@pytest.fixture(scope="session")
-def scorer(tiny_model_dir):
+def load(model_dir, engine):
+    """The model behind an engine that is asked for by name: no silent fall-back in tests."""
     import score
 
-    scorer = score.load(tiny_model_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PHI3_ENGINE", engine)
+        return score.load(model_dir)
+
+
+@pytest.fixture(scope="session")
+def scorer(tiny_model_dir):
+    scorer = load(tiny_model_dir, "onnx")
     yield scorer
     scorer.close()
 
 
+@pytest.fixture(scope="session", params=["onnx", "transformers"])
+def each_engine(request, tiny_model_dir):
+    """The tiny model's engine, with each backend."""
+    scorer = load(tiny_model_dir, request.param)
+    yield scorer.engine
+    scorer.close()
+
+
 @pytest.fixture(scope="session")
-def tokenizer(scorer):
-    return scorer.engine._backend.tokenizer
+def tokenizer(tiny_model_dir):
+    from engine_transformers import load_tokenizer
+
+    return load_tokenizer(tiny_model_dir)

@@ -72,7 +72,10 @@ def test_a_missing_folder_is_no_model(tmp_path):
         find_model(tmp_path / "nowhere")
 
 
-def test_an_mlflow_model_is_served_like_the_plain_one(tmp_path, tiny_model_dir, scorer):
+def test_an_mlflow_model_is_served_like_the_plain_one(
+    tmp_path, tiny_model_dir, scorer, monkeypatch
+):
+    monkeypatch.setenv("PHI3_ENGINE", "transformers")  # no second export
     for folder, tokenizer in (("model", False), ("components/tokenizer", True)):
         (tmp_path / folder).mkdir(parents=True)
         for file in tiny_model_dir.iterdir():
@@ -86,7 +89,8 @@ def test_an_mlflow_model_is_served_like_the_plain_one(tmp_path, tiny_model_dir, 
     served.close()
 
 
-def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path, tiny_model_dir):
+def test_a_tokenizer_without_a_chat_template_is_refused(tmp_path, tiny_model_dir, monkeypatch):
+    monkeypatch.setenv("PHI3_ENGINE", "transformers")
     for file in tiny_model_dir.iterdir():
         if file.suffix != ".jinja":
             (tmp_path / file.name).symlink_to(file)

@@ -4,7 +4,7 @@ import math
 
 import payloads
 import pytest
-from engine import Params
+from generation import Params
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from payloads import ScoringError, read_parameters, read_request, wants_stream

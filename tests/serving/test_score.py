@@ -4,7 +4,7 @@ import json
 
 import pytest
 import score
-from engine import Params
+from generation import Params
 from score import ScoringError
 
 HI = [{"role": "user", "content": "Hi"}]
