@@ -1,6 +1,6 @@
 """`python -m phi3_ops` is `phi3`."""
 
-from .cli import main
+from .cli import entry
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(entry())

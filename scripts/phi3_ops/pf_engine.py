@@ -6,20 +6,24 @@ a thread pool for every line, looks once a second whether it is done, and has ne
 endpoint can slow down nor an end that Ctrl-C can bring about without losing what was answered. All else
 (inputs, line execution, storage, aggregation) is promptflow's own, so that the run is one of its runs.
 
-What is replaced, for the time of `engine(...)`: `BatchEngine` in the run submitter, by a subclass
-with a loop of its own, and the thread pool of its node scheduler. Read from promptflow 1.18.5; where the
-parts do not look as they did there, `fits()` says so and batches run on the stock engine.
+What is replaced, for the time of `engine(...)`, is the table in it: the batch engine by a subclass with a
+loop of its own, the thread pool of its node scheduler, the listing of installed tools and the writing of
+records by quicker ones. Read from promptflow 1.18.5; where the parts do not look as they did there,
+`fits()` says so and batches run on the stock engine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import copy
 import inspect
+import json
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from . import pf
@@ -27,15 +31,19 @@ from .pace import THROTTLED, Pace
 
 # How often a line that ended by a 429, after all of the client's own attempts, is run again.
 MOST_RUNS = 5
+# The parameters of what is replaced.
 EXPECTED = {
     "_exec_in_task": [
+        "self",
         "batch_inputs",
         "run_id",
         "output_dir",
         "raise_on_line_failure",
         "previous_line_results",
     ],
-    "_exec_batch": ["line_results", "batch_inputs", "run_id"],
+    "_exec_batch": ["self", "line_results", "batch_inputs", "run_id"],
+    "collect_package_tools": ["keys"],
+    "json_dump": ["obj", "file"],
 }
 _one_at_a_time = threading.Lock()
 
@@ -44,16 +52,15 @@ def fits() -> bool:
     """Whether promptflow's engine has the parts that are replaced, as they were when this was written."""
     pf.client()  # makes promptflow quiet before it is imported
     try:
-        from promptflow._sdk._orchestrator import run_submitter
-        from promptflow.executor import _async_nodes_scheduler as scheduler
+        from promptflow._core.tools_manager import collect_package_tools
+        from promptflow._sdk._orchestrator.run_submitter import BatchEngine
+        from promptflow._sdk.operations._local_storage_operations import json_dump
+        from promptflow.executor._async_nodes_scheduler import ThreadPoolExecutor as Stock
 
-        engine = run_submitter.BatchEngine
-        found = {
-            name: list(inspect.signature(getattr(engine, name)).parameters) for name in EXPECTED
-        }
-        return hasattr(scheduler, "ThreadPoolExecutor") and all(
-            found[name] == ["self", *parameters] for name, parameters in EXPECTED.items()
-        )
+        methods = {name: getattr(BatchEngine, name) for name in EXPECTED if name[0] == "_"}
+        parts = {**methods, "collect_package_tools": collect_package_tools, "json_dump": json_dump}
+        found = {name: list(inspect.signature(part).parameters) for name, part in parts.items()}
+        return found == EXPECTED and Stock is ThreadPoolExecutor
     except (ImportError, AttributeError, ValueError):
         return False
 
@@ -66,19 +73,46 @@ def engine(pace: Pace, on_line: Callable[[Any], None]) -> Iterator[None]:
         pace: how many lines may be in flight; `pace.stop()` ends the batch after those.
         on_line: called with promptflow's `LineResult` when a line has ended for good.
     """
+    from promptflow._core import tools_manager
     from promptflow._sdk._orchestrator import run_submitter
+    from promptflow._sdk.operations import _local_storage_operations as storage
     from promptflow.executor import _async_nodes_scheduler as scheduler
 
-    stock, stock_pool = run_submitter.BatchEngine, scheduler.ThreadPoolExecutor
     threads = ThreadPoolExecutor(pace.most, thread_name_prefix="line")
+    replaced = [
+        (run_submitter, "BatchEngine", _paced(run_submitter.BatchEngine, pace, on_line)),
+        (scheduler, "ThreadPoolExecutor", _shared(threads)),
+        (tools_manager, "collect_package_tools", _once(tools_manager.collect_package_tools)),
+        (storage, "json_dump", _dump_at_once),
+    ]
+    stock = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     with _one_at_a_time:
         try:
-            run_submitter.BatchEngine = _paced(stock, pace, on_line)
-            scheduler.ThreadPoolExecutor = _shared(threads)
+            for module, name, ours in replaced:
+                setattr(module, name, ours)
             yield
         finally:
-            run_submitter.BatchEngine, scheduler.ThreadPoolExecutor = stock, stock_pool
+            for module, name, theirs in stock:
+                setattr(module, name, theirs)
             threads.shutdown(wait=False)
+
+
+def _once(collect: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
+    """promptflow reads every installed package's tools five times for one run."""
+    known: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    def collected(keys: Sequence[str] | None = None) -> dict[str, Any]:
+        wanted = tuple(sorted(set(keys or ())))
+        if wanted not in known:
+            known[wanted] = collect(keys)
+        return copy.deepcopy(known[wanted])
+
+    return collected
+
+
+def _dump_at_once(value: Any, path: Path) -> None:
+    """The same file as `json.dump` writes, whose thousands of small writes take most of its time."""
+    path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8", newline="\n")
 
 
 def _shared(threads: ThreadPoolExecutor) -> Callable[..., Any]:
