@@ -111,12 +111,14 @@ def test_stock_pf_run_and_eval(server, tmp_path):
 
 
 @contextlib.contextmanager
-def served(flow, *words):
+def served(flow, *words, **env):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [BIN / "pf", "flow", "serve", "--source", paths.FLOWS / flow, "--port", str(port)]
     command += ["--host", "localhost", "--skip-open-browser", *words]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **env}
+    ) as process:
         try:
             yield _wait(f"http://localhost:{port}", process)
         finally:
@@ -139,12 +141,39 @@ def test_pf_flow_serve_answers(server, engine):
     with served("chat", "--engine", engine) as url:
         asked = requests.post(f"{url}/score", json={"question": "hello"}, timeout=30)
         assert asked.json() == {"answer": "hello"}
+        default = requests.post(f"{url}/score", json={}, timeout=30)
+        assert default.json() == {"answer": definition("chat")["inputs"]["question"]["default"]}
+        described = requests.get(f"{url}/swagger.json", timeout=30).json()
+        assert "/score" in described["paths"]
+        assert requests.get(url, timeout=30).ok is (engine == "fastapi")
         refused = requests.post(f"{url}/score", json={"question": "fail"}, timeout=30)
         assert refused.status_code == 400
         assert "told to fail" in refused.text
         broken = requests.post(f"{url}/score", json={"question": "crash"}, timeout=30)
         assert broken.status_code == 500
         assert "ServerError" in broken.text and KEY not in broken.text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLOWS)
+def test_pf_flow_serve_serves_every_flow(server, name):
+    sample = json.loads((paths.FLOWS / name / "samples.jsonl").read_text().splitlines()[0])
+    inputs = {key: value for key, value in sample.items() if key in definition(name)["inputs"]}
+    with served(name, "--engine", "fastapi") as url:
+        asked = requests.post(f"{url}/score", json=inputs, timeout=60)
+        assert asked.status_code == 200, asked.text
+        assert set(asked.json()) == set(definition(name)["outputs"])
+
+
+def test_the_environment_overrides_a_connection_that_is_served(server):
+    """What an environment file would set; the connection's own endpoint stays unasked."""
+    with echo_endpoint() as other:
+        asked = len(server.requests)
+        with served("qa", "--engine", "fastapi", PHI3_ENDPOINT=other.url) as url:
+            answer = requests.post(f"{url}/score", json={"input_data": "hello"}, timeout=30)
+        assert answer.json() == {"answer": "hello"}
+        assert len(other.requests) == 1
+        assert len(server.requests) == asked
 
 
 def test_a_served_answer_streams(server):

@@ -16,12 +16,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+PIECES = 4  # of a streamed answer
+STREAM_HEAD = (
+    b"HTTP/1.1 200 -\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+)
 USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
 @dataclass
 class SlowServer:
     """Answers the chat contract with the question itself; a question `fail` is a 400.
+
+    With `stream`, the answer is `PIECES` server-sent events, of which the last one comes in the end.
 
     Attributes:
         seconds: that an answer takes.
@@ -69,9 +75,11 @@ class _Connection(asyncio.Protocol):
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         if len(rest) >= length:
             self.buffer = rest[length:]
-            self.take(json.loads(rest[:length])["input_data"]["input_string"][-1]["content"])
+            asked = json.loads(rest[:length])["input_data"]
+            streams = bool(asked.get("parameters", {}).get("stream"))
+            self.take(asked["input_string"][-1]["content"], streams)
 
-    def take(self, question: str) -> None:
+    def take(self, question: str, streams: bool) -> None:
         server = self.server
         if server.most is not None and server.in_flight >= server.most:
             server.refused += 1
@@ -79,11 +87,31 @@ class _Connection(asyncio.Protocol):
             return
         server.in_flight += 1
         server.highest = max(server.highest, server.in_flight)
-        asyncio.get_running_loop().call_later(server.seconds, self.finish, question)
+        later = asyncio.get_running_loop().call_later
+        if not streams:
+            later(server.seconds, self.finish, question)
+            return
+        self.transport.write(STREAM_HEAD)
+        for number in range(1, PIECES + 1):
+            later(server.seconds * number / PIECES, self.send_piece, question, number)
 
     def finish(self, question: str) -> None:
         self.server.in_flight -= 1
         self.send(*self.server.answer(question))
+
+    def send_piece(self, question: str, number: int) -> None:
+        event: dict[str, object] = {"output": f"{question} "}
+        if number == PIECES:
+            self.server.in_flight -= 1
+            self.server.asked[question] += 1
+            event |= {"finish_reason": "stop", "usage": USAGE}
+        self.chunk(f"data: {json.dumps(event)}\n\n")
+        if number == PIECES:
+            self.chunk("data: [DONE]\n\n")
+            self.chunk("")
+
+    def chunk(self, text: str) -> None:
+        self.transport.write(f"{len(text.encode()):x}\r\n{text}\r\n".encode())
 
     def send(self, status: int, payload: dict[str, object]) -> None:
         body = json.dumps(payload).encode()

@@ -1,0 +1,209 @@
+"""Answers a second of a served flow: `phi3 serve` beside `pf flow serve` on both of its engines.
+
+    python tests/benchmarks/served_flow.py --json bench/served_flow.json [--minutes 10]
+
+32 clients ask flows/chat, for whole answers and for streams, against an endpoint in a process of its own
+that takes 0.2 s for either: more than 160 answers a second are not possible. The three servers run all
+the time and are asked in turns, each by clients that open a connection for every question. With
+`--minutes`, `phi3 serve` is then asked for so long, and its memory read after a fifth of that time and in
+the end (resident set size, Linux). Exits 1 where a limit is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+ROOT = Path(__file__).resolve().parents[2]
+SUPPORT = ROOT / "tests" / "support"
+sys.path.insert(0, str(SUPPORT))
+
+LATENCY_S = 0.2
+CLIENTS = 32
+IDEAL = CLIENTS / LATENCY_S
+ROUNDS = 3
+SECONDS = 5.0  # for each server, kind of answer and round
+OURS, FLASK, FASTAPI = "phi3 serve", "pf flow serve (flask)", "pf flow serve (fastapi)"
+ACCEPT = {"whole": "application/json", "streamed": "text/event-stream"}
+AT_LEAST = 0.8  # of the ideal
+AT_MOST = 1.1  # of the memory
+PROBE = {"question": "Who founded Microsoft?", "chat_history": []}
+
+
+@contextlib.contextmanager
+def endpoint() -> Iterator[str]:
+    command = [sys.executable, str(SUPPORT / "slow_endpoint.py"), str(LATENCY_S)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
+
+
+@contextlib.contextmanager
+def servers() -> Iterator[dict[str, Any]]:
+    """The three of them, running: name -> `Served`."""
+    from served_flow import pf_serve, phi3_serve
+
+    flow = ROOT / "flows" / "chat"
+    with (
+        phi3_serve() as ours,
+        pf_serve(flow, "--engine", "flask") as flask,
+        pf_serve(flow, "--engine", "fastapi") as fastapi,
+    ):
+        yield {OURS: ours, FLASK: flask, FASTAPI: fastapi}
+
+
+async def ask(host: str, port: int, accept: str) -> None:
+    """One question, on a connection of its own; raises ValueError unless the whole answer came."""
+    body = json.dumps(PROBE)
+    reader, writer = await asyncio.open_connection(host, port)
+    head = (
+        f"POST /score HTTP/1.1\r\nhost: {host}:{port}\r\naccept: {accept}\r\nconnection: close\r\n"
+    )
+    head += f"content-type: application/json\r\ncontent-length: {len(body)}\r\n\r\n"
+    writer.write((head + body).encode())
+    answer = await reader.read()
+    while piece := await reader.read():
+        answer += piece
+    writer.close()
+    pieces = answer.count(b"Who founded Microsoft?")
+    if b" 200 " not in answer.partition(b"\r\n")[0] or pieces != (4 if "event" in accept else 1):
+        raise ValueError(f"no answer: {answer[:300]!r}")
+
+
+async def rate(url: str, accept: str, seconds: float) -> float:
+    """Answers a second that `CLIENTS` get, each asking again as soon as it was answered."""
+    host, port = urlsplit(url).hostname, urlsplit(url).port
+    assert host and port
+    start, answered = time.perf_counter(), 0
+
+    async def client() -> None:
+        nonlocal answered
+        while time.perf_counter() - start < seconds:
+            await ask(host, port, accept)
+            answered += 1
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return answered / (time.perf_counter() - start)
+
+
+def rates(running: dict[str, Any], rounds: int, seconds: float) -> dict[str, dict[str, float]]:
+    """Kind of answer -> server -> the median of its rates."""
+    found: dict[str, dict[str, list[float]]] = {kind: {n: [] for n in running} for kind in ACCEPT}
+    for number in range(rounds + 1):
+        for kind, accept in ACCEPT.items():
+            for name, served in running.items():
+                # The first round warms up.
+                figure = asyncio.run(rate(served.url, accept, seconds if number else 1.0))
+                if number:
+                    found[kind][name].append(figure)
+    return {
+        kind: {name: statistics.median(figures) for name, figures in of.items()}
+        for kind, of in found.items()
+    }
+
+
+def memory(served: Any, minutes: float) -> tuple[float, float]:
+    """MiB of the server after a fifth of the time and in the end, asked all the while."""
+    import psutil
+
+    def ask_for(seconds: float) -> float:
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            for accept in ACCEPT.values():
+                asyncio.run(rate(served.url, accept, min(5.0, seconds / 4)))
+        return psutil.Process(served.process.pid).memory_info().rss / 2**20
+
+    return ask_for(minutes * 60 / 5), ask_for(minutes * 60 * 4 / 5)
+
+
+# -- report ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Row:
+    """Ours and a peer's figure; `limit` is what ours over theirs may be at least, of memory at most."""
+
+    name: str
+    unit: str
+    ours: float
+    peer: float
+    peer_name: str
+    limit: float | None = None
+    ratio: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.ratio = round(self.ours / self.peer, 3)
+        self.ours, self.peer = round(self.ours, 1), round(self.peer, 1)
+
+    @property
+    def missed(self) -> bool:
+        if self.limit is None:
+            return False
+        return self.ratio > self.limit if self.unit == "MiB" else self.ratio < self.limit
+
+
+def measure(rounds: int, seconds: float, minutes: float) -> Iterator[Row]:
+    with servers() as running:
+        for kind, of in rates(running, rounds, seconds).items():
+            yield Row(f"{kind} answers", "answers/s", of[OURS], IDEAL, "the ideal", AT_LEAST)
+            for peer in (FLASK, FASTAPI):
+                yield Row(f"{kind} answers", "answers/s", of[OURS], of[peer], peer)
+        if minutes:
+            before, after = memory(running[OURS], minutes)
+            name = f"memory after {minutes:g} minutes"
+            yield Row(name, "MiB", after, before, "after a fifth of them", AT_MOST)
+
+
+def print_table(rows: list[Row]) -> None:
+    print(f"{'':26} {'unit':10} {'ours':>8} {'peer':>8}  {'peer':26} {'ratio':>7} {'limit':>6}")
+    for row in rows:
+        limit = "" if row.limit is None else f"{row.limit:6.2f}" + (" MISSED" if row.missed else "")
+        print(
+            f"{row.name:26} {row.unit:10} {row.ours:8.1f} {row.peer:8.1f}  {row.peer_name:26} "
+            f"{row.ratio:7.3f} {limit}"
+        )
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument("--minutes", type=float, default=0, help="watch the memory for so long")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="default: %(default)s")
+    args = parser.parse_args()
+    from stores import make_store
+
+    with tempfile.TemporaryDirectory() as folder, endpoint() as url:
+        os.environ.update(
+            PF_HOME_DIRECTORY=str(make_store(Path(folder) / "store")),
+            PF_TRACING_SKIP_LOCAL_SETUP="true",
+            APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED="true",
+        )
+        from phi3_ops import connect
+
+        connect.save("phi3", {"endpoint": url}, "a-key")
+        rows = list(measure(args.rounds, args.seconds, args.minutes))
+    print_table(rows)
+    if args.json:
+        args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
+    return any(row.missed for row in rows)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,101 @@
+"""`phi3 serve` and `pf flow serve` as processes of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO, Any
+
+import requests
+
+from processes import BIN
+
+HANG_S = 120  # a limit for what must not hang, never a measurement
+
+
+@dataclass
+class Served:
+    """A served flow: its page's address without the last slash, and its process."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    output: IO[str]
+
+    def stop(self) -> str:
+        """Ctrl-C; what the process printed."""
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(HANG_S)
+        return _all(self.output)
+
+    def ask(self, question: str, *, side: str = "", **kw: Any) -> requests.Response:
+        """Post to `/score`; with `stream`, for server-sent events."""
+        headers = {"accept": "text/event-stream" if kw.get("stream") else "application/json"}
+        headers |= kw.pop("headers", {})
+        body = {"question": question, "chat_history": []}
+        return requests.post(
+            f"{self.url}{side}/score", json=body, headers=headers, timeout=HANG_S, **kw
+        )
+
+
+@contextlib.contextmanager
+def phi3_serve(*words: Any, **env: str) -> Iterator[Served]:
+    """`phi3 serve …` on a free port."""
+    command = [BIN / "phi3", "serve", "--port", str(port := free_port()), *map(str, words)]
+    with _running(command, f"http://127.0.0.1:{port}", env) as served:
+        yield served
+
+
+@contextlib.contextmanager
+def pf_serve(flow: Any, *words: Any, **env: str) -> Iterator[Served]:
+    """`pf flow serve …` on a free port."""
+    port = free_port()
+    command = [BIN / "pf", "flow", "serve", "--source", flow, "--port", str(port)]
+    command += ["--host", "localhost", "--skip-open-browser", *words]
+    with _running(command, f"http://localhost:{port}", env) as served:
+        yield served
+
+
+def free_port() -> int:
+    """A loopback port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def _running(command: list[Any], url: str, env: dict[str, str]) -> Iterator[Served]:
+    # A file: a pipe that nobody reads would fill up and hold the server back.
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **env}
+        )
+        try:
+            _wait(url, process, output)
+            yield Served(url, process, output)
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait(HANG_S)
+
+
+def _all(output: IO[str]) -> str:
+    output.seek(0)
+    return output.read()
+
+
+def _wait(url: str, process: subprocess.Popen[bytes], output: IO[str]) -> None:
+    deadline = time.monotonic() + HANG_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, _all(output)
+        with contextlib.suppress(requests.ConnectionError):
+            # With a password, 401 means that it answers.
+            if requests.get(f"{url}/health", timeout=HANG_S).status_code in (200, 401):
+                return
+        time.sleep(0.1)
+    raise AssertionError("the flow is not served")
