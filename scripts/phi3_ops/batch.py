@@ -17,7 +17,7 @@ from typing import Any
 
 from phi3_tools import metrics
 
-from . import paths, pf, pf_engine
+from . import paths, pf, pf_engine, run_properties
 from .connect import first_line
 from .errors import OpsError
 from .files import read_jsonl
@@ -26,7 +26,7 @@ from .pace import Listener, Pace, heard
 IN_FLIGHT = 16
 LINE_NUMBER = "line_number"
 COMPLETED = "Completed"
-# What a run of ours remembers beside what promptflow does; read again by `resume` and `phi3 compare`.
+# What a run of ours remembers beside what promptflow does, and `run_properties`; read again by `resume`.
 CONNECTIONS, DATA_HASH, PROCESS = "phi3.connections", "phi3.data_sha256", "phi3.process"
 
 Connections = Mapping[str, Mapping[str, str]]
@@ -107,6 +107,7 @@ def run_flow(
         CONNECTIONS: json.dumps(connections or {}),
         DATA_HASH: _sha256(data),
         PROCESS: _this_process(),
+        **run_properties.of(flow, connections),
     }
     run = {
         "flow": flow,
@@ -130,7 +131,7 @@ def resume(name: str, *, in_flight: int = IN_FLIGHT, watch: Watch | None = None)
         watch: called whenever a line has ended; the lines that are taken over come first.
 
     Raises:
-        OpsError: there is no such run, it is running, or its data file has changed since.
+        OpsError: there is no such run, it is running, or its data file or its flow has changed since.
     """
     client = pf.client()
     old = find_run(name)
@@ -140,10 +141,15 @@ def resume(name: str, *, in_flight: int = IN_FLIGHT, watch: Watch | None = None)
     if old.properties.get(DATA_HASH, _sha256(data)) != _sha256(data):
         fix = "Start a new run, or put the old file back."
         raise OpsError(f"{data} has changed since {name} read it", fix)
+    connections = json.loads(old.properties.get(CONNECTIONS, "{}")) or None
+    known = run_properties.of(Path(old.flow), connections) if old.flow else {}
+    content = run_properties.FLOW_HASH
+    if old.properties.get(content, known.get(content)) != known.get(content):
+        fix = "Start a new run, or put the old flow back: a run has one flow."
+        raise OpsError(f"{old.flow} has changed since {name} ran it", fix)
     if old.status != COMPLETED:
         _make_resumable(client, old)
     title = str(old.display_name or name)
-    connections = json.loads(old.properties.get(CONNECTIONS, "{}")) or None
     own = (CONNECTIONS, DATA_HASH)
     run = {
         "flow": old.flow,
@@ -156,6 +162,7 @@ def resume(name: str, *, in_flight: int = IN_FLIGHT, watch: Watch | None = None)
         "properties": {
             **{key: value for key, value in old.properties.items() if key in own},
             PROCESS: _this_process(),
+            **known,
         },
         "resume_from": name,
     }

@@ -1,4 +1,4 @@
-"""What a batch needs to know of a flow: its inputs, and which nodes speak to an endpoint."""
+"""What the commands need to know of a flow: its version, its inputs, which nodes speak to an endpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FlowFile:
         folder: where it lies.
         inputs: input -> its definition.
         nodes: the nodes' definitions.
-        version: the flow's, from `tags.version`, or None.
+        version: the flow's, from `tags.version`, as it stands there; or None.
     """
 
     folder: Path
@@ -59,6 +59,17 @@ class FlowFile:
         if not nodes:
             raise OpsError(f"no node of {self.folder} takes a connection", "Leave it out.")
         return {node: {"connection": name} for node in nodes}
+
+    def connection_names(self, given: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """Node -> the connection that it is given, else the one that the flow names."""
+        found = {}
+        for node in self.nodes:
+            name = node.get("name", "")
+            own = (node.get("inputs") or {}).get("connection")
+            connection = given.get(name, {}).get("connection", own)
+            if isinstance(connection, str) and connection and not connection.startswith("${"):
+                found[name] = connection
+        return found
 
     def columns(
         self, given: Mapping[str, str], data: Collection[str], outputs: Collection[str] = ()

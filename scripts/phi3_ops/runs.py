@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import pf
+from . import pf, run_properties
 from .errors import OpsError
 from .files import read_jsonl
 
@@ -40,7 +40,8 @@ class Outputs:
         inputs: what its flow was given.
         errors: line number -> why it failed.
         metrics: what its aggregation logged.
-        facts: its flow and the parameters of the flow's nodes, as they were when it ran.
+        facts: its flow, the endpoints that it asked and the parameters of the flow's nodes, as they were
+            when it ran.
     """
 
     rows: Lines
@@ -214,8 +215,10 @@ def _flow_facts(snapshot: Path) -> dict[str, str]:
     try:
         flow = yaml.safe_load((snapshot / "flow.dag.yaml").read_text(encoding="utf-8"))
         name = flow.get("display_name") or flow.get("name") or "flow"
-        version = (flow.get("tags") or {}).get("version", "")
-        facts = {"flow": f"{name} {version}".strip(), "flow files": _content(snapshot)}
+        facts = {"flow": str(name)}
+        if version := (flow.get("tags") or {}).get("version"):
+            facts["flow version"] = str(version)
+        facts["flow files"] = _content(snapshot)
         for node in flow["nodes"]:
             for key, value in node.get("inputs", {}).items():
                 if not str(value).startswith("${"):
@@ -301,7 +304,9 @@ def _recorded_data(client: Any, run: Any) -> Path | None:
 def _read(run: Any) -> Outputs:
     outputs = read_folder(Path(run._output_path))
     tokens = run.properties.get("system_metrics", {}).get("total_tokens")
-    facts = {**outputs.facts, **({"tokens": f"{tokens:,}"} if tokens else {})}
+    facts = {**outputs.facts, **run_properties.facts(run.properties)}
+    if tokens:
+        facts["tokens"] = f"{tokens:,}"
     return Outputs(**{**vars(outputs), "facts": facts})
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 
 import pytest
 
 from echo_endpoint import KEY, echo_endpoint
-from phi3_ops import batch, connect, paths
+from phi3_ops import batch, cli, connect, flows, paths, run_properties
 from phi3_ops.errors import OpsError
 
 
@@ -68,3 +70,95 @@ def test_lines_are_asked_at_once(server, tmp_path):
     )  # fmt: skip
     assert [done.answers[n]["answer"] for n in range(40)] == [f"q{n}" for n in range(40)]
     assert len(server.requests) == 40
+
+
+# -- what a run remembers --------------------------------------------------------------------------
+
+
+def copy_of_qa(folder, version):
+    flow = shutil.copytree(paths.FLOWS / "qa", folder, ignore=shutil.ignore_patterns(".*"))
+    yaml = flow / "flow.dag.yaml"
+    text = yaml.read_text(encoding="utf-8")
+    yaml.write_text(re.sub(r"version: .*", f"version: {version}", text), encoding="utf-8")
+    return flow
+
+
+def ask(flow, data, connection=None):
+    given = {"answer": {"connection": connection}} if connection else None
+    columns = {"input_data": "${data.question}"}
+    return batch.run_flow(flow, data, columns, title="t", connections=given)
+
+
+def test_a_run_remembers_its_flow_and_the_endpoints_behind_it(server, tmp_path):
+    write(tmp_path / "q.jsonl", ["right"])
+    secret = "key-in-the-url"
+    fields = {"endpoint": f"{server.url}?code={secret}", "model": "phi", "deployment": "blue"}
+    connect.save("other", fields, KEY)
+    try:
+        done = ask(paths.FLOWS / "qa", tmp_path / "q.jsonl", "other")
+    finally:
+        connect.delete("other")
+    found = batch.find_run(done.name).properties
+    (state,) = [state for state in flows.states() if state.name == "qa"]
+    assert found[run_properties.FLOW_VERSION] == state.version
+    assert found[run_properties.FLOW_HASH] == state.sha256
+    assert json.loads(found[run_properties.ENDPOINTS]) == {
+        "answer": {
+            "connection": "other",
+            "endpoint": server.url.removeprefix("http://"),
+            "contract": "auto",
+            "model": "phi",
+            "deployment": "blue",
+        }
+    }
+    assert KEY not in str(found) and secret not in str(found)
+
+
+def test_no_run_fails_by_what_cannot_be_remembered(tmp_path):
+    flow = copy_of_qa(tmp_path / "qa", "1.0")  # no semantic version, and no such connection
+    assert json.loads(run_properties.of(flow)[run_properties.ENDPOINTS]) == {
+        "answer": {"connection": "phi3"}
+    }
+    (flow / "flow.dag.yaml").write_text("nodes: 3")
+    assert list(run_properties.of(flow)) == [run_properties.FLOW_HASH]
+    assert run_properties.of(tmp_path / "none") == {}
+    assert run_properties.facts({run_properties.ENDPOINTS: "{"}) == {}
+
+
+def test_a_flow_that_changed_is_not_resumed(server, tmp_path):
+    write(tmp_path / "q.jsonl", ["right", "fail"])
+    flow = copy_of_qa(tmp_path / "qa", "1.0.0")
+    done = ask(flow, tmp_path / "q.jsonl", "b")
+    shutil.rmtree(flow)
+    copy_of_qa(flow, "1.0.1")
+    with pytest.raises(OpsError, match=f"qa has changed since {done.name} ran it"):
+        batch.resume(done.name)
+    shutil.rmtree(flow)
+    copy_of_qa(flow, "1.0.0")
+    again = batch.find_run(batch.resume(done.name).name).properties
+    assert again[run_properties.FLOW_VERSION] == "1.0.0"
+
+
+def test_compare_says_first_what_differs_between_the_runs(server, tmp_path, capsys):
+    data = tmp_path / "q.jsonl"
+    write(data, ["right", "wrong"])
+    fields = {"endpoint": server.url, "contract": "chat", "deployment": "green"}
+    connect.save("green", fields, KEY)
+    names = []
+    try:
+        for version, connection in (("1.0.0", "b"), ("1.1.0", "green")):
+            asked = ask(copy_of_qa(tmp_path / version, version), data, connection)
+            columns = {"answer": "${run.outputs.answer}", "ground_truth": "${data.ground_truth}"}
+            batch.run_flow(paths.FLOWS / "eval", data, columns, title="e", base=asked)
+            names.append(asked.name)
+    finally:
+        connect.delete("green")
+    capsys.readouterr()
+    assert cli.main(["compare", *names, "--out", str(tmp_path / "out")]) == 0
+    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    differing = said[3 : said.index("Scores")]
+    assert "flow version: 1.0.0 | 1.1.0" in differing
+    assert "answer.connection: b | green" in differing
+    assert "answer.connection.deployment: – | green" in differing
+    assert any(line.startswith("flow content: ") for line in differing)
+    assert len(differing) == 4  # and nothing of what is the same

@@ -10,6 +10,7 @@ import pytest
 
 from phi3_ops import paths, pf, runs
 from phi3_ops.errors import OpsError
+from phi3_ops.flow_file import FlowFile
 from phi3_tools.metrics import line_scores
 from processes import phi3
 
@@ -105,8 +106,9 @@ def test_what_the_aggregation_logged(store):
 def test_facts_are_those_of_the_run_and_not_of_today(store):
     facts = runs.load(store.name("base")).facts
     assert facts["answer.model"] == "base"
-    assert facts["flow"].endswith("2.0.0")
-    assert facts["scored by: flow"] == "phi3-eval 1.1.0"
+    assert facts["flow version"] == "2.0.0"
+    assert facts["scored by: flow"] == "phi3-eval"
+    assert facts["scored by: flow version"] == FlowFile.read(paths.FLOWS / "eval").version
     other = runs.load(store.name("tuned")).facts
     assert facts["flow files"] == other["flow files"]
     assert other["answer.model"] == "tuned"

@@ -1,0 +1,130 @@
+"""`phi3 doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..doctor_checks import WAYS
+from ._common import add_config, console
+
+if TYPE_CHECKING:
+    from ..doctor import Result
+
+SCHEMA = 1
+STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    ways = "; ".join(f"{name}: {what}" for name, what in WAYS.items())
+    parser.description = (
+        "Say what is missing or unfit, and how to mend it. Asks the connection's endpoint one small "
+        "question; mends nothing itself. Exit code 0: nothing failed; 1: something did."
+    )
+    parser.add_argument(
+        "--for",
+        dest="ways",
+        nargs="+",
+        choices=list(WAYS),
+        default=list(WAYS),
+        metavar="WAY",
+        help=f"ways of use to look at (default: all). {ways}",
+    )
+    parser.add_argument(
+        "--connection",
+        default="phi3",
+        metavar="NAME",
+        help="connection to ask (default: %(default)s)",
+    )
+    add_config(parser)
+    parser.add_argument(
+        "--flows",
+        type=Path,
+        metavar="DIR",
+        help="folder of the flows and their lock (default: own)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    from .. import doctor
+    from ..doctor_checks import CHECKS, Here
+
+    here = Here(args.connection, args.config, args.flows)
+    screen = None if args.json else _screen()
+    with screen.status("looking") if screen else nullcontext() as status:
+
+        def started(name: str) -> None:
+            if status:
+                status.update(f"looking at: {name}")
+
+        results = doctor.examine(CHECKS, here, args.ways, started)
+    if args.json:
+        print(json.dumps(_document(results, args.ways), indent=2))
+    elif screen:
+        screen.print(_table(results))
+        screen.print(_summary(results, args.ways))
+    else:
+        _plain(results)
+    return int(any(result.status == doctor.FAIL for result in results))
+
+
+def _screen() -> Any:
+    """None where even the packages of this output are missing."""
+    try:
+        return console()
+    except ModuleNotFoundError:
+        return None
+
+
+def _document(results: Sequence[Result], ways: Sequence[str]) -> dict[str, Any]:
+    from ..doctor import ready
+
+    failed = {way: ready(results, way) for way in ways}
+    return {
+        "schema": SCHEMA,
+        "ok": not any(failed.values()),
+        "ways": {way: {"ready": not names, "failed": names} for way, names in failed.items()},
+        "checks": [asdict(result) for result in results],
+    }
+
+
+def _table(results: Sequence[Result]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for no_wrap in (True, True, False):
+        table.add_column(no_wrap=no_wrap, overflow="fold")
+    for result in results:
+        mark = Text(result.status, STYLES[result.status])
+        table.add_row(mark, result.name, Text(result.what))
+        if result.fix:
+            table.add_row("", "", Text(f"-> {result.fix}", "bold"))
+    return table
+
+
+def _summary(results: Sequence[Result], ways: Sequence[str]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..doctor import ready
+
+    table = Table(box=None, pad_edge=False, title="", title_justify="left", show_header=False)
+    for way in dict.fromkeys(ways):
+        failed = ready(results, way)
+        said = Text(f"not ready: {', '.join(failed)}", "red") if failed else Text("ready", "green")
+        table.add_row(way, said)
+    return table
+
+
+def _plain(results: Sequence[Result]) -> None:
+    for result in results:
+        print(f"{result.status:4}  {result.name}: {result.what}")
+        if result.fix:
+            print(f"      -> {result.fix}")

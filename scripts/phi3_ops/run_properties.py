@@ -1,0 +1,84 @@
+"""What a run remembers of its flow and of the endpoints that it asked: written by batches, read by
+`phi3 compare`. No secret is among it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from phi3_tools import Phi3Error
+from phi3_tools.connection import read
+
+from . import connect, flows
+from .errors import OpsError
+from .flow_file import FlowFile
+
+FLOW_VERSION, FLOW_HASH = "phi3.flow_version", "phi3.flow_sha256"
+# JSON: node -> `connection` and, of what that says, `endpoint` (host and path), `contract`, `model`,
+# `deployment`.
+ENDPOINTS = "phi3.endpoints"
+SHOWN = 12  # characters of a hash that people read
+
+Connections = Mapping[str, Mapping[str, str]]
+
+
+def of(folder: Path, connections: Connections | None = None) -> dict[str, str]:
+    """The properties of a run that starts now. What cannot be read is left out: no run fails by it.
+
+    Args:
+        folder: the flow's.
+        connections: node -> input -> connection, in place of what the flow says.
+    """
+    if not folder.is_dir():  # a flow that is a class or a prompt
+        return {}
+    found = {}
+    with suppress(OpsError):
+        found[FLOW_HASH] = flows.content_hash(folder)
+    with suppress(OpsError):
+        flow = FlowFile.read(folder)
+        if flow.version is not None:
+            found[FLOW_VERSION] = str(flow.version)
+        names = flow.connection_names(connections or {})
+        found[ENDPOINTS] = json.dumps({node: _endpoint(name) for node, name in names.items()})
+    return found
+
+
+def _endpoint(name: str) -> dict[str, str]:
+    """What a connection says without its secrets; its name alone where it cannot be read."""
+    try:
+        settings = read(connect.load(name))
+    except (OpsError, Phi3Error):
+        return {"connection": name}
+    fields = {
+        "connection": name,
+        "endpoint": place(settings.endpoint),
+        "contract": settings.contract,
+        "model": settings.model,
+        "deployment": settings.deployment,
+    }
+    return {field: value for field, value in fields.items() if value}
+
+
+def place(url: str) -> str:
+    """Host and path of a URL; its query, and a user's name and password, may be secrets."""
+    parts = urlsplit(url)
+    return parts.netloc.rpartition("@")[2] + parts.path
+
+
+def facts(properties: Mapping[str, Any]) -> dict[str, str]:
+    """The same by the names that people read; nothing of a run that recorded nothing."""
+    found = {}
+    if FLOW_VERSION in properties:
+        found["flow version"] = str(properties[FLOW_VERSION])
+    if FLOW_HASH in properties:
+        found["flow content"] = str(properties[FLOW_HASH])[:SHOWN]
+    with suppress(ValueError, AttributeError, KeyError):
+        for node, fields in json.loads(properties.get(ENDPOINTS, "{}")).items():
+            # Named as the parameter of the flow that it takes the place of.
+            found[f"{node}.connection"] = str(fields.pop("connection"))
+            found |= {f"{node}.connection.{field}": str(value) for field, value in fields.items()}
+    return found
