@@ -28,8 +28,8 @@ FILE = "flows.lock.json"
 PACKAGE = "phi3-promptflow"
 # Never uploaded and never hashed, by the name of a file or of a folder above it: caches, leavings of
 # editors, secrets. All that begins with a dot is among them, as in the wheel: `.promptflow` holds prompts
-# and answers, `.env` keys.
-IGNORED = (".*", "__pycache__", "*.py[cod]", "*.env", "*.pem", "*~")
+# and answers, `.env` keys. `process_log` is where promptflow's process pool logs.
+IGNORED = (".*", "__pycache__", "process_log", "*.py[cod]", "*.env", "*.pem", "*~")
 # The start of a file in which a NUL tells that it is no text; git looks as far.
 SNIFFED = 8000
 # Semantic Versioning 2.0.0, its own pattern.

@@ -81,7 +81,7 @@ def engine(pace: Pace, on_line: Callable[[Any], None]) -> Iterator[None]:
     threads = ThreadPoolExecutor(pace.most, thread_name_prefix="line")
     replaced = [
         (run_submitter, "BatchEngine", _paced(run_submitter.BatchEngine, pace, on_line)),
-        (scheduler, "ThreadPoolExecutor", _shared(threads)),
+        (scheduler, "ThreadPoolExecutor", shared_pool(threads)),
         (tools_manager, "collect_package_tools", _once(tools_manager.collect_package_tools)),
         (storage, "json_dump", _dump_at_once),
     ]
@@ -95,6 +95,26 @@ def engine(pace: Pace, on_line: Callable[[Any], None]) -> Iterator[None]:
             for module, name, theirs in stock:
                 setattr(module, name, theirs)
             threads.shutdown(wait=False)
+
+
+@contextmanager
+def one_pool(most: int) -> Iterator[None]:
+    """Have promptflow's serving app run its sync tools on these threads, not on new ones a request.
+
+    Args:
+        most: requests whose tools run at once.
+    """
+    from promptflow.executor import _async_nodes_scheduler as scheduler
+
+    stock = scheduler.ThreadPoolExecutor
+    threads = ThreadPoolExecutor(most, thread_name_prefix="tool")
+    if stock is ThreadPoolExecutor:
+        scheduler.ThreadPoolExecutor = shared_pool(threads)
+    try:
+        yield
+    finally:
+        scheduler.ThreadPoolExecutor = stock
+        threads.shutdown(wait=False)
 
 
 def _once(collect: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
@@ -115,8 +135,12 @@ def _dump_at_once(value: Any, path: Path) -> None:
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8", newline="\n")
 
 
-def _shared(threads: ThreadPoolExecutor) -> Callable[..., Any]:
-    """In place of a thread pool for every line: the same one for all, each call in its line's context."""
+def shared_pool(threads: ThreadPoolExecutor) -> Callable[..., Any]:
+    """In place of a thread pool for every line: the same one for all, each call in its line's context.
+
+    Args:
+        threads: that the sync tools of all lines run on.
+    """
 
     class LinePool:
         def __init__(self, max_workers: int, initializer: Any, initargs: tuple[Any, ...]) -> None:

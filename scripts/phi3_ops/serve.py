@@ -26,7 +26,7 @@ import yaml
 
 from phi3_tools.spans import ANSWERED
 
-from . import connect, pf
+from . import connect, pf, pf_engine
 from .errors import OpsError
 from .flow_file import FlowFile
 from .serve_guard import Guard
@@ -78,7 +78,8 @@ def make_app(flow: FlowFile, connections: Sequence[str], folder: Path, *, token:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> Any:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-        yield
+        with pf_engine.one_pool(THREADS):
+            yield
 
     sides = [Side(name, f"/side{n}/" if n else "/") for n, name in enumerate(connections)]
     mounts = [Mount("/static", StaticFiles(directory=PAGE))]

@@ -117,3 +117,9 @@ def details(azure, request):
     status = run.state()
     error = {"error": {"code": "UserError", "message": run.error}} if status == "Failed" else None
     return {"runId": name, "status": status, "logFiles": {LOG: run.log_url()}, "error": error}
+
+
+@route("POST", r"/history/v1.0/.*/rundata")
+def rundata(azure, request):
+    """What `jobs.download` asks first: nothing is listed, so it looks where outputs are by default."""
+    return {"runMetadata": {"runId": request.body["runId"], "outputs": {}}}

@@ -1,0 +1,148 @@
+"""What a distributed batch brings back, as a run in prompt flow's store.
+
+The job's output is described in prompt flow's notebook "Run flows in Azure ML pipeline"; a run's folder
+is prompt flow 1.18.5's, see `runs`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from . import batch, flows, pf, run_properties
+from .connect import first_line
+from .errors import OpsError
+from .files import read_jsonl, together, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from .azure_batch import Request
+
+OUTPUT = "flow_outputs"
+OUTPUT_FILE = "parallel_run_step.jsonl"  # joined at the end, from one temp_*_*_ file a process
+LOST = "not among the job's outputs: its mini-batch failed, or was never run"
+
+Row = dict[str, Any]
+
+
+def joined(folder: Path, count: int) -> dict[int, dict[str, Any]]:
+    """The lines' outputs among a job's files, sorted by line number.
+
+    A job that failed has not joined its mini-batches' files. A mini-batch that was run again after a
+    timeout may have left a line twice: the first one counts.
+
+    Args:
+        folder: what was downloaded.
+        count: lines of the data file.
+
+    Raises:
+        OpsError: a row has no line number, or that of no line.
+    """
+    files = sorted(folder.rglob(OUTPUT_FILE)) or sorted(folder.rglob(f"temp_*_{OUTPUT_FILE}"))
+    found: dict[int, dict[str, Any]] = {}
+    for row in (row for file in files for row in read_jsonl(file)):
+        inner = row.get("output")
+        if isinstance(inner, dict) and batch.LINE_NUMBER in inner:
+            row = inner  # as promptflow-parallel returns it; the documented file holds it flat
+        line = row.pop(batch.LINE_NUMBER, None)
+        if type(line) is not int or not 0 <= line < count:
+            fix = "The outputs are not those of this data file."
+            raise OpsError(f"{OUTPUT_FILE}: `{batch.LINE_NUMBER}` is {line!r}", fix)
+        found.setdefault(line, row)
+    return dict(sorted(found.items()))
+
+
+def write(folder: Path, request: Request, rows: Sequence[Row], answers: Mapping[int, Row]) -> None:
+    """A run's folder as prompt flow writes it; a line that is not among the answers has failed.
+
+    Args:
+        folder: of the run.
+        request: what was run.
+        rows: the data file's.
+        answers: line number -> the flow's outputs.
+
+    Raises:
+        OpsError: the folder cannot be written.
+    """
+    failed = [line for line in range(len(rows)) if line not in answers]
+    errors = [{batch.LINE_NUMBER: line, "error": {"message": LOST}} for line in failed]
+    inputs = {line: _given(request.columns, row) for line, row in enumerate(rows)}
+    with together(folder, last=OUTPUT) as new:
+        copy_flow(request.flow.folder, new / "snapshot")
+        write_jsonl(new / "inputs.jsonl", _numbered(inputs))
+        if errors:
+            write_json(new / "error.json", {"additionalInfo": [{"info": {"errors": errors}}]})
+        for name in (
+            "outputs.jsonl",
+            f"{OUTPUT}/output.jsonl",
+        ):  # `pf run show-details` reads the first
+            write_jsonl(new / name, _numbered(answers))
+
+
+def register(name: str, folder: Path, request: Request) -> None:
+    """Note a run's folder in prompt flow's store, where it is not there yet.
+
+    Raises:
+        OpsError: the store cannot be written.
+    """
+    client = pf.client()
+    from promptflow._sdk._errors import RunNotFoundError
+    from promptflow.entities import Run
+
+    try:
+        client.runs.get(name)
+        return
+    except RunNotFoundError:
+        now = datetime.now(timezone.utc)
+    properties: dict[str, Any] = {
+        **run_properties.of(request.flow.folder),
+        # Of this machine's connections nothing is said: the job asked the workspace's.
+        run_properties.ENDPOINTS: json.dumps(
+            {node: {"connection": name} for node, name in request.names.items()}
+        ),
+        batch.DATA_HASH: hashlib.sha256(request.data.read_bytes()).hexdigest(),
+        "column_mapping": dict(request.columns),
+        "flow_path": request.flow.folder.resolve().as_posix(),
+    }
+    run = Run(
+        name=name,
+        source=folder.resolve(),
+        run_source="existing_run",
+        data=str(request.data.resolve()),
+        display_name=request.title,
+        status=batch.COMPLETED,
+        created_on=now,
+        start_time=now,
+        end_time=now,
+        properties=properties,
+    )
+    try:
+        client.runs.create_or_update(run)
+    except Exception as error:  # promptflow has no base class for what its store can raise
+        raise OpsError(f"cannot note the run {name}: {first_line(error)}") from error
+
+
+def copy_flow(flow: Path, target: Path) -> Path:
+    """The files of a flow that are uploaded, and no others."""
+    for file in flows.files(flow):
+        place = target / file.relative_to(flow)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+    return target
+
+
+def _numbered(rows: Mapping[int, Row]) -> list[Row]:
+    return [{batch.LINE_NUMBER: line, **row} for line, row in rows.items()]
+
+
+def _given(columns: Mapping[str, str], row: Row) -> Row:
+    """What a line's flow was given."""
+    start = "${data."
+    return {
+        name: row.get(value[len(start) : -1]) if value.startswith(start) else value
+        for name, value in columns.items()
+    }
