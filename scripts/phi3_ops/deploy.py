@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,6 +22,7 @@ from phi3_tools.auth import scope_for
 
 from . import job, paths
 from .cloud import Cloud, find
+from .config import Endpoint
 from .errors import OpsError
 from .plan import Plan, Step
 
@@ -83,29 +85,47 @@ class Options:
             raise OpsError(f"mirror {self.mirror} %", "Give 0 to 50.")
 
 
-class Deployer:
-    """Brings one job's model behind the configured endpoint.
+class Rollout(ABC):
+    """Brings a deployment behind an endpoint, step by step; subclasses say what is deployed.
 
     Args:
         cloud: where to.
         options: how.
         say: shows one line of progress.
+        config: the endpoint.
     """
 
-    def __init__(self, cloud: Cloud, options: Options, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, cloud: Cloud, options: Options, say: Callable[[str], None], config: Endpoint
+    ) -> None:
         self.cloud = cloud
         self.options = options
         self.say = say
-        self.config = cloud.config.endpoint
-        self.job = options.job or job.latest_completed(cloud)
-        job.require_completed(cloud, self.job)
+        self.config = config
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The deployment's name: the hash of all that it is made of, so that the same is found again."""
+
+    @abstractmethod
+    def _made_of(self) -> list[Step]:
+        """What must be there before the endpoint."""
+
+    @abstractmethod
+    def _definition(self) -> Any:
+        """The deployment, as azure-ai-ml has it."""
+
+    @abstractmethod
+    def _ask(self, deployment: str | None) -> tuple[str, float]:
+        """A question's answer, and the seconds that it took; raises OpsError where there is none."""
 
     def plan(self) -> Plan:
-        """Model, endpoint, deployment, traffic, and the old deployments' end."""
+        """What it is made of, endpoint, deployment, traffic, and the old deployments' end."""
         name, size = self.config.name, f"{self.config.size} x {self.config.instances}"
         old = [] if self.options.keep_old else self._others()
         steps = [
-            Step(f"model {self.config.model} from {self.job}", self._has_model, self._register),
+            *self._made_of(),
             Step(f"endpoint {name}", self._has_endpoint, self._create_endpoint),
             Step(f"deployment {self.name} ({size})", self._has_deployment, self._create_deployment),
             Step(f"traffic to {self.name}", self._has_traffic, self._move_traffic, verb="move"),
@@ -114,48 +134,6 @@ class Deployer:
             what = f"old deployments: {', '.join(old)}"
             steps.append(Step(what, lambda: not self._others(), self._remove_idle, "remove"))
         return Plan("deploy", steps)
-
-    # -- model ---------------------------------------------------------------------------------------
-
-    def _models(self) -> list[Any]:
-        found = find(lambda: list(self.cloud.ml.models.list(name=self.config.model))) or []
-        return [model for model in found if (model.tags or {}).get("job") == self.job]
-
-    def _has_model(self) -> bool:
-        return bool(self._models())
-
-    def _register(self) -> None:
-        from azure.ai.ml.constants import AssetTypes
-        from azure.ai.ml.entities import Model
-
-        self._require_artifact()
-        model = Model(
-            name=self.config.model,
-            path=f"azureml://jobs/{self.job}/{ARTIFACT}",
-            type=AssetTypes.MLFLOW_MODEL,
-            tags={**self.cloud.tags(), "job": self.job},
-        )
-        self.cloud.ml.models.create_or_update(model)
-
-    def _require_artifact(self) -> None:
-        """The SDK passes a job's path on unchecked; so look whether the model is there.
-
-        Raises:
-            OpsError: the job has no such output, or no model lies in it.
-        """
-        outputs = getattr(self.cloud.ml.jobs.get(self.job), "outputs", None) or {}
-        there = job.OUTPUT in outputs and self.cloud.has_blob(
-            f"azureml/{self.job}/{job.OUTPUT}/mlflow/MLmodel"
-        )
-        if not there:
-            raise OpsError(
-                f"the job {self.job} has no MLflow model in its output {job.OUTPUT!r}",
-                "Deploy a job of `phi3 finetune`.",
-            )
-
-    def _model_id(self) -> str:
-        newest = max(self._models(), key=lambda model: int(model.version))
-        return f"azureml:{newest.name}:{newest.version}"
 
     # -- endpoint ------------------------------------------------------------------------------------
 
@@ -190,16 +168,6 @@ class Deployer:
 
     # -- deployment ----------------------------------------------------------------------------------
 
-    @property
-    def name(self) -> str:
-        """The deployment's name: the hash of all that it is made of, so that the same is found again."""
-        parts = [self.job, self.config.size, str(self.config.instances), self.config.variant]
-        parts.append((YAML / f"deployment-{self.config.variant}.yml").read_text(encoding="utf-8"))
-        if self.config.variant == "score":
-            files = sorted(path for path in paths.SERVING.glob("*") if path.is_file())
-            parts += [file.name + file.read_text(encoding="utf-8") for file in files]
-        return "d-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
-
     def _deployments(self) -> dict[str, Any]:
         found = find(lambda: list(self.cloud.ml.online_deployments.list(self.config.name))) or []
         return {deployment.name: deployment for deployment in found}
@@ -223,18 +191,6 @@ class Deployer:
                 if self.name not in self._traffic():
                     self._delete(self.name)
             raise
-
-    def _definition(self) -> Any:
-        from azure.ai.ml import load_online_deployment
-
-        deployment = load_online_deployment(YAML / f"deployment-{self.config.variant}.yml")
-        deployment.name = self.name
-        deployment.endpoint_name = self.config.name
-        deployment.model = self._model_id()
-        deployment.instance_type = self.config.size
-        deployment.instance_count = self.config.instances
-        deployment.tags = {**self.cloud.tags(), "job": self.job}
-        return deployment
 
     def _show_logs(self) -> None:
         try:
@@ -294,37 +250,23 @@ class Deployer:
         self.say(f"  traffic: {shown}{f', mirrored to {self.name}' if mirror else ''}")
 
     def _smoke(self, deployment: str | None) -> None:
-        """Ask one question with the product's own client, past the traffic rules or along them.
+        """Ask one question, past the traffic rules or along them.
 
         Raises:
             OpsError: no answer, or an empty one.
         """
         if self.options.soak_s:
             time.sleep(self.options.soak_s)
-        with Phi3Client(replace(self.settings(), deployment=deployment)) as client:
-            try:
-                reply = client.chat(SMOKE_QUESTION, Params(max_new_tokens=32, temperature=0))
-            except Phi3Error as error:
-                what = f"the smoke test of {deployment or 'the endpoint'} failed: {error}"
-                raise OpsError(what, "Its log is shown above.") from error
-        if not reply.text.strip():
+        text, seconds = self._ask(deployment)
+        if not text.strip():
             raise OpsError(f"{deployment or 'the endpoint'} gave an empty answer")
-        self.say(f"  {deployment or 'endpoint'} answers in {reply.latency_s:.2f} s: {reply.text!r}")
+        self.say(f"  {deployment or 'endpoint'} answers in {seconds:.2f} s: {text!r}")
 
-    def settings(self) -> Settings:
-        """How to reach the endpoint."""
-        endpoint = self.endpoint()
-        auth: Any
+    def _auth(self) -> KeyAuth | EntraAuth:
+        """How to sign in to the endpoint."""
         if self.config.auth == "entra":
-            auth = EntraAuth(scope_for(endpoint.scoring_uri), self.cloud.credential)
-        else:
-            auth = KeyAuth(self.cloud.ml.online_endpoints.get_keys(self.config.name).primary_key)
-        return Settings(
-            endpoint=url_of(endpoint, self.config.variant),
-            auth=auth,
-            limits=SMOKE_LIMITS,
-            **CONTRACTS[self.config.variant],
-        )
+            return EntraAuth(scope_for(self.endpoint().scoring_uri), self.cloud.credential)
+        return KeyAuth(self.cloud.ml.online_endpoints.get_keys(self.config.name).primary_key)
 
     # -- the old ones --------------------------------------------------------------------------------
 
@@ -337,6 +279,110 @@ class Deployer:
         for name in self._others():
             if name not in traffic:
                 self._delete(name)
+
+
+class Deployer(Rollout):
+    """Brings one job's model behind the configured endpoint.
+
+    Args:
+        cloud: where to.
+        options: how.
+        say: shows one line of progress.
+    """
+
+    def __init__(self, cloud: Cloud, options: Options, say: Callable[[str], None]) -> None:
+        super().__init__(cloud, options, say, cloud.config.endpoint)
+        self.job = options.job or job.latest_completed(cloud)
+        job.require_completed(cloud, self.job)
+
+    @property
+    def name(self) -> str:
+        parts = [self.job, self.config.size, str(self.config.instances), self.config.variant]
+        parts.append((YAML / f"deployment-{self.config.variant}.yml").read_text(encoding="utf-8"))
+        if self.config.variant == "score":
+            files = sorted(path for path in paths.SERVING.glob("*") if path.is_file())
+            parts += [file.name + file.read_text(encoding="utf-8") for file in files]
+        return hashed(parts)
+
+    def _made_of(self) -> list[Step]:
+        what = f"model {self.config.model} from {self.job}"
+        return [Step(what, self._has_model, self._register)]
+
+    def _models(self) -> list[Any]:
+        found = find(lambda: list(self.cloud.ml.models.list(name=self.config.model))) or []
+        return [model for model in found if (model.tags or {}).get("job") == self.job]
+
+    def _has_model(self) -> bool:
+        return bool(self._models())
+
+    def _register(self) -> None:
+        from azure.ai.ml.constants import AssetTypes
+        from azure.ai.ml.entities import Model
+
+        self._require_artifact()
+        model = Model(
+            name=self.config.model,
+            path=f"azureml://jobs/{self.job}/{ARTIFACT}",
+            type=AssetTypes.MLFLOW_MODEL,
+            tags={**self.cloud.tags(), "job": self.job},
+        )
+        self.cloud.ml.models.create_or_update(model)
+
+    def _require_artifact(self) -> None:
+        """The SDK passes a job's path on unchecked; so look whether the model is there.
+
+        Raises:
+            OpsError: the job has no such output, or no model lies in it.
+        """
+        outputs = getattr(self.cloud.ml.jobs.get(self.job), "outputs", None) or {}
+        there = job.OUTPUT in outputs and self.cloud.has_blob(
+            f"azureml/{self.job}/{job.OUTPUT}/mlflow/MLmodel"
+        )
+        if not there:
+            raise OpsError(
+                f"the job {self.job} has no MLflow model in its output {job.OUTPUT!r}",
+                "Deploy a job of `phi3 finetune`.",
+            )
+
+    def _model_id(self) -> str:
+        newest = max(self._models(), key=lambda model: int(model.version))
+        return f"azureml:{newest.name}:{newest.version}"
+
+    def _definition(self) -> Any:
+        from azure.ai.ml import load_online_deployment
+
+        deployment = load_online_deployment(YAML / f"deployment-{self.config.variant}.yml")
+        deployment.name = self.name
+        deployment.endpoint_name = self.config.name
+        deployment.model = self._model_id()
+        deployment.instance_type = self.config.size
+        deployment.instance_count = self.config.instances
+        deployment.tags = {**self.cloud.tags(), "job": self.job}
+        return deployment
+
+    def _ask(self, deployment: str | None) -> tuple[str, float]:
+        """Asked with the product's own client."""
+        with Phi3Client(replace(self.settings(), deployment=deployment)) as client:
+            try:
+                reply = client.chat(SMOKE_QUESTION, Params(max_new_tokens=32, temperature=0))
+            except Phi3Error as error:
+                what = f"the smoke test of {deployment or 'the endpoint'} failed: {error}"
+                raise OpsError(what, "Its log is shown above.") from error
+        return reply.text, reply.latency_s
+
+    def settings(self) -> Settings:
+        """How to reach the endpoint."""
+        return Settings(
+            endpoint=url_of(self.endpoint(), self.config.variant),
+            auth=self._auth(),
+            limits=SMOKE_LIMITS,
+            **CONTRACTS[self.config.variant],
+        )
+
+
+def hashed(parts: Sequence[str]) -> str:
+    """A deployment's name, from the texts of all that it is made of."""
+    return "d-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
 
 
 def settled(get: Callable[[], Any]) -> Any:

@@ -35,7 +35,13 @@ LEAST = (
 )
 # The tutorials give this as well; nothing here needs it.
 CONTRIBUTOR = Role("Contributor", "b24988ac-6180-42a0-ab88-20f7382dd24c", "group")
-NAMES = {role.id: role.name for role in (*LEAST, CONTRIBUTOR)}
+# A flow's endpoint reads its connections, and their keys, in the workspace.
+CONNECTION_SECRETS = Role(
+    "Azure Machine Learning Workspace Connection Secrets Reader",
+    "ea01e6af-a1c1-4350-9563-ad00f8c72ec5",
+    "workspace",
+)
+NAMES = {role.id: role.name for role in (*LEAST, CONTRIBUTOR, CONNECTION_SECRETS)}
 
 
 def assignment_name(scope: str, role_id: str, principal: str) -> str:

@@ -16,6 +16,7 @@ LOADERS = {
     "deployment-score": "load_online_deployment",
     "deployment-mlflow": "load_online_deployment",
     "deployment-vllm": "load_online_deployment",
+    "flow-deployment": "load_online_deployment",
     "workspace": "load_workspace",
     "compute": "load_compute",
 }

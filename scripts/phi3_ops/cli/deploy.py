@@ -3,19 +3,27 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any
 
 from ._common import add_config, add_dry_run
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Deploy a completed job's model behind the configured endpoint. The new deployment gets traffic "
-        "only after it has answered; until then the old one serves; a failure puts the traffic back."
+        "Deploy a completed job's model behind the configured endpoint, or a flow behind one of its own. "
+        "The new deployment gets traffic only after it has answered; until then the old one serves; a "
+        "failure puts the traffic back."
     )
     add_config(parser)
     add_dry_run(parser)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--job", metavar="NAME", help="the job (default: the newest that completed)")
+    what.add_argument("--flow", type=Path, help="a flow in place of a job: folder or name")
     parser.add_argument(
-        "--job", metavar="NAME", help="the job (default: the newest that completed)"
+        "--endpoint",
+        metavar="NAME",
+        help="the flow's endpoint (default: the model's endpoint's name, and the flow's)",
     )
     parser.add_argument(
         "--canary",
@@ -53,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
 
     from .. import config, deploy
     from ..cloud import Cloud, named_errors
+    from ..errors import OpsError
 
+    if args.endpoint and args.flow is None:
+        raise OpsError("--endpoint is for --flow", "The model's endpoint is named in phi3.yaml.")
     console = Console()
 
     def say(line: str) -> None:
@@ -69,6 +80,15 @@ def run(args: argparse.Namespace) -> int:
     )
     cloud = Cloud(config.load(args.config))
     with named_errors("deploy"):
-        plan = deploy.Deployer(cloud, options, say).plan()
-        plan.run(console, dry_run=args.dry_run)
+        _deployer(args, cloud, options, say).plan().run(console, dry_run=args.dry_run)
     return 0
+
+
+def _deployer(args: argparse.Namespace, cloud: Any, options: Any, say: Any) -> Any:
+    from ..deploy import Deployer
+    from ..flow_deploy import FlowDeployer
+    from ..flow_file import FlowFile
+
+    if args.flow is None:
+        return Deployer(cloud, options, say)
+    return FlowDeployer(cloud, options, say, FlowFile.read(args.flow), args.endpoint)

@@ -1,0 +1,26 @@
+"""`phi3 flow build`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("flow", type=Path, metavar="FLOW", help="folder or name")
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="folder to write; must not be there"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    from .. import flow_image
+    from ..flow_file import FlowFile
+
+    flow = FlowFile.read(args.flow)
+    variables = "".join(f" -e {name}" for name in flow_image.build(flow, args.out))
+    image = f"phi3-{flow.folder.resolve().name.replace('_', '-').lower()}"
+    print(f"{args.out} holds {flow.folder}, the wheel of its tools and no key. To run it:")
+    print(f"  docker build -t {image} {args.out}")
+    print(f"  docker run -p 127.0.0.1:8080:8080{variables} {image}")
+    return 0

@@ -1,0 +1,274 @@
+"""`phi3 deploy --flow`: what is sent, the role, and that an answer decides about the traffic."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+
+from azure_fixtures import WORKSPACE, plant
+from phi3_ops import deploy, flow_deploy, flow_image, paths, roles
+from phi3_ops.flow_file import FlowFile
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
+ENDPOINT = "phi3-endpoint-chat"
+KEY = "a-key-of-the-model's-endpoint"
+# In place of the image: it answers as promptflow's serving app does, from the mounted flow's files.
+STAND_IN = """
+import json, os, pathlib
+from azureml_inference_server_http.api.aml_request import rawhttp
+from azureml_inference_server_http.api.aml_response import AMLResponse
+
+def init():
+    global flow, where
+    (flow,) = pathlib.Path(os.environ["AZUREML_MODEL_DIR"]).iterdir()
+    assert (flow / "flow.dag.yaml").is_file()
+    where = dict(each.split("=") for each in os.environ["PRT_CONFIG_OVERRIDE"].split(","))
+
+@rawhttp
+def run(request):
+    asked = json.loads(request.get_data())
+    if "question" not in asked:
+        error = {"error": {"code": "UserError", "message": "question is missing"}}
+        return AMLResponse(json.dumps(error), 400)
+    answer = f"{flow.name} in {where['deployment.workspace_name']}: {asked['question']}"
+    return AMLResponse(json.dumps({"answer": ANSWER}), 200)
+"""
+
+
+@pytest.fixture
+def stand_in(tmp_path):
+    """Writes the container's script, answering so."""
+    (tmp_path / "stand-in").mkdir()
+
+    def write(answer="answer"):
+        text = STAND_IN.replace("ANSWER", answer)
+        (tmp_path / "stand-in" / "score.py").write_text(text)
+        return tmp_path / "stand-in"
+
+    return write
+
+
+@pytest.fixture
+def flows(serving, stand_in):
+    """An Azure whose workspace has the connection that the flows ask."""
+    properties = {"category": "CustomKeys", "authType": "CustomKeys", "target": "_"}
+    plant(serving.azure, "connections/phi3", {"properties": properties})
+    serving.azure.stand_ins["mlflow"] = stand_in()  # the fake's name for a built image
+    return serving
+
+
+@pytest.fixture
+def flow(tmp_path):
+    """A copy of the chat flow to change."""
+    shutil.copytree(paths.FLOWS / "chat", tmp_path / "chat")
+    return tmp_path / "chat"
+
+
+def deployed(phi3, *words):
+    done = phi3("deploy", "--drain", 0, "--canary", "50,100", *words)
+    assert done.code == 0, done.err
+    return done.out
+
+
+def names(serving):
+    return [each["name"] for each in serving.of("onlineEndpoints/deployments")]
+
+
+def traffic(serving):
+    (endpoint,) = serving.of("onlineEndpoints")
+    return {name: share for name, share in endpoint["properties"]["traffic"].items() if share}
+
+
+def test_a_flow_gets_an_endpoint_of_its_own_and_answers(flows, phi3):
+    out = deployed(phi3, "--flow", "chat")
+    assert f"chat in {WORKSPACE}: {deploy.SMOKE_QUESTION}" in out
+    assert f"role {roles.CONNECTION_SECRETS.name}" in out
+    (endpoint,) = flows.of("onlineEndpoints")
+    assert endpoint["name"] == ENDPOINT
+    (identity,) = endpoint["identity"]["userAssignedIdentities"]
+    assert identity.endswith("/phi3-identity")
+    key = flows.keys[0]
+    uri = endpoint["properties"]["scoringUri"]
+    headers = {"authorization": f"Bearer {key}"}
+    answer = requests.post(uri, json={"question": "Hi"}, headers=headers, timeout=30)
+    assert answer.json() == {"answer": f"chat in {WORKSPACE}: Hi"}
+    assert "nothing to change" in deployed(phi3, "--flow", "chat")
+
+
+def test_the_identity_gets_the_role_once_under_a_name_that_follows_from_it(flows, phi3):
+    before = {each["name"] for each in flows.of("roleAssignments")}
+    deployed(phi3, "--flow", "chat")
+    (new,) = [each for each in flows.of("roleAssignments") if each["name"] not in before]
+    given = new["properties"]
+    (identity,) = flows.of("userAssignedIdentities")
+    assert given["principalId"] == identity["properties"]["principalId"]
+    assert given["roleDefinitionId"].endswith(roles.CONNECTION_SECRETS.id)
+    assert given["scope"].endswith(f"/workspaces/{WORKSPACE}")
+    expected = roles.assignment_name(
+        given["scope"], given["roleDefinitionId"], given["principalId"]
+    )
+    assert new["name"] == expected
+    assert phi3("down", "--yes").code == 0  # which takes it away again
+    assert new["name"] not in {each["name"] for each in flows.of("roleAssignments")}
+
+
+SENT = {
+    "flow-role": "/roleAssignments/",
+    "flow-model": "/models/",
+    "flow-environment": "/environments/",
+    "flow-endpoint": ENDPOINT,
+    "flow-deployment": "/deployments/",
+}
+
+
+def test_what_is_sent(flows, phi3):
+    """Word for word. PHI3_WRITE_GOLDEN=1 writes it anew."""
+    flows.azure.fail_deployment()
+    assert phi3("deploy", "--flow", "chat").code == 1
+    puts = [each for each in flows.azure.writes() if each.method == "PUT"]
+    for name, path in SENT.items():
+        pattern = f"{path}[^/]*(/versions/[^/]+)?$"
+        shown = masked(next(each for each in puts if re.search(pattern, each.path)))
+        file = GOLDEN / f"{name}.json"
+        if os.environ.get("PHI3_WRITE_GOLDEN"):
+            file.write_text(json.dumps(shown, indent=2) + "\n")
+        assert shown == json.loads(file.read_text()), name
+
+
+# What the content, chance and the date put in: a pattern, and what is shown in its place.
+VOLATILE = (
+    (r"11111111-1111-4111-8111-111111111111", "<subscription>"),
+    (r"\d{4}-\d\d-\d\d(?=\")", "<date>"),
+    (r"(?<!roleDefinitions/)\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=[/\"])", "<uuid>"),
+    (r"\bd-[0-9a-f]{10}\b", "d-<hash>"),
+    (r"\b([0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{10})\b", "<hash>"),
+)
+
+
+def masked(request):
+    text = json.dumps({"method": request.method, "path": request.path, "body": request.body})
+    for pattern, shown in VOLATILE:
+        text = re.sub(pattern, shown, text)
+    return json.loads(text)
+
+
+def test_the_image_is_built_from_the_wheel_and_no_key_is_uploaded(flows, phi3, tmp_path):
+    from fake_azure.storage import box_of
+
+    from phi3_ops import connect
+
+    connect.save("phi3", {"endpoint": "http://127.0.0.1:9/score"}, KEY)
+    deployed(phi3, "--flow", "chat")
+    (environment,) = flows.of("environments/versions")
+    build = environment["properties"]["build"]
+    folder = re.search(r"LocalUpload/[^?]*", build["contextUri"])[0].rstrip("/")
+    assert flows.azure.storage.fetch(box_of(WORKSPACE), folder, tmp_path / "context")
+    there = {path.name for path in (tmp_path / "context").rglob("*") if path.is_file()}
+    wheel = next(name for name in there if name.endswith(".whl"))
+    assert there == {wheel, "Dockerfile", "app.py", "requirements.txt"}
+    for path in (tmp_path / "context").rglob("*"):
+        assert path.is_dir() or KEY.encode() not in path.read_bytes()
+
+
+def test_a_key_in_the_flow_is_not_uploaded(flows, phi3, flow):
+    from phi3_ops import connect
+
+    connect.save("phi3", {"endpoint": "http://127.0.0.1:9/score"}, KEY)
+    (flow / "notes.txt").write_text(KEY)
+    done = phi3("deploy", "--flow", flow)
+    assert done.code == 1
+    assert "notes.txt holds the key of phi3" in done.err
+    assert flows.of("models/versions") == []
+
+
+def test_a_changed_flow_moves_step_by_step_and_the_old_one_goes(flows, phi3, flow):
+    deployed(phi3, "--flow", flow)
+    (old,) = names(flows)
+    text = (flow / "flow.dag.yaml").read_text()
+    (flow / "flow.dag.yaml").write_text(text.replace("version: 1.0.0", "version: 1.0.1"))
+    out = deployed(phi3, "--flow", flow)
+    (new,) = names(flows)
+    assert new != old
+    assert f"traffic: {old} 50 %, {new} 50 %" in out
+    assert traffic(flows) == {new: 100}
+    (deployment,) = flows.of("onlineEndpoints/deployments")
+    assert deployment["tags"]["version"] == "1.0.1"
+
+
+def test_a_flow_that_does_not_answer_gets_no_traffic(flows, phi3, flow, stand_in):
+    deployed(phi3, "--flow", flow)
+    (old,) = names(flows)
+    stand_in("''")
+    with (flow / "flow.dag.yaml").open("a") as file:
+        file.write("# another\n")
+    done = phi3("deploy", "--flow", flow)
+    assert done.code == 1
+    assert "gave an empty answer" in done.err
+    assert traffic(flows) == {old: 100}
+
+
+def test_an_error_of_the_flow_is_told(flows, phi3, flow):
+    text = (flow / "flow.dag.yaml").read_text().replace("question:", "ask:", 1)
+    (flow / "flow.dag.yaml").write_text(text.replace("inputs.question", "inputs.ask"))
+    done = phi3("deploy", "--flow", flow)
+    assert done.code == 1
+    assert "smoke test of d-" in done.err and "question is missing" in done.err
+    assert traffic(flows) == {}
+
+
+def test_a_dry_run_writes_nothing(flows, phi3):
+    flows.azure.requests.clear()
+    out = deployed(phi3, "--flow", "chat", "--dry-run")
+    assert ENDPOINT in out and roles.CONNECTION_SECRETS.name in out
+    assert flows.azure.writes() == []
+
+
+def test_without_the_workspaces_connection_nothing_is_deployed(serving, phi3):
+    done = phi3("deploy", "--flow", "chat")
+    assert done.code == 1
+    assert "the workspace has no connection 'phi3'" in done.err
+    assert "phi3 connect --azure" in done.err
+    assert serving.of("onlineEndpoints") == []
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--flow", "eval"), "has no default"),
+        (("--flow", "nothing"), "there is no flow in nothing"),
+        (("--flow", "chat", "--endpoint", "9chat"), "'9chat' is no such name"),
+        (("--flow", "chat", "--endpoint", "phi3-endpoint"), "is the model's endpoint"),
+        (("--endpoint", "other"), "--endpoint is for --flow"),
+    ],
+)
+def test_bad_input_is_told_in_a_line(flows, phi3, words, told):
+    done = phi3("deploy", *words)
+    assert done.code == 1
+    (line,) = done.err.strip().splitlines()
+    assert told in line
+
+
+def test_the_question_is_made_of_the_flows_inputs():
+    read = FlowFile.read
+    assert flow_deploy.question(read(Path("chat"))) == {
+        "question": deploy.SMOKE_QUESTION,
+        "chat_history": [],
+    }
+    assert flow_deploy.question(read(Path("qa"))) == {"input_data": "Who founded Microsoft?"}
+
+
+def test_the_probes_the_port_and_the_folder_are_the_images():
+    text = (paths.ROOT / "scripts" / "azure" / flow_deploy.YAML_FILE).read_text(encoding="utf-8")
+    environment = yaml.safe_load(text)["environment"]
+    routes = environment["inference_config"]
+    (port,) = {route["port"] for route in routes.values()}
+    assert routes["scoring_route"]["path"] == "/score"
+    assert f"EXPOSE {port}\n" in (flow_image.IMAGE / "Dockerfile").read_text()
+    assert paths.ROOT / "scripts" / "azure" / environment["build"]["path"] == flow_image.IMAGE
