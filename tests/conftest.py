@@ -18,6 +18,7 @@ os.environ.update(
         "PF_HOME_DIRECTORY": str(HOME),
         "PF_TRACING_SKIP_LOCAL_SETUP": "true",
         "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
+        "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
         "HF_HUB_OFFLINE": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
     }

@@ -62,7 +62,7 @@ def test_installed_wheel_lists_tools_and_finds_its_assets(wheel, tmp_path):
         capture_output=True,
         text=True,
     )
-    assert done.stdout.splitlines()[-2:] == ["3", "True True"], done.stdout + done.stderr
+    assert done.stdout.splitlines()[-2:] == ["5", "True True"], done.stdout + done.stderr
     assert str(tmp_path) in done.stdout
 
 

@@ -9,6 +9,8 @@ from typing import Any
 ENVIRONMENT = {
     # The exporter that it imports asks a control plane on the internet otherwise, telemetry or not.
     "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
+    # And after a quarter of an hour it reports how it was used.
+    "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
     # Otherwise the first call starts a service on port 23333.
     "PF_TRACING_SKIP_LOCAL_SETUP": "true",
 }
