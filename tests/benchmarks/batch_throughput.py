@@ -19,6 +19,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -62,18 +63,24 @@ def measure(words: list[str], environment: dict[str, str]) -> tuple[float, float
     """Seconds, peak memory in MB and standard output of a command."""
     import psutil
 
-    started, peak = time.perf_counter(), 0.0
+    started, seen = time.perf_counter(), [0.0]
+    ended = threading.Event()
+
+    def watch(process: psutil.Process) -> None:
+        while not ended.wait(1.0):
+            seen.append(memory(process))
+
     with subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as child:
-        watched = psutil.Process(child.pid)
-        while child.poll() is None:
-            peak = max(peak, memory(watched))
-            time.sleep(0.5)
-        assert child.stdout
-        out = child.stdout.read()
+        watcher = threading.Thread(target=watch, args=[psutil.Process(child.pid)])
+        watcher.start()
+        out, _ = child.communicate()
+        seconds = time.perf_counter() - started
+        ended.set()
+        watcher.join()
     assert child.returncode == 0, out
-    return time.perf_counter() - started, peak / 2**20, out
+    return seconds, max(seen) / 2**20, out
 
 
 def memory(process: Any) -> float:

@@ -356,6 +356,9 @@ class _Shown:
 
 @contextmanager
 def _progress() -> Iterator[Any]:
+    if not sys.stderr.isatty():
+        yield _Shown(None)
+        return
     from rich.console import Console
     from rich.progress import (
         BarColumn,
