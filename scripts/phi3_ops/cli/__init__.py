@@ -22,7 +22,7 @@ COMMANDS = {
     "deploy": "put a fine-tuned model behind an Azure ML endpoint, without an outage",
     "run": "run a flow over a data file, many lines at once",
     "compare": "compare runs line by line, with intervals and a gate for CI",
-    "flow": "versions of the flows: lock and list them",
+    "flow": "versions of the flows: lock, check, upload, promote",
     "connect": "write the connection that the flows use",
     "status": "list what runs on Azure and what is paid for by the hour",
     "down": "delete what was made on Azure",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 from .. import paths
 from . import flow_build
-from ._common import add_config, add_dry_run, console
+from ._common import add_config, add_dry_run, console, positive
 
 COLUMNS = ("flow", "version", "state", "tools", "content", "other versions")
 
@@ -101,8 +102,7 @@ def _list(args: argparse.Namespace) -> int:
 
     with named_errors("flow list"):
         rows = flow_upload.rows(states, _project(args).all())
-    lines = [(row.flow, row.version, row.local, row.uploaded, row.id or "–") for row in rows]
-    console().print(_lines(("flow", "version", "here", "there", "id"), lines))
+    console().print(_lines(("flow", "version", "here", "there", "id"), rows))
     return 0
 
 
@@ -162,14 +162,50 @@ def _upload_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _upload(args: argparse.Namespace) -> int:
     from .. import flow_upload
-    from ..cloud import named_errors
 
     project, state = _project(args), flow_upload.locked(args.flow, args.folder)
+    return _send(project, state, dry_run=args.dry_run)
+
+
+def _send(project: Any, state: Any, *, dry_run: bool) -> int:
+    from .. import flow_upload
+    from ..cloud import named_errors
+
     with flow_upload.staged(state) as folder, named_errors("flow upload"):
-        if args.dry_run:
+        if dry_run:
             for name, size in flow_upload.listing(folder):
                 _say(f"{size:>9,}  {name}")
-        flow_upload.plan(project, state, folder).run(console(), dry_run=args.dry_run)
+        flow_upload.plan(project, state, folder).run(console(), dry_run=dry_run)
+    return 0
+
+
+def _check_arguments(parser: argparse.ArgumentParser) -> None:
+    _flow_arguments(parser)
+    parser.add_argument(
+        "--local",
+        action="store_true",
+        help="take the connections from prompt flow's store, not from the project",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=positive,
+        default=900.0,
+        metavar="S",
+        help="most seconds for each step, such as installing (default: %(default)g)",
+    )
+
+
+def _check(args: argparse.Namespace) -> int:
+    from .. import flow_check, flow_upload
+    from ..cloud import named_errors
+
+    connection = flow_check.local
+    if not args.local:
+        connection = functools.partial(flow_check.shared, _project(args).cloud)
+    state = flow_upload.locked(args.flow, args.folder)
+    with flow_upload.staged(state) as folder, named_errors("flow check"):
+        flow_check.check(folder, connection, _say, limit_s=args.timeout)
+    _say(f"{flow_upload.display_name(state)} is ready")
     return 0
 
 
@@ -206,9 +242,71 @@ def _pull(args: argparse.Namespace) -> int:
     return 0
 
 
+def _promote_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("flow", help="name of the flow: that of its folder")
+    _add_folder(parser)
+    ends = (("--from", "source", "where the version is"), ("--to", "target", "where it goes"))
+    for option, dest, what in ends:
+        parser.add_argument(
+            option,
+            dest=dest,
+            required=True,
+            metavar="NAME",
+            help=f"environment {what}: the configuration phi3.NAME.yaml",
+        )
+    parser.add_argument(
+        "--baseline", metavar="RUN", help="scored run that the version may not be worse than"
+    )
+    parser.add_argument(
+        "--candidate",
+        metavar="RUN",
+        help="scored run of this version against the endpoint of the environment that it goes to",
+    )
+    parser.add_argument("--data", type=Path, metavar="FILE", help="data file of both runs")
+    parser.add_argument(
+        "--thresholds",
+        type=Path,
+        metavar="FILE",
+        help="margins (default: thresholds.yaml beside the flow of the scores)",
+    )
+    add_dry_run(parser)
+
+
+def _promote(args: argparse.Namespace) -> int:
+    from .. import flow_upload
+    from ..cloud import named_errors
+    from ..errors import OpsError
+
+    try:
+        from .. import flow_promote
+    except ModuleNotFoundError as error:
+        fix = "pip install 'phi3-promptflow[azure,eval]'"
+        raise OpsError(f"the package {error.name} is not installed", fix) from error
+    if not (args.baseline and args.candidate):
+        what = "a version is promoted by a comparison, and no runs for it are named"
+        raise OpsError(what, "Give --baseline RUN and --candidate RUN; `pf run list` shows them.")
+    state = flow_upload.locked(args.flow, args.folder)
+    gate = flow_promote.Gate(args.baseline, args.candidate, args.data, args.thresholds)
+    with named_errors("flow promote"):
+        source, target = (flow_promote.project(name) for name in (args.source, args.target))
+        flow_promote.refuse_unfit(state, source, target)
+        report = flow_promote.judge(state, target, gate)
+    for line in flow_promote.reasons(report):
+        _say(line)
+    if report.exit_code:
+        _say(f"{flow_upload.display_name(state)} is not promoted to {args.target}")
+        return report.exit_code
+    return _send(target, state, dry_run=args.dry_run)
+
+
 SUBCOMMANDS = {
     "lock": Subcommand("lock the versions that are new", _lock_arguments, _lock),
     "list": Subcommand("list the flows, their versions and what is locked", _list_arguments, _list),
+    "check": Subcommand(
+        "prove that a locked flow would run: connection, endpoint, requirements",
+        _check_arguments,
+        _check,
+    ),
     "upload": Subcommand(
         "upload a locked flow to the configured project or workspace", _upload_arguments, _upload
     ),
@@ -217,5 +315,10 @@ SUBCOMMANDS = {
     ),
     "build": Subcommand(
         "write what `docker build` makes an image of", flow_build.arguments, flow_build.run
+    ),
+    "promote": Subcommand(
+        "upload a locked version to another environment, if its comparison passes there",
+        _promote_arguments,
+        _promote,
     ),
 }

@@ -1,0 +1,149 @@
+"""Prompt flow's service and the file share. Imported before FakeAzure starts, this adds both."""
+
+import base64
+import hashlib
+import re
+from datetime import datetime, timezone
+from uuid import uuid4
+from xml.sax.saxutils import escape
+
+from starlette.responses import Response
+
+from . import network
+from .arm import Answer, ArmPath, Refused, complete, route, shown
+from .storage import ACCOUNT
+
+SHARE = "code-flows"
+WS = r".*/workspaces/[^/]+"
+network.NAMES.append("*.file.core.windows.net")
+
+
+class Raw(Response, Answer):
+    """An answer of bytes."""
+
+
+def state(azure):
+    """Flows by id, and the share: path -> bytes, or None for a folder. It ends with the resources."""
+    held = azure.__dict__.get("flow_service")
+    if held is None or held[0] is not azure.resources:
+        held = azure.flow_service = (azure.resources, {}, {"": None})
+    return held[1:]
+
+
+def open_share(azure, workspace):
+    """Give a workspace the datastore in which flows lie; it is read by identity, without a key."""
+    path = ArmPath(f"{workspace}/datastores/workspaceworkingdirectory")
+    kind = {"datastoreType": "AzureFile", "fileShareName": SHARE, "accountName": ACCOUNT}
+    body = {"properties": kind | {"credentials": {"credentialsType": "None"}}}
+    azure.resources[path.key] = complete(azure, path, None, body)
+
+
+@route("POST", rf"/flow/api{WS}/flows")
+def create_flow(azure, request):
+    flows, files = state(azure)
+    place, body = ArmPath(request.path.removeprefix("/flow/api").rsplit("/", 1)[0]), request.body
+    shown(azure, place)  # 404 without the workspace
+    if body["flowDefinitionFilePath"] not in files:
+        raise Refused(400, "UserError", f"{body['flowDefinitionFilePath']} is not there.")
+    name = str(uuid4())
+    flows[name] = body | {
+        "flowId": name,
+        "flowResourceId": f"azureml:{place.text}/flows/{name}",
+        "workspace": place.key,
+        "createdDate": datetime.now(timezone.utc).isoformat(),
+        "isArchived": False,
+        "owner": {"userObjectId": azure.client, "userTenantId": azure.tenant},
+        "studioPortalEndpoint": f"https://ml.azure.com/prompts/flow/{name}/details",
+    }
+    return flows[name]
+
+
+@route("GET", rf"/flow/api{WS}/flows/[^/]+")
+def get_flow(azure, request):
+    found = state(azure)[0].get(request.path.rsplit("/", 1)[1])
+    if found is None or found["workspace"] not in request.path.lower():
+        raise Refused(404, "UserError", "The flow was not found.")
+    return found
+
+
+@route("POST", rf"/index/v1.0{WS}/entities")
+def search(azure, request):
+    """The workspace's flows, newest first. The filters are not looked at: there is one owner."""
+    place = request.path.removeprefix("/index/v1.0").removesuffix("/entities").lower()
+    flows = [each for each in state(azure)[0].values() if each["workspace"] == place]
+    found = [
+        {
+            "entityId": each["flowResourceId"],
+            "properties": {
+                name: each[name] for name in ("flowId", "flowType", "flowDefinitionFilePath")
+            },
+            "annotations": {
+                name: each.get(name)
+                for name in ("flowName", "description", "tags", "owner", "isArchived")
+            },
+        }
+        for each in flows[::-1]
+    ]
+    return {"value": found[: request.body["pageSize"]], "totalCount": len(found)}
+
+
+# -- the file share --------------------------------------------------------------------------------
+
+
+@route("PUT", rf"/{SHARE}/.*")
+def put_file(azure, request):
+    """Create Directory, Create File, Put Range."""
+    files, name = state(azure)[1], request.path.removeprefix(f"/{SHARE}").strip("/")
+    if request.query.get("comp") == "range":
+        first, last = map(int, re.findall(r"\d+", request.headers["x-ms-range"]))
+        files[name] = files[name][:first] + request.raw + files[name][last + 1 :]
+        digest = hashlib.md5(request.raw).digest()
+        return stored(201, md5=digest)
+    if name.rpartition("/")[0] not in files:
+        return share_error(404, "ParentNotFound")
+    if request.query.get("restype") == "directory":
+        if name in files:
+            return share_error(409, "ResourceAlreadyExists")
+        files[name] = None
+    else:
+        files[name] = bytes(int(request.headers["x-ms-content-length"]))
+    return stored(201)
+
+
+@route("GET", rf"/{SHARE}/.*")
+def get_file(azure, request):
+    """Get Directory Properties, List Directories and Files, Get File."""
+    files, name = state(azure)[1], request.path.removeprefix(f"/{SHARE}").strip("/")
+    folder = request.query.get("restype") == "directory"
+    if name not in files or (files[name] is None) != folder:
+        return share_error(404, "ResourceNotFound")
+    if not folder:
+        end = len(files[name]) - 1
+        span = re.findall(r"\d+", request.headers.get("x-ms-range", f"0-{end}"))
+        part = files[name][int(span[0]) : int(span[1]) + 1]
+        headers = {"content-range": f"bytes {span[0]}-{int(span[0]) + len(part) - 1}/{end + 1}"}
+        return stored(206, part, **headers)
+    if request.query.get("comp") != "list":
+        return stored(200)
+    inside = [each for each in sorted(files) if each and each.rpartition("/")[0] == name]
+    entries = "".join(entry(each.rpartition("/")[2], files[each]) for each in inside)
+    text = f"<EnumerationResults><Entries>{entries}</Entries><NextMarker/></EnumerationResults>"
+    return stored(200, text.encode(), **{"content-type": "application/xml"})
+
+
+def entry(name, content):
+    if content is None:
+        return f"<Directory><Name>{escape(name)}</Name><Properties/></Directory>"
+    size = f"<Properties><Content-Length>{len(content)}</Content-Length></Properties>"
+    return f"<File><Name>{escape(name)}</Name>{size}</File>"
+
+
+def share_error(status, code):
+    return stored(status, **{"x-ms-error-code": code})
+
+
+def stored(status, content=b"", md5=None, **headers):
+    usual = {"last-modified": "Thu, 01 Jan 2026 00:00:00 GMT", "etag": '"0x1"'}
+    if md5:
+        usual["content-md5"] = base64.b64encode(md5).decode()
+    return Raw(content, status, usual | headers)
