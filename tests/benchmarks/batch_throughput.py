@@ -30,13 +30,18 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 SUPPORT = ROOT / "tests" / "support"
+sys.path.insert(0, str(SUPPORT))
+
+from bench_rows import Row, report  # noqa: E402
+from stores import make_store  # noqa: E402
+
 LATENCY_S = 0.2
 LINES = 1000
 IN_FLIGHT = 64
 ROUNDS = 2
 IDEAL = IN_FLIGHT / LATENCY_S
 CONNECTION = "bench"
-LIMITS = {"lines/s": 10.0, "of the ideal, while lines run": 0.6}
+AT_LEAST, OF_IDEAL = 10.0, 0.6
 
 
 @dataclass(frozen=True)
@@ -110,9 +115,6 @@ def timed(name: str, words: list[str], environment: dict[str, str], home: Path) 
 
 
 def run(url: str, folder: Path) -> tuple[list[Timed], list[Timed]]:
-    sys.path.insert(0, str(SUPPORT))
-    from stores import make_store
-
     home = make_store(folder / "home")
     environment = {
         **os.environ,
@@ -152,44 +154,25 @@ def median(runs: list[Timed], what: str) -> float:
     return statistics.median(getattr(one, what) for one in runs)
 
 
-def rows(ours: list[Timed], theirs: list[Timed]) -> list[dict[str, Any]]:
-    stock = "pf run create, defaults"
-    found = [
-        ("lines/s", "lines/s", median(ours, "rate"), median(theirs, "rate"), stock),
-        ("of the ideal, while lines run", "lines/s", median(ours, "running"), IDEAL, "the ideal"),
-        ("of the ideal, whole command", "lines/s", median(ours, "rate"), IDEAL, "the ideal"),
-        ("memory", "MB", median(ours, "memory"), median(theirs, "memory"), stock),
-    ]
+def rows(ours: list[Timed], theirs: list[Timed]) -> list[Row]:
+    stock, ideal = "pf run create, defaults", "the ideal"
+    rate, running = median(ours, "rate"), median(ours, "running")
     return [
-        {
-            "name": f"{name}, {LINES} lines, {IN_FLIGHT} in flight",
-            "unit": unit,
-            "ours": round(mine, 1),
-            "peer": round(peer, 1),
-            "peer_name": peer_name,
-            "limit": LIMITS.get(name),
-            "ratio": round(mine / peer, 2),
-        }
-        for name, unit, mine, peer, peer_name in found
+        Row("whole command", "lines/s", rate, median(theirs, "rate"), stock, AT_LEAST, more=True),
+        Row("while lines run", "lines/s", running, IDEAL, ideal, OF_IDEAL, more=True),
+        Row("whole command", "lines/s", rate, IDEAL, ideal, more=True),
+        Row("memory", "MB", median(ours, "memory"), median(theirs, "memory"), stock),
     ]
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", type=Path, help="write the rows here")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, endpoint() as url:
         found = rows(*run(url, Path(folder)))
-    for row in found:
-        limit = f", at least {row['limit']}" if row["limit"] else ""
-        print(
-            f"{row['name']:<62} {row['ours']:>8} {row['unit']:<8} against {row['peer']:>8} "
-            f"({row['peer_name']}): {row['ratio']} x{limit}"
-        )
-    if args.json:
-        args.json.write_text(json.dumps({"rows": found}, indent=2) + "\n")
-    missed = [row for row in found if row["limit"] and row["ratio"] < row["limit"]]
-    return 1 if missed else 0
+    print(f"{LINES} lines, {IN_FLIGHT} in flight, {LATENCY_S} s an answer")
+    return report(found, args.json)
 
 
 if __name__ == "__main__":

@@ -24,10 +24,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+from bench_rows import Row, report  # noqa: E402
 
 KEY = "a-key-for-benchmarks"
 QUESTION = "Who founded Microsoft?"
@@ -268,27 +271,6 @@ def quiet() -> Iterator[None]:
 # -- report ------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Row:
-    """Ours and a peer's figure; `limit` is what ours over theirs may be at most."""
-
-    name: str
-    unit: str
-    ours: float
-    peer: float
-    peer_name: str
-    limit: float | None = None
-    ratio: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.ratio = round(self.ours / self.peer, 3)
-        self.ours, self.peer = round(self.ours, 1), round(self.peer, 1)
-
-    @property
-    def missed(self) -> bool:
-        return self.limit is not None and self.ratio > self.limit
-
-
 def rows_of(name: str, unit: str, figures: dict[str, float], scheme: str = "") -> list[Row]:
     """A row for each peer; with a scheme, the limits count."""
     return [
@@ -314,16 +296,6 @@ def measure(urls: dict[str, str]) -> Iterator[Row]:
     yield from rows_of("memory", "MiB", memory)
 
 
-def print_table(rows: list[Row]) -> None:
-    print(f"{'':20} {'unit':8} {'ours':>9} {'peer':>9}  {'peer':26} {'ratio':>7} {'limit':>6}")
-    for row in rows:
-        limit = "" if row.limit is None else f"{row.limit:6.2f}" + (" MISSED" if row.missed else "")
-        print(
-            f"{row.name:20} {row.unit:8} {row.ours:9.1f} {row.peer:9.1f}  {row.peer_name:26} "
-            f"{row.ratio:7.3f} {limit}"
-        )
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
@@ -340,10 +312,7 @@ def main() -> int:
         )
         with endpoint(home) as urls, quiet():
             rows = list(measure(urls))
-    print_table(rows)
-    if args.json:
-        args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
-    return any(row.missed for row in rows)
+    return report(rows, args.json)
 
 
 if __name__ == "__main__":

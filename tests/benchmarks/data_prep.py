@@ -23,9 +23,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
+
+from bench_rows import Row, report  # noqa: E402
 
 ROWS = 200_000
 ROUNDS = 3
@@ -123,29 +126,6 @@ def measured(peer: str, source: Path, rows: int) -> dict[str, float]:
 # -- report ------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Row:
-    """Ours and a peer's figure. A limit of speed is what the ratio must reach, of memory not exceed."""
-
-    name: str
-    unit: str
-    ours: float
-    peer: float
-    peer_name: str
-    limit: float | None = None
-    ratio: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.ratio = round(self.ours / self.peer, 3)
-        self.ours, self.peer = round(self.ours, 1), round(self.peer, 1)
-
-    @property
-    def missed(self) -> bool:
-        if self.limit is None:
-            return False
-        return self.ratio < self.limit if self.unit == "rows/s" else self.ratio > self.limit
-
-
 def measure(rows: int, rounds: int) -> Iterator[Row]:
     figures: dict[str, list[dict[str, float]]] = {name: [] for name in PEERS}
     with tempfile.TemporaryDirectory() as folder:
@@ -163,20 +143,10 @@ def measure(rows: int, rounds: int) -> Iterator[Row]:
         return max(found["mib"] for found in figures[peer])
 
     speed, loop = rate("ours", "all"), rate("tutorials", "loop")
-    yield Row("prepare, at least", "rows/s", speed, loop, "tutorials' loop", SPEED_LIMIT)
-    yield Row("prepare", "rows/s", speed, rate("tutorials", "all"), "tutorials, all")
+    yield Row("prepare, at least", "rows/s", speed, loop, "tutorials' loop", SPEED_LIMIT, more=True)
+    yield Row("prepare", "rows/s", speed, rate("tutorials", "all"), "tutorials, all", more=True)
     yield Row("peak memory", "MiB", peak("ours"), MEMORY_LIMIT_MIB, "limit", 1.0)
     yield Row("peak memory", "MiB", peak("ours"), peak("tutorials"), "tutorials, all")
-
-
-def print_table(rows: list[Row]) -> None:
-    print(f"{'':20} {'unit':8} {'ours':>9} {'peer':>9}  {'peer':18} {'ratio':>7} {'limit':>6}")
-    for row in rows:
-        limit = "" if row.limit is None else f"{row.limit:6.2f}" + (" MISSED" if row.missed else "")
-        print(
-            f"{row.name:20} {row.unit:8} {row.ours:9.1f} {row.peer:9.1f}  {row.peer_name:18} "
-            f"{row.ratio:7.3f} {limit}"
-        )
 
 
 def main() -> int:
@@ -190,10 +160,7 @@ def main() -> int:
         run(args.run[0], Path(args.run[1]), Path(args.run[2]))
         return 0
     rows = list(measure(args.rows, args.rounds))
-    print_table(rows)
-    if args.json:
-        args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
-    return any(row.missed for row in rows)
+    return report(rows, args.json)
 
 
 if __name__ == "__main__":

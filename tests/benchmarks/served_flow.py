@@ -22,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +29,8 @@ from urllib.parse import urlsplit
 ROOT = Path(__file__).resolve().parents[2]
 SUPPORT = ROOT / "tests" / "support"
 sys.path.insert(0, str(SUPPORT))
+
+from bench_rows import Row, report  # noqa: E402
 
 LATENCY_S = 0.2
 CLIENTS = 32
@@ -135,49 +136,18 @@ def memory(served: Any, minutes: float) -> tuple[float, float]:
 # -- report ------------------------------------------------------------------------------------------
 
 
-@dataclass
-class Row:
-    """Ours and a peer's figure; `limit` is what ours over theirs may be at least, of memory at most."""
-
-    name: str
-    unit: str
-    ours: float
-    peer: float
-    peer_name: str
-    limit: float | None = None
-    ratio: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.ratio = round(self.ours / self.peer, 3)
-        self.ours, self.peer = round(self.ours, 1), round(self.peer, 1)
-
-    @property
-    def missed(self) -> bool:
-        if self.limit is None:
-            return False
-        return self.ratio > self.limit if self.unit == "MiB" else self.ratio < self.limit
-
-
 def measure(rounds: int, seconds: float, minutes: float) -> Iterator[Row]:
     with servers() as running:
         for kind, of in rates(running, rounds, seconds).items():
-            yield Row(f"{kind} answers", "answers/s", of[OURS], IDEAL, "the ideal", AT_LEAST)
+            yield Row(
+                f"{kind} answers", "answers/s", of[OURS], IDEAL, "the ideal", AT_LEAST, more=True
+            )
             for peer in (FLASK, FASTAPI):
-                yield Row(f"{kind} answers", "answers/s", of[OURS], of[peer], peer)
+                yield Row(f"{kind} answers", "answers/s", of[OURS], of[peer], peer, more=True)
         if minutes:
             before, after = memory(running[OURS], minutes)
             name = f"memory after {minutes:g} minutes"
             yield Row(name, "MiB", after, before, "after a fifth of them", AT_MOST)
-
-
-def print_table(rows: list[Row]) -> None:
-    print(f"{'':26} {'unit':10} {'ours':>8} {'peer':>8}  {'peer':26} {'ratio':>7} {'limit':>6}")
-    for row in rows:
-        limit = "" if row.limit is None else f"{row.limit:6.2f}" + (" MISSED" if row.missed else "")
-        print(
-            f"{row.name:26} {row.unit:10} {row.ours:8.1f} {row.peer:8.1f}  {row.peer_name:26} "
-            f"{row.ratio:7.3f} {limit}"
-        )
 
 
 def main() -> int:
@@ -199,10 +169,7 @@ def main() -> int:
 
         connect.save("phi3", {"endpoint": url}, "a-key")
         rows = list(measure(args.rounds, args.seconds, args.minutes))
-    print_table(rows)
-    if args.json:
-        args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
-    return any(row.missed for row in rows)
+    return report(rows, args.json)
 
 
 if __name__ == "__main__":

@@ -23,13 +23,14 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "support"))
 
+from bench_rows import Row, report  # noqa: E402
 from inference_server import Server, started  # noqa: E402
 
 CLIENTS = 16
@@ -262,31 +263,6 @@ def in_turns(servers: dict[str, Server], rounds: int, measure: Callable[[Server]
 # -- report ------------------------------------------------------------------------------------
 
 
-@dataclass
-class Row:
-    """Ours and a peer's figure. The ratio is ours over theirs; `limit` bounds it from above where
-    less is better, from below where `more` is."""
-
-    name: str
-    unit: str
-    ours: float
-    peer: float
-    peer_name: str
-    limit: float | None = None
-    more: bool = False
-    ratio: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.ratio = round(self.ours / self.peer, 3)
-        self.ours, self.peer = round(self.ours, 1), round(self.peer, 1)
-
-    @property
-    def missed(self) -> bool:
-        if self.limit is None:
-            return False
-        return self.ratio < self.limit if self.more else self.ratio > self.limit
-
-
 PYFUNC = "MLflow pyfunc, one by one"
 
 
@@ -353,17 +329,6 @@ def int4_row(model: Model) -> Row:
     return Row("quickstart, int4", "matches", matches, len(model.questions), "fp32's answers")
 
 
-def print_table(rows: list[Row]) -> None:
-    print(f"{'':28} {'unit':8} {'ours':>9} {'peer':>9}  {'peer':26} {'ratio':>7} {'limit':>8}")
-    for row in rows:
-        sign = "≥" if row.more else "≤"
-        limit = "" if row.limit is None else f"{sign} {row.limit:5.2f}"
-        print(
-            f"{row.name:28} {row.unit:8} {row.ours:9.1f} {row.peer:9.1f}  {row.peer_name:26} "
-            f"{row.ratio:7.3f} {limit}{' MISSED' if row.missed else ''}"
-        )
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
@@ -383,10 +348,7 @@ def main() -> int:
             if label == "quickstart":
                 rows.append(int4_row(model))
             rows += rows_of(model, label, home, workers, args.rounds)
-    print_table(rows)
-    if args.json:
-        args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
-    return any(row.missed for row in rows)
+    return report(rows, args.json)
 
 
 if __name__ == "__main__":

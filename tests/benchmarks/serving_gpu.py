@@ -13,21 +13,22 @@ memory's bandwidth is measured here, by copying.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "serving"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 
 import torch
 from engine import BatchingEngine
 from engine_transformers import TransformersBackend
 from generation import Params
 from transformers import Phi3Config, Phi3ForCausalLM
+
+from bench_rows import Row, report
 
 CLIENTS = (1, 16, 64)
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -56,23 +57,6 @@ class NoText:
 
     def decode(self, ids: list[int], **_: Any) -> str:
         return ""
-
-
-@dataclass
-class Row:
-    """Ours and a peer's figure; `limit` is what ours over theirs must at least be."""
-
-    name: str
-    unit: str
-    ours: float
-    peer: float
-    peer_name: str
-    limit: float | None = None
-    ratio: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.ratio = round(self.ours / self.peer, 3)
-        self.ours, self.peer = round(self.ours, 1), round(self.peer, 1)
 
 
 def make_model(config: str, device: str) -> Any:
@@ -164,9 +148,9 @@ def measure(args: argparse.Namespace) -> list[Row]:
         found = batched(engine, prompt, args.new, clients, args.seconds)
         name = f"{args.config}, {clients} clients"
         wanted = FAST if clients == 16 else None
-        rows.append(Row(name, "tokens/s", found, alone, "generate, one by one", wanted))
+        rows.append(Row(name, "tokens/s", found, alone, "generate, one by one", wanted, more=True))
         most = limit(backend, speed, min(clients, backend.max_rows), args.prompt + args.new // 2)
-        rows.append(Row(name, "tokens/s", found, most, "the memory's limit"))
+        rows.append(Row(name, "tokens/s", found, most, "the memory's limit", more=True))
     engine.close()
     print(f"memory: {speed / 1e9:.0f} GB/s, copying")
     return rows
@@ -184,14 +168,7 @@ def main() -> int:
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     args.config = args.config or ("phi3-mini" if args.device == "cuda" else "tiny")
     rows = measure(args)
-    for row in rows:
-        print(
-            f"{row.name:24} {row.ours:9.1f} {row.unit:8} {row.ratio:7.3f} × {row.peer_name}"
-            f" ({row.peer:.1f})"
-        )
-    if args.json:
-        args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
-    return any(row.limit is not None and row.ratio < row.limit for row in rows)
+    return report(rows, args.json)
 
 
 if __name__ == "__main__":

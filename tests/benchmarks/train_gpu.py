@@ -28,14 +28,13 @@ from __future__ import annotations
 
 import argparse
 import gc
-import json
 import platform
 import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,12 +42,15 @@ from typing import Any
 import torch
 import transformers
 
-TRAINING = Path(__file__).resolve().parents[2] / "scripts" / "training"
-sys.path.insert(0, str(TRAINING))
+ROOT = Path(__file__).resolve().parents[2]
+TRAINING = ROOT / "scripts" / "training"
+sys.path[:0] = [str(TRAINING), str(ROOT / "tests" / "support")]
 
 import devices  # noqa: E402
 import models  # noqa: E402
 from inputs import Recipe, read_recipe  # noqa: E402
+
+from bench_rows import Row, report  # noqa: E402
 
 # Dense bf16, from NVIDIA's data sheets; operations a second.
 PEAKS = {"H200": 990e12, "H100": 990e12, "A100": 312e12}
@@ -305,27 +307,6 @@ def peak_flops(device: str) -> tuple[float, str]:
     return best, f"{best / 1e9:,.0f} GFLOP/s of a matrix product"
 
 
-@dataclass
-class Row:
-    """Ours and a peer's figure, less is better; `limit` is what ours over theirs may be at most."""
-
-    name: str
-    unit: str
-    ours: float
-    peer: float
-    peer_name: str
-    limit: float | None = None
-    ratio: float = 0.0
-
-    def __post_init__(self) -> None:
-        self.ratio = round(self.ours / self.peer, 3)
-        self.ours, self.peer = round(self.ours, 3), round(self.peer, 3)
-
-    @property
-    def missed(self) -> bool:
-        return self.limit is not None and self.ratio > self.limit
-
-
 @dataclass(frozen=True)
 class Figures:
     """A setting's medians, or nothing where the memory did not do."""
@@ -393,7 +374,7 @@ def rows_of(found: Sequence[Figures], size: Size) -> Iterator[Row]:
         yield Row("best, MFU", "µs/token", *times, f"MFU of {GOAL_MFU:.0%}", size.limits[GOAL])
 
 
-def print_tables(found: Sequence[Figures], rows: Sequence[Row], device: str) -> None:
+def print_settings(found: Sequence[Figures], device: str) -> None:
     name = torch.cuda.get_device_name() if device != "cpu" else "one CPU thread, in its own time"
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     print(f"{time.strftime('%Y-%m-%d')}, {name}, Python {platform.python_version()}, {versions}\n")
@@ -409,13 +390,7 @@ def print_tables(found: Sequence[Figures], rows: Sequence[Row], device: str) -> 
             f"| {'yes' if how.checkpointing else 'no'} | {each.tokens:,.0f} | {each.mfu:.0%} | {memory} |"
         )
     print()
-    print(f"{'':34} {'unit':8} {'ours':>9} {'peer':>9}  {'peer':18} {'ratio':>7} {'limit':>6}")
-    for row in rows:
-        shown = "" if row.limit is None else f"{row.limit:6.2f}" + (" MISSED" if row.missed else "")
-        print(
-            f"{row.name:34} {row.unit:8} {row.ours:9.1f} {row.peer:9.1f}  {row.peer_name:18} "
-            f"{row.ratio:7.3f} {shown}"
-        )
+    print()
 
 
 def settings_of(device: str, attention: str | None = None) -> list[Setting]:
@@ -454,12 +429,10 @@ def main(arguments: list[str] | None = None, size: Size = FULL_SIZE, device: str
             torch.set_num_threads(1)
         peak, source = peak_flops(device)
         found = measure(settings_of(device, args.attention), size, device, peak)
-        rows = list(rows_of(found, size))
+        rows += rows_of(found, size)
         print(f"MFU is over {source}; rows of {size.sequence} tokens")
-        print_tables(found, rows, device)
-    if args.json:
-        args.json.write_text(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2) + "\n")
-    return any(row.missed for row in rows)
+        print_settings(found, device)
+    return report(rows, args.json)
 
 
 if __name__ == "__main__":
