@@ -12,18 +12,18 @@ from collections.abc import Sequence
 # Name -> what `phi3 --help` says of it. The module of that name has `arguments(parser)` and `run(args)`.
 COMMANDS = {
     "quickstart": "the whole path on this machine: data, fine-tuning, endpoint, chat, evaluation",
+    "doctor": "say what is missing or unfit, for each way of use, and how to mend it",
     "data": "prepare training and test data",
     "finetune": "fine-tune a model",
-    "doctor": "say what is missing or unfit, for each way of use, and how to mend it",
-    "quota": "see whether Azure gives the machines that are configured",
-    "provision": "make the workspace, identity, cluster and roles on Azure",
     "endpoint": "serve a model on this machine as Azure ML would",
+    "connect": "write the connection that the flows use",
     "serve": "serve a chat flow with a page that streams",
-    "deploy": "put a fine-tuned model behind an Azure ML endpoint, without an outage",
     "run": "run a flow over a data file, many lines at once",
     "compare": "compare runs line by line, with intervals and a gate for CI",
     "flow": "versions of the flows: lock, check, upload, promote",
-    "connect": "write the connection that the flows use",
+    "quota": "see whether Azure gives the machines that are configured",
+    "provision": "make the workspace, identity, cluster and roles on Azure",
+    "deploy": "put a fine-tuned model behind an Azure ML endpoint, without an outage",
     "status": "list what runs on Azure and what is paid for by the hour",
     "down": "delete what was made on Azure",
 }
