@@ -97,7 +97,7 @@ def test_stock_pf_run_and_eval(server, tmp_path):
     data = tmp_path / "data.jsonl"
     rows = [{"question": q, "ground_truth": "same"} for q in ("same", "other")]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    base, scores = f"base-{os.getpid()}", f"scores-{os.getpid()}"
+    base, scores = f"flows-base-{os.getpid()}", f"flows-scores-{os.getpid()}"
     asked = pf("run", "create", "--flow", paths.FLOWS / "qa", "--data", data, "--name", base,
                "--column-mapping", "input_data=${data.question}")  # fmt: skip
     assert '"Completed"' in asked.stdout, asked.stdout + asked.stderr

@@ -62,7 +62,7 @@ class Store:
             self.run(title, flow=paths.FLOWS / "eval", run=base, column_mapping=MAPPING)
 
     def name(self, title):
-        return f"{title}-{os.getpid()}"
+        return f"runs-{title}-{os.getpid()}"
 
     def run(self, title, **words):
         self.client.run(name=self.name(title), data=self.data, batch_use_async=True, **words)
