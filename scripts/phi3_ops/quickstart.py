@@ -282,12 +282,20 @@ def _show_next(job: Job) -> None:
         *_activation(),
         *_endpoint(job),
         ("chat", f"pf flow test --flow {chat} --interactive"),
-        ("serve", f"pf flow serve --source {chat} --port 8080 --host localhost --engine fastapi"),
+        ("browser", "phi3 serve"),
+        *_comparison(job),
         ("runs", f"pf run show-details --name {job.runs[TUNED][0]}"),
         ("remove", f"phi3 quickstart --remove --workdir {workdir}"),
     ]
     for label, text in lines:
         job.console.print(f"  {label:<10}{text}", highlight=False, soft_wrap=True)
+
+
+def _comparison(job: Job) -> list[tuple[str, str]]:
+    """How to compare the two runs, where the untrained model was asked as well."""
+    if BASE not in job.runs:
+        return []
+    return [("compare", f"phi3 compare {job.runs[BASE][0]} {job.runs[TUNED][0]} --by kind")]
 
 
 def _activation() -> list[tuple[str, str]]:
