@@ -29,8 +29,8 @@ test-slow: $(VENV)/.dev
 ## bench: the benchmarks; each prints a table and writes JSON to bench/
 bench: $(VENV)/.bench
 	@mkdir -p bench
-	set -e; for file in tests/benchmarks/*.py; do \
-		$(BIN)/python $$file --json bench/$$(basename $$file .py).json; done
+	failed=0; for file in tests/benchmarks/*.py; do \
+		$(BIN)/python $$file --json bench/$$(basename $$file .py).json || failed=1; done; exit $$failed
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -18,7 +18,6 @@ import asyncio
 import copy
 import inspect
 import json
-import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,8 +31,6 @@ from .pace import THROTTLED, Pace
 
 # How often a line that ended by a 429, after all of the client's own attempts, is run again.
 MOST_RUNS = 5
-# A line that wrote a file waits so long at most until the interpreter is its again; by default 5 ms.
-SWITCH_S = 0.001
 # The parameters of what is replaced.
 EXPECTED = {
     "_exec_in_task": [
@@ -89,15 +86,12 @@ def engine(pace: Pace, on_line: Callable[[Any], None]) -> Iterator[None]:
         (storage, "json_dump", _dump_at_once),
     ]
     stock = [(module, name, getattr(module, name)) for module, name, _ in replaced]
-    interval = sys.getswitchinterval()
     with _one_at_a_time:
         try:
             for module, name, ours in replaced:
                 setattr(module, name, ours)
-            sys.setswitchinterval(SWITCH_S)
             yield
         finally:
-            sys.setswitchinterval(interval)
             for module, name, theirs in stock:
                 setattr(module, name, theirs)
             threads.shutdown(wait=False)
