@@ -96,8 +96,8 @@ class Listener(logging.Handler):
 
 
 @contextmanager
-def heard(listener: Listener) -> Iterator[None]:
-    """Have a listener hear the client, and nobody else be troubled by it."""
+def heard(listener: logging.Handler) -> Iterator[None]:
+    """Have a listener hear all that the client logs, and nobody else be troubled by it."""
     log = logging.getLogger("phi3_tools")
     level, propagate = log.level, log.propagate
     log.addHandler(listener)

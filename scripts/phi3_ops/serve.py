@@ -17,7 +17,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,10 @@ import yaml
 
 from phi3_tools.spans import ANSWERED
 
-from . import connect, pf, pf_engine
+from . import connect, flows, pf, pf_engine
 from .errors import OpsError
 from .flow_file import FlowFile
+from .pace import heard
 from .serve_guard import Guard
 
 PAGE = Path(__file__).resolve().parent / "chat_page"
@@ -36,7 +37,6 @@ PAGE = Path(__file__).resolve().parent / "chat_page"
 THREADS = 64
 MOST_MARKDOWN = 256 * 1024  # characters of one answer that are rendered
 GRACE_S = 2  # that open answers have to end once the server is told to
-NOT_COPIED = ("__pycache__", ".promptflow", ".git", ".venv", ".env")
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
@@ -93,7 +93,7 @@ def make_app(flow: FlowFile, connections: Sequence[str], folder: Path, *, token:
 
 def _flow_app(flow: FlowFile, connection: str, folder: Path) -> App:
     """promptflow's own app, for a copy of the flow in which every node takes this connection."""
-    shutil.copytree(flow.folder, folder, ignore=shutil.ignore_patterns(*NOT_COPIED))
+    shutil.copytree(flow.folder, folder, ignore=shutil.ignore_patterns(*flows.IGNORED))
     content = yaml.safe_load((folder / "flow.dag.yaml").read_text(encoding="utf-8"))
     for node in content["nodes"]:
         if "connection" in (node.get("inputs") or {}):
@@ -292,20 +292,9 @@ class _Count(logging.Handler):
                 request.usage[name] = request.usage.get(name, 0) + tokens  # type: ignore[operator]
 
 
-@contextmanager
-def counting() -> Iterator[None]:
+def counting() -> AbstractContextManager[None]:
     """Have the client's log heard, which tells the tokens; for the life of the server."""
-    log, handler = logging.getLogger("phi3_tools"), _Count(logging.DEBUG)
-    level, propagate = log.level, log.propagate
-    log.addHandler(handler)
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(level)
-        log.propagate = propagate
+    return heard(_Count(logging.DEBUG))
 
 
 # -- the server --------------------------------------------------------------------------------------

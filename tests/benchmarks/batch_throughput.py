@@ -4,10 +4,10 @@
 
 1,000 lines through flows/qa, against an endpoint in a process of its own that takes 0.2 s for an answer.
 The ideal is what the endpoint gives to that many lines in flight: in flight / 0.2 s. "While lines run" is
-from the first line's beginning to the last one's end, as promptflow's own records have them; the limits
-are on that. "Whole command" is from the process's start to its end: a third of ours is starting Python
-and importing promptflow, which more lines would make small. Memory is the peak of all of a command's
-processes together (proportional set size, Linux). Exits 1 where a limit is missed.
+from the first line's beginning to the last one's end, as promptflow's own records have them. "Whole
+command" is from the process's start to its end: a third of ours is starting Python and importing
+promptflow, which more lines would make small. Both have to keep the limit of 10. Memory is the peak of
+all of a command's processes together (proportional set size, Linux). Exits 1 where a limit is missed.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def rows(ours: list[Timed], theirs: list[Timed]) -> list[Row]:
     return [
         Row("while lines run", "lines/s", running, slow, stock, AT_LEAST, more=True),
         Row("while lines run", "lines/s", running, IDEAL, ideal, OF_IDEAL, more=True),
-        Row("whole command", "lines/s", rate, median(theirs, "rate"), stock, more=True),
+        Row("whole command", "lines/s", rate, median(theirs, "rate"), stock, AT_LEAST, more=True),
         Row("whole command", "lines/s", rate, IDEAL, ideal, more=True),
         Row("memory", "MB", median(ours, "memory"), median(theirs, "memory"), stock),
     ]

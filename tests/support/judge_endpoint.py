@@ -8,11 +8,12 @@ from __future__ import annotations
 import json
 import math
 import re
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from typing import Any
+
+from loopback import JsonHandler, running
 
 KEY = "judge-key"
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
@@ -74,43 +75,31 @@ class JudgeServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}{path}"
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+class _Handler(JsonHandler):
     server: JudgeServer
 
     def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        body = self.asked()
         self.server.requests.append(body)
         if self.headers["authorization"] != f"Bearer {KEY}":
-            return self._answer(401, {"error": {"message": "wrong key"}})
+            return self.answer(401, {"error": {"message": "wrong key"}})
         refused = self.server.refuses & set(body)
         if refused:
-            return self._answer(400, {"error": {"message": f"unknown {refused}"}})
+            return self.answer(400, {"error": {"message": f"unknown {refused}"}})
         openai = self.path.startswith("/v1/")
         if not openai and not isinstance(body["input_data"], dict):
-            return self._answer(400, {"error": {"message": "only the chat contract here"}})
+            return self.answer(400, {"error": {"message": "only the chat contract here"}})
         messages = body["messages"] if openai else body["input_data"]["input_string"]
         try:
             text = self.server.judge(messages)
         except Crash as error:
-            return self._answer(500, {"error": {"message": str(error)}})
+            return self.answer(500, {"error": {"message": str(error)}})
         if not openai:
-            return self._answer(200, {"output": text, "usage": USAGE})
+            return self.answer(200, {"output": text, "usage": USAGE})
         choice = {"message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
         if body.get("logprobs") and self.server.digits:
             choice["logprobs"] = {"content": logprobs(text, self.server.digits)}
-        return self._answer(200, {"choices": [choice], "usage": USAGE})
-
-    def _answer(self, status: int, payload: dict[str, Any]) -> None:
-        body = json.dumps(payload).encode()
-        self.send_response(status)
-        self.send_header("content-type", "application/json")
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *args: Any) -> None:
-        pass
+        return self.answer(200, {"choices": [choice], "usage": USAGE})
 
 
 def logprobs(text: str, digits: dict[str, float]) -> list[dict[str, Any]]:
@@ -133,11 +122,5 @@ def logprobs(text: str, digits: dict[str, float]) -> list[dict[str, Any]]:
 @contextmanager
 def judge_endpoint() -> Iterator[JudgeServer]:
     """A running server on a free loopback port."""
-    with JudgeServer() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with running(server := JudgeServer()):
+        yield server
