@@ -95,45 +95,44 @@ class OnnxCache:
         self._length = length
         shape = (slots, backend.heads, length, backend.head_size)
         self._arrays = [np.zeros(shape, np.float32) for _ in backend.caches]
-        self._binding = backend.session.io_binding()
-        self._bound: Any = None
+        self._bindings: dict[tuple[int, int], Any] = {}
 
     def forward(self, slot: int, tokens: Sequence[Sequence[int]], past: Sequence[int]) -> Logits:
         rows, width = len(tokens), max(map(len, tokens))
-        lengths = np.array([len(ids) for ids in tokens])
-        ids = np.full((rows, width), self._backend.pad_token, np.int64)
-        for at, row in enumerate(tokens):
-            ids[at, : len(row)] = row
-        totals = lengths + np.array(past)
-        mask = (np.arange(totals.max()) < totals[:, None]).astype(np.int64)
-        self._bind(slot, rows, width)
-        self._binding.bind_cpu_input("input_ids", ids)
-        self._binding.bind_cpu_input("attention_mask", mask)
-        self._backend.session.run_with_iobinding(self._binding)
-        logits = self._binding.get_outputs()[0].numpy()
-        return Logits(logits[:, 0] if width == 1 else logits[np.arange(rows), lengths - 1])
+        totals = [len(ids) + before for ids, before in zip(tokens, past)]
+        pad, longest = self._backend.pad_token, max(totals)
+        ids = np.array([[*row, *[pad] * (width - len(row))] for row in tokens], np.int64)
+        mask = (np.arange(longest) < np.array(totals)[:, None]).astype(np.int64)
+        binding = self._binding(slot, rows)
+        binding.bind_cpu_input("input_ids", ids)
+        binding.bind_cpu_input("attention_mask", mask)
+        self._backend.session.run_with_iobinding(binding)
+        logits = binding.get_outputs()[0].numpy()
+        binding.bind_output("logits")  # lets go of these; the next ones have another shape
+        if width == 1:
+            return Logits(logits[:, 0])
+        return Logits(logits[np.arange(rows), [len(ids) - 1 for ids in tokens]])
 
     def copy(self, source: OnnxCache, from_slot: int, slot: int, length: int) -> None:
         for mine, theirs in zip(self._arrays, source._arrays):
             mine[slot, :, :length] = theirs[from_slot, :, :length]
 
-    def _bind(self, slot: int, rows: int, width: int) -> None:
-        if self._bound == (slot, rows, width):
-            return
-        binding = self._binding
-        binding.clear_binding_inputs()
-        binding.clear_binding_outputs()
-        binding.bind_output("logits")
-        for (past, present), array in zip(self._backend.caches, self._arrays):
-            part = array[slot : slot + rows]
-            where = ("cpu", 0, np.float32, part.shape, part.ctypes.data)
-            binding.bind_input(past, *where)
-            binding.bind_output(present, *where)
-        self._bound = slot, rows, width
+    def _binding(self, slot: int, rows: int) -> Any:
+        """The keys and values of so many rows from a slot on, as the graph's inputs and outputs."""
+        if (slot, rows) not in self._bindings:
+            binding = self._backend.session.io_binding()
+            binding.bind_output("logits")
+            for (past, present), array in zip(self._backend.caches, self._arrays):
+                part = array[slot : slot + rows]
+                where = ("cpu", 0, np.float32, part.shape, part.ctypes.data)
+                binding.bind_input(past, *where)
+                binding.bind_output(present, *where)
+            self._bindings[slot, rows] = binding
+        return self._bindings[slot, rows]
 
 
 class Logits:
-    """Good until the cache's next forward pass, which may write to the same memory."""
+    """What the model says comes next; the array holds the memory that the runtime wrote it to."""
 
     def __init__(self, values: np.ndarray):
         self._values = values

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -65,8 +66,7 @@ class Row:
         self._scanner = StopScanner(params.stop)
         self._pieces: list[str] = []
         self._ended = False
-        seed = None if params.seed is None else [params.seed % 2**64, number]
-        self._random = np.random.default_rng(seed)
+        self._number = number
 
     @property
     def count(self) -> int:
@@ -76,6 +76,11 @@ class Row:
     @property
     def greedy(self) -> bool:
         return not self.params.do_sample
+
+    @cached_property
+    def _random(self) -> np.random.Generator:
+        seed = self.params.seed
+        return np.random.default_rng(None if seed is None else [seed % 2**64, self._number])
 
     def sample(self, logits: np.ndarray) -> int:
         """Draw the next token. logits: float32, one for each token of the vocabulary."""
