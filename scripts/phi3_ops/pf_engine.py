@@ -3,19 +3,21 @@
 Why: `pf run create` starts a process for every four lines and reaches 15 to 50 lines a second, and the
 SDK's asynchronous mode wakes every waiting line whenever one ends, writes each line's record twice, makes
 a thread pool for every line, looks once a second whether it is done, and has neither a pace that an
-endpoint can slow down nor an end that Ctrl-C can bring about without losing what was answered. All else
-(inputs, line execution, storage, aggregation) is promptflow's own, so that the run is one of its runs.
+endpoint can slow down nor an end that Ctrl-C can bring about without losing what was answered. It reads
+data through pandas, which changes what a column's name makes it take for a date and rounds numbers. All
+else (line execution, storage, aggregation) is promptflow's own, so that the run is one of its runs.
 
 What is replaced, for the time of `engine(...)`, is the table in it: the batch engine by a subclass with a
-loop of its own, the thread pool of its node scheduler, the listing of installed tools and the writing of
-records by quicker ones. Read from promptflow 1.18.5; where the parts do not look as they did there,
-`fits()` says so and batches run on the stock engine.
+loop of its own, the thread pool of its node scheduler, the reading of data, the listing of installed
+tools and the writing of records by quicker ones. Read from promptflow 1.18.5; where the parts do not look
+as they did there, `fits()` says so and batches run on the stock engine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import dataclasses
 import inspect
 import json
 import threading
@@ -27,10 +29,12 @@ from pathlib import Path
 from typing import Any
 
 from . import pf
+from .files import read_jsonl, write_jsonl
 from .pace import THROTTLED, Pace
 
 # How often a line that ended by a 429, after all of the client's own attempts, is run again.
 MOST_RUNS = 5
+LINE_NUMBER = "line_number"
 # The parameters of what is replaced.
 EXPECTED = {
     "_exec_in_task": [
@@ -44,7 +48,11 @@ EXPECTED = {
     "_exec_batch": ["self", "line_results", "batch_inputs", "run_id"],
     "collect_package_tools": ["keys"],
     "json_dump": ["obj", "file"],
+    "serialize": ["value", "remove_null", "serialization_funcs"],
+    "load_data": ["local_path", "logger", "max_rows_count"],
+    "dump_inputs_and_outputs": ["self"],
 }
+PLAIN = frozenset({str, int, float, bool, type(None)})  # what JSON holds as it is
 _one_at_a_time = threading.Lock()
 
 
@@ -54,13 +62,21 @@ def fits() -> bool:
     try:
         from promptflow._core.tools_manager import collect_package_tools
         from promptflow._sdk._orchestrator.run_submitter import BatchEngine
-        from promptflow._sdk.operations._local_storage_operations import json_dump
+        from promptflow._sdk.operations._local_storage_operations import (
+            LocalStorageOperations,
+            asdict,
+            json_dump,
+        )
+        from promptflow.batch._batch_inputs_processor import load_data
         from promptflow.executor._async_nodes_scheduler import ThreadPoolExecutor as Stock
+        from promptflow.tracing._utils import serialize
 
-        methods = {name: getattr(BatchEngine, name) for name in EXPECTED if name[0] == "_"}
-        parts = {**methods, "collect_package_tools": collect_package_tools, "json_dump": json_dump}
-        found = {name: list(inspect.signature(part).parameters) for name, part in parts.items()}
-        return found == EXPECTED and Stock is ThreadPoolExecutor
+        parts = [getattr(BatchEngine, name) for name in EXPECTED if name[0] == "_"]
+        parts += [collect_package_tools, json_dump, serialize, load_data]
+        parts += [LocalStorageOperations.dump_inputs_and_outputs]
+        found = {part.__name__: list(inspect.signature(part).parameters) for part in parts}
+        same = Stock is ThreadPoolExecutor and asdict is dataclasses.asdict
+        return found == EXPECTED and same
     except (ImportError, AttributeError, ValueError):
         return False
 
@@ -76,14 +92,22 @@ def engine(pace: Pace, on_line: Callable[[Any], None]) -> Iterator[None]:
     from promptflow._core import tools_manager
     from promptflow._sdk._orchestrator import run_submitter
     from promptflow._sdk.operations import _local_storage_operations as storage
+    from promptflow.batch import _batch_inputs_processor as inputs
     from promptflow.executor import _async_nodes_scheduler as scheduler
+    from promptflow.tracing import _utils as tracing
 
     threads = ThreadPoolExecutor(pace.most, thread_name_prefix="line")
+    serialize = _serializer(tracing.serialize)
     replaced = [
         (run_submitter, "BatchEngine", _paced(run_submitter.BatchEngine, pace, on_line)),
         (scheduler, "ThreadPoolExecutor", shared_pool(threads)),
-        (tools_manager, "collect_package_tools", _once(tools_manager.collect_package_tools)),
+        (inputs, "load_data", _loader(inputs.load_data)),
+        (tools_manager, "collect_package_tools", _once(tools_manager)),
+        (tracing, "serialize", serialize),  # which calls itself by this name
+        (storage, "serialize", serialize),
+        (storage, "asdict", vars),  # a record's one value that is no plain one was just made for it
         (storage, "json_dump", _dump_at_once),
+        (storage.LocalStorageOperations, "dump_inputs_and_outputs", _dump_inputs_and_outputs),
     ]
     stock = [(module, name, getattr(module, name)) for module, name, _ in replaced]
     with _one_at_a_time:
@@ -117,22 +141,84 @@ def one_pool(most: int) -> Iterator[None]:
         threads.shutdown(wait=False)
 
 
-def _once(collect: Callable[..., dict[str, Any]]) -> Callable[..., dict[str, Any]]:
-    """promptflow reads every installed package's tools five times for one run."""
+def _loader(stock: Callable[..., list[dict[str, Any]]]) -> Callable[..., list[dict[str, Any]]]:
+    """JSONL as it is. Every row has every column, as in the stock engine; what is missing is null."""
+
+    def load_data(
+        local_path: Path, *, logger: Any = None, max_rows_count: int | None = None
+    ) -> list[dict[str, Any]]:
+        if Path(local_path).suffix != ".jsonl":
+            return stock(local_path, logger=logger, max_rows_count=max_rows_count)
+        rows = read_jsonl(Path(local_path))[:max_rows_count]
+        columns = {name: None for row in rows for name in row}
+        return [{**columns, **row} for row in rows]
+
+    return load_data
+
+
+def _once(manager: Any) -> Callable[..., dict[str, Any]]:
+    """The tools of the packages whose names begin the keys, read once.
+
+    promptflow reads every installed package's tools five times for one run.
+
+    Args:
+        manager: promptflow's module of that function.
+    """
     known: dict[tuple[str, ...], dict[str, Any]] = {}
+    collect, points = manager.collect_package_tools, manager._get_entry_points_by_group
 
     def collected(keys: Sequence[str] | None = None) -> dict[str, Any]:
         wanted = tuple(sorted(set(keys or ())))
         if wanted not in known:
-            known[wanted] = collect(keys)
+            named = {key.partition(".")[0] for key in wanted}
+            manager._get_entry_points_by_group = lambda group: [
+                point for point in points(group) if point.module.partition(".")[0] in named
+            ]
+            try:
+                known[wanted] = collect(keys)
+            finally:
+                manager._get_entry_points_by_group = points
+            if known[wanted].keys() != set(wanted):  # a tool may also be listed by another package
+                known[wanted] = collect(keys)
         return copy.deepcopy(known[wanted])
 
     return collected
 
 
+def _serializer(stock: Callable[..., Any]) -> Callable[..., Any]:
+    """The same values; promptflow asks of each string whether it is a connection or a pydantic model."""
+
+    def serialize(value: Any, remove_null: bool = False, serialization_funcs: Any = None) -> Any:
+        kind = type(value)
+        if kind in PLAIN:
+            return value
+        if kind is dict:
+            return {
+                name: serialize(inner, remove_null, serialization_funcs)
+                for name, inner in value.items()
+            }
+        if kind is list:
+            return [serialize(inner, remove_null, serialization_funcs) for inner in value]
+        return stock(value, remove_null, serialization_funcs)
+
+    return serialize
+
+
 def _dump_at_once(value: Any, path: Path) -> None:
     """The same file as `json.dump` writes, whose thousands of small writes take most of its time."""
     path.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8", newline="\n")
+
+
+def _dump_inputs_and_outputs(storage: Any) -> None:
+    """What `pf run show-details` reads, from the lines' records; pandas alone takes longer to import."""
+    records = sorted(storage._run_infos_folder.glob("*.jsonl"))
+    infos = [record["run_info"] for file in records for record in read_jsonl(file)]
+    answered = [info for info in infos if info["output"] is not None]
+    write_jsonl(storage._sdk_inputs_path, (info["inputs"] for info in infos))
+    write_jsonl(
+        storage._sdk_output_path,
+        ({**info["output"], LINE_NUMBER: info["index"]} for info in answered),
+    )
 
 
 def shared_pool(threads: ThreadPoolExecutor) -> Callable[..., Any]:
