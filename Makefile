@@ -7,6 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 export APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED := true
 export APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL := true
+export ORT_DISABLE_TELEMETRY := 1
 export PF_TRACING_SKIP_LOCAL_SETUP := true
 export PYTHONUTF8 := 1
 

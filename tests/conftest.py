@@ -10,16 +10,22 @@ from pathlib import Path
 
 from stores import make_store
 
-# Before anything imports promptflow, which reads these at import. One store a test process.
-HOME = make_store(Path(tempfile.mkdtemp(prefix="phi3-tests-")))
-atexit.register(shutil.rmtree, HOME, ignore_errors=True)
+# Before anything imports promptflow, which reads these at import. One store a test process, and one
+# folder for whatever puts something into the system's temporary folder and forgets it.
+OWN = Path(tempfile.mkdtemp(prefix="phi3-tests-"))
+atexit.register(shutil.rmtree, OWN, ignore_errors=True)
+HOME, TEMP = make_store(OWN / "home"), OWN / "tmp"
+TEMP.mkdir()
+tempfile.tempdir = str(TEMP)
 os.environ.update(
     {
+        "TMPDIR": str(TEMP),
         "PF_HOME_DIRECTORY": str(HOME),
         "PF_TRACING_SKIP_LOCAL_SETUP": "true",
         "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
         "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
         "HF_HUB_OFFLINE": "1",
+        "ORT_DISABLE_TELEMETRY": "1",
         "OMP_WAIT_POLICY": "PASSIVE",
     }
 )

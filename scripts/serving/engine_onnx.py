@@ -15,9 +15,12 @@ from typing import Any
 
 import machine
 import numpy as np
-import onnxruntime as ort
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
+
+# Since 1.31 it reports to Microsoft how it is used, unless this is set when it is imported.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+import onnxruntime as ort  # noqa: E402
 
 ROWS, CHUNK = 16, 512
 # Below this a matrix is too small to be worth sharing out between threads.

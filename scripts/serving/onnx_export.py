@@ -113,7 +113,7 @@ def _export(files: ModelFiles, precision: str, target: Path) -> None:
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
         command = [sys.executable, __file__, files.model, files.tokenizer, work / "out", precision]
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
+        env = {"ORT_DISABLE_TELEMETRY": "1", **os.environ, "HF_HUB_OFFLINE": "1", "PYTHONUTF8": "1"}
         done = subprocess.run(
             [str(word) for word in command], env=env, capture_output=True, text=True
         )
