@@ -189,6 +189,32 @@ def test_leaving_in_the_middle_keeps_what_came(look, url):
     expect(last(page).locator(".foot")).to_contain_text("stopped")
 
 
+# As Chromium breaks off what is under way when the page is left; when exactly, it does not say.
+CUT = """
+const real = window.fetch;
+const answer = () => new Response(new ReadableStream({ start(stream) {
+  stream.enqueue(new TextEncoder().encode('data: {"answer": "0 1 2"}\\n\\n'));
+  window.cut = () => stream.error(new TypeError("network error"));
+} }), { headers: { "content-type": "text/event-stream" } });
+window.fetch = async (path, options) => path.endsWith("score") ? answer() : real(path, options);
+null;
+"""
+
+
+@pytest.mark.parametrize("leaving", [True, False])
+def test_what_breaks_off_while_the_page_is_left_is_no_error(look, url, leaving):
+    page = look(url)
+    page.evaluate(CUT)
+    ask(page, "anything", wait=False)
+    expect(last(page).locator(".said")).to_contain_text("0 1 2")
+    if leaving:
+        page.evaluate("window.dispatchEvent(new Event('beforeunload'))")
+    page.evaluate("window.cut()")
+    shown = last(page).locator(".foot") if leaving else last(page).get_by_role("alert")
+    expect(shown).to_contain_text("stopped" if leaving else "cannot be reached")
+    expect(last(page).get_by_role("alert")).to_have_count(0 if leaving else 1)
+
+
 def test_errors_say_what_the_endpoint_said_and_what_to_do(look, url):
     page = look(url)
     ask(page, "fail")

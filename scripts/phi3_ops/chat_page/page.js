@@ -8,7 +8,7 @@ const RENDER_EVERY_MS = 150;
 // How the tool tells of an error once the answer has begun, when no status can.
 const BROKE_OFF = /^\s*\[The answer broke off: (.*)\]$/s;
 const byId = (id) => document.getElementById(id);
-const page = { info: null, chats: [], chat: null, running: null };
+const page = { info: null, chats: [], chat: null, running: null, leaving: false };
 
 // -- small helpers ----------------------------------------------------------------------------------
 
@@ -249,7 +249,7 @@ async function answerFrom(side, question, answer, drawn, signal) {
     else if ((response.headers.get("content-type") || "").startsWith("text/event-stream")) await read(response, answer, add);
     else add(textOf(await response.json()));
   } catch (error) {
-    if (error.name === "AbortError") answer.stopped = true;
+    if (error.name === "AbortError" || page.leaving) answer.stopped = true;
     else answer.error = "The server cannot be reached. Is `phi3 serve` still running?";
   }
   answer.ms = performance.now() - started;
@@ -336,6 +336,9 @@ function wire() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && page.running) stop();
   });
+  // The browser may break what is under way before `pagehide`: that is no fault of the server.
+  window.addEventListener("beforeunload", () => { page.leaving = true; });
+  window.addEventListener("pageshow", () => { page.leaving = false; });
   window.addEventListener("pagehide", save);
   window.addEventListener("storage", (event) => { // another tab has saved
     if (event.key === KEY && !page.running) { load(); drawChats(); }
