@@ -9,31 +9,27 @@ promptflow-parallel, line after line; a line that fails makes its whole mini-bat
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from . import azure_outputs, batch, flows, job, paths, pf, tool_wheel
+from . import azure_outputs, batch, cloud_batch, job, paths, pf, tool_wheel
 from .azure_outputs import OUTPUT
-from .cloud import CONNECTIONS_API, Cloud, find, named_errors
+from .cloud import Cloud, find
+from .cloud_batch import TAG, digest
 from .connect import first_line
 from .errors import OpsError
-from .files import read_jsonl, write_jsonl
-from .flow_file import FlowFile
+from .files import write_jsonl
 from .plan import Plan, Step
 
-CONTEXT = paths.ROOT / "scripts" / "azure" / "batch"
+CONTEXT = paths.AZURE / "batch"
 ENVIRONMENT = "phi3-batch"
 # Not as fine-tuning's jobs begin: `phi3 deploy` takes the newest of those.
 PREFIX = "batch-"
-FETCHED = paths.WORKDIR / "batches"
-TAG = "batch"
 RESERVED = ("data", "connections", OUTPUT)  # the component's own ports
 LINE_S = 600  # what prompt flow's own engine gives a line
 MOST_TIMEOUT_S = 259200  # Azure's most for a mini-batch
@@ -41,38 +37,21 @@ PARALLEL = "promptflow-parallel==0.1.0"
 
 
 @dataclass(frozen=True)
-class Request:
-    """What to run, and how it is spread.
+class Request(cloud_batch.Request):
+    """What to run, and how it is spread; `in_flight` lines at once are on all nodes together.
 
     Attributes:
-        flow: the flow.
-        data: JSONL, one line a row.
-        columns: flow input -> `${data.x}` or a constant.
-        title: what the batch is called in lists.
-        connections: node -> input -> connection of the workspace, in place of the flow's.
         compute: the cluster; None takes the configuration's.
         instances: nodes.
-        in_flight: lines at once, on all nodes together.
         mini_batch_size: lines that one process gets at a time, runs one after another and repeats
             together.
         retries: how often a mini-batch that failed is run again.
     """
 
-    flow: FlowFile
-    data: Path
-    columns: Mapping[str, str]
-    title: str
-    connections: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     compute: str | None = None
     instances: int = 1
-    in_flight: int = batch.IN_FLIGHT
     mini_batch_size: int = 10
     retries: int = 3
-
-    @property
-    def names(self) -> dict[str, str]:
-        """Node -> its connection in the workspace."""
-        return self.flow.connection_names(self.connections)
 
     def settings(self) -> dict[str, Any]:
         """The parallel step's run settings. No failure is passed over: Azure's own default is to pass
@@ -91,7 +70,7 @@ class Request:
         }
 
 
-class Submission:
+class Submission(cloud_batch.Submission):
     """A batch that is submitted once for the same flow, data and settings.
 
     Args:
@@ -103,27 +82,23 @@ class Submission:
             component.
     """
 
+    kind, prefix, option = "job", PREFIX, "--on-azure"
+    request: Request
+
     def __init__(self, cloud: Cloud, request: Request) -> None:
-        self.cloud = cloud
-        self.request = request
-        self.compute = request.compute or cloud.config.compute.name
         if taken := sorted(set(request.columns) & set(RESERVED)):
             fix = "Azure's parallel component has an input of that name itself: rename the flow's."
             raise OpsError(f"{request.flow.folder}: the input {taken[0]!r}", fix)
-        self.rows = read_jsonl(request.data)
-        if not self.rows:
-            raise OpsError(f"{request.data} has no lines", "Give it one JSON object a line.")
-        content = flows.content_hash(request.flow.folder)
-        self.asked = _digest(content, self.rows, sorted(request.columns.items()), request.names)
-        self.version = _digest(*map(_sha256, self._context().items()))
-        self.digest = _digest(
+        super().__init__(cloud, request)
+        self.compute = request.compute or cloud.config.compute.name
+        self.version = digest(*map(_sha256, self._context().items()))
+        self.digest = digest(
             self.asked,
             self.version,
             request.title,
             self.compute,
             sorted(request.settings().items()),
         )
-        self._name: str | None = None
 
     def plan(self) -> Plan:
         """Environment, then job.
@@ -132,15 +107,14 @@ class Submission:
             OpsError: the workspace lacks the cluster or a connection.
         """
         self._check_compute()
-        for name in sorted(set(self.request.names.values())):
-            self._check_connection(name)
+        self.check_connections()
         steps = [
             Step(
                 f"environment {ENVIRONMENT}:{self.version}",
                 lambda: find(self._get_environment) is not None,
                 self._create_environment,
             ),
-            Step(self._what(), self._exists, self._submit, verb="submit"),
+            Step(self._what(), self.exists, self._submit, verb="submit"),
         ]
         return Plan("run", steps)
 
@@ -149,13 +123,6 @@ class Submission:
             where = self.cloud.config.azure.workspace
             fix = "Make it with `phi3 provision`, or name another with --compute."
             raise OpsError(f"the workspace {where} has no cluster {self.compute!r}", fix)
-
-    def _check_connection(self, name: str) -> None:
-        path = f"{self.cloud.workspace_path}/connections/{name}"
-        if find(lambda: self.cloud.rest("GET", path, api=CONNECTIONS_API)) is None:
-            where = self.cloud.config.azure.workspace
-            fix = "Write it with `phi3 connect --azure`, or name another with --connection."
-            raise OpsError(f"the workspace {where} has no connection {name!r}", fix)
 
     def _what(self) -> str:
         request = self.request
@@ -166,24 +133,6 @@ class Submission:
             f"{self.compute} x {request.instances}, {request.mini_batch_size} lines a mini-batch"
         )
         return f"job {PREFIX}{self.digest} ({lines}, on {where})"
-
-    @property
-    def name(self) -> str:
-        """The job's name; one that failed under it is followed by `-2`, `-3`, …"""
-        if self._name is None:
-            self._exists()
-        return str(self._name)
-
-    def _exists(self) -> bool:
-        for attempt in range(1, job.MOST_TRIES):
-            name = f"{PREFIX}{self.digest}" + (f"-{attempt}" if attempt > 1 else "")
-            found = find(lambda name=name: self.cloud.ml.jobs.get(name))  # type: ignore[misc]
-            if found is None or found.status not in job.ENDED_BADLY:
-                self._name = name
-                return found is not None
-        raise OpsError(
-            f"the job {PREFIX}{self.digest} failed {job.MOST_TRIES} times", "Look at its logs."
-        )
 
     # -- what is uploaded --------------------------------------------------------------------------
 
@@ -266,19 +215,8 @@ class Submission:
 
     # -- what comes back ---------------------------------------------------------------------------
 
-    def status(self, name: str) -> str:
-        """The job's status.
-
-        Raises:
-            OpsError: there is none, or it ran something else.
-        """
-        found = find(lambda: self.cloud.ml.jobs.get(name))
-        if found is None:
-            raise OpsError(f"there is no job {name}", "Submit it with `phi3 run --on-azure`.")
-        if (found.tags or {}).get(TAG) != self.asked:
-            fix = "Give the flow, the data and the columns that it was submitted with."
-            raise OpsError(f"the job {name} ran another flow or other data", fix)
-        return str(found.status)
+    def find(self, name: str) -> Any | None:
+        return find(lambda: self.cloud.ml.jobs.get(name))
 
     def follow(self) -> bool:
         """Print the job's log until it ends; whether it completed.
@@ -293,26 +231,9 @@ class Submission:
             return False
         return True
 
-    def fetch(self, name: str) -> batch.Batch:
-        """Bring a job's outputs into prompt flow's store, as a run of the job's name.
-
-        Lines that are not among them have failed. What was fetched once is not fetched again.
-
-        Raises:
-            OpsError: the job has not ended or ran something else, or its outputs cannot be read.
-        """
-        status = self.status(name)
-        if status != job.COMPLETED and status not in job.ENDED_BADLY:
-            fix = "Run the same command with --follow, or later."
-            raise OpsError(f"the job {name} is {status}", fix)
-        folder = FETCHED / name
-        if not (folder / OUTPUT).is_dir():
-            with tempfile.TemporaryDirectory() as place, named_errors(f"downloading {name}"):
-                self.cloud.ml.jobs.download(name, download_path=place, output_name=OUTPUT)
-                answers = azure_outputs.joined(Path(place), len(self.rows))
-            azure_outputs.write(folder, self.request, self.rows, answers)
-        azure_outputs.register(name, folder, self.request)
-        return batch.load(name)
+    def download(self, name: str, place: Path) -> azure_outputs.Brought:
+        self.cloud.ml.jobs.download(name, download_path=place, output_name=OUTPUT)
+        return azure_outputs.Brought(azure_outputs.joined(place, len(self.rows)))
 
 
 def _staged(flow: Path, target: Path) -> Path:
@@ -343,8 +264,3 @@ def _requirements(flow: Path) -> list[str]:
 def _sha256(named: tuple[str, bytes]) -> str:
     name, content = named
     return f"{name} {hashlib.sha256(content).hexdigest()}"
-
-
-def _digest(*parts: Any) -> str:
-    text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[: job.HASH_LENGTH]

@@ -1,15 +1,15 @@
-"""What a distributed batch brings back, as a run in prompt flow's store.
+"""What a batch on Azure brings back, as a run in prompt flow's store.
 
-The job's output is described in prompt flow's notebook "Run flows in Azure ML pipeline"; a run's folder
+A job's output is described in prompt flow's notebook "Run flows in Azure ML pipeline"; a run's folder
 is prompt flow 1.18.5's, see `runs`.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +20,28 @@ from .errors import OpsError
 from .files import read_jsonl, together, write_json, write_jsonl
 
 if TYPE_CHECKING:
-    from .azure_batch import Request
+    from .cloud_batch import Request
 
 OUTPUT = "flow_outputs"
 OUTPUT_FILE = "parallel_run_step.jsonl"  # joined at the end, from one temp_*_*_ file a process
 LOST = "not among the job's outputs: its mini-batch failed, or was never run"
 
 Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Brought:
+    """What was downloaded of a batch.
+
+    Attributes:
+        answers: line number -> the flow's outputs.
+        errors: line number -> why it failed, where that is known.
+        files: a folder of what else belongs to the run, or None.
+    """
+
+    answers: Mapping[int, Row]
+    errors: Mapping[int, str] = field(default_factory=dict)
+    files: Path | None = None
 
 
 def joined(folder: Path, count: int) -> dict[int, dict[str, Any]]:
@@ -48,30 +63,40 @@ def joined(folder: Path, count: int) -> dict[int, dict[str, Any]]:
         inner = row.get("output")
         if isinstance(inner, dict) and batch.LINE_NUMBER in inner:
             row = inner  # as promptflow-parallel returns it; the documented file holds it flat
-        line = row.pop(batch.LINE_NUMBER, None)
-        if type(line) is not int or not 0 <= line < count:
-            fix = "The outputs are not those of this data file."
-            raise OpsError(f"{OUTPUT_FILE}: `{batch.LINE_NUMBER}` is {line!r}", fix)
-        found.setdefault(line, row)
+        found.setdefault(line_of(row, count, OUTPUT_FILE), row)
     return dict(sorted(found.items()))
 
 
-def write(folder: Path, request: Request, rows: Sequence[Row], answers: Mapping[int, Row]) -> None:
+def line_of(row: Row, count: int, where: str) -> int:
+    """Take the line number out of a row; raises OpsError for one that the data file does not have."""
+    line = row.pop(batch.LINE_NUMBER, None)
+    if type(line) is not int or not 0 <= line < count:
+        fix = "The outputs are not those of this data file."
+        raise OpsError(f"{where}: `{batch.LINE_NUMBER}` is {line!r}", fix)
+    return line
+
+
+def write(folder: Path, request: Request, rows: Sequence[Row], brought: Brought) -> None:
     """A run's folder as prompt flow writes it; a line that is not among the answers has failed.
 
     Args:
         folder: of the run.
         request: what was run.
         rows: the data file's.
-        answers: line number -> the flow's outputs.
+        brought: what was downloaded.
 
     Raises:
         OpsError: the folder cannot be written.
     """
+    answers, reasons = brought.answers, brought.errors
     failed = [line for line in range(len(rows)) if line not in answers]
-    errors = [{batch.LINE_NUMBER: line, "error": {"message": LOST}} for line in failed]
+    errors = [
+        {batch.LINE_NUMBER: line, "error": {"message": reasons.get(line, LOST)}} for line in failed
+    ]
     inputs = {line: _given(request.columns, row) for line, row in enumerate(rows)}
     with together(folder, last=OUTPUT) as new:
+        if brought.files:
+            shutil.copytree(brought.files, new, dirs_exist_ok=True)
         copy_flow(request.flow.folder, new / "snapshot")
         write_jsonl(new / "inputs.jsonl", _numbered(inputs))
         if errors:
@@ -83,8 +108,14 @@ def write(folder: Path, request: Request, rows: Sequence[Row], answers: Mapping[
             write_jsonl(new / name, _numbered(answers))
 
 
-def register(name: str, folder: Path, request: Request) -> None:
+def register(name: str, folder: Path, request: Request, more: Mapping[str, Any]) -> None:
     """Note a run's folder in prompt flow's store, where it is not there yet.
+
+    Args:
+        name: the run's.
+        folder: the run's.
+        request: what was run.
+        more: further properties, over those of this machine.
 
     Raises:
         OpsError: the store cannot be written.
@@ -100,13 +131,10 @@ def register(name: str, folder: Path, request: Request) -> None:
         now = datetime.now(timezone.utc)
     properties: dict[str, Any] = {
         **run_properties.of(request.flow.folder),
-        # Of this machine's connections nothing is said: the job asked the workspace's.
-        run_properties.ENDPOINTS: json.dumps(
-            {node: {"connection": name} for node, name in request.names.items()}
-        ),
         batch.DATA_HASH: hashlib.sha256(request.data.read_bytes()).hexdigest(),
         "column_mapping": dict(request.columns),
         "flow_path": request.flow.folder.resolve().as_posix(),
+        **more,
     }
     run = Run(
         name=name,

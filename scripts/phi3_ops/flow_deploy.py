@@ -1,4 +1,4 @@
-"""A flow as a managed online endpoint of its own, as safely as a model: see `deploy`.
+"""A flow as a managed online endpoint of its own, as safely as a model: see `rollout`.
 
 Its image is built by Azure ML from scripts/azure/flow; the flow itself is a registered model, which is
 mounted. Its connections, and their keys, are read in the workspace by the endpoint's identity: nothing
@@ -21,13 +21,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from . import deploy, flow_image, roles, tool_wheel
+from . import flow_image, paths, roles, tool_wheel
 from .cloud import CONNECTIONS_API, Cloud, find
 from .config import Endpoint
-from .deploy import SMOKE_LIMITS, SMOKE_QUESTION, Options, Rollout, hashed
+from .deploy import SMOKE_LIMITS, SMOKE_QUESTION
 from .errors import OpsError
 from .flow_file import FlowFile
 from .plan import Step
+from .rollout import Options, Rollout, hashed
 
 YAML_FILE = "flow-deployment.yml"
 CONTENT = "content"  # the model's tag: the hash of the flow's files
@@ -66,7 +67,7 @@ class FlowDeployer(Rollout):
         chosen = name or f"{model.name}-{self.flow_name.replace('_', '-')}"
         if chosen == model.name:
             raise OpsError(f"{chosen} is the model's endpoint", "Give another --endpoint.")
-        text = (deploy.YAML / YAML_FILE).read_text(encoding="utf-8")
+        text = (paths.AZURE / YAML_FILE).read_text(encoding="utf-8")
         written = yaml.safe_load(text)
         given = {"size": written["instance_type"], "instances": written["instance_count"]}
         given |= {"name": chosen, "model": f"flow-{self.flow_name}", "auth": model.auth}
@@ -145,7 +146,7 @@ class FlowDeployer(Rollout):
     @functools.cached_property
     def name(self) -> str:
         """The deployment's name, from the flow, the image and the package that is installed in it."""
-        image = [deploy.YAML / YAML_FILE, *sorted(flow_image.IMAGE.glob("*"))]
+        image = [paths.AZURE / YAML_FILE, *sorted(flow_image.IMAGE.glob("*"))]
         texts = [path.read_text(encoding="utf-8") for path in image if path.is_file()]
         wheel = hashlib.sha256(tool_wheel.build()[1]).hexdigest()
         return hashed([self.flow_name, self._content, *texts, wheel])
@@ -159,7 +160,7 @@ class FlowDeployer(Rollout):
         """The YAML file, and beside it the folder that the image is built from, with the wheel."""
         with tempfile.TemporaryDirectory(prefix="phi3-flow-") as folder:
             self._yaml = Path(folder) / YAML_FILE
-            shutil.copy(deploy.YAML / YAML_FILE, self._yaml)
+            shutil.copy(paths.AZURE / YAML_FILE, self._yaml)
             flow_image.add_image(Path(folder) / "flow", self.flow)
             flow_image.refuse_secrets(Path(folder))
             yield

@@ -22,7 +22,7 @@ from . import connect, paths, pf, tool_wheel
 from .errors import OpsError
 from .flow_file import FlowFile
 
-IMAGE = paths.ROOT / "scripts" / "azure" / "flow"
+IMAGE = paths.AZURE / "flow"
 FILES = ("Dockerfile", "app.py")
 REQUIREMENTS, WHEELS = "requirements.txt", "wheels"
 CONNECTIONS = "connections.json"

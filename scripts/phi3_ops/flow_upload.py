@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from . import flow_image, flows, paths, pf, tool_wheel
+from . import flow_image, flows, paths, pf, pf_azure, tool_wheel
 from .cloud import CREATED_BY, PRODUCT, Cloud, is_ours
 from .connect import first_line
 from .errors import OpsError
@@ -153,31 +153,25 @@ class Project:
         return f"{where.subscription_id}/{where.resource_group}/{where.workspace}"
 
     @cached_property
-    def _flows(self) -> Any:
-        pf.client()  # makes prompt flow quiet before its first import
-        try:
-            from promptflow.azure import PFClient
-        except ImportError as error:
-            fix = "pip install 'phi3-promptflow[azure]'"
-            raise OpsError("the Azure packages are not installed", fix) from error
-        with _azure_errors():
-            return PFClient(ml_client=self.cloud.ml).flows
+    def client(self) -> Any:
+        """promptflow's own client of the workspace."""
+        return pf_azure.client(self.cloud)
 
     def get(self, name: str) -> Any | None:
         """promptflow's `Flow` of that id, or None where there is none, or an archived one."""
         from azure.core.exceptions import ResourceNotFoundError
 
         try:
-            with _azure_errors():
-                found = self._flows.get(name)
+            with pf_azure.errors():
+                found = self.client.flows.get(name)
         except ResourceNotFoundError:
             return None
         return None if found.is_archived else found
 
     def all(self) -> list[Any]:
         """What this product uploaded, whoever ran it, among the newest `MOST_LISTED` flows."""
-        with _azure_errors():
-            found = self._flows.list(max_results=MOST_LISTED, include_others=True)
+        with pf_azure.errors():
+            found = self.client.flows.list(max_results=MOST_LISTED, include_others=True)
         return [flow for flow in found if is_ours(flow.tags) and {NAME, VERSION} <= {*flow.tags}]
 
     def find(self, state: State) -> Any | None:
@@ -199,8 +193,10 @@ class Project:
         own = yaml.safe_load((folder / "flow.dag.yaml").read_text(encoding="utf-8")).get("tags")
         tags = {**own, **tags_of(state)}
         # The client prints what it made.
-        with _azure_errors(), contextlib.redirect_stdout(io.StringIO()):
-            made = self._flows.create_or_update(folder, display_name=display_name(state), tags=tags)
+        with pf_azure.errors(), contextlib.redirect_stdout(io.StringIO()):
+            made = self.client.flows.create_or_update(
+                folder, display_name=display_name(state), tags=tags
+            )
         return str(made.name)
 
     def download(self, found: Any, folder: Path) -> None:
@@ -245,26 +241,6 @@ def _fetch(share: Any, folder: Path) -> None:
         else:
             content = share.get_file_client(item.name).download_file().readall()
             (folder / item.name).write_bytes(content)
-
-
-@contextlib.contextmanager
-def _azure_errors() -> Iterator[None]:
-    """promptflow's errors as Azure's, where there is one below; else as one line.
-
-    Raises AzureError or OpsError in place of a PromptflowException.
-    """
-    from azure.core.exceptions import AzureError, ResourceNotFoundError
-    from promptflow.exceptions import PromptflowException
-
-    try:
-        yield
-    except PromptflowException as error:
-        below = error.inner_exception
-        if getattr(below, "status_code", None) == 404:
-            raise ResourceNotFoundError(response=getattr(below, "response", None)) from error
-        if isinstance(below, AzureError):
-            raise below from error
-        raise OpsError(f"prompt flow's client refuses: {first_line(error)}") from error
 
 
 # -- upload ----------------------------------------------------------------------------------------

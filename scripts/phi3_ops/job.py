@@ -16,8 +16,8 @@ from .errors import OpsError
 from .finetune import recipe_file
 from .plan import Plan, Step
 
-JOB_FILE = paths.ROOT / "scripts" / "azure" / "job.yml"
-ENVIRONMENT_FILE = paths.ROOT / "scripts" / "azure" / "environment.yml"
+JOB_FILE = paths.AZURE / "job.yml"
+ENVIRONMENT_FILE = paths.AZURE / "environment.yml"
 # The tutorials' image for training without a GPU.
 CPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:latest"
 OUTPUT = "model_output"

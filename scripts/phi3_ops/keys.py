@@ -10,9 +10,10 @@ from phi3_tools import AuthenticationError
 
 from . import connect
 from .cloud import CONNECTIONS_API, Cloud, find
-from .deploy import CONTRACTS, settled, url_of
+from .deploy import CONTRACTS, url_of
 from .errors import OpsError
 from .plan import Plan, Step
+from .rollout import settled
 
 # A new key takes a moment to reach every front end.
 KEY_READY_S = 120.0

@@ -12,6 +12,7 @@ ROOT = _REPOSITORY if (_REPOSITORY / "flows").is_dir() else _INSTALLED
 FLOWS = ROOT / "flows"
 TRAINING = ROOT / "scripts" / "training"
 SERVING = ROOT / "scripts" / "serving"
+AZURE = ROOT / "scripts" / "azure"
 SAMPLE_DATA = PACKAGE / "samples" / "facts.jsonl"
 
 WORKDIR = Path(".phi3")

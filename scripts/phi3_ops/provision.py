@@ -17,8 +17,8 @@ from .cloud import Cloud, find, named_errors
 from .errors import OpsError
 from .plan import Plan, Step
 
-WORKSPACE_FILE = paths.ROOT / "scripts" / "azure" / "workspace.yml"
-COMPUTE_FILE = paths.ROOT / "scripts" / "azure" / "compute.yml"
+WORKSPACE_FILE = paths.AZURE / "workspace.yml"
+COMPUTE_FILE = paths.AZURE / "compute.yml"
 REGISTRY_API = "2023-07-01"
 DEPLOYMENTS_API = "2020-06-01"
 # As Azure ML itself makes one where a workspace has none: with the admin account, by which clusters sign

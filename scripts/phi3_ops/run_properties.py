@@ -21,6 +21,7 @@ FLOW_VERSION, FLOW_HASH = "phi3.flow_version", "phi3.flow_sha256"
 # JSON: node -> `connection` and, of what that says, `endpoint` (host and path), `contract`, `model`,
 # `deployment`.
 ENDPOINTS = "phi3.endpoints"
+FIELDS = ("endpoint", "contract", "model", "deployment")
 SHOWN = 12  # characters of a hash that people read
 
 Connections = Mapping[str, Mapping[str, str]]
@@ -53,14 +54,20 @@ def _endpoint(name: str) -> dict[str, str]:
         settings = read(connect.load(name))
     except (OpsError, Phi3Error):
         return {"connection": name}
-    fields = {
-        "connection": name,
-        "endpoint": place(settings.endpoint),
-        "contract": settings.contract,
-        "model": settings.model,
-        "deployment": settings.deployment,
-    }
-    return {field: value for field, value in fields.items() if value}
+    return described(name, {field: getattr(settings, field) for field in FIELDS})
+
+
+def described(connection: str, fields: Mapping[str, Any]) -> dict[str, str]:
+    """What a run records of a connection.
+
+    Args:
+        connection: its name.
+        fields: what it says; those of `FIELDS` are taken, and the endpoint without what may be secret.
+    """
+    known = {field: str(fields[field]) for field in FIELDS if fields.get(field)}
+    if "endpoint" in known:
+        known["endpoint"] = place(known["endpoint"])
+    return {"connection": connection, **known}
 
 
 def place(url: str) -> str:

@@ -18,7 +18,7 @@ from azure_fixtures import (  # noqa: F401
     provisioned,
     snapshot,
 )
-from phi3_ops import connect, deploy, paths
+from phi3_ops import connect, paths, rollout
 
 NAME = "phi3-endpoint"
 OUTPUT = {"model_output": {"jobOutputType": "uri_folder"}}
@@ -137,14 +137,14 @@ def serving(provisioned, phi3, monkeypatch, tmp_path_factory):  # noqa: F811
     from fake_azure.storage import DATASTORES, box_of
 
     folder = tmp_path_factory.mktemp("scripts")
-    shutil.copytree(paths.ROOT / "scripts" / "azure", folder / "azure")
+    shutil.copytree(paths.AZURE, folder / "azure")
     (folder / "serving").mkdir()
     (folder / "serving" / "score.py").write_text(SCORE)
     shutil.copy(paths.SERVING / "conda.yaml", folder / "serving")
-    monkeypatch.setattr(deploy, "YAML", folder / "azure")
+    monkeypatch.setattr(paths, "AZURE", folder / "azure")
     for datastore in DATASTORES:  # `provisioned` brings back the documents alone
         provisioned.storage.create(box_of(WORKSPACE, datastore))
-    monkeypatch.setattr(deploy, "POLL_S", 0.05)
+    monkeypatch.setattr(rollout, "POLL_S", 0.05)
     connect.delete("phi3")
     yield Serving(provisioned, phi3)
     connect.delete("phi3")

@@ -20,7 +20,7 @@ import pytest
 
 from azure_fixtures import WORKSPACE, plant
 from echo_endpoint import KEY, echo_endpoint
-from phi3_ops import azure_batch, azure_outputs, config, paths, pf, runs, tool_wheel
+from phi3_ops import azure_batch, azure_outputs, cloud_batch, config, paths, pf, runs, tool_wheel
 from phi3_ops.cloud import Cloud
 from phi3_ops.errors import OpsError
 from phi3_ops.flow_file import FlowFile
@@ -251,7 +251,7 @@ def test_the_answers_come_back_as_a_run(batches, endpoint):
     assert done.code == 0, done.out + done.err
     assert f"{name}: 5 lines, 0 failed" in done.out
     assert len(endpoint.requests) == 5
-    rows = _rows(azure_batch.FETCHED / name / "flow_outputs" / "output.jsonl")
+    rows = _rows(cloud_batch.FETCHED / name / "flow_outputs" / "output.jsonl")
     assert rows == [{"line_number": n, "answer": each} for n, each in enumerate(QUESTIONS)]
     compared = batches.phi3("compare", name, name)
     assert "exact_match" in compared.out, compared.err

@@ -265,10 +265,10 @@ def test_the_question_is_made_of_the_flows_inputs():
 
 
 def test_the_probes_the_port_and_the_folder_are_the_images():
-    text = (paths.ROOT / "scripts" / "azure" / flow_deploy.YAML_FILE).read_text(encoding="utf-8")
+    text = (paths.AZURE / flow_deploy.YAML_FILE).read_text(encoding="utf-8")
     environment = yaml.safe_load(text)["environment"]
     routes = environment["inference_config"]
     (port,) = {route["port"] for route in routes.values()}
     assert routes["scoring_route"]["path"] == "/score"
     assert f"EXPOSE {port}\n" in (flow_image.IMAGE / "Dockerfile").read_text()
-    assert paths.ROOT / "scripts" / "azure" / environment["build"]["path"] == flow_image.IMAGE
+    assert paths.AZURE / environment["build"]["path"] == flow_image.IMAGE

@@ -12,7 +12,7 @@ from azure_fixtures import WORKSPACE
 from phi3_ops import connect, paths
 from phi3_tools import Params, Phi3Client
 
-VLLM = paths.ROOT / "scripts" / "azure" / "vllm"
+VLLM = paths.AZURE / "vllm"
 START = VLLM / "start.sh"
 # In place of the program: it says what it was called with.
 PROGRAM = '#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n'

@@ -25,6 +25,8 @@ def token(azure, request):
     scope = parse_qs(request.raw.decode())["scope"][0].split()[0]
     claims = {"aud": scope.removesuffix("/.default").rstrip("/"), "exp": time.time() + 3600}
     claims |= {"tid": azure.tenant, "oid": azure.client}
+    claims |= {"iss": f"https://sts.windows.net/{azure.tenant}/"}  # Azurite reads these
+    claims |= dict.fromkeys(("iat", "nbf"), int(time.time()))
     access = jwt.encode(claims, azure.secret, algorithm="HS256")
     return {"token_type": "Bearer", "expires_in": 3600, "access_token": access}
 

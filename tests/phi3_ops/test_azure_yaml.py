@@ -8,7 +8,7 @@ import pytest
 
 from phi3_ops import deploy, paths
 
-YAML = paths.ROOT / "scripts" / "azure"
+YAML = paths.AZURE
 LOADERS = {
     "environment": "load_environment",
     "job": "load_job",

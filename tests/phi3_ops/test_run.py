@@ -15,6 +15,7 @@ from phi3_ops.errors import OpsError
 from processes import BIN, phi3
 from slow_endpoint import slow_endpoint
 
+FILES = ["--flow", "qa", "--data", "DATA"]
 QUESTION = ["--column-mapping", "input_data=${data.question}"]
 
 
@@ -171,6 +172,22 @@ def test_a_data_file_that_changed_is_refused(endpoint, data):
     [
         (["--flow", "qa"], 2, "--flow and --data are needed"),
         (["--resume", "x", "--flow", "qa"], 2, "--resume takes flow"),
+        (
+            [*FILES, "--on-azure", "--on-foundry"],
+            2,
+            "--on-azure and --on-foundry exclude each other",
+        ),
+        ([*FILES, "--on-foundry", "--replay"], 2, "are for batches on this machine"),
+        ([*FILES, "--on-foundry", "--run", "x"], 2, "are for batches on this machine"),
+        (["--resume", "x", "--on-foundry"], 2, "are for batches on this machine"),
+        ([*FILES, "--on-foundry", "--compute", "c"], 2, "--compute goes with --on-azure"),
+        ([*FILES, "--on-foundry", "--instances", "1"], 2, "--instances goes with --on-azure"),
+        ([*FILES, "--on-foundry", "--mini-batch-size", "1"], 2, "--mini-batch-size goes with"),
+        ([*FILES, "--fetch", "foundry-1", "--retries", "0"], 2, "--retries goes with --on-azure"),
+        ([*FILES, "--retries", "0"], 2, "--retries goes with --on-azure"),
+        ([*FILES, "--follow"], 2, "--follow and --dry-run go with --on-azure or --on-foundry"),
+        ([*FILES, "--dry-run"], 2, "--follow and --dry-run go with --on-azure or --on-foundry"),
+        ([*FILES, "--fetch", "x", "--dry-run"], 2, "--fetch and --dry-run exclude each other"),
         (["--resume", "nowhere"], 1, "there is no run 'nowhere'"),
         (["--flow", "nowhere", "--data", "DATA"], 1, "there is no flow in nowhere"),
         (["--flow", "qa", "--data", "DATA"], 1, "the input 'input_data'"),

@@ -59,7 +59,7 @@ def _percentages(text: str) -> tuple[int, ...]:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from .. import config, deploy
+    from .. import config, rollout
     from ..cloud import Cloud, named_errors
     from ..errors import OpsError
 
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    options = deploy.Options(
+    options = rollout.Options(
         job=args.job,
         canary=args.canary,
         mirror=args.mirror,

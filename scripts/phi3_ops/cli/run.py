@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import paths
-from ._common import add_config, add_dry_run, console, whole
+from . import run_azure
+from ._common import console, whole
 
 if TYPE_CHECKING:
     from ..batch import Batch, Count, Watch
@@ -69,40 +70,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|P%",
         help="failed lines that are no failure of the command (default: 0)",
     )
-    azure = parser.add_argument_group("on Azure")
-    azure.add_argument(
-        "--on-azure",
-        action="store_true",
-        help="as a parallel job on a cluster; the same command again brings its outputs back",
-    )
-    azure.add_argument(
-        "--fetch",
-        metavar="JOB",
-        help="bring back the outputs of that job, one that failed included",
-    )
-    azure.add_argument("--follow", action="store_true", help="wait for the job, then fetch it")
-    add_dry_run(azure)
-    add_config(azure)
-    azure.add_argument("--compute", metavar="NAME", help="cluster (default: the configuration's)")
-    for name, kind, default, what in (
-        ("instances", whole, 1, "nodes"),
-        ("mini-batch-size", whole, 10, "lines that are run in turn, and repeated together"),
-        ("retries", _retries, 3, "of a mini-batch with a failed line"),
-    ):
-        azure.add_argument(
-            f"--{name}",
-            type=kind,
-            default=default,
-            metavar="N",
-            help=f"{what} (default: %(default)s)",
-        )
-
-
-def _retries(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text} is below 0")
-    return value
+    run_azure.arguments(parser)
 
 
 def failures(text: str) -> tuple[float, bool]:
@@ -119,12 +87,10 @@ def run(args: argparse.Namespace) -> int:
         return _usage("--resume takes flow, data and base from the run that it goes on with")
     if not args.resume and not (args.flow and args.data):
         return _usage("--flow and --data are needed, or --resume")
-    if args.on_azure or args.fetch:
-        if args.resume or args.replay or args.base:
-            return _usage("--resume, --replay and --run are for batches on this machine")
+    if problem := run_azure.misuse(args):
+        return _usage(problem)
+    if run_azure.wanted(args):
         return _on_azure(args)
-    if args.follow or args.dry_run:
-        return _usage("--follow and --dry-run go with --on-azure")
     from .. import batch, pf_engine
 
     if not pf_engine.fits():
@@ -174,40 +140,14 @@ def _run_flow(args: argparse.Namespace, watch: Watch) -> Batch:
 
 
 def _on_azure(args: argparse.Namespace) -> int:
-    from .. import azure_batch, batch, config
-    from ..cloud import Cloud, named_errors
     from ..files import read_jsonl
     from ..flow_file import FlowFile
 
     flow = FlowFile.read(args.flow)
     columns = flow.columns(_pairs(args.column_mapping), _keys(read_jsonl(args.data)))
-    request = azure_batch.Request(
-        flow,
-        args.data,
-        columns,
-        title=args.name or flow.folder.resolve().name,
-        connections=flow.connections(args.connection) if args.connection else {},
-        compute=args.compute,
-        instances=args.instances,
-        in_flight=args.in_flight,
-        mini_batch_size=args.mini_batch_size,
-        retries=args.retries,
-    )
-    with named_errors("run"):
-        submission = azure_batch.Submission(Cloud(config.load(args.config)), request)
-        name = args.fetch
-        if not name:
-            submission.plan().run(console(), dry_run=args.dry_run)
-            if args.dry_run:
-                return 0
-            name = submission.name
-            print(f"job {name}")
-            if args.follow and not submission.follow():
-                print(f"the job {name} failed; fetching what it answered", file=sys.stderr)
-            elif submission.status(name) != batch.COMPLETED:
-                print("the same command brings its outputs back; --follow waits for it")
-                return 0
-        done = submission.fetch(name)
+    done = run_azure.batch(args, flow, columns)
+    if done is None:
+        return 0
     _say(done)
     if args.evaluate and done.answers:
         _evaluate(args, done)

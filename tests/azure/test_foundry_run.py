@@ -1,0 +1,347 @@
+"""`phi3 run --on-foundry`: promptflow's own client against the fake, in which runs really run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from azure_fixtures import WORKSPACE, plant
+from echo_endpoint import KEY, echo_endpoint
+from phi3_ops import cloud_batch, connect, flows, foundry_run, paths, pf, runs
+from processes import BIN
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
+QUESTIONS = ["one", "two", "three"]
+MAPPING = ("--column-mapping", "input_data=${data.question}")
+VOLATILE = (
+    (r"11111111-1111-4111-8111-111111111111", "<subscription>"),
+    (r"\d{4}-\d\d-\d\d(?=\")", "<date>"),
+    (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "<uuid>"),
+    (r"\bfoundry-[0-9a-f]{12}\b", "foundry-<hash>"),
+    (r"\b([0-9a-f]{64}|[0-9a-f]{12})\b", "<hash>"),
+)
+
+
+@pytest.fixture(scope="module")
+def one_azure(tmp_path_factory):
+    """An Azure with prompt flow's service: its routes and its host are there before it starts."""
+    from fake_azure import FakeAzure, flow_runs  # noqa: F401 - for its routes
+
+    forget_clients()
+    with FakeAzure(tmp_path_factory.mktemp("azure")) as azure:
+        yield azure
+    forget_clients()
+
+
+def forget_clients():
+    """promptflow keeps a workspace's client, with its sign-in, for as long as the process lives."""
+    module = sys.modules.get("promptflow.azure._restclient.service_caller_factory")
+    if module:  # not imported for this: it reads the environment then
+        module._FlowServiceCallerFactory.caller_cache_by_workspace_id.clear()
+
+
+class Runs:
+    """A workspace with the connection and an uploaded flow, a data file, and the commands on them."""
+
+    def __init__(self, azure, phi3, folder, endpoint):
+        self.azure, self.phi3, self.folder, self.endpoint = azure, phi3, folder, endpoint
+        self.data, self.home = folder / "data.jsonl", folder / "flows"
+        self.lock("qa")
+        self.ask(*QUESTIONS)
+
+    def lock(self, name):
+        target = self.home / name
+        shutil.copytree(paths.FLOWS / name, target, ignore=shutil.ignore_patterns(".*", "__py*"))
+        flows.write(self.home)
+
+    def ask(self, *questions):
+        rows = [{"question": each, "ground_truth": each} for each in questions]
+        self.data.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+    def upload(self, name="qa"):
+        done = self.phi3("flow", "upload", name, "--folder", self.home)
+        assert done.code == 0, done.err
+
+    @property
+    def words(self):
+        return ("run", "--flow", self.home / "qa", "--data", self.data, *MAPPING)
+
+    def run(self, *words):
+        return self.phi3(*self.words, *words)
+
+    @property
+    def submitted(self):
+        return [each for each in self.azure.requests if each.path.endswith("/BulkRuns/submit")]
+
+
+@pytest.fixture
+def made(provisioned, phi3, tmp_path, monkeypatch):
+    import aiohttp.connector
+    from fake_azure.storage import DATASTORES, box_of
+
+    from fake_azure import flows as service
+
+    azure = provisioned
+    workspace = next(key for key in azure.resources if key.endswith(f"/workspaces/{WORKSPACE}"))
+    service.open_share(azure, azure.resources[workspace]["id"])
+    for datastore in DATASTORES:
+        azure.storage.create(box_of(WORKSPACE, datastore))
+    # It reads the authorities once, when it is imported.
+    context = ssl.create_default_context(cafile=str(azure.authority))
+    monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", context)
+    monkeypatch.setattr(foundry_run, "POLL_S", 0.1)
+    with echo_endpoint() as endpoint:
+        properties = {
+            "category": "CustomKeys",
+            "authType": "CustomKeys",
+            "metadata": {"endpoint": endpoint.url, "contract": "chat", "max_attempts": "1"},
+            "credentials": {"keys": {"key": KEY}},
+        }
+        plant(azure, "connections/phi3", {"properties": properties})
+        yield Runs(azure, phi3, tmp_path, endpoint)
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """What is submitted starts when this is set, and by itself when the test is over."""
+    from fake_azure.flow_runs import FlowRun
+
+    go, start = threading.Event(), FlowRun._run
+    monkeypatch.setattr(FlowRun, "_run", lambda run: (go.wait(), start(run)))
+    yield go
+    monkeypatch.setattr(FlowRun, "_execute", lambda run: None)
+    monkeypatch.setattr(FlowRun, "_keep", lambda run: None)
+    go.set()
+
+
+def name_of(done):
+    assert done.code == 0, done.err
+    return re.search(r"^run (\S+)$", done.out, re.MULTILINE).group(1)
+
+
+def one_line(done, *told):
+    assert done.code == 1, done.out
+    assert "Traceback" not in done.err
+    line = done.err.strip().splitlines()[-1]
+    for text in told:
+        assert text in line
+
+
+def holding(folder, text):
+    """The files below a folder that hold a text."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [path for path in files if text.encode() in path.read_bytes()]
+
+
+def test_the_request(made, held):
+    """Word for word. PHI3_WRITE_GOLDEN=1 writes it anew."""
+    made.upload()
+    name_of(made.run("--on-foundry", "--in-flight", 4))
+    (sent,) = made.submitted
+    text = json.dumps({"method": sent.method, "path": sent.path, "body": sent.body})
+    for pattern, shown in VOLATILE:
+        text = re.sub(pattern, shown, text)
+    file = GOLDEN / "flow-run.json"
+    if os.environ.get("PHI3_WRITE_GOLDEN"):
+        file.write_text(json.dumps(json.loads(text), indent=2) + "\n")
+    assert json.loads(text) == json.loads(file.read_text())
+    (uploaded,) = flows.read(made.home)["qa"]["1.0.0"].uploads.values()
+    assert sent.body["flowDefinitionResourceId"].endswith(f"/flows/{uploaded}")
+
+
+def test_the_answers_come_back_as_a_run(made):
+    """Submitted, found again, followed, scored, and compared with a run on this machine."""
+    made.upload()
+    early = made.run("--on-foundry")
+    name = name_of(early)
+    assert "--follow waits for it" in early.out
+    done = made.run("--on-foundry", "--follow", "--evaluate")
+    assert name_of(done) == name and len(made.submitted) == 1
+    assert f"{name}: 3 lines, 0 failed" in done.out
+    assert "Finished 3 / 3 lines" in done.out  # the run's log
+    assert len(made.endpoint.requests) == 3
+    details = pf.client().get_details(name)
+    assert list(details["outputs.answer"]) == list(details["inputs.input_data"]) == QUESTIONS
+
+    connect.save("phi3", {"endpoint": made.endpoint.url, "contract": "chat"}, KEY)
+    local = made.run("--evaluate")
+    connect.delete("phi3")
+    assert local.code == 0, local.err
+    compared = made.phi3("compare", local.out.split(":")[0], name)
+    assert compared.code == 0, compared.err
+    assert re.search(r"exact_match +3 +1 +1 +0 ", compared.out)
+    facts = [runs.load(each).facts for each in (local.out.split(":")[0], name)]
+    asked = ("answer.connection", "answer.connection.endpoint", "answer.connection.contract")
+    for fact in ("flow version", "flow content", "flow files", *asked):
+        assert facts[0][fact] == facts[1][fact]
+    assert facts[1]["tokens"] == "54"
+
+    for shown in (early, done, local, compared):
+        assert KEY not in shown.out + shown.err
+    assert not any(KEY.encode() in each.raw for each in made.azure.requests)
+    stores = Path(os.environ["PF_HOME_DIRECTORY"])
+    assert holding(made.folder, KEY) == holding(stores, KEY) == []
+
+
+def test_a_second_run_changes_nothing(made):
+    made.upload()
+    name = name_of(made.run("--on-foundry", "--follow"))
+    files = {path: path.read_bytes() for path in cloud_batch.FETCHED.rglob("*") if path.is_file()}
+    made.azure.requests.clear()
+    again = made.run("--on-foundry")
+    assert name_of(again) == name and "nothing to change" in again.out
+    assert f"{name}: 3 lines, 0 failed" in again.out
+    assert made.submitted == [] and made.azure.writes() == []
+    assert not [each for each in made.azure.requests if "getByAssetId" in each.path]
+    assert files == {path: path.read_bytes() for path in files}
+
+
+def test_the_metrics_of_an_evaluation_come_back(made):
+    made.lock("eval")
+    made.upload("eval")
+    words = ("--flow", made.home / "eval", "--data", made.data)
+    mapping = ("--column-mapping", "answer=${data.question}")
+    name = name_of(made.phi3("run", *words, *mapping, "--on-foundry", "--follow"))
+    metrics = pf.client().get_metrics(name)
+    assert metrics["exact_match"] == 1.0
+
+
+def test_a_dry_run_changes_nothing(made):
+    made.upload()
+    made.azure.requests.clear()
+    before = sorted(made.folder.rglob("*"))
+    done = made.run("--on-foundry", "--dry-run")
+    assert done.code == 0, done.err
+    assert re.search(r"would submit run foundry-\w+ \(3 lines of .* qa-v1.0.0, in ws-one", done.out)
+    assert made.submitted == [] and made.azure.writes() == []
+    assert sorted(made.folder.rglob("*")) == before
+
+
+def test_a_flow_that_is_not_uploaded(made):
+    one_line(
+        made.run("--on-foundry"),
+        "qa-v1.0.0 is not uploaded to ws-one",
+        f"phi3 flow upload qa --folder {made.home}",
+    )
+    assert made.submitted == []
+
+
+def test_a_flow_that_is_not_locked(made):
+    made.upload()
+    with (made.home / "qa" / "flow.dag.yaml").open("a") as file:
+        file.write("# changed\n")
+    one_line(made.run("--on-foundry"), "locked with other content: qa 1.0.0")
+    assert made.submitted == []
+
+
+def test_a_missing_connection_is_named(made):
+    made.upload()
+    one_line(
+        made.run("--on-foundry", "--connection", "other"),
+        "no connection 'other'",
+        "phi3 connect --azure",
+    )
+    assert made.submitted == []
+
+
+def test_failed_lines_say_why(made):
+    made.upload()
+    made.ask("one", "fail", "three")
+    done = made.run("--on-foundry", "--follow")
+    assert done.code == 1
+    name = re.search(r"^run (\S+)$", done.out, re.MULTILINE).group(1)
+    assert f"{name}: 3 lines, 1 failed" in done.out and "told to fail" in done.out
+    again = made.run("--fetch", name, "--max-failures", 1, "--evaluate")
+    assert again.code == 0, again.err
+    assert re.search(r"exact_match\s+0\.6667", again.out)  # over all three
+    run = runs.load(name)
+    assert list(run.errors) == [1] and "told to fail" in run.errors[1]
+
+
+def test_a_run_that_failed_as_a_whole_is_submitted_again(made):
+    made.upload()
+    made.azure.fail_job("/bulkruns/", "the session did not start")
+    done = made.run("--on-foundry", "--follow")
+    one_line(done, "is Failed: the session did not start", "See https://ml.azure.com/")
+    first = re.search(r"^run (\S+)$", done.out, re.MULTILINE).group(1)
+    one_line(made.run("--fetch", first), f"the run {first} is Failed: the session did not start")
+    assert name_of(made.run("--on-foundry", "--follow")) == f"{first}-2"
+
+
+def test_looks_that_are_lost_are_repeated(made, held):
+    made.upload()
+    name = name_of(made.run("--on-foundry"))
+    held.set()
+    made.azure.fail("POST", "/rundata", 503, times=2, after=1)
+    done = made.run("--on-foundry", "--follow")
+    assert f"{name}: 3 lines, 0 failed" in done.out, done.err
+
+
+def test_a_refused_look_is_told(made, held):
+    made.upload()
+    name_of(made.run("--on-foundry"))
+    made.azure.fail("POST", "/rundata", 403, times=None, after=1)
+    one_line(made.run("--on-foundry", "--follow"), "Code: 403", "Ask the subscription's owner")
+
+
+def test_an_interrupted_command_comes_back(made, held):
+    made.upload()
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    command = [BIN / "phi3", *map(str, made.words), "--on-foundry", "--follow"]
+    with subprocess.Popen(command, text=True, **pipes) as process:
+        try:
+            until = time.monotonic() + 60
+            while not any("logContent" in each.path for each in list(made.azure.requests)):
+                assert process.poll() is None and time.monotonic() < until, process.communicate()
+                time.sleep(0.05)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate(timeout=30)
+        finally:
+            process.kill()
+    assert (process.returncode, err.splitlines()[-1]) == (130, "phi3: interrupted")
+    assert "Traceback" not in out + err
+    name = re.search(r"^run (\S+)$", out, re.MULTILINE).group(1)
+    assert f"the run {name} goes on: the same command brings its outputs back" in out
+    held.set()
+    done = made.run("--on-foundry", "--follow")
+    assert name_of(done) == name and len(made.submitted) == 1
+    assert f"{name}: 3 lines, 0 failed" in done.out
+
+
+def test_no_token_goes_to_whom_no_authority_knows(made, held, monkeypatch):
+    """promptflow's own download checks no certificate."""
+    made.upload()
+    name = name_of(made.run("--on-foundry"))
+    held.set()
+    monkeypatch.delenv("SSL_CERT_FILE")  # httpx's alone: the other clients are given theirs
+    one_line(made.run("--on-foundry", "--follow"), "CERTIFICATE_VERIFY_FAILED")
+    assert not (cloud_batch.FETCHED / name).exists()
+    assert not [each for each in made.azure.requests if "getByAssetId" in each.path]
+
+
+def test_outputs_that_may_not_be_read(made, held):
+    made.upload()
+    name_of(made.run("--on-foundry"))
+    held.set()
+    made.azure.fail("POST", "getByAssetId", 403, times=None)
+    one_line(made.run("--on-foundry", "--follow"), "Code: 403")
+
+
+def test_what_cannot_be_fetched(made, held):
+    made.upload()
+    name = name_of(made.run("--on-foundry"))
+    one_line(made.run("--fetch", name), f"the run {name} is Running", "--follow")
+    one_line(made.run("--fetch", "foundry-0"), "there is no run foundry-0", "--on-foundry")
+    made.ask("other")
+    one_line(made.run("--fetch", name), f"the run {name} ran another flow or other data")
