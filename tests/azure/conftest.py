@@ -47,6 +47,9 @@ class Ended:
     def log_url(self) -> str:
         return ""
 
+    def history(self) -> dict[str, Any]:
+        return {"runId": "", "outputs": {}}
+
 
 @dataclass
 class Serving:

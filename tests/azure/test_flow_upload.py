@@ -23,16 +23,6 @@ CACHES = {
 }
 
 
-@pytest.fixture(scope="module")
-def one_azure(tmp_path_factory):
-    """An Azure with prompt flow's service: its routes and its host are there before it starts."""
-    from fake_azure import FakeAzure
-    from fake_azure import flows as service  # noqa: F401 - for its routes
-
-    with FakeAzure(tmp_path_factory.mktemp("azure")) as azure:
-        yield azure
-
-
 @pytest.fixture
 def service(azure):
     """A workspace with an open file share."""
@@ -56,16 +46,12 @@ def home(tmp_path):
 
 
 def uploaded(azure):
-    from fake_azure.flows import state
-
-    return list(state(azure)[0].values())
+    return list(azure.flows.values())
 
 
 def share(azure):
     """The files on the share, by their path in their flow's folder."""
-    from fake_azure.flows import state
-
-    files = {path: content for path, content in state(azure)[1].items() if content is not None}
+    files = {path: content for path, content in azure.share.items() if content is not None}
     return {path.split("/", 4)[4]: content for path, content in files.items()}
 
 
@@ -133,12 +119,11 @@ def test_a_run_that_was_cut_is_completed_by_the_next(service, phi3, home):
 
 
 def test_a_flow_that_is_gone_is_uploaded_again(service, phi3, home):
-    from fake_azure.flows import state
 
     upload(phi3, home)
-    state(service)[0].clear()
-    state(service)[1].clear()
-    state(service)[1][""] = None
+    service.flows.clear()
+    service.share.clear()
+    service.share[""] = None
     upload(phi3, home)
     assert ids(home) == {"1.0.0": [uploaded(service)[0]["flowId"]]}
 

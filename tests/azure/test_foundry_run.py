@@ -9,7 +9,6 @@ import shutil
 import signal
 import ssl
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -31,24 +30,6 @@ VOLATILE = (
     (r"\bfoundry-[0-9a-f]{12}\b", "foundry-<hash>"),
     (r"\b([0-9a-f]{64}|[0-9a-f]{12})\b", "<hash>"),
 )
-
-
-@pytest.fixture(scope="module")
-def one_azure(tmp_path_factory):
-    """An Azure with prompt flow's service: its routes and its host are there before it starts."""
-    from fake_azure import FakeAzure, flow_runs  # noqa: F401 - for its routes
-
-    forget_clients()
-    with FakeAzure(tmp_path_factory.mktemp("azure")) as azure:
-        yield azure
-    forget_clients()
-
-
-def forget_clients():
-    """promptflow keeps a workspace's client, with its sign-in, for as long as the process lives."""
-    module = sys.modules.get("promptflow.azure._restclient.service_caller_factory")
-    if module:  # not imported for this: it reads the environment then
-        module._FlowServiceCallerFactory.caller_cache_by_workspace_id.clear()
 
 
 class Runs:

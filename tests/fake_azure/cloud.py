@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import arm, endpoints, identity, jobs, workspace  # noqa: F401 - all have routes and hooks
+from . import arm, endpoints, flow_runs, flows, identity, jobs, workspace  # noqa: F401 - for their routes
 from .arm import Answer, Refused
 from .network import Network, certificates
 from .storage import Storage
@@ -45,6 +45,7 @@ class FakeAzure:
         self.resources, self.requests = {}, []  # by lower-cased path; in their order
         self.operations, self.pending, self.runs = {}, {}, {}
         self.keys, self.containers, self.logs, self.stand_ins = {}, {}, {}, {}
+        self.flows, self.share = {}, {"": None}  # by id; path -> bytes, or None for a folder
         self.scored = Counter()  # requests that reached a deployment's container, by its name
         self.quotas = dict.fromkeys(FAMILIES, (1000, 0))  # limit, used
         self._faults, self._on_write = [], None

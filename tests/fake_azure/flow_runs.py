@@ -1,4 +1,4 @@
-"""Runs of prompt flow's service, which really run. Imported before FakeAzure starts, this adds them.
+"""Runs of prompt flow's service, which really run.
 
 A run takes the flow from the file share, its data from blob storage and the workspace's connections, and
 leaves its outputs in blob storage where promptflow's downloader looks. Its engine is prompt flow's own.
@@ -7,22 +7,17 @@ leaves its outputs in blob storage where promptflow's downloader looks. Its engi
 import json
 import re
 import sys
-import tempfile
-import threading
 from datetime import datetime, timezone
-from pathlib import Path
 
-from stores import make_store
-
-from . import assets, flows, jobs, storage
-from .arm import ROUTES, ArmPath, Refused, route, shown
+from . import assets
+from .arm import ArmPath, Refused, route, shown
 from .flows import WS
+from .jobs import Work
 from .storage import box_of, url
 
 ROOT = "promptflow/PromptFlowArtifacts"
 OUTPUTS = {"debug_info": "", "flow_outputs": "/flow_outputs"}
 AT_ONCE = 25  # records in a file, as the client's uploader has it
-storage.OPTIONS += " --oauth basic"  # the downloader signs in to blob storage
 
 ENGINE = """
 import json, pathlib, sys
@@ -43,39 +38,49 @@ sys.exit(run.status != "Completed")
 """
 
 
-class FlowRun:
+class FlowRun(Work):
     """One run: its process, its state, what it left."""
 
     def __init__(self, azure, place, body):
-        self.azure, self.place, self.body, self.name = azure, place, body, body["runId"]
-        self.folder = Path(tempfile.mkdtemp(dir=azure.folder, prefix="flow-run-"))
-        self.home = make_store(self.folder / "home")
-        self.left = self.home / ".runs" / self.name
-        self.created, self.error = datetime.now(timezone.utc).isoformat(), ""
-        self._coming, self._box = ["NotStarted", "Running", "Finalizing"], box_of(place.name)
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
+        self.place, self.body, self.name = place, body, body["runId"]
+        self.created, self._box = datetime.now(timezone.utc).isoformat(), box_of(place.name)
+        path = ArmPath(f"{place.text}/bulkruns/{self.name}")
+        super().__init__(azure, path, ["NotStarted", "Running"])
 
-    def state(self):
-        """The state; looking at it lets it move on."""
-        state = self._coming[0] if self._coming else "Failed" if self.error else "Completed"
-        if len(self._coming) > 2 or not self._thread.is_alive():
-            del self._coming[:1]
-        return state
+    @property
+    def home(self):
+        return self.folder / "home"
+
+    @property
+    def left(self):
+        return self.home / ".runs" / self.name
+
+    def history(self):
+        """What the run history says of it."""
+        status, error = self.state(), self.read("error.json") or {"message": self.error}
+        ended = status in ("Completed", "Failed") and error["message"]
+        own = {"azureml.promptflow.snapshot_id": self.name, **self.read("tokens.json")}
+        outputs = {name: {"assetId": f"azureml://runs/{self.name}/{name}"} for name in OUTPUTS}
+        found = {"runId": self.name, "runType": "azureml.promptflow.FlowRun", "status": status}
+        found |= {
+            "createdUtc": self.created,
+            "createdBy": {},
+            "properties": own,
+            "outputs": outputs,
+        }
+        found |= {"displayName": self.body["runDisplayName"], "description": ""}
+        return found | {"tags": self.body["tags"], "error": {"error": error} if ended else None}
 
     def read(self, name):
         """A JSON file that the run left, or nothing."""
         file = self.left / name
         return json.loads(file.read_text()) if file.is_file() else {}
 
-    def _run(self):
-        try:
-            if fault := self.azure.planned("job", f"/bulkruns/{self.name}"):
-                raise Refused(400, "UserError", fault["message"])
-            self._execute()
-            self._keep()
-        except Exception as error:
-            self.error = str(error) or repr(error)
+    def do(self):
+        self.home.mkdir()
+        (self.home / "pf.yaml").write_text("telemetry: {enabled: false}")
+        self._execute()
+        self._keep()
 
     def _execute(self):
         body, given = self.body, ("connections", "environmentVariables")
@@ -95,10 +100,9 @@ class FlowRun:
 
     def _flow(self):
         """The uploaded flow that the run names, from the share."""
-        uploaded, files = flows.state(self.azure)
-        found = uploaded[self.body["flowDefinitionResourceId"].rsplit("/", 1)[1]]
+        found = self.azure.flows[self.body["flowDefinitionResourceId"].rsplit("/", 1)[1]]
         root = found["flowDefinitionFilePath"].rsplit("/", 1)[0] + "/"
-        for name, content in files.items():
+        for name, content in self.azure.share.items():
             if name.startswith(root) and content is not None:
                 target = self.folder / "flow" / name.removeprefix(root)
                 target.parent.mkdir(parents=True, exist_ok=True)
@@ -134,7 +138,7 @@ def place_of(request):
 
 def run_of(azure, request, name):
     """Raises Refused 404."""
-    found = azure.runs.get(f"{place_of(request).key}/bulkruns/{name}")
+    found = azure.runs.get(f"{place_of(request).key}/bulkruns/{name.lower()}")
     if found is None:
         raise Refused(404, "UserError", f"Run {name} not found.")
     return found
@@ -149,9 +153,9 @@ def cosmos(azure, request):
 def submit(azure, request):
     place, body = place_of(request), request.body
     shown(azure, place)  # 404 without the workspace
-    if body["flowDefinitionResourceId"].rsplit("/", 1)[1] not in flows.state(azure)[0]:
+    if body["flowDefinitionResourceId"].rsplit("/", 1)[1] not in azure.flows:
         raise Refused(404, "UserError", "The flow was not found.")
-    key = f"{place.key}/bulkruns/{body['runId']}"
+    key = f"{place.key}/bulkruns/{body['runId'].lower()}"
     if key in azure.runs:
         raise Refused(409, "UserError", f"The run {body['runId']} is there already.")
     azure.runs[key] = FlowRun(azure, place, body)
@@ -168,25 +172,6 @@ def flow_run(azure, request):
 def log_content(azure, request):
     file = run_of(azure, request, request.path.split("/")[-2]).left / "logs.txt"
     return file.read_text() if file.is_file() else ""
-
-
-@route("POST", rf"/history/v1.0{WS}/rundata")
-def rundata(azure, request):
-    """Of a run, or of a job."""
-    if ArmPath(f"{place_of(request).text}/jobs/{request.body['runId']}").key in azure.resources:
-        return jobs.rundata(azure, request)
-    run = run_of(azure, request, request.body["runId"])
-    status, error = run.state(), run.read("error.json") or {"message": run.error}
-    ended = status in ("Completed", "Failed") and error["message"]
-    own = {"azureml.promptflow.snapshot_id": run.name, **run.read("tokens.json")}
-    outputs = {name: {"assetId": f"azureml://runs/{run.name}/{name}"} for name in OUTPUTS}
-    found = {"runId": run.name, "runType": "azureml.promptflow.FlowRun", "status": status}
-    found |= {"createdUtc": run.created, "createdBy": {}, "displayName": run.body["runDisplayName"]}
-    found |= {"description": "", "tags": run.body["tags"], "properties": own, "outputs": outputs}
-    return {"runMetadata": found | {"error": {"error": error} if ended else None}}
-
-
-ROUTES.insert(0, ROUTES.pop())  # before that of jobs
 
 
 @route("POST", rf"/data/v1.0{WS}/dataversion/getByAssetId")

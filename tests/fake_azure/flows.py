@@ -1,4 +1,4 @@
-"""Prompt flow's service and the file share. Imported before FakeAzure starts, this adds both."""
+"""Prompt flow's service, and the file share that it keeps flows in."""
 
 import base64
 import hashlib
@@ -9,25 +9,15 @@ from xml.sax.saxutils import escape
 
 from starlette.responses import Response
 
-from . import network
 from .arm import Answer, ArmPath, Refused, complete, route, shown
 from .storage import ACCOUNT
 
 SHARE = "code-flows"
 WS = r".*/workspaces/[^/]+"
-network.NAMES.append("*.file.core.windows.net")
 
 
 class Raw(Response, Answer):
     """An answer of bytes."""
-
-
-def state(azure):
-    """Flows by id, and the share: path -> bytes, or None for a folder. It ends with the resources."""
-    held = azure.__dict__.get("flow_service")
-    if held is None or held[0] is not azure.resources:
-        held = azure.flow_service = (azure.resources, {}, {"": None})
-    return held[1:]
 
 
 def open_share(azure, workspace):
@@ -40,13 +30,12 @@ def open_share(azure, workspace):
 
 @route("POST", rf"/flow/api{WS}/flows")
 def create_flow(azure, request):
-    flows, files = state(azure)
     place, body = ArmPath(request.path.removeprefix("/flow/api").rsplit("/", 1)[0]), request.body
     shown(azure, place)  # 404 without the workspace
-    if body["flowDefinitionFilePath"] not in files:
+    if body["flowDefinitionFilePath"] not in azure.share:
         raise Refused(400, "UserError", f"{body['flowDefinitionFilePath']} is not there.")
     name = str(uuid4())
-    flows[name] = body | {
+    azure.flows[name] = body | {
         "flowId": name,
         "flowResourceId": f"azureml:{place.text}/flows/{name}",
         "workspace": place.key,
@@ -55,12 +44,12 @@ def create_flow(azure, request):
         "owner": {"userObjectId": azure.client, "userTenantId": azure.tenant},
         "studioPortalEndpoint": f"https://ml.azure.com/prompts/flow/{name}/details",
     }
-    return flows[name]
+    return azure.flows[name]
 
 
 @route("GET", rf"/flow/api{WS}/flows/[^/]+")
 def get_flow(azure, request):
-    found = state(azure)[0].get(request.path.rsplit("/", 1)[1])
+    found = azure.flows.get(request.path.rsplit("/", 1)[1])
     if found is None or found["workspace"] not in request.path.lower():
         raise Refused(404, "UserError", "The flow was not found.")
     return found
@@ -70,7 +59,7 @@ def get_flow(azure, request):
 def search(azure, request):
     """The workspace's flows, newest first. The filters are not looked at: there is one owner."""
     place = request.path.removeprefix("/index/v1.0").removesuffix("/entities").lower()
-    flows = [each for each in state(azure)[0].values() if each["workspace"] == place]
+    flows = [each for each in azure.flows.values() if each["workspace"] == place]
     found = [
         {
             "entityId": each["flowResourceId"],
@@ -93,7 +82,7 @@ def search(azure, request):
 @route("PUT", rf"/{SHARE}/.*")
 def put_file(azure, request):
     """Create Directory, Create File, Put Range."""
-    files, name = state(azure)[1], request.path.removeprefix(f"/{SHARE}").strip("/")
+    files, name = azure.share, request.path.removeprefix(f"/{SHARE}").strip("/")
     if request.query.get("comp") == "range":
         first, last = map(int, re.findall(r"\d+", request.headers["x-ms-range"]))
         files[name] = files[name][:first] + request.raw + files[name][last + 1 :]
@@ -113,7 +102,7 @@ def put_file(azure, request):
 @route("GET", rf"/{SHARE}/.*")
 def get_file(azure, request):
     """Get Directory Properties, List Directories and Files, Get File."""
-    files, name = state(azure)[1], request.path.removeprefix(f"/{SHARE}").strip("/")
+    files, name = azure.share, request.path.removeprefix(f"/{SHARE}").strip("/")
     folder = request.query.get("restype") == "directory"
     if name not in files or (files[name] is None) != folder:
         return share_error(404, "ResourceNotFound")

@@ -14,43 +14,56 @@ EXPRESSION = re.compile(r"\$\{\{\s*(inputs|outputs)\.(\w+)\s*\}\}")
 TUNED = "registered_model"
 
 
-class Run:
-    """One job: its process, its log, its state."""
+class Work:
+    """What was submitted, done in a thread: `do` by a subclass. A state moves on when it is looked at."""
 
-    def __init__(self, azure, path, document):
-        self.azure, self.path, self.properties = azure, path, document["properties"]
-        self.folder = Path(tempfile.mkdtemp(dir=azure.folder, prefix="job-"))
-        self.error, self._coming = "", ["Queued", "Running"]
-        self._box = box_of(path.workspace, "workspaceartifactstore")
-        self._prefix = f"ExperimentRun/dcid.{path.name}"
-        self._log = self.folder / "log.txt"
-        self._log.touch()
+    def __init__(self, azure, path, states):
+        self.azure, self.path, self.error, self._coming = azure, path, "", states
+        self.folder = Path(tempfile.mkdtemp(dir=azure.folder, prefix="work-"))
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def state(self):
-        """The state; looking at it lets it move on."""
         state = self._coming[0] if self._coming else "Failed" if self.error else "Completed"
         if len(self._coming) > 1 or not self._thread.is_alive():
             del self._coming[:1]
-        self.azure.storage.put(self._box, f"{self._prefix}/{LOG}", self._log.read_bytes())
         return state
+
+    def _run(self):
+        try:
+            if fault := self.azure.planned("job", self.path.text):
+                raise Refused(400, "UserError", fault["message"])
+            self.do()
+        except Exception as error:
+            self.error = str(error) or repr(error)
+
+
+class Run(Work):
+    """One job: its process, its log, its state."""
+
+    def __init__(self, azure, path, document):
+        self.properties, self._prefix = document["properties"], f"ExperimentRun/dcid.{path.name}"
+        self._box = box_of(path.workspace, "workspaceartifactstore")
+        super().__init__(azure, path, ["Queued", "Running"])
+
+    def state(self):
+        log = self.folder / "log.txt"
+        said, state = log.read_bytes() if log.exists() else b"", super().state()
+        self.azure.storage.put(self._box, f"{self._prefix}/{LOG}", said)
+        return state
+
+    def history(self):
+        """What `jobs.download` asks first: none is listed, so it looks where outputs are by default."""
+        return {"runId": self.path.name, "outputs": {}}
 
     def log_url(self):
         return f"{url(self._box, f'{self._prefix}/{LOG}')}?{self.azure.storage.sas(self._box)}"
 
-    def _run(self):
-        try:
-            fault = self.azure.planned("job", self.path.text)
-            if fault:
-                raise Refused(400, "UserError", fault["message"])
-            if self.properties["jobType"] == "FineTuning":
-                box, path = self._locate(self.properties["outputs"][TUNED]["uri"])
-                self.azure.storage.put(box, f"{path}MLmodel", b"flavors: {}\n")
-            else:
-                self._command()
-        except Exception as error:
-            self.error = str(error) or repr(error)
+    def do(self):
+        if self.properties["jobType"] != "FineTuning":
+            return self._command()
+        box, path = self._locate(self.properties["outputs"][TUNED]["uri"])
+        self.azure.storage.put(box, f"{path}MLmodel", b"flavors: {}\n")
 
     def _locate(self, address):
         return assets.locate(self.azure, self.path.workspace, address)
@@ -86,9 +99,9 @@ class Run:
 
     def _execute(self, command, code):
         environment = self.azure.bare_environment(self.properties.get("environmentVariables"))
-        process = self.azure.spawn(["bash", "-c", command], code, environment, self._log)
-        if status := process.wait():
-            tail = "\n".join(self._log.read_text(errors="replace").splitlines()[-5:])
+        log = self.folder / "log.txt"
+        if status := self.azure.spawn(["bash", "-c", command], code, environment, log).wait():
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
             raise Refused(400, "UserError", f"Execution failed. Exit status {status}.\n{tail}")
 
 
@@ -121,5 +134,9 @@ def details(azure, request):
 
 @route("POST", r"/history/v1.0/.*/rundata")
 def rundata(azure, request):
-    """What `jobs.download` asks first: nothing is listed, so it looks where outputs are by default."""
-    return {"runMetadata": {"runId": request.body["runId"], "outputs": {}}}
+    """Of a job, or of a run of prompt flow's service."""
+    ends = f"/{request.body['runId'].lower()}"
+    found = next((run for key, run in azure.runs.items() if key.endswith(ends)), None)
+    if found is None:
+        raise Refused(404, "UserError", f"Run {ends[1:]} not found.")
+    return {"runMetadata": found.history()}

@@ -16,8 +16,9 @@ from starlette.responses import JSONResponse, Response
 from .arm import Request
 
 SCORING = ".inference.ml.azure.com"  # what is sent there is for the model to read
-BLOB = ".blob.core.windows.net"
-NAMES = ["management.azure.com", "login.microsoftonline.com", "*.api.azureml.ms", f"*{BLOB}"]
+BLOB, SHARE = ".blob.core.windows.net", ".file.core.windows.net"
+NAMES = ["management.azure.com", "login.microsoftonline.com", "*.api.azureml.ms"]
+NAMES += [f"*{BLOB}", f"*{SHARE}"]
 REGIONAL = ["*.{}.api.azureml.ms", "*.{}" + SCORING]
 SERVER = {"interface": "asgi3", "proxy_headers": False, "lifespan": "off", "log_level": "error"}
 SERVER |= {"timeout_graceful_shutdown": 2}  # s

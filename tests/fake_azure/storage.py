@@ -16,6 +16,7 @@ ML = "Microsoft.MachineLearningServices/workspaces"
 ACCOUNT = "fakeazurestore"
 AZURITE = Path(__file__).parent / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 OPTIONS = "--blobHost 127.0.0.1 --blobPort 0 --inMemoryPersistence --skipApiVersionCheck --silent"
+OPTIONS += " --oauth basic"  # promptflow's downloader signs in
 DATASTORES = {"workspaceblobstore": "azureml-blobstore", "workspaceartifactstore": "azureml"}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ def azure(one_azure: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Ite
 
     one_azure.reset()
     one_azure.refused_hosts.clear()
+    _forget_clients()
     here = {"AZURE_RESOURCE_GROUP": GROUP, "AZUREML_WORKSPACE_NAME": WORKSPACE, "PHI3_OWNER": "me"}
     for name, value in (one_azure.environment() | here).items():
         monkeypatch.setenv(name, value)
@@ -45,6 +47,13 @@ def azure(one_azure: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Ite
     monkeypatch.setattr(LROConfigurations, "SLEEP_TIME", 0.05)  # the SDK's own is 5 s
     yield one_azure
     assert not one_azure.refused_hosts, one_azure.refused_hosts  # nothing else was called
+
+
+def _forget_clients() -> None:
+    """promptflow keeps a workspace's client, with its sign-in, for as long as the process lives."""
+    module = sys.modules.get("promptflow.azure._restclient.service_caller_factory")
+    if module:  # not imported for this: it reads the environment then
+        module._FlowServiceCallerFactory.caller_cache_by_workspace_id.clear()
 
 
 @pytest.fixture(scope="session")
