@@ -17,7 +17,19 @@ import pytest
 
 from azure_fixtures import WORKSPACE, plant
 from echo_endpoint import KEY, echo_endpoint
-from phi3_ops import cloud_batch, connect, flows, foundry_run, paths, pf, runs
+from phi3_ops import (
+    cloud_batch,
+    config,
+    connect,
+    flow_promote,
+    flow_upload,
+    flows,
+    foundry_run,
+    paths,
+    pf,
+    runs,
+)
+from phi3_ops.cloud import Cloud
 from processes import BIN
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
@@ -167,6 +179,9 @@ def test_the_answers_come_back_as_a_run(made):
     for fact in ("flow version", "flow content", "flow files", *asked):
         assert facts[0][fact] == facts[1][fact]
     assert facts[1]["tokens"] == "54"
+    # It can prove the version for `phi3 flow promote`: raises OpsError otherwise.
+    project = flow_upload.Project(Cloud(config.load(None)))
+    flow_promote._refuse_other_run(flow_upload.locked("qa", made.home), project, runs.load(name))
 
     for shown in (early, done, local, compared):
         assert KEY not in shown.out + shown.err

@@ -5,7 +5,7 @@
 1,000 lines through flows/qa, against an endpoint in a process of its own that takes 0.2 s for an answer.
 The ideal is what the endpoint gives to that many lines in flight: in flight / 0.2 s. "While lines run" is
 from the first line's beginning to the last one's end, as promptflow's own records have them. "Whole
-command" is from the process's start to its end: a third of ours is starting Python and importing
+command" is from the process's start to its end: a quarter of ours is starting Python and importing
 promptflow, which more lines would make small. Both have to keep the limit of 10. Memory is the peak of
 all of a command's processes together (proportional set size, Linux). Exits 1 where a limit is missed.
 """
@@ -21,8 +21,6 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +31,7 @@ SUPPORT = ROOT / "tests" / "support"
 sys.path.insert(0, str(SUPPORT))
 
 from bench_rows import Row, report  # noqa: E402
+from slow_endpoint import slow_process  # noqa: E402
 from stores import make_store  # noqa: E402
 
 LATENCY_S = 0.2
@@ -51,17 +50,6 @@ class Timed:
     rate: float
     running: float
     memory: float
-
-
-@contextmanager
-def endpoint() -> Iterator[str]:
-    command = [sys.executable, str(SUPPORT / "slow_endpoint.py"), str(LATENCY_S)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        try:
-            yield server.stdout.readline().strip()
-        finally:
-            server.kill()
 
 
 def measure(words: list[str], environment: dict[str, str]) -> tuple[float, float, str]:
@@ -170,7 +158,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder, endpoint() as url:
+    with tempfile.TemporaryDirectory() as folder, slow_process(LATENCY_S) as url:
         found = rows(*run(url, Path(folder)))
     print(f"{LINES} lines, {IN_FLIGHT} in flight, {LATENCY_S} s an answer")
     return report(found, args.json)

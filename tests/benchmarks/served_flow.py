@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -31,6 +30,7 @@ SUPPORT = ROOT / "tests" / "support"
 sys.path.insert(0, str(SUPPORT))
 
 from bench_rows import Row, report  # noqa: E402
+from slow_endpoint import slow_process  # noqa: E402
 
 LATENCY_S = 0.2
 CLIENTS = 32
@@ -42,17 +42,6 @@ ACCEPT = {"whole": "application/json", "streamed": "text/event-stream"}
 AT_LEAST = 0.8  # of the ideal
 AT_MOST = 1.1  # of the memory
 PROBE = {"question": "Who founded Microsoft?", "chat_history": []}
-
-
-@contextlib.contextmanager
-def endpoint() -> Iterator[str]:
-    command = [sys.executable, str(SUPPORT / "slow_endpoint.py"), str(LATENCY_S)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout
-        try:
-            yield server.stdout.readline().strip()
-        finally:
-            server.kill()
 
 
 @contextlib.contextmanager
@@ -159,7 +148,7 @@ def main() -> int:
     args = parser.parse_args()
     from stores import make_store
 
-    with tempfile.TemporaryDirectory() as folder, endpoint() as url:
+    with tempfile.TemporaryDirectory() as folder, slow_process(LATENCY_S) as url:
         os.environ.update(
             PF_HOME_DIRECTORY=str(make_store(Path(folder) / "store")),
             PF_TRACING_SKIP_LOCAL_SETUP="true",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
 import sys
 import threading
 from collections import Counter
@@ -149,6 +150,18 @@ def slow_endpoint(seconds: float, most: int | None = None) -> Iterator[SlowServe
         loop.call_soon_threadsafe(end.set)
         thread.join()
         loop.close()
+
+
+@contextmanager
+def slow_process(seconds: float) -> Iterator[str]:
+    """A server in a process of its own, for measurements; its URL."""
+    command = [sys.executable, __file__, str(seconds)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout
+        try:
+            yield server.stdout.readline().strip()
+        finally:
+            server.kill()
 
 
 def main() -> None:
