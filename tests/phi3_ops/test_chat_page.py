@@ -180,6 +180,19 @@ def test_a_reload_keeps_the_chat_and_a_chat_can_be_deleted(look, url, endpoints)
     expect(page.locator("#chats li")).to_have_count(1)
 
 
+def test_a_question_that_comes_before_the_page_knows_whom_to_ask_is_asked(look, url, endpoints):
+    endpoints[0].answers["early"] = "never too early"
+    page, held = look(url), []
+    page.route("**/page.json", lambda route: held.append(route))
+    with page.expect_request("**/page.json"):
+        page.reload()
+    ask(page, "early", wait=False)
+    expect(page.get_by_label("Your question")).to_have_value("early")
+    held[0].continue_()
+    expect(last(page).locator(".said")).to_have_text("never too early")
+    expect(page.get_by_label("Your question")).to_have_value("")
+
+
 def test_leaving_in_the_middle_keeps_what_came(look, url):
     page = look(url)
     ask(page, "endless", wait=False)

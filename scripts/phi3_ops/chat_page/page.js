@@ -8,7 +8,7 @@ const RENDER_EVERY_MS = 150;
 // How the tool tells of an error once the answer has begun, when no status can.
 const BROKE_OFF = /^\s*\[The answer broke off: (.*)\]$/s;
 const byId = (id) => document.getElementById(id);
-const page = { info: null, chats: [], chat: null, running: null, leaving: false };
+const page = { info: null, chats: [], chat: null, running: null, leaving: false, early: false };
 
 // -- small helpers ----------------------------------------------------------------------------------
 
@@ -321,7 +321,9 @@ function wire() {
   byId("ask").addEventListener("submit", (event) => {
     event.preventDefault();
     const question = byId("question").value.trim();
-    if (!question || page.running || !page.info) return;
+    if (!question || page.running) return;
+    page.early = !page.info;
+    if (page.early) return; // asked as soon as it is known whom to ask
     byId("question").value = "";
     fit();
     ask(question);
@@ -376,6 +378,7 @@ async function start() {
     byId("compare").checked = true;
     byId("side").replaceChildren(...all.map((side, n) => make("option", { value: n }, side.connection)));
   }
+  if (page.early) byId("ask").requestSubmit();
 }
 
 start();
