@@ -172,3 +172,12 @@ def test_requests():
 def test_scopes():
     rows = [[f"`*{suffix}`" if suffix else "any other", f"`{scope}`"] for suffix, scope in SCOPES]
     check_part("auth.md", "scopes", table(["host", "scope"], rows))
+
+
+def test_every_setting_of_the_scoring_code_is_told():
+    """On the page of the local endpoint, in a table, and no other."""
+    told = re.findall(r"^\| `([A-Z0-9_]+)` \|", (DOCS / "endpoint.md").read_text(), re.MULTILINE)
+    code = "".join(
+        file.read_text() for file in sorted((DOCS.parent / "scripts/serving").glob("*.py"))
+    )
+    assert set(told) == set(re.findall(r"\b(?:PHI3|ORT)_[A-Z0-9_]+\b", code))
