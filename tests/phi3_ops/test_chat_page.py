@@ -183,6 +183,7 @@ def test_a_reload_keeps_the_chat_and_a_chat_can_be_deleted(look, url, endpoints)
 def test_a_question_that_comes_before_the_page_knows_whom_to_ask_is_asked(look, url, endpoints):
     endpoints[0].answers["early"] = "never too early"
     page, held = look(url), []
+    expect(page.get_by_text("connection phi3")).to_be_visible()  # the first visit's is not held
     page.route("**/page.json", lambda route: held.append(route))
     with page.expect_request("**/page.json"):
         page.reload()
