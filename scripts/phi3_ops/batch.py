@@ -24,7 +24,7 @@ from .files import read_jsonl
 from .pace import Listener, Pace, heard
 
 IN_FLIGHT = 16
-LINE_NUMBER = "line_number"
+LINE_NUMBER = pf_engine.LINE_NUMBER
 COMPLETED = "Completed"
 # What a run of ours remembers beside what promptflow does, and `run_properties`; read again by `resume`.
 CONNECTIONS, DATA_HASH, PROCESS = "phi3.connections", "phi3.data_sha256", "phi3.process"

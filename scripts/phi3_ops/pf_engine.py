@@ -20,6 +20,7 @@ import copy
 import dataclasses
 import inspect
 import json
+import pkgutil
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,9 +36,11 @@ from .pace import THROTTLED, Pace
 # How often a line that ended by a 429, after all of the client's own attempts, is run again.
 MOST_RUNS = 5
 LINE_NUMBER = "line_number"
-# The parameters of what is replaced.
+_BATCH = "promptflow._sdk._orchestrator.run_submitter:BatchEngine"
+_STORAGE = "promptflow._sdk.operations._local_storage_operations"
+# The parameters of what is replaced, and of what that calls.
 EXPECTED = {
-    "_exec_in_task": [
+    f"{_BATCH}._exec_in_task": [
         "self",
         "batch_inputs",
         "run_id",
@@ -45,12 +48,22 @@ EXPECTED = {
         "raise_on_line_failure",
         "previous_line_results",
     ],
-    "_exec_batch": ["self", "line_results", "batch_inputs", "run_id"],
-    "collect_package_tools": ["keys"],
-    "json_dump": ["obj", "file"],
-    "serialize": ["value", "remove_null", "serialization_funcs"],
-    "load_data": ["local_path", "logger", "max_rows_count"],
-    "dump_inputs_and_outputs": ["self"],
+    f"{_BATCH}._exec_batch": ["self", "line_results", "batch_inputs", "run_id"],
+    f"{_STORAGE}:LocalStorageOperations.dump_inputs_and_outputs": ["self"],
+    f"{_STORAGE}:json_dump": ["obj", "file"],
+    "promptflow._core.tools_manager:_get_entry_points_by_group": ["group"],
+    "promptflow._core.tools_manager:collect_package_tools": ["keys"],
+    "promptflow.batch._batch_inputs_processor:load_data": [
+        "local_path",
+        "logger",
+        "max_rows_count",
+    ],
+    "promptflow.tracing._utils:serialize": ["value", "remove_null", "serialization_funcs"],
+}
+# What takes the place of these is made for them alone.
+SAME = {
+    f"{_STORAGE}:asdict": dataclasses.asdict,
+    "promptflow.executor._async_nodes_scheduler:ThreadPoolExecutor": ThreadPoolExecutor,
 }
 PLAIN = frozenset({str, int, float, bool, type(None)})  # what JSON holds as it is
 _one_at_a_time = threading.Lock()
@@ -60,22 +73,11 @@ def fits() -> bool:
     """Whether promptflow's engine has the parts that are replaced, as they were when this was written."""
     pf.client()  # makes promptflow quiet before it is imported
     try:
-        from promptflow._core.tools_manager import collect_package_tools
-        from promptflow._sdk._orchestrator.run_submitter import BatchEngine
-        from promptflow._sdk.operations._local_storage_operations import (
-            LocalStorageOperations,
-            asdict,
-            json_dump,
-        )
-        from promptflow.batch._batch_inputs_processor import load_data
-        from promptflow.executor._async_nodes_scheduler import ThreadPoolExecutor as Stock
-        from promptflow.tracing._utils import serialize
-
-        parts = [getattr(BatchEngine, name) for name in EXPECTED if name[0] == "_"]
-        parts += [collect_package_tools, json_dump, serialize, load_data]
-        parts += [LocalStorageOperations.dump_inputs_and_outputs]
-        found = {part.__name__: list(inspect.signature(part).parameters) for part in parts}
-        same = Stock is ThreadPoolExecutor and asdict is dataclasses.asdict
+        found = {
+            name: list(inspect.signature(pkgutil.resolve_name(name)).parameters)
+            for name in EXPECTED
+        }
+        same = all(pkgutil.resolve_name(name) is part for name, part in SAME.items())
         return found == EXPECTED and same
     except (ImportError, AttributeError, ValueError):
         return False

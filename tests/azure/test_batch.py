@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from azure_fixtures import WORKSPACE, plant
+from azure_fixtures import WORKSPACE, one_line, plant
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import azure_batch, azure_outputs, cloud_batch, config, paths, pf, runs, tool_wheel
 from phi3_ops.cloud import Cloud
@@ -292,14 +292,6 @@ def _failure():
     from azure.ai.ml.exceptions import JobException
 
     return JobException(message="failed", no_personal_data_message="failed")
-
-
-def one_line(done, *told):
-    assert done.code == 1, done.out
-    assert "Traceback" not in done.err
-    line = done.err.strip().splitlines()[-1]
-    for text in told:
-        assert text in line
 
 
 def test_a_missing_connection_is_named(batches):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from azure_fixtures import plant
+from azure_fixtures import one_line, plant
 from phi3_ops import connect, keys, paths
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
@@ -32,16 +32,6 @@ AGAIN = (
     "removal",
 )
 CANARY = ("--canary", "10,100")
-
-
-def one_line(done, *told):
-    """Whether a command failed with one line that says all this."""
-    assert done.code == 1, done.out
-    line = done.err.strip().splitlines()[-1]  # above it, the SDK's own progress of an upload
-    assert line.startswith("phi3 ") and "Error:" not in line.split(": ")[1], done.err
-    for text in told:
-        assert text in line
-    assert "Traceback" not in done.err
 
 
 def done_well(done):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from azure_fixtures import WORKSPACE, plant
+from azure_fixtures import WORKSPACE, one_line, plant
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import (
     cloud_batch,
@@ -121,14 +121,6 @@ def held(monkeypatch):
 def name_of(done):
     assert done.code == 0, done.err
     return re.search(r"^run (\S+)$", done.out, re.MULTILINE).group(1)
-
-
-def one_line(done, *told):
-    assert done.code == 1, done.out
-    assert "Traceback" not in done.err
-    line = done.err.strip().splitlines()[-1]
-    for text in told:
-        assert text in line
 
 
 def holding(folder, text):

@@ -105,7 +105,7 @@ def records(folder):
 def test_records_are_those_of_the_stock_engine(flow, tmp_path, monkeypatch):
     data = write(tmp_path / "data.jsonl", ROWS)
     ours = run(flow, data)
-    monkeypatch.setitem(pf_engine.EXPECTED, "_exec_batch", ["something", "else"])
+    monkeypatch.setitem(pf_engine.EXPECTED, f"{pf_engine._BATCH}._exec_batch", ["other"])
     stock = run(flow, data)
     assert records(ours) == records(stock)
     assert len(records(ours)) == 6
@@ -211,3 +211,14 @@ def test_what_is_to_be_written_by_a_function_of_its_own_is():
     own = {datetime.date: lambda value: value.year}
     value = {"a": [datetime.date(2024, 1, 2), "b", math.pi]}
     assert pf_engine._serializer(serialize)(value, False, own) == {"a": [2024, "b", math.pi]}
+
+
+@pytest.mark.parametrize("part", [*pf_engine.EXPECTED, *pf_engine.SAME])
+def test_a_part_that_is_gone_is_seen(part, monkeypatch):
+    assert pf_engine.fits()
+    table = pf_engine.EXPECTED if part in pf_engine.EXPECTED else pf_engine.SAME
+    monkeypatch.setitem(table, part + "_of_another_version", table[part])
+    assert not pf_engine.fits()
+    monkeypatch.delitem(table, part + "_of_another_version")
+    monkeypatch.setitem(table, part, ["other"])
+    assert not pf_engine.fits()

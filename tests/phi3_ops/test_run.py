@@ -224,7 +224,7 @@ def test_what_cannot_be_run_is_one_line(data, words, code, said, capsys):
 
 
 def test_another_promptflow_runs_on_its_own_engine(endpoint, data, monkeypatch):
-    monkeypatch.setitem(pf_engine.EXPECTED, "_exec_batch", ["something", "else"])
+    monkeypatch.setitem(pf_engine.EXPECTED, f"{pf_engine._BATCH}._exec_batch", ["other"])
     assert not pf_engine.fits()
     done = batch.run_flow(
         paths.FLOWS / "qa",

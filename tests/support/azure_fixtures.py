@@ -22,6 +22,16 @@ class Done:
     err: str
 
 
+def one_line(done: Done, *told: str) -> None:
+    """Whether a command failed with one line that says all this."""
+    assert done.code == 1, done.out
+    line = done.err.strip().splitlines()[-1]  # above it, the SDK's own progress of an upload
+    assert line.startswith("phi3 ") and "Error:" not in line.split(": ")[1], done.err
+    for text in told:
+        assert text in line
+    assert "Traceback" not in done.err
+
+
 @pytest.fixture(scope="session")
 def one_azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Started once: it takes seconds."""
