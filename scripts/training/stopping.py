@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Seconds in which further signals are the first one's echo: a terminal sends SIGINT to the launcher too,
 # which passes it on.
 ECHO = 2.0
+AGAIN = 0.05  # seconds until a signal whose Stopped got lost is sent once more
 
 
 class Stopped(BaseException):
@@ -35,6 +39,19 @@ def listen() -> None:
     """Have the signals raise Stopped from now on."""
     for number in SIGNALS:
         signal.signal(number, _stop)
+    sys.unraisablehook = _unraisable
+
+
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised while it runs a `__del__`, a handler's Stopped too: signal again."""
+    if not isinstance(lost.exc_value, Stopped):
+        sys.__unraisablehook__(lost)
+        return
+    for number in SIGNALS:
+        signal.signal(number, _stop)
+    again = threading.Timer(AGAIN, os.kill, [os.getpid(), lost.exc_value.number])
+    again.daemon = True
+    again.start()
 
 
 @contextmanager

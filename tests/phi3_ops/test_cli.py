@@ -83,6 +83,30 @@ def test_verbose_shows_the_traceback(tmp_path):
     assert "Traceback" in done.stderr
 
 
+def test_a_ctrl_c_within_a_del_is_not_lost():
+    """Python drops what is raised there."""
+    program = """
+import signal, sys, time, types
+import phi3_ops.cli
+
+class Signals:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def run(args):
+    Signals()
+    time.sleep(600)
+
+sys.modules["phi3_ops.cli.doctor"] = types.SimpleNamespace(arguments=lambda parser: None, run=run)
+sys.argv = ["phi3", "doctor"]
+sys.exit(phi3_ops.cli.entry())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "phi3: interrupted\n")
+
+
 def test_a_port_in_use_is_named(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with socket.create_server(("127.0.0.1", 0)) as taken:

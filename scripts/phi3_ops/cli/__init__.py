@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import gc
 import importlib
+import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 
 # Name -> what `phi3 --help` says of it. The module of that name has `arguments(parser)` and `run(args)`.
@@ -28,6 +30,7 @@ COMMANDS = {
     "down": "delete what was made on Azure",
 }
 INTERRUPTED = 130
+AGAIN = 0.05  # seconds until a Ctrl-C that got lost is sent once more
 
 
 def entry() -> int:
@@ -36,11 +39,22 @@ def entry() -> int:
     Half of a short command's time would go into looking through what was just imported, and once more
     when it ends.
     """
+    sys.unraisablehook = _unraisable
     gc.set_threshold(100_000, 50, 100)
     try:
         return main()
     finally:
         gc.freeze()
+
+
+def _unraisable(lost: sys.UnraisableHookArgs) -> None:
+    """Python drops what is raised while it runs a `__del__`, a Ctrl-C too: send that again."""
+    if not issubclass(lost.exc_type, KeyboardInterrupt):
+        sys.__unraisablehook__(lost)
+        return
+    again = threading.Timer(AGAIN, os.kill, [os.getpid(), signal.SIGINT])
+    again.daemon = True
+    again.start()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
