@@ -31,6 +31,7 @@ from .errors import OpsError
 from .flow_file import FlowFile
 from .pace import heard
 from .serve_guard import Guard
+from .serve_middleware import without_tasks
 
 PAGE = Path(__file__).resolve().parent / "chat_page"
 # A stream holds a thread until it has come; asyncio's own pool has cores + 4.
@@ -109,6 +110,7 @@ def _flow_app(flow: FlowFile, connection: str, folder: Path) -> App:
     except Exception as error:  # whatever promptflow, or the flow's own code, raises
         what = f"{flow.folder} cannot be served: {connect.first_line(error)}"
         raise OpsError(what, f"See `pf flow validate --source {flow.folder}`.") from error
+    without_tasks(app)
     executor = app.flow_invoker.executor
     executor.exec_line_async = _streams_that_close(executor.exec_line_async)
     return app  # type: ignore[no-any-return]
