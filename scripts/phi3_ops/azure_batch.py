@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from . import azure_outputs, batch, cloud_batch, job, paths, pf, tool_wheel
+from . import azure_outputs, batch, cloud_batch, flows, job, paths, pf, tool_wheel
 from .azure_outputs import OUTPUT
 from .cloud import Cloud, find
 from .cloud_batch import TAG, digest
@@ -238,7 +238,7 @@ class Submission(cloud_batch.Submission):
 
 def _staged(flow: Path, target: Path) -> Path:
     """A copy of a flow with `.promptflow/flow.tools.json`, which the component needs."""
-    azure_outputs.copy_flow(flow, target)
+    flows.copy(flow, target)
     client = pf.client()
     try:
         client.flows.validate(target, raise_error=True)

@@ -97,7 +97,7 @@ def write(folder: Path, request: Request, rows: Sequence[Row], brought: Brought)
     with together(folder, last=OUTPUT) as new:
         if brought.files:
             shutil.copytree(brought.files, new, dirs_exist_ok=True)
-        copy_flow(request.flow.folder, new / "snapshot")
+        flows.copy(request.flow.folder, new / "snapshot")
         write_jsonl(new / "inputs.jsonl", _numbered(inputs))
         if errors:
             write_json(new / "error.json", {"additionalInfo": [{"info": {"errors": errors}}]})
@@ -152,15 +152,6 @@ def register(name: str, folder: Path, request: Request, more: Mapping[str, Any])
         client.runs.create_or_update(run)
     except Exception as error:  # promptflow has no base class for what its store can raise
         raise OpsError(f"cannot note the run {name}: {first_line(error)}") from error
-
-
-def copy_flow(flow: Path, target: Path) -> Path:
-    """The files of a flow that are uploaded, and no others."""
-    for file in flows.files(flow):
-        place = target / file.relative_to(flow)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
-    return target
 
 
 def _numbered(rows: Mapping[int, Row]) -> list[Row]:

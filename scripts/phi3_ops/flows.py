@@ -10,7 +10,9 @@ once a version is published.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -101,15 +103,29 @@ def files(folder: Path) -> list[Path]:
         OpsError: one of them is a link, which may lead out of the folder.
     """
     found = []
-    for path in folder.rglob("*"):
-        place = path.relative_to(folder)
-        if any(fnmatchcase(part, pattern) for part in place.parts for pattern in IGNORED):
-            continue
-        if path.is_symlink():
-            raise OpsError(f"{path} is a link", "Put the file itself there.")
-        if path.is_file():
-            found.append(path)
+    for place, folders, names in os.walk(folder):
+        # What is ignored is not looked into: a run that is under way writes and removes logs there.
+        folders[:] = [name for name in folders if not _is_ignored(name)]
+        for name in (*folders, *(name for name in names if not _is_ignored(name))):
+            path = Path(place, name)
+            if path.is_symlink():
+                raise OpsError(f"{path} is a link", "Put the file itself there.")
+            if path.is_file():
+                found.append(path)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _is_ignored(name: str) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in IGNORED)
+
+
+def copy(folder: Path, target: Path) -> Path:
+    """Copy a flow's `files`, and no others; the target."""
+    for file in files(folder):
+        place = target / file.relative_to(folder)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, place)
+    return target
 
 
 def content_hash(folder: Path) -> str:

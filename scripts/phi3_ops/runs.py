@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from . import pf, run_properties
+from . import flows, pf, run_properties
 from .errors import OpsError
 from .files import read_jsonl
 
@@ -223,7 +223,7 @@ def _flow_facts(snapshot: Path) -> dict[str, str]:
             for key, value in node.get("inputs", {}).items():
                 if not str(value).startswith("${"):
                     facts[f"{node['name']}.{key}"] = str(value)
-    except (OSError, ValueError, LookupError, AttributeError, yaml.YAMLError):
+    except (OpsError, OSError, ValueError, LookupError, AttributeError, yaml.YAMLError):
         return {}  # no snapshot, or no DAG: nothing is recorded, and nothing said to differ
     return facts
 
@@ -231,12 +231,10 @@ def _flow_facts(snapshot: Path) -> dict[str, str]:
 def _content(snapshot: Path) -> str:
     """A short hash of the code and templates of a flow; its YAML shows in the other facts."""
     digest = hashlib.sha256()
-    for file in sorted(snapshot.rglob("*")):
-        place = file.relative_to(snapshot)
-        if file.is_file() and not place.parts[0].startswith((".", "__")):
-            if place.name in ("flow.dag.yaml", THRESHOLDS, "samples.jsonl"):
-                continue
-            digest.update(f"{place.as_posix()}\0".encode() + file.read_bytes())
+    for file in flows.files(snapshot):  # prompt flow's own logs are no part of it
+        if file.name not in ("flow.dag.yaml", THRESHOLDS, "samples.jsonl"):
+            place = file.relative_to(snapshot).as_posix()
+            digest.update(f"{place}\0".encode() + file.read_bytes())
     return digest.hexdigest()[:12]
 
 

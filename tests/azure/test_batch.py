@@ -20,7 +20,17 @@ import pytest
 
 from azure_fixtures import WORKSPACE, one_line, plant
 from echo_endpoint import KEY, echo_endpoint
-from phi3_ops import azure_batch, azure_outputs, cloud_batch, config, paths, pf, runs, tool_wheel
+from phi3_ops import (
+    azure_batch,
+    azure_outputs,
+    cloud_batch,
+    config,
+    flows,
+    paths,
+    pf,
+    runs,
+    tool_wheel,
+)
 from phi3_ops.cloud import Cloud
 from phi3_ops.errors import OpsError
 from phi3_ops.flow_file import FlowFile
@@ -185,7 +195,7 @@ def _submission(folder, **settings):
 
 @pytest.fixture
 def files(tmp_path):
-    shutil.copytree(paths.FLOWS / "qa", tmp_path / "qa")
+    flows.copy(paths.FLOWS / "qa", tmp_path / "qa")
     (tmp_path / "data.jsonl").write_text('{"question": "one"}\n')
     return tmp_path
 
@@ -225,7 +235,7 @@ def test_the_lines_in_flight_are_shared_by_the_nodes(files, in_flight, instances
 
 
 def test_the_image_has_the_tools_and_what_the_flow_asks_for(files):
-    shutil.copytree(paths.FLOWS / "eval", files / "eval")
+    flows.copy(paths.FLOWS / "eval", files / "eval")
     flow = FlowFile.read(files / "eval")
     columns = {"answer": "${data.answer}", "ground_truth": "${data.question}"}
     request = azure_batch.Request(flow, files / "data.jsonl", columns, title="eval")

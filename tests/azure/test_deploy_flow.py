@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ import yaml
 from azure_fixtures import WORKSPACE, plant
 from phi3_ops import deploy, flow_deploy, flow_image, paths, roles
 from phi3_ops.flow_file import FlowFile
+from phi3_ops.flows import copy as copy_flow
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 ENDPOINT = "phi3-endpoint-chat"
@@ -67,7 +67,7 @@ def flows(serving, stand_in):
 @pytest.fixture
 def flow(tmp_path):
     """A copy of the chat flow to change."""
-    shutil.copytree(paths.FLOWS / "chat", tmp_path / "chat")
+    copy_flow(paths.FLOWS / "chat", tmp_path / "chat")
     return tmp_path / "chat"
 
 

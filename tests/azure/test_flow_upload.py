@@ -37,7 +37,7 @@ def service(azure):
 def home(tmp_path):
     """A folder with the chat flow, locked, and what must not leave this machine."""
     flow = tmp_path / "flows" / "chat"
-    shutil.copytree(paths.FLOWS / "chat", flow, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    flows.copy(paths.FLOWS / "chat", flow)
     for name, text in CACHES.items():
         (flow / name).parent.mkdir(parents=True, exist_ok=True)
         (flow / name).write_text(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import ssl
 import subprocess
@@ -54,8 +53,7 @@ class Runs:
         self.ask(*QUESTIONS)
 
     def lock(self, name):
-        target = self.home / name
-        shutil.copytree(paths.FLOWS / name, target, ignore=shutil.ignore_patterns(".*", "__py*"))
+        flows.copy(paths.FLOWS / name, self.home / name)
         flows.write(self.home)
 
     def ask(self, *questions):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import yaml
 from echo_endpoint import KEY as ECHO_KEY
 from echo_endpoint import echo_endpoint
 from judge_endpoint import KEY, Crash, fair, fields, judge_endpoint
-from phi3_ops import connect, paths
+from phi3_ops import connect, flows, paths
 from phi3_tools.rubrics import RUBRICS
 from processes import pf
 
@@ -84,7 +83,7 @@ def test_the_flow_knows_every_rubric():
 
 
 def test_pf_flow_test_judges_a_line(server, tmp_path):
-    flow = shutil.copytree(JUDGE, tmp_path / "judge", ignore=shutil.ignore_patterns(".promptflow"))
+    flow = flows.copy(JUDGE, tmp_path / "judge")
     text = (flow / "flow.dag.yaml").read_text()
     (flow / "flow.dag.yaml").write_text(text.replace("connection: phi3", "connection: my-judge"))
     inputs = ["question=What?", "answer=It is fifty-six.", "ground_truth=fifty-six", "context="]

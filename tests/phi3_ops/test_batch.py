@@ -76,7 +76,7 @@ def test_lines_are_asked_at_once(server, tmp_path):
 
 
 def copy_of_qa(folder, version):
-    flow = shutil.copytree(paths.FLOWS / "qa", folder, ignore=shutil.ignore_patterns(".*"))
+    flow = flows.copy(paths.FLOWS / "qa", folder)
     yaml = flow / "flow.dag.yaml"
     text = yaml.read_text(encoding="utf-8")
     yaml.write_text(re.sub(r"version: .*", f"version: {version}", text), encoding="utf-8")

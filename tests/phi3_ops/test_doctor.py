@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import inspect
 import json
-import shutil
 import subprocess
 import sys
 import threading
@@ -22,7 +21,7 @@ from packaging.specifiers import SpecifierSet
 from azure_fixtures import plant
 from echo_endpoint import KEY, echo_endpoint
 from pages import check_part, table
-from phi3_ops import connect, doctor, doctor_checks, doctor_packages, paths
+from phi3_ops import connect, doctor, doctor_checks, doctor_packages, flows, paths
 from phi3_ops.doctor import FAIL, OK, SKIP, WARN, Check, Finding
 from phi3_ops.errors import OpsError
 
@@ -447,17 +446,17 @@ class TestSecrets:
 
 
 def test_the_flows_lock(look, connected, tmp_path):
-    flows = shutil.copytree(paths.FLOWS, tmp_path / "flows", ignore=shutil.ignore_patterns(".*"))
-    words = ("--for", "batch", "--flows", flows)
+    folder = flows.copy(paths.FLOWS, tmp_path / "flows")
+    words = ("--for", "batch", "--flows", folder)
     with echo_endpoint() as server:
         connected(server.url)
         code, found = look(*words)
         assert (code, found["flow lock"]["status"]) == (0, OK)
-        (flows / "qa" / "more.txt").write_text("x")
+        (folder / "qa" / "more.txt").write_text("x")
         code, found = look(*words)
         assert code == 1 and "qa" in found["flow lock"]["what"]
         assert "Raise `tags.version`" in found["flow lock"]["fix"]
-        (flows / "flows.lock.json").unlink()
+        (folder / "flows.lock.json").unlink()
         code, found = look(*words)
         assert code == 1 and found["flow lock"]["fix"] == "phi3 flow lock"
 

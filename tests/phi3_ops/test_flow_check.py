@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import sysconfig
@@ -28,7 +27,7 @@ def endpoint():
 @pytest.fixture
 def home(tmp_path):
     """A folder with the chat flow, to change and to lock."""
-    shutil.copytree(paths.FLOWS / "chat", tmp_path / "flows" / "chat")
+    flows.copy(paths.FLOWS / "chat", tmp_path / "flows" / "chat")
     return tmp_path / "flows"
 
 
@@ -168,7 +167,7 @@ def test_inputs_are_the_first_sample_then_the_defaults(home):
 
 
 def test_an_input_without_a_value_is_named(tmp_path):
-    shutil.copytree(paths.FLOWS / "eval", tmp_path / "eval")
+    flows.copy(paths.FLOWS / "eval", tmp_path / "eval")
     (tmp_path / "eval" / "samples.jsonl").write_text('{"answer": "x"}\n')
     with pytest.raises(OpsError, match="'ground_truth' has no default"):
         flow_check.sample(tmp_path / "eval")

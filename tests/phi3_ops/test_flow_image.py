@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import pytest
 import requests
 
 from echo_endpoint import KEY, echo_endpoint
-from phi3_ops import connect, flow_image, paths, tool_wheel
+from phi3_ops import connect, flow_image, flows, paths, tool_wheel
 from phi3_ops.cli import main
 from phi3_ops.errors import OpsError
 from phi3_ops.flow_file import FlowFile
@@ -171,7 +170,7 @@ def test_on_azure_the_flow_is_the_mounted_model(built, endpoint, tmp_path, site)
 @pytest.mark.parametrize("place", ["flow.dag.yaml", "deep/in/it.txt"])
 def test_a_key_in_the_flow_is_refused_and_nothing_is_left(endpoint, tmp_path, place):
     flow = tmp_path / "chat"
-    shutil.copytree(paths.FLOWS / "chat", flow)
+    flows.copy(paths.FLOWS / "chat", flow)
     (flow / place).parent.mkdir(parents=True, exist_ok=True)
     with (flow / place).open("a") as file:
         file.write(f"# {KEY}\n")
@@ -182,7 +181,7 @@ def test_a_key_in_the_flow_is_refused_and_nothing_is_left(endpoint, tmp_path, pl
 
 def test_what_runs_leave_behind_stays_out(endpoint, tmp_path):
     flow = tmp_path / "chat"
-    shutil.copytree(paths.FLOWS / "chat", flow)
+    flows.copy(paths.FLOWS / "chat", flow)
     for name in (".promptflow/chat.detail.json", ".env", "__pycache__/x.pyc", "more/.env"):
         (flow / name).parent.mkdir(parents=True, exist_ok=True)
         (flow / name).write_text(KEY)

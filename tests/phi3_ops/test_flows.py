@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -59,10 +61,25 @@ def test_the_shipped_lock_is_written_as_it_would_be_again(tmp_path):
 
 
 def test_what_the_wheel_leaves_out_is_not_in_the_hash(tmp_path):
-    copy = shutil.copytree(
-        paths.FLOWS, tmp_path / "flows", ignore=shutil.ignore_patterns(".*", "__pycache__")
-    )
+    copy = flows.copy(paths.FLOWS, tmp_path / "flows")
     assert {state.status for state in flows.states(copy)} == {flows.LOCKED}
+
+
+def test_what_is_ignored_is_not_looked_into(tmp_path, monkeypatch):
+    """Prompt flow removes its log's folder while others look."""
+    flow = write_flow(tmp_path / "f", code="x = 1\n")
+    before = flows.content_hash(flow)
+    (flow / "process_log").mkdir()
+    scan = os.scandir
+
+    def gone(path):
+        if Path(path).name == "process_log":
+            raise FileNotFoundError(path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", gone)
+    assert flows.content_hash(flow) == before
+    assert flows.content_hash(flows.copy(flow, tmp_path / "copy")) == before
 
 
 # -- the hash --------------------------------------------------------------------------------------

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import shutil
 
 import pytest
 
-from phi3_ops import cloud_batch, config, foundry_run, paths
+from phi3_ops import cloud_batch, config, flows, foundry_run, paths
 from phi3_ops.cloud import Cloud
 from phi3_ops.errors import OpsError
 from phi3_ops.flow_file import FlowFile
@@ -24,7 +23,7 @@ def _submission(folder, **settings):
 
 @pytest.fixture
 def files(tmp_path):
-    shutil.copytree(paths.FLOWS / "qa", tmp_path / "qa")
+    flows.copy(paths.FLOWS / "qa", tmp_path / "qa")
     (tmp_path / "data.jsonl").write_text('{"question": "one"}\n')
     return tmp_path
 

@@ -114,6 +114,20 @@ def test_facts_are_those_of_the_run_and_not_of_today(store):
     assert other["answer.model"] == "tuned"
 
 
+def test_prompt_flows_logs_are_no_part_of_a_flow(store, tmp_path):
+    """Its process pool writes them beside the flow, and its copy of the flow may hold them."""
+    run = store.client.runs.get(store.name("base"))
+    folder = shutil.copytree(run._output_path, tmp_path / "run")
+    before = runs.read_folder(folder).facts
+    for name in ("process_log/manager.log", "__pycache__/x.pyc", ".promptflow/log.txt"):
+        (folder / "snapshot" / name).parent.mkdir(exist_ok=True)
+        (folder / "snapshot" / name).write_text("x")
+    assert runs.read_folder(folder).facts == before
+    (folder / "snapshot" / "more.py").write_text("x")
+    changed = runs.read_folder(folder).facts
+    assert {name for name in before if before[name] != changed[name]} == {"flow files"}
+
+
 def test_data_that_changed_since_is_refused(store, tmp_path):
     before = store.data.read_text()
     write(store.data, [ROWS[1], *ROWS[1:]])
