@@ -9,13 +9,12 @@ read are rows to train, to test and rejected.
 from __future__ import annotations
 
 import base64
-import hashlib
 import random
 import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +29,7 @@ from .data_numbers import histogram, summary
 from .data_sources import Source, open_source, sha256
 from .data_split import HELD_OUT, TRAINED, UNKNOWN, Split, split
 from .errors import OpsError
-from .files import together, write_json, write_jsonl
+from .files import BLOCK, HashedLines, together, write_json, write_jsonl
 
 __all__ = ["HELD_OUT", "TRAINED", "UNKNOWN", "Options", "Split", "prepare", "split"]
 
@@ -40,7 +39,6 @@ REJECTS_FILE, MANIFEST_FILE = "rejects.jsonl", "manifest.json"
 SHOWN_REJECTS = 3  # in an error
 PROGRESS_ROWS = 2000  # between two reports
 MOST_QUESTIONS = 1000  # of a kind: its share of right answers is then known to 3 points
-_BLOCK = 1 << 20  # bytes that are hashed and written at once
 _BUFFER = 1 << 16  # bytes that are read at once, where rows are picked
 
 Row = dict[str, Any]
@@ -151,7 +149,7 @@ def prepare(
     stamps = _stamps(found)
     with together(out, last=MANIFEST_FILE) as folder:
         with tempfile.TemporaryFile(dir=folder, buffering=_BUFFER) as spool:
-            with (folder / REJECTS_FILE).open("wb", buffering=_BLOCK) as file:
+            with (folder / REJECTS_FILE).open("wb", buffering=BLOCK) as file:
                 rejects = _Rejects(file)
                 kept = _read(found, spool, rejects, options, progress)
             _check_rows(found.name, kept, rejects, options.strict)
@@ -286,8 +284,8 @@ def _write(folder: Path, files: Sequence[IO[bytes]], kept: _Kept, parts: Split, 
     questions = []
     with (
         ThreadPoolExecutor(1) as thread,
-        _Hashed(folder / TRAIN_FILE, thread) as train,
-        _Hashed(folder / TEST_FILE, thread) as test,
+        HashedLines(folder / TRAIN_FILE, thread) as train,
+        HashedLines(folder / TEST_FILE, thread) as test,
     ):
         for kind, row in _in_order(parts):
             file = files[kept.homes[row]]
@@ -328,48 +326,6 @@ def _question(kind: str, row: Row) -> Row:
         "kind": kind,
         "fact": row.get("fact", ""),
     }
-
-
-class _Hashed:
-    """A file of lines that another thread hashes and writes, a block at a time."""
-
-    def __init__(self, path: Path, thread: ThreadPoolExecutor) -> None:
-        self.path = path
-        self.hash = hashlib.sha256()
-        self._thread = thread
-        self._file = path.open("wb", buffering=0)
-        self._lines: list[bytes] = []
-        self._size = 0
-        self._block: Future[None] | None = None  # that is being written
-
-    def write(self, line: bytes) -> None:
-        self._lines.append(line)
-        self._size += len(line)
-        if self._size > _BLOCK:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._wait()
-        self._lines.append(b"")  # the last line's end
-        self._block = self._thread.submit(self._write, b"\n".join(self._lines))
-        self._lines, self._size = [], 0
-
-    def _write(self, block: bytes) -> None:
-        self.hash.update(block)
-        self._file.write(block)
-
-    def _wait(self) -> None:
-        if self._block:
-            self._block.result()
-
-    def __enter__(self) -> _Hashed:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._lines:
-            self._flush()
-        self._wait()
-        self._file.close()
 
 
 # -- manifest ----------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from .auth import EntraAuth, KeyAuth
 from .calls import Stream
 from .client import Phi3Client
 from .connection import Settings
-from .contracts import Params
 from .errors import (
     AuthenticationError,
     BadAnswer,
@@ -26,6 +25,7 @@ from .errors import (
     UnexpectedRedirect,
 )
 from .messages import Message, Reply, Usage, fit, from_chat_history, to_chat_history
+from .params import Params
 from .retry import Limits
 
 __version__ = "0.1.0"

@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from . import spans, sse
-from .contracts import Contract, Decoded, Params, decode, decode_event, parse_json
+from .contracts import Contract, Decoded, decode, decode_event, parse_json
 from .errors import BadAnswer, BadRequest, ConfigError, ConnectionLost, Phi3Error, ScoringFailed
 from .messages import Message, Reply
+from .params import Params
 from .retry import Deadline, Limits, next_wait
 from .transport import Response
 

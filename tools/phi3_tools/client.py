@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from . import spans
 from .calls import Call, Stream
 from .connection import Settings, read
-from .contracts import AUTO, Contract, Decoded, Params, candidates, request_url
+from .contracts import AUTO, Contract, Decoded, candidates, request_url
 from .messages import (
     ESTIMATE,
     Message,
@@ -25,6 +25,7 @@ from .messages import (
     fit,
     tokenizer_counter,
 )
+from .params import Params
 from .retry import Limits
 from .transport import POOL_SIZE, Transport
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
-from .contracts import Params
 from .errors import BadRequest, ConfigError
 from .messages import Message, Reply, Usage
 from .metrics import mean_of
+from .params import Params
 from .readings import SCORE, WINNER, Scale, read, weighted_score
 from .rubrics import (
     ANSWER,

@@ -23,9 +23,9 @@ from promptflow.exceptions import ErrorTarget, SystemErrorException, UserErrorEx
 from . import judge, prompts
 from .client import Phi3Client
 from .connection import Settings, read
-from .contracts import Params
 from .errors import ConfigError, Phi3Error
 from .messages import Message, Reply, check_messages, from_chat_history
+from .params import Params
 from .retry import Deadline, Limits
 from .rubrics import RUBRICS, chosen
 
@@ -37,6 +37,7 @@ DEFAULT_CONTEXT_WINDOW = 4096
 # Prompt flow gives a line 600 s, and loses the whole asynchronous run when a line takes longer.
 JUDGE_DEADLINE_S = 540.0
 LOGPROBS = ("auto", "off")
+TOLD = ("finish_reason", "model", "contract", "attempts")  # of a reply, in a detailed answer
 
 
 class Phi3UserError(UserErrorException):
@@ -369,10 +370,7 @@ def _detail(reply: Reply | None, error: Phi3Error | None) -> dict[str, Any]:
         "answer": reply.text if reply else "",
         "usage": usage,
         "latency_s": round(reply.latency_s, 4) if reply else None,
-        "finish_reason": reply.finish_reason if reply else None,
-        "model": reply.model if reply else None,
-        "contract": reply.contract if reply else None,
-        "attempts": reply.attempts if reply else None,
+        **{name: getattr(reply, name, None) for name in TOLD},
         "request_id": reply.request_id if reply else error and error.request_id,
         "error": error.as_dict() if error else None,
     }

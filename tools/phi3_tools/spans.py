@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from .contracts import Params
 from .messages import Message, Reply
+from .params import Params
 
 log = logging.getLogger("phi3_tools")
 ANSWERED = "answered at attempt %d: %d tokens in, %d out"  # `phi3 run` counts by it

@@ -1,0 +1,37 @@
+"""How to generate: what is taken and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from phi3_tools import ConfigError, Params
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "says"),
+    [
+        ("max_new_tokens", [0, -1, 1.5, True, "8", float("nan")], "a whole number of at least 1"),
+        ("temperature", [-0.1, 2.1, "0", False, float("nan")], "a number between 0 and 2"),
+        ("top_p", [0, -1, 1.01, "1", float("inf")], "a number above 0 and at most 1"),
+        ("stop", [5, [1], ["a", None], {"a": 1}], "a text or a list of texts"),
+        ("seed", [1.0, "1", True], "a whole number"),
+    ],
+)
+def test_wrong_parameters_are_named(name, values, says):
+    for value in values:
+        with pytest.raises(ConfigError, match=says) as caught:
+            Params(**{name: value})
+        assert f"{name} is {value!r}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"max_new_tokens": 1, "temperature": 0, "top_p": 1, "seed": 0, "stop": []},
+        {"temperature": 2.0, "top_p": 0.01, "seed": -1, "stop": ("a", "b")},
+    ],
+)
+def test_right_parameters_are_taken(params):
+    given = Params(**params)
+    assert {name: getattr(given, name) for name in params} == params
