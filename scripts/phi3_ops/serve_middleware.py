@@ -1,7 +1,7 @@
 """promptflow's two middlewares, without Starlette's BaseHTTPMiddleware under them.
 
 That one runs what is behind it in a task of its own and hands every piece of a body over a queue, here
-twice for each request: a third of what an answer costs. These do what promptflow 1.18's do
+twice for each request: a quarter of what an answer costs. These do what promptflow 1.18's do
 (promptflow.core._serving.v2.middleware) in the request's own task.
 """
 

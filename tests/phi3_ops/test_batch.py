@@ -114,6 +114,18 @@ def test_a_run_remembers_its_flow_and_the_endpoints_behind_it(server, tmp_path):
     assert KEY not in str(found) and secret not in str(found)
 
 
+@pytest.mark.parametrize("name", [path.parent.name for path in paths.FLOWS.glob("*/.gitignore")])
+def test_another_runs_logs_stay_out_of_the_copy(server, tmp_path, name):
+    """Prompt flow copies what .gitignore does not name, and fails by a log that goes meanwhile."""
+    write(tmp_path / "q.jsonl", ["right"])
+    flow = copy_of_qa(tmp_path / "qa", "1.0.0")
+    shutil.copy(paths.FLOWS / name / ".gitignore", flow)
+    (flow / "process_log").mkdir()
+    (flow / "process_log" / "gone.log").symlink_to(tmp_path / "nowhere")
+    done = ask(flow, tmp_path / "q.jsonl", "b")
+    assert not (batch.find_run(done.name)._output_path / "snapshot" / "process_log").exists()
+
+
 def test_no_run_fails_by_what_cannot_be_remembered(tmp_path):
     flow = copy_of_qa(tmp_path / "qa", "1.0")  # no semantic version, and no such connection
     assert json.loads(run_properties.of(flow)[run_properties.ENDPOINTS]) == {
