@@ -25,11 +25,12 @@ import orjson
 from . import data_checks as checks
 from .data_checks import Chat, Problem
 from .data_formats import Read
+from .data_lines import BLOCK, HashedLines
 from .data_numbers import histogram, summary
 from .data_sources import Source, open_source, sha256
 from .data_split import HELD_OUT, TRAINED, UNKNOWN, Split, split
 from .errors import OpsError
-from .files import BLOCK, HashedLines, together, write_json, write_jsonl
+from .files import together, write_json, write_jsonl
 
 __all__ = ["HELD_OUT", "TRAINED", "UNKNOWN", "Options", "Split", "prepare", "split"]
 

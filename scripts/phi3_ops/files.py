@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 from .errors import OpsError
-
-BLOCK = 1 << 20  # bytes that are hashed and written at once
 
 
 @contextmanager
@@ -132,45 +128,3 @@ def _object(line: str, where: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise OpsError(f"{where}: not a JSON object", "Give one JSON object a line.")
     return row
-
-
-class HashedLines:
-    """A file of lines that another thread hashes and writes, a block at a time."""
-
-    def __init__(self, path: Path, thread: ThreadPoolExecutor) -> None:
-        self.path = path
-        self.hash = hashlib.sha256()
-        self._thread = thread
-        self._file = path.open("wb", buffering=0)
-        self._lines: list[bytes] = []
-        self._size = 0
-        self._block: Future[None] | None = None  # that is being written
-
-    def write(self, line: bytes) -> None:
-        self._lines.append(line)
-        self._size += len(line)
-        if self._size > BLOCK:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._wait()
-        self._lines.append(b"")  # the last line's end
-        self._block = self._thread.submit(self._write, b"\n".join(self._lines))
-        self._lines, self._size = [], 0
-
-    def _write(self, block: bytes) -> None:
-        self.hash.update(block)
-        self._file.write(block)
-
-    def _wait(self) -> None:
-        if self._block:
-            self._block.result()
-
-    def __enter__(self) -> HashedLines:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._lines:
-            self._flush()
-        self._wait()
-        self._file.close()

@@ -15,7 +15,7 @@ import os
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,7 +30,7 @@ from . import connect, flows, pf, pf_engine
 from .errors import OpsError
 from .flow_file import FlowFile
 from .pace import heard
-from .serve_guard import Guard
+from .serve_guard import App, Guard, Scope
 from .serve_middleware import without_tasks
 
 PAGE = Path(__file__).resolve().parent / "chat_page"
@@ -38,9 +38,6 @@ PAGE = Path(__file__).resolve().parent / "chat_page"
 THREADS = 64
 MOST_MARKDOWN = 256 * 1024  # characters of one answer that are rendered
 GRACE_S = 2  # that open answers have to end once the server is told to
-
-Scope = MutableMapping[str, Any]
-App = Callable[[Scope, Any, Any], Awaitable[None]]
 
 
 @dataclass(frozen=True)

@@ -7,17 +7,15 @@ twice for each request: a quarter of what an answer costs. These do what promptf
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from importlib.metadata import version
 from typing import Any
 
-Scope = MutableMapping[str, Any]
-App = Callable[[Scope, Any, Any], Awaitable[None]]
+from .serve_guard import App, Scope
+
 KNOWN = "1.18."  # another promptflow-core keeps its own
-MODULE = "promptflow.core._serving.v2.middleware.middleware"
 
 
 def without_tasks(app: Any) -> None:
@@ -28,16 +26,16 @@ def without_tasks(app: Any) -> None:
     """
     if not version("promptflow-core").startswith(KNOWN):
         return
+    from promptflow.core._serving.v2.middleware import middleware as stock
     from starlette.middleware import Middleware
 
-    stock = sys.modules[MODULE]
     monitored = {"monitor": app.flow_monitor, "context": stock._request_ctx_var}
     ours = {
         "MonitorMiddleware": Middleware(Monitor, **monitored),
         "ExceptionHandlingMiddleware": Middleware(Errors, answer=stock.error_to_response),
     }
     app.user_middleware = [
-        ours.get(each.cls.__name__, each) if each.cls.__module__ == MODULE else each
+        ours.get(each.cls.__name__, each) if each.cls.__module__ == stock.__name__ else each
         for each in app.user_middleware
     ]
 

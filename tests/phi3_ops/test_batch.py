@@ -121,7 +121,7 @@ def test_another_runs_logs_stay_out_of_the_copy(server, tmp_path, name):
     flow = copy_of_qa(tmp_path / "qa", "1.0.0")
     shutil.copy(paths.FLOWS / name / ".gitignore", flow)
     (flow / "process_log").mkdir()
-    (flow / "process_log" / "gone.log").symlink_to(tmp_path / "nowhere")
+    (flow / "process_log" / "manager.log").write_text("x")
     done = ask(flow, tmp_path / "q.jsonl", "b")
     assert not (batch.find_run(done.name)._output_path / "snapshot" / "process_log").exists()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -180,8 +181,8 @@ def test_a_key_in_the_flow_is_refused_and_nothing_is_left(endpoint, tmp_path, pl
 
 
 def test_what_runs_leave_behind_stays_out(endpoint, tmp_path):
-    flow = tmp_path / "chat"
-    flows.copy(paths.FLOWS / "chat", flow)
+    flow = flows.copy(paths.FLOWS / "chat", tmp_path / "chat")
+    shutil.copy(paths.FLOWS / "chat" / ".gitignore", flow)
     for name in (".promptflow/chat.detail.json", ".env", "__pycache__/x.pyc", "more/.env"):
         (flow / name).parent.mkdir(parents=True, exist_ok=True)
         (flow / name).write_text(KEY)
