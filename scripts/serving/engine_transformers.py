@@ -19,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 # Below this a matrix is too small to be worth sharing out between threads.
 ONE_THREAD_BELOW = 50_000_000
-# Phi-3 ends a turn with <|end|>; a fine-tuned model's generation_config may have lost it.
+# Phi-3 ends a turn with <|end|>; a model's generation config may name only the end of the text.
 END_MARKS = ("<|end|>", "<|endoftext|>")
 CPU_ROWS, CPU_CHUNK = 16, 512
 GPU_ROWS, GPU_CHUNK = 64, 4096
@@ -37,12 +37,20 @@ def load_tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def find_end_tokens(tokenizer: Any, configured: Any) -> frozenset[int]:
-    """The tokens that end an answer. configured: generation_config's eos_token_id."""
-    ids = set(configured if isinstance(configured, list) else [configured])
+def find_end_tokens(tokenizer: Any, configured: int | list[int] | None) -> list[int]:
+    """Return the ids of the tokens that end an answer, each of them once.
+
+    scripts/training/outputs.py has the same function, because each of the two folders is uploaded
+    alone; a test compares them.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        configured: `eos_token_id` of the model's generation config.
+    """
     vocabulary = tokenizer.get_vocab()
-    ids |= {tokenizer.eos_token_id, *(vocabulary.get(mark) for mark in END_MARKS)}
-    return frozenset(ids - {None})
+    marks = [vocabulary.get(mark) for mark in (tokenizer.eos_token, *END_MARKS)]
+    ids = [*(configured if isinstance(configured, list) else [configured]), *marks]
+    return list(dict.fromkeys(token for token in ids if token is not None))
 
 
 class TransformersBackend:
@@ -77,7 +85,8 @@ class TransformersBackend:
             small = model.num_parameters() < ONE_THREAD_BELOW
             torch.set_num_threads(1 if small else machine.cores())
         self.context_window: int = config.max_position_embeddings
-        self.end_tokens = find_end_tokens(tokenizer, model.generation_config.eos_token_id)
+        configured = model.generation_config.eos_token_id
+        self.end_tokens = frozenset(find_end_tokens(tokenizer, configured))
         pad = tokenizer.pad_token_id
         self.pad_token: int = min(self.end_tokens) if pad is None else pad
         self.heads: int = config.num_key_value_heads

@@ -20,7 +20,8 @@ CURVE, SAMPLES, METRICS = "loss.png", "samples.jsonl", "metrics.json"
 SHOWN = (METRICS, CURVE, "model/README.md")  # what an MLflow run shows of the result
 PARTS = ("base", "model", "mlflow", METRICS, CURVE, SAMPLES)
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow-skinny")
-END_OF_TURN = "<|end|>"
+# Phi-3 ends a turn with <|end|>; a model's generation config may name only the end of the text.
+END_MARKS = ("<|end|>", "<|endoftext|>")
 
 # MLflow's flavour applies no chat template: without this one a question is just text to go on from.
 PROMPT_TEMPLATE = "<|user|>\n{prompt}<|end|>\n<|assistant|>\n"
@@ -60,7 +61,7 @@ def save_huggingface(
 ) -> None:
     """Save model, tokenizer, chat template and generation config as one Hugging Face folder."""
     config = model.generation_config
-    config.eos_token_id = stop_tokens(config.eos_token_id, tokenizer)
+    config.eos_token_id = find_end_tokens(tokenizer, config.eos_token_id)
     config.pad_token_id = tokenizer.pad_token_id
     # As it stands in the file; transformers would derive one without <|end|> from the model's config.
     config._from_model_config = False
@@ -68,12 +69,22 @@ def save_huggingface(
     tokenizer.save_pretrained(folder)
 
 
-def stop_tokens(known: int | list[int] | None, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """The base's own, plus the end of the text and of the turn, which is what chats stop at."""
-    own = [known] if isinstance(known, int) else list(known or [])
+def find_end_tokens(
+    tokenizer: PreTrainedTokenizerBase, configured: int | list[int] | None
+) -> list[int]:
+    """Return the ids of the tokens that end an answer, each of them once.
+
+    scripts/serving/engine_transformers.py has the same function, because each of the two folders is
+    uploaded alone; a test compares them.
+
+    Args:
+        tokenizer: the model's tokenizer.
+        configured: `eos_token_id` of the model's generation config.
+    """
     vocabulary = tokenizer.get_vocab()
-    more = [vocabulary.get(tokenizer.eos_token), vocabulary.get(END_OF_TURN)]
-    return list(dict.fromkeys(token for token in [*own, *more] if token is not None))
+    marks = [vocabulary.get(mark) for mark in (tokenizer.eos_token, *END_MARKS)]
+    ids = [*(configured if isinstance(configured, list) else [configured]), *marks]
+    return list(dict.fromkeys(token for token in ids if token is not None))
 
 
 def save_mlflow(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from outputs import stop_tokens
+from outputs import find_end_tokens
 from tqdm import tqdm
 from transformers import (
     PreTrainedModel,
@@ -123,7 +123,7 @@ def answer(
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
                 use_cache=True,
-                eos_token_id=stop_tokens(model.generation_config.eos_token_id, tokenizer),
+                eos_token_id=find_end_tokens(tokenizer, model.generation_config.eos_token_id),
                 pad_token_id=tokenizer.pad_token_id,
             )
     finally:

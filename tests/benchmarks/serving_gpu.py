@@ -50,7 +50,7 @@ class NoText:
 
     chat_template = "none"
     pad_token_id = 0
-    eos_token_id = None
+    eos_token = None
 
     def get_vocab(self) -> dict[str, int]:
         return {}

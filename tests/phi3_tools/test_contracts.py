@@ -14,6 +14,7 @@ from phi3_tools import BadAnswer, ConfigError, Params, ScoringFailed, Usage
 from phi3_tools.calls import _json
 from phi3_tools.contracts import (
     CONTRACTS,
+    PROMPT_TEMPLATE,
     Decoded,
     candidates,
     decode,
@@ -109,6 +110,11 @@ def test_encode_leaves_what_it_is_given_alone():
 def wrap():
     """What the models of `phi3 finetune` make of a text, as MLflow does it."""
     return runpy.run_path(str(TRAINING / "outputs.py"))["PROMPT_TEMPLATE"].format
+
+
+def test_the_prompt_template_is_the_one_that_training_writes_into_a_model():
+    trained = runpy.run_path(str(TRAINING / "outputs.py"))["PROMPT_TEMPLATE"]
+    assert PROMPT_TEMPLATE == trained
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,9 @@ AUTO = "auto"
 COMPLETIONS = "/chat/completions"
 # Who puts an `mlflow` request into the chat template: this side, or the model's own MLflow flavour.
 TEMPLATES = ("client", "server")
-# What the prompt template of a model that `phi3 finetune` made puts around a text (`PROMPT_TEMPLATE` in
-# scripts/training/outputs.py): one question's turn.
-TURN_START, TURN_END = "<|user|>\n", "<|end|>\n<|assistant|>\n"
+# The prompt template of a model that `phi3 finetune` made: one question's turn. The training code writes
+# it into the model (`PROMPT_TEMPLATE` in scripts/training/outputs.py); a test compares the two.
+PROMPT_TEMPLATE = render([{"role": "user", "content": "{prompt}"}])
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ def _encode_for_template(
     """As `_encode_mlflow`, for a model that puts the text it gets into a user's turn itself: what such
     a template completes to the whole chat."""
     whole = _prompt_for_template(messages)
-    return _mlflow(whole.removeprefix(TURN_START).removesuffix(TURN_END), params)
+    before, after = PROMPT_TEMPLATE.split("{prompt}")
+    return _mlflow(whole.removeprefix(before).removesuffix(after), params)
 
 
 def _prompt_for_template(messages: Sequence[Message]) -> str:
