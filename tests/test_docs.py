@@ -13,10 +13,11 @@ import pytest
 
 import phi3_tools
 from pages import DOCS, check_part, table
-from phi3_ops.faults import load_rules
-from phi3_tools import Limits, Params, Phi3Error, StatusError, errors, status
-from phi3_tools.auth import SCOPES
-from phi3_tools.contracts import CONTRACTS
+from phi3_ops.endpoint.faults import load_fault_rules
+from phi3_tools import Limits, Params, Phi3Error, StatusError, errors
+from phi3_tools.client.auth import SCOPES
+from phi3_tools.client.contracts import CONTRACTS
+from phi3_tools.client.status import MODEL_REASON, MODEL_STATUS, NOT_READY, error_for_response
 from processes import pf, phi3
 from tiny_endpoint import KEY, running
 
@@ -64,7 +65,7 @@ def test_the_rules_are_rules(tmp_path):
     ((_, text),) = blocks("faults.md", "yaml")
     path = tmp_path / "faults.yaml"
     path.write_text(text)
-    assert len(load_rules(path)) == text.count("fault:")
+    assert len(load_fault_rules(path)) == text.count("fault:")
 
 
 # -- commands --------------------------------------------------------------------------------------
@@ -115,16 +116,16 @@ ANSWERS: list[tuple[int, dict[str, str], bytes, str]] = [
     (404, {}, TRAFFIC, "while traffic is being set"),
     *[(code, {}, b"", "") for code in (408, 413, 422, 429, 500, 502, 503, 504)],
     *[
-        (424, {status.MODEL_STATUS: str(code)}, b"", f"around {code}")
+        (424, {MODEL_STATUS: str(code)}, b"", f"around {code}")
         for code in (400, 401, 408, 413, 422, 429, 500, 503, 504)
     ],
-    *[(424, {status.MODEL_REASON: reason}, b"", f"`{reason}`") for reason in status.NOT_READY],
+    *[(424, {MODEL_REASON: reason}, b"", f"`{reason}`") for reason in NOT_READY],
 ]
 
 
 def test_classes():
     tree = errors.__doc__ or ""
-    raised = [status.error_for(code, headers, body) for code, headers, body, _ in ANSWERS]
+    raised = [error_for_response(code, headers, body) for code, headers, body, _ in ANSWERS]
     rows = []
     for cls in error_classes():
         when = re.search(rf"── {cls.__name__}\b:?\s+(.+)", tree)
@@ -141,7 +142,7 @@ def test_classes():
 def test_statuses():
     rows = []
     for code, headers, body, shown in ANSWERS:
-        error = status.error_for(code, headers, body)
+        error = error_for_response(code, headers, body)
         requests = Limits().attempts_for(error)
         how_often = "once" if requests == 1 else f"up to {requests} times"
         rows.append([f"{code} {shown}".strip(), f"`{type(error).__name__}`", how_often])

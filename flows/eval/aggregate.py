@@ -2,7 +2,7 @@
 
 from promptflow.core import log_metric, tool
 
-from phi3_tools.metrics import corpus_scores, mean_of
+from phi3_tools.evaluation import corpus_scores, mean_of
 
 METRICS = ("exact_match", "token_f1", "rouge_l", "bleu", "chrf")
 

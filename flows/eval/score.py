@@ -2,7 +2,7 @@
 
 from promptflow.core import tool
 
-from phi3_tools.metrics import line_scores
+from phi3_tools.evaluation import line_scores
 
 
 @tool

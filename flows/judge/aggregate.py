@@ -2,7 +2,7 @@
 
 from promptflow.core import log_metric, tool
 
-from phi3_tools.judge import summarise
+from phi3_tools.evaluation import summarise
 
 
 @tool

@@ -2,7 +2,7 @@
 
 from promptflow.core import log_metric, tool
 
-from phi3_tools.judge import summarise_pairs
+from phi3_tools.evaluation import summarise_pairs
 
 
 @tool

@@ -13,3 +13,8 @@ class OpsError(Exception):
 
     def __init__(self, what: str, fix: str = "") -> None:
         super().__init__(f"{what.rstrip('.')}. {fix}".strip() if fix else what)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its class."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

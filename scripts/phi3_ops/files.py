@@ -15,7 +15,7 @@ from .errors import OpsError
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[IO[str]]:
+def atomic_file(path: Path) -> Iterator[IO[str]]:
     """A text file that appears under `path` only when the block ends without an error.
 
     Raises:
@@ -35,7 +35,7 @@ def whole(path: Path) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def together(folder: Path, last: str) -> Iterator[Path]:
+def atomic_folder(folder: Path, last: str) -> Iterator[Path]:
     """A temporary folder, whose files move into `folder` when the block ends without an error.
 
     All of them move, or none: on an error the earlier files are back in place, and `folder` is not
@@ -87,14 +87,14 @@ def _writable(path: Path) -> Iterator[None]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole; raises what `whole` raises."""
-    with whole(path) as file:
+    with atomic_file(path) as file:
         json.dump(value, file, ensure_ascii=False, indent=2)
         file.write("\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one JSON object a line, whole; raises what `whole` raises."""
-    with whole(path) as file:
+    with atomic_file(path) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 

@@ -20,30 +20,42 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from phi3_tools.metrics import Mean
+from phi3_tools.evaluation import Mean
 
-from . import background, batch, connect, data, finetune, paths, pf
+from . import paths
+from .data import HELD_OUT, TRAINED, UNKNOWN, prepare_data
+from .endpoint import find_endpoint, start_endpoint, stop_endpoint
 from .errors import OpsError
 from .files import read_jsonl, write_json
+from .pf import (
+    DEFAULT_CONNECTION,
+    delete_connection,
+    load_connection,
+    probe_endpoint,
+    quiet_environment,
+    save_connection,
+)
+from .runs import ask_and_score, mean_by_kind
+from .training import DEFAULT_RECIPE, finetune_locally
 
 BASE, TUNED = "base", "tuned"
 SHOWN_METRICS = (("exact_match", "exact match"), ("token_f1", "token F1"))
 KIND_TITLES = {
-    data.TRAINED: "trained phrasings",
-    data.HELD_OUT: "held-out phrasings",
-    data.UNKNOWN: "unknown facts",
+    TRAINED: "trained phrasings",
+    HELD_OUT: "held-out phrasings",
+    UNKNOWN: "unknown facts",
 }
 DEMO_QUESTION = "Who founded Microsoft?"
 
 
 @dataclass(frozen=True)
-class Options:
+class QuickstartOptions:
     """What the command line says; see `phi3 quickstart --help`."""
 
     workdir: Path = paths.WORKDIR
     source: Path = paths.SAMPLE_DATA
     seed: int = 1
-    recipe: str = finetune.DEFAULT_RECIPE
+    recipe: str = DEFAULT_RECIPE
     model: str | None = None
     epochs: float | None = None
     port: int = 0
@@ -52,10 +64,10 @@ class Options:
 
 
 @dataclass
-class Job:
+class QuickstartJob:
     """The run so far: where things lie, how long each step took, what was measured."""
 
-    options: Options
+    options: QuickstartOptions
     console: Console
     seconds: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -79,10 +91,10 @@ class Job:
         return folder if (folder / "config.json").is_file() else None
 
     def connection(self, which: str) -> str:
-        return connect.DEFAULT_NAME if which == TUNED else f"{connect.DEFAULT_NAME}-{which}"
+        return DEFAULT_CONNECTION if which == TUNED else f"{DEFAULT_CONNECTION}-{which}"
 
 
-def run(options: Options, console: Console) -> dict[str, Any]:
+def run_quickstart(options: QuickstartOptions, console: Console) -> dict[str, Any]:
     """Do every step, print what came of it, and write `summary.json`.
 
     Returns:
@@ -91,7 +103,7 @@ def run(options: Options, console: Console) -> dict[str, Any]:
     Raises:
         OpsError, Phi3Error: a step failed; endpoints that this run started are stopped.
     """
-    job = Job(options, console)
+    job = QuickstartJob(options, console)
     if not options.replace_connection:
         _spare_foreign_connection()
     try:
@@ -101,10 +113,10 @@ def run(options: Options, console: Console) -> dict[str, Any]:
                 console.print(f"      {step(job)}", highlight=False, soft_wrap=True)
     except BaseException:
         for which in (BASE, TUNED):
-            background.stop(options.workdir, which)
+            stop_endpoint(options.workdir, which)
         raise
     if not options.keep_endpoint:
-        background.stop(options.workdir, TUNED)
+        stop_endpoint(options.workdir, TUNED)
     summary = _summary(job)
     write_json(options.workdir / "summary.json", summary)
     _show(job)
@@ -113,14 +125,14 @@ def run(options: Options, console: Console) -> dict[str, Any]:
 
 def _is_ours(name: str) -> bool:
     """Whether a connection points at this machine, as a quickstart's does."""
-    connection = connect.load(name)
+    connection = load_connection(name)
     host = urlsplit(dict(connection.configs).get("endpoint", "")).hostname if connection else None
     return host in ("127.0.0.1", "localhost")
 
 
 def _spare_foreign_connection() -> None:
-    name = connect.DEFAULT_NAME
-    if connect.load(name) is not None and not _is_ours(name):
+    name = DEFAULT_CONNECTION
+    if load_connection(name) is not None and not _is_ours(name):
         raise OpsError(
             f"the connection {name!r} points at another endpoint, and this would replace it",
             "Give --replace-connection, or another store with PF_HOME_DIRECTORY=DIR.",
@@ -128,7 +140,7 @@ def _spare_foreign_connection() -> None:
 
 
 @contextmanager
-def _timed(job: Job, name: str) -> Iterator[None]:
+def _timed(job: QuickstartJob, name: str) -> Iterator[None]:
     start = time.monotonic()
     yield
     job.seconds[name] = round(time.monotonic() - start, 2)
@@ -137,50 +149,50 @@ def _timed(job: Job, name: str) -> Iterator[None]:
 # -- steps: each says in one line what came of it --------------------------------------------------
 
 
-def _data(job: Job) -> str:
-    manifest = data.prepare(job.options.source, job.data, seed=job.options.seed)
+def _data(job: QuickstartJob) -> str:
+    manifest = prepare_data(job.options.source, job.data, seed=job.options.seed)
     job.rows = read_jsonl(job.data / "questions.jsonl")
     rows = manifest["rows"]
     rejected = f", {rows['rejected']} rejected" if rows["rejected"] else ""
     return f"{rows['train']} rows to train, {rows['test']} to test{rejected}, in {job.data}"
 
 
-def _finetune(job: Job) -> str:
+def _finetune(job: QuickstartJob) -> str:
     options = job.options
     extra = ["--seed", str(options.seed)]
     extra += ["--model", options.model] if options.model else []
     extra += ["--epochs", str(options.epochs)] if options.epochs else []
     files = (job.data / "train.jsonl", job.data / "test.jsonl")
-    metrics = finetune.local(*files, job.out, recipe=options.recipe, extra=extra)
+    metrics = finetune_locally(*files, job.out, recipe=options.recipe, extra=extra)
     loss = metrics.get("train_loss")
     return f"loss {loss:.3f} after {metrics.get('steps')} steps, in {job.out}"
 
 
-def _before(job: Job) -> str:
+def _before(job: QuickstartJob) -> str:
     model = job.base_model
     if model is None:
         return "skipped: the base model does not lie on this machine"
     _serve(job, BASE, model, port=0)
     said = _evaluate(job, BASE)
-    background.stop(job.options.workdir, BASE)
-    connect.delete(job.connection(BASE))
+    stop_endpoint(job.options.workdir, BASE)
+    delete_connection(job.connection(BASE))
     return said
 
 
-def _start(job: Job) -> str:
+def _start(job: QuickstartJob) -> str:
     return _serve(job, TUNED, job.out / "model", port=job.options.port)
 
 
-def _chat(job: Job) -> str:
+def _chat(job: QuickstartJob) -> str:
     job.answer = flow_test(paths.FLOWS / "qa", {"input_data": DEMO_QUESTION})
     return f"“{DEMO_QUESTION}” → “{job.answer}”"
 
 
-def _after(job: Job) -> str:
+def _after(job: QuickstartJob) -> str:
     return _evaluate(job, TUNED)
 
 
-STEPS: tuple[tuple[str, str, Callable[[Job], str]], ...] = (
+STEPS: tuple[tuple[str, str, Callable[[QuickstartJob], str]], ...] = (
     ("data", "Prepare the data", _data),
     ("finetune", "Fine-tune a Phi-3", _finetune),
     ("before", "Evaluate the untrained model", _before),
@@ -190,24 +202,24 @@ STEPS: tuple[tuple[str, str, Callable[[Job], str]], ...] = (
 )
 
 
-def _serve(job: Job, which: str, model: Path, *, port: int) -> str:
+def _serve(job: QuickstartJob, which: str, model: Path, *, port: int) -> str:
     key = secrets.token_urlsafe(32)
     workdir = job.options.workdir
-    running = background.start(model, workdir, which, key=key, port=port)
+    running = start_endpoint(model, workdir, which, key=key, port=port)
     name, fields = job.connection(which), {"endpoint": running.url}
-    reply = connect.check(fields, key)
-    state = connect.save(name, fields, key)
+    reply = probe_endpoint(fields, key)
+    state = save_connection(name, fields, key)
     return f"{running.url}, connection {name!r} {state}, {reply.contract} contract"
 
 
-def _evaluate(job: Job, which: str) -> str:
+def _evaluate(job: QuickstartJob, which: str) -> str:
     questions = job.data / "questions.jsonl"
     title = f"quickstart-{which}"
     with job.console.status(f"asking {len(job.rows)} questions"):
-        asked, scored = batch.evaluate(questions, title=title, connection=job.connection(which))
+        asked, scored = ask_and_score(questions, title=title, connection=job.connection(which))
     job.runs[which] = [asked.name, scored.name]
     job.lines[which] = {"lines": asked.lines, "failed": asked.failed}
-    job.scores[which] = {name: batch.by_kind(job.rows, scored, name) for name, _ in SHOWN_METRICS}
+    job.scores[which] = {name: mean_by_kind(job.rows, scored, name) for name, _ in SHOWN_METRICS}
     failed = f", {asked.failed} of them failed" if asked.failed else ""
     return f"{asked.lines} questions asked{failed}; runs {asked.name} and {scored.name}"
 
@@ -220,7 +232,7 @@ def flow_test(flow: Path, inputs: dict[str, str]) -> str:
     """
     command = [sys.executable, "-m", "promptflow._cli.pf", "flow", "test", "--flow", str(flow)]
     command += ["--inputs", *(f"{name}={value}" for name, value in inputs.items())]
-    done = subprocess.run(command, env=pf.environment(), capture_output=True, text=True)
+    done = subprocess.run(command, env=quiet_environment(), capture_output=True, text=True)
     outputs = re.search(r"^\{$.*", done.stdout, re.MULTILINE | re.DOTALL)  # behind the log's lines
     try:
         return str(json.loads(outputs.group() if outputs else "")["answer"])
@@ -232,7 +244,7 @@ def flow_test(flow: Path, inputs: dict[str, str]) -> str:
 # -- the end ---------------------------------------------------------------------------------------
 
 
-def _summary(job: Job) -> dict[str, Any]:
+def _summary(job: QuickstartJob) -> dict[str, Any]:
     matches = {
         which: {kind: round(mean.mean, 4) for kind, mean in scores["exact_match"].items()}
         for which, scores in job.scores.items()
@@ -249,7 +261,7 @@ def _summary(job: Job) -> dict[str, Any]:
     }
 
 
-def _show(job: Job) -> None:
+def _show(job: QuickstartJob) -> None:
     table = Table(title="Questions answered right", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("questions", no_wrap=True)
     table.add_column("n", justify="right", no_wrap=True)
@@ -264,14 +276,14 @@ def _show(job: Job) -> None:
     _show_next(job)
 
 
-def _cells(job: Job, kind: str) -> Iterator[str]:
+def _cells(job: QuickstartJob, kind: str) -> Iterator[str]:
     for name, _ in SHOWN_METRICS:
         for which in (BASE, TUNED):
             mean = job.scores.get(which, {}).get(name, {}).get(kind)
             yield f"{mean.mean:.1%}" if mean else "–"
 
 
-def _show_next(job: Job) -> None:
+def _show_next(job: QuickstartJob) -> None:
     workdir = job.options.workdir
     chat = _relative(paths.FLOWS) / "chat"
     steps = ", ".join(f"{name} {seconds:.0f}" for name, seconds in job.seconds.items())
@@ -291,7 +303,7 @@ def _show_next(job: Job) -> None:
         job.console.print(f"  {label:<10}{text}", highlight=False, soft_wrap=True)
 
 
-def _comparison(job: Job) -> list[tuple[str, str]]:
+def _comparison(job: QuickstartJob) -> list[tuple[str, str]]:
     """How to compare the two runs, where the untrained model was asked as well."""
     if BASE not in job.runs:
         return []
@@ -305,9 +317,9 @@ def _activation() -> list[tuple[str, str]]:
     return [("first", f"source {_relative(Path(sys.prefix))}/bin/activate")]
 
 
-def _endpoint(job: Job) -> list[tuple[str, str]]:
+def _endpoint(job: QuickstartJob) -> list[tuple[str, str]]:
     workdir = job.options.workdir
-    running = background.find(workdir, TUNED)
+    running = find_endpoint(workdir, TUNED)
     if running is None:
         return [("endpoint", f"phi3 endpoint --model {job.out / 'model'}")]
     return [
@@ -323,7 +335,7 @@ def _relative(path: Path) -> Path:
         return path
 
 
-def remove(options: Options) -> list[str]:
+def remove_quickstart(options: QuickstartOptions) -> list[str]:
     """Undo a quickstart: stop its endpoints, delete its connections and its workdir.
 
     Returns:
@@ -337,10 +349,10 @@ def remove(options: Options) -> list[str]:
     if workdir.exists() and not (workdir / "data" / "manifest.json").is_file():
         raise OpsError(f"{workdir} holds no quickstart", "Nothing was removed; check --workdir.")
     for which in (BASE, TUNED):
-        if background.stop(workdir, which):
+        if stop_endpoint(workdir, which):
             removed.append(f"stopped the endpoint {which!r}")
-    for name in (connect.DEFAULT_NAME, f"{connect.DEFAULT_NAME}-{BASE}"):
-        if _is_ours(name) and connect.delete(name):
+    for name in (DEFAULT_CONNECTION, f"{DEFAULT_CONNECTION}-{BASE}"):
+        if _is_ours(name) and delete_connection(name):
             removed.append(f"deleted the connection {name!r}")
     if workdir.exists():
         shutil.rmtree(workdir)

@@ -18,7 +18,9 @@ from azure_fixtures import (  # noqa: F401
     provisioned,
     snapshot,
 )
-from phi3_ops import connect, paths, rollout
+from phi3_ops import paths
+from phi3_ops.deploy import rollout
+from phi3_ops.pf.connections import delete_connection
 
 NAME = "phi3-endpoint"
 OUTPUT = {"model_output": {"jobOutputType": "uri_folder"}}
@@ -148,6 +150,6 @@ def serving(provisioned, phi3, monkeypatch, tmp_path_factory):  # noqa: F811
     for datastore in DATASTORES:  # `provisioned` brings back the documents alone
         provisioned.storage.create(box_of(WORKSPACE, datastore))
     monkeypatch.setattr(rollout, "POLL_S", 0.05)
-    connect.delete("phi3")
+    delete_connection("phi3")
     yield Serving(provisioned, phi3)
-    connect.delete("phi3")
+    delete_connection("phi3")

@@ -20,20 +20,18 @@ import pytest
 
 from azure_fixtures import WORKSPACE, one_line, plant
 from echo_endpoint import KEY, echo_endpoint
-from phi3_ops import (
-    azure_batch,
-    azure_outputs,
-    cloud_batch,
-    config,
-    flows,
-    paths,
-    pf,
-    runs,
-    tool_wheel,
-)
-from phi3_ops.cloud import Cloud
+from phi3_ops import paths
+from phi3_ops.azure.cloud import Cloud
+from phi3_ops.azure.config import Config
 from phi3_ops.errors import OpsError
-from phi3_ops.flow_file import FlowFile
+from phi3_ops.flows.definition import FlowDefinition
+from phi3_ops.flows.lock import copy_flow
+from phi3_ops.flows.wheel import build_tool_wheel
+from phi3_ops.pf.client import pf_client
+from phi3_ops.remote_runs.cluster import PARALLEL, ClusterRequest, ClusterSubmission
+from phi3_ops.remote_runs.outputs import LOST, OUTPUT_FILE, join_outputs
+from phi3_ops.remote_runs.submission import FETCHED_FOLDER
+from phi3_ops.runs.scored import load_scored_run
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 DRIVER = Path(__file__).resolve().parents[1] / "support" / "parallel_run.py"
@@ -184,18 +182,18 @@ def test_a_dry_run_changes_nothing(batches):
 
 def _submission(folder, **settings):
     where = {"subscription_id": "0" * 36, "resource_group": "rg", "workspace": "work"}
-    cloud = Cloud(config.Config.model_validate({"azure": where}), credential=object())
-    flow = FlowFile.read(folder / "qa")
+    cloud = Cloud(Config.model_validate({"azure": where}), credential=object())
+    flow = FlowDefinition.read(folder / "qa")
     columns = settings.pop("columns", {"input_data": "${data.question}"})
     settings = {"title": "qa", **settings}
-    return azure_batch.Submission(
-        cloud, azure_batch.Request(flow, folder / "data.jsonl", columns, **settings)
+    return ClusterSubmission(
+        cloud, ClusterRequest(flow, folder / "data.jsonl", columns, **settings)
     )
 
 
 @pytest.fixture
 def files(tmp_path):
-    flows.copy(paths.FLOWS / "qa", tmp_path / "qa")
+    copy_flow(paths.FLOWS / "qa", tmp_path / "qa")
     (tmp_path / "data.jsonl").write_text('{"question": "one"}\n')
     return tmp_path
 
@@ -235,13 +233,13 @@ def test_the_lines_in_flight_are_shared_by_the_nodes(files, in_flight, instances
 
 
 def test_the_image_has_the_tools_and_what_the_flow_asks_for(files):
-    flows.copy(paths.FLOWS / "eval", files / "eval")
-    flow = FlowFile.read(files / "eval")
+    copy_flow(paths.FLOWS / "eval", files / "eval")
+    flow = FlowDefinition.read(files / "eval")
     columns = {"answer": "${data.answer}", "ground_truth": "${data.question}"}
-    request = azure_batch.Request(flow, files / "data.jsonl", columns, title="eval")
-    context = azure_batch.Submission(_submission(files).cloud, request)._context()
+    request = ClusterRequest(flow, files / "data.jsonl", columns, title="eval")
+    context = ClusterSubmission(_submission(files).cloud, request)._context()
     asked = context["requirements.txt"].decode().splitlines()
-    assert azure_batch.PARALLEL in asked
+    assert PARALLEL in asked
     assert [each for each in asked if each.startswith("sacrebleu")]
     assert asked[0].removeprefix("/phi3/") in context
 
@@ -261,11 +259,11 @@ def test_the_answers_come_back_as_a_run(batches, endpoint):
     assert done.code == 0, done.out + done.err
     assert f"{name}: 5 lines, 0 failed" in done.out
     assert len(endpoint.requests) == 5
-    rows = _rows(cloud_batch.FETCHED / name / "flow_outputs" / "output.jsonl")
+    rows = _rows(FETCHED_FOLDER / name / "flow_outputs" / "output.jsonl")
     assert rows == [{"line_number": n, "answer": each} for n, each in enumerate(QUESTIONS)]
     compared = batches.phi3("compare", name, name)
     assert "exact_match" in compared.out, compared.err
-    details = pf.client().get_details(name)
+    details = pf_client().get_details(name)
     assert list(details["outputs.answer"]) == QUESTIONS
 
 
@@ -289,11 +287,11 @@ def test_lines_that_are_not_there_have_failed(batches, endpoint, monkeypatch):
     assert done.code == 1
     assert "fetching what it answered" in done.err
     assert f"{name}: 5 lines, 2 failed" in done.out  # the mini-batch of the failed one
-    assert azure_outputs.LOST in done.out
+    assert LOST in done.out
     again = batches.run("--fetch", name, "--max-failures", 2, "--evaluate")
     assert again.code == 0, again.err
     assert re.search(r"exact_match\s+0\.6000", again.out)  # over all five
-    run = runs.load(name)
+    run = load_scored_run(name)
     assert sorted(run.errors) == [0, 1]
     assert sorted(run.scored.rows) == [2, 3, 4]
 
@@ -356,23 +354,21 @@ def test_what_is_for_this_machine_alone(phi3, word):
 
 @pytest.mark.parametrize("rows", [[{"answer": "x"}], [{"line_number": 7}], [{"line_number": "0"}]])
 def test_a_row_of_no_line_is_refused(tmp_path, rows):
-    _write(tmp_path / azure_outputs.OUTPUT_FILE, rows)
+    _write(tmp_path / OUTPUT_FILE, rows)
     with pytest.raises(OpsError, match="line_number"):
-        azure_outputs.joined(tmp_path, 2)
+        join_outputs(tmp_path, 2)
 
 
 def test_rows_are_joined_flat_or_nested_and_once(tmp_path):
     rows = [{"line_number": 1, "a": "1"}, {"output": {"line_number": 0, "a": "0"}}]
-    _write(tmp_path / "sub" / azure_outputs.OUTPUT_FILE, [*rows, {"line_number": 1, "a": "late"}])
-    _write(
-        tmp_path / f"temp_0_0_{azure_outputs.OUTPUT_FILE}", [{"line_number": 1, "a": "temporary"}]
-    )
-    assert list(azure_outputs.joined(tmp_path, 2).items()) == [(0, {"a": "0"}), (1, {"a": "1"})]
+    _write(tmp_path / "sub" / OUTPUT_FILE, [*rows, {"line_number": 1, "a": "late"}])
+    _write(tmp_path / f"temp_0_0_{OUTPUT_FILE}", [{"line_number": 1, "a": "temporary"}])
+    assert list(join_outputs(tmp_path, 2).items()) == [(0, {"a": "0"}), (1, {"a": "1"})]
 
 
 def test_the_wheel_installs_the_tools(tmp_path):
-    name, content = tool_wheel.build()
-    assert (name, content) == tool_wheel.build()
+    name, content = build_tool_wheel()
+    assert (name, content) == build_tool_wheel()
     (tmp_path / name).write_bytes(content)
     words = ("install", "--no-deps", "--no-index", "--target", tmp_path / "site", tmp_path / name)
     subprocess.run([sys.executable, "-m", "pip", *words], check=True, capture_output=True)

@@ -13,7 +13,9 @@ import pytest
 import yaml
 
 from azure_fixtures import one_line, plant
-from phi3_ops import connect, keys, paths
+from phi3_ops import paths
+from phi3_ops.deploy import keys as keys_module
+from phi3_ops.pf.connections import NO_KEY, connection_key
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 NAME = "phi3-endpoint"
@@ -80,7 +82,7 @@ class TestRequests:
         done_well(phi3("connect", "--azure"))
         _compare(f"connection-{auth}", _sent(serving, "/connections/"))
         assert "nothing to change" in done_well(phi3("connect", "--azure"))
-        assert connect.key_of("phi3") == (connect.NO_KEY if auth == "entra" else serving.keys[0])
+        assert connection_key("phi3") == (NO_KEY if auth == "entra" else serving.keys[0])
 
     @pytest.mark.parametrize("variant", ["score", "mlflow", "vllm"])
     def test_a_deployment(self, serving, tmp_path, variant):
@@ -341,7 +343,7 @@ class TestRotate:
     @pytest.fixture
     def connected(self, serving, phi3, monkeypatch):
         """Both connections hold the primary key."""
-        monkeypatch.setattr(keys, "KEY_POLL_S", 0.0)
+        monkeypatch.setattr(keys_module, "KEY_POLL_S", 0.0)
         done_well(serving.deploy("one"))
         done_well(phi3("connect", "--azure"))
         return serving
@@ -352,7 +354,7 @@ class TestRotate:
     def held(self, connected):
         """The keys of the local and of the workspace's connection."""
         (shared,) = connected.of("connections")
-        return connect.key_of("phi3"), shared["properties"]["credentials"]["keys"]["key"]
+        return connection_key("phi3"), shared["properties"]["credentials"]["keys"]["key"]
 
     def test_a_key_that_is_accepted_late(self, connected):
         before = connected.keys
@@ -365,7 +367,7 @@ class TestRotate:
         assert self.held(connected) == (connected.keys[0], connected.keys[0])
 
     def test_a_key_that_is_never_accepted(self, connected, monkeypatch):
-        monkeypatch.setattr(keys, "KEY_READY_S", 0.0)
+        monkeypatch.setattr(keys_module, "KEY_READY_S", 0.0)
         primary = connected.keys[0]
         connected.azure.fail("POST", "/score", 401, None)
         one_line(self.rotate(connected), "the new key is not accepted. The old one still is.")
@@ -386,13 +388,13 @@ class TestRotate:
     @pytest.mark.parametrize("count", [1, 2, 3], ids=["new-key", "connection", "old-key"])
     def test_killed_after_any_write_the_next_run_completes(self, connected, kill_after, count):
         refused = []
-        kill_after(count, lambda _: refused.append(connect.key_of("phi3") not in connected.keys))
+        kill_after(count, lambda _: refused.append(connection_key("phi3") not in connected.keys))
         before = len(connected.azure.writes())
         assert self.rotate(connected).code == 1
         assert len(connected.azure.writes()) == before + count
         assert self.held(connected)[0] in connected.keys
         assert self.held(connected)[1] in connected.keys
-        kill_after(0, lambda _: refused.append(connect.key_of("phi3") not in connected.keys))
+        kill_after(0, lambda _: refused.append(connection_key("phi3") not in connected.keys))
         done_well(self.rotate(connected))
         assert set(self.held(connected)) <= set(connected.keys)
         assert len(refused) == len(connected.azure.writes()) - before and not any(refused)

@@ -12,9 +12,13 @@ import requests
 import yaml
 
 from azure_fixtures import WORKSPACE, plant
-from phi3_ops import deploy, flow_deploy, flow_image, paths, roles
-from phi3_ops.flow_file import FlowFile
-from phi3_ops.flows import copy as copy_flow
+from phi3_ops import paths
+from phi3_ops.azure.roles import CONNECTION_SECRETS, assignment_name
+from phi3_ops.deploy.flow import YAML_FILE, smoke_question
+from phi3_ops.deploy.model import SMOKE_QUESTION
+from phi3_ops.flows.definition import FlowDefinition
+from phi3_ops.flows.image import IMAGE_FOLDER
+from phi3_ops.flows.lock import copy_flow
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 ENDPOINT = "phi3-endpoint-chat"
@@ -88,8 +92,8 @@ def traffic(serving):
 
 def test_a_flow_gets_an_endpoint_of_its_own_and_answers(flows, phi3):
     out = deployed(phi3, "--flow", "chat")
-    assert f"chat in {WORKSPACE}: {deploy.SMOKE_QUESTION}" in out
-    assert f"role {roles.CONNECTION_SECRETS.name}" in out
+    assert f"chat in {WORKSPACE}: {SMOKE_QUESTION}" in out
+    assert f"role {CONNECTION_SECRETS.name}" in out
     (endpoint,) = flows.of("onlineEndpoints")
     assert endpoint["name"] == ENDPOINT
     (identity,) = endpoint["identity"]["userAssignedIdentities"]
@@ -109,11 +113,9 @@ def test_the_identity_gets_the_role_once_under_a_name_that_follows_from_it(flows
     given = new["properties"]
     (identity,) = flows.of("userAssignedIdentities")
     assert given["principalId"] == identity["properties"]["principalId"]
-    assert given["roleDefinitionId"].endswith(roles.CONNECTION_SECRETS.id)
+    assert given["roleDefinitionId"].endswith(CONNECTION_SECRETS.id)
     assert given["scope"].endswith(f"/workspaces/{WORKSPACE}")
-    expected = roles.assignment_name(
-        given["scope"], given["roleDefinitionId"], given["principalId"]
-    )
+    expected = assignment_name(given["scope"], given["roleDefinitionId"], given["principalId"])
     assert new["name"] == expected
     assert phi3("down", "--yes").code == 0  # which takes it away again
     assert new["name"] not in {each["name"] for each in flows.of("roleAssignments")}
@@ -162,9 +164,9 @@ def masked(request):
 def test_the_image_is_built_from_the_wheel_and_no_key_is_uploaded(flows, phi3, tmp_path):
     from fake_azure.storage import box_of
 
-    from phi3_ops import connect
+    from phi3_ops.pf.connections import save_connection
 
-    connect.save("phi3", {"endpoint": "http://127.0.0.1:9/score"}, KEY)
+    save_connection("phi3", {"endpoint": "http://127.0.0.1:9/score"}, KEY)
     deployed(phi3, "--flow", "chat")
     (environment,) = flows.of("environments/versions")
     build = environment["properties"]["build"]
@@ -178,9 +180,9 @@ def test_the_image_is_built_from_the_wheel_and_no_key_is_uploaded(flows, phi3, t
 
 
 def test_a_key_in_the_flow_is_not_uploaded(flows, phi3, flow):
-    from phi3_ops import connect
+    from phi3_ops.pf.connections import save_connection
 
-    connect.save("phi3", {"endpoint": "http://127.0.0.1:9/score"}, KEY)
+    save_connection("phi3", {"endpoint": "http://127.0.0.1:9/score"}, KEY)
     (flow / "notes.txt").write_text(KEY)
     done = phi3("deploy", "--flow", flow)
     assert done.code == 1
@@ -226,7 +228,7 @@ def test_an_error_of_the_flow_is_told(flows, phi3, flow):
 def test_a_dry_run_writes_nothing(flows, phi3):
     flows.azure.requests.clear()
     out = deployed(phi3, "--flow", "chat", "--dry-run")
-    assert ENDPOINT in out and roles.CONNECTION_SECRETS.name in out
+    assert ENDPOINT in out and CONNECTION_SECRETS.name in out
     assert flows.azure.writes() == []
 
 
@@ -256,19 +258,19 @@ def test_bad_input_is_told_in_a_line(flows, phi3, words, told):
 
 
 def test_the_question_is_made_of_the_flows_inputs():
-    read = FlowFile.read
-    assert flow_deploy.question(read(Path("chat"))) == {
-        "question": deploy.SMOKE_QUESTION,
+    read = FlowDefinition.read
+    assert smoke_question(read(Path("chat"))) == {
+        "question": SMOKE_QUESTION,
         "chat_history": [],
     }
-    assert flow_deploy.question(read(Path("qa"))) == {"input_data": "Who founded Microsoft?"}
+    assert smoke_question(read(Path("qa"))) == {"input_data": "Who founded Microsoft?"}
 
 
 def test_the_probes_the_port_and_the_folder_are_the_images():
-    text = (paths.AZURE / flow_deploy.YAML_FILE).read_text(encoding="utf-8")
+    text = (paths.AZURE / YAML_FILE).read_text(encoding="utf-8")
     environment = yaml.safe_load(text)["environment"]
     routes = environment["inference_config"]
     (port,) = {route["port"] for route in routes.values()}
     assert routes["scoring_route"]["path"] == "/score"
-    assert f"EXPOSE {port}\n" in (flow_image.IMAGE / "Dockerfile").read_text()
-    assert paths.AZURE / environment["build"]["path"] == flow_image.IMAGE
+    assert f"EXPOSE {port}\n" in (IMAGE_FOLDER / "Dockerfile").read_text()
+    assert paths.AZURE / environment["build"]["path"] == IMAGE_FOLDER

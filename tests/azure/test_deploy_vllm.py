@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from azure_fixtures import WORKSPACE
-from phi3_ops import connect, paths
+from phi3_ops import paths
+from phi3_ops.pf.connections import load_connection
 from phi3_tools import Params, Phi3Client
 
 VLLM = paths.AZURE / "vllm"
@@ -141,7 +142,7 @@ def test_it_is_deployed_and_asked_in_openais_contract(
     for words in (("deploy", "--job", "one", "--drain", 0), ("connect", "--azure")):
         done = phi3(*words)
         assert done.code == 0, done.err
-    connection = connect.load("phi3")
+    connection = load_connection("phi3")
     assert dict(connection.configs)["contract"] == "openai"
     assert dict(connection.configs)["endpoint"].endswith("azure.com/v1/chat/completions")
     with Phi3Client.from_connection(connection) as client:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 
 from azure_fixtures import plant
-from phi3_ops import connect, down
+from phi3_ops.azure import teardown
+from phi3_ops.pf.connections import connection_key, load_connection, save_connection
 
 NEVER = 10**6  # looks that an operation takes
 
 
 @pytest.fixture(autouse=True)
 def short_polls(monkeypatch):
-    monkeypatch.setattr(down, "POLL_S", 0.01)
+    monkeypatch.setattr(teardown, "POLL_S", 0.01)
 
 
 @pytest.fixture
@@ -27,16 +28,18 @@ def test_the_connection_here_goes_and_the_model_stays(connected, phi3):
     assert (done.code, done.err) == (0, "")
     assert "kept     models phi3-finetuned:1: they cost no more than their storage" in done.out
     assert "deleted local connection phi3" in done.out
-    assert connect.load("phi3") is None
+    assert load_connection("phi3") is None
     assert connected.models == ["one"]
 
 
 def test_a_connection_here_that_leads_elsewhere_stays(connected, phi3):
-    connect.save("phi3", {"endpoint": "https://other.eastus2.inference.ml.azure.com/score"}, "key")
+    save_connection(
+        "phi3", {"endpoint": "https://other.eastus2.inference.ml.azure.com/score"}, "key"
+    )
     done = phi3("down", "--yes")
     assert done.code == 0
     assert "local connection" not in done.out
-    assert connect.key_of("phi3") == "key"
+    assert connection_key("phi3") == "key"
 
 
 def test_it_stays_with_its_endpoint(connected, phi3):
@@ -46,12 +49,12 @@ def test_it_stays_with_its_endpoint(connected, phi3):
     done = phi3("down", "--yes")
     assert "kept     endpoint phi3-endpoint: theirs would go with it" in done.out
     assert "kept     local connection phi3: its endpoint stays" in done.out
-    assert connect.key_of("phi3") in connected.keys
+    assert connection_key("phi3") in connected.keys
 
 
 def test_the_endpoint_alone_leaves_both_connections(connected, phi3):
     assert "local connection" not in phi3("down", "--endpoint-only", "--yes").out
-    assert connect.load("phi3") is not None
+    assert load_connection("phi3") is not None
     assert len(connected.of("connections")) == 1
 
 
@@ -65,7 +68,7 @@ def test_killed_after_any_write_the_next_run_completes(connected, phi3, kill_aft
     assert killed.code == 1 and [each.method for each in writes[-count:]] == ["DELETE"] * count
     for kind in ("onlineEndpoints", "computes", "connections", "userAssignedIdentities"):
         assert connected.of(kind) == [], kind
-    assert connect.load("phi3") is None
+    assert load_connection("phi3") is None
     assert connected.models == ["one"]
 
 
@@ -87,7 +90,7 @@ def test_a_deletion_that_does_not_end_is_one_line(connected, phi3, kill_after, m
     kill_after(1)
     assert phi3("down", "--endpoint-only", "--yes").code == 1
     kill_after(0)
-    monkeypatch.setattr(down, "GONE_S", 0.0)
+    monkeypatch.setattr(teardown, "GONE_S", 0.0)
     done = phi3("down", "--endpoint-only", "--yes")
     connected.azure.polls = 1
     assert done.code == 1

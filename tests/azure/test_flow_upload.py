@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from azure_fixtures import GROUP, plant
-from phi3_ops import connect, flows, paths
+from phi3_ops import paths
+from phi3_ops.flows.lock import LOCK_FILE, content_hash, copy_flow, lock_flows
+from phi3_ops.pf.connections import delete_connection, save_connection
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 KEY = "a-key-of-the-model's-endpoint"
@@ -37,11 +39,11 @@ def service(azure):
 def home(tmp_path):
     """A folder with the chat flow, locked, and what must not leave this machine."""
     flow = tmp_path / "flows" / "chat"
-    flows.copy(paths.FLOWS / "chat", flow)
+    copy_flow(paths.FLOWS / "chat", flow)
     for name, text in CACHES.items():
         (flow / name).parent.mkdir(parents=True, exist_ok=True)
         (flow / name).write_text(text)
-    flows.write(flow.parent)
+    lock_flows(flow.parent)
     return flow.parent
 
 
@@ -67,7 +69,7 @@ def raise_version(home, old="1.0.0", new="1.1.0"):
 
 
 def ids(home):
-    lock = json.loads((home / flows.FILE).read_text())["chat"]
+    lock = json.loads((home / LOCK_FILE).read_text())["chat"]
     return {number: list(entry.get("uploads", {}).values()) for number, entry in lock.items()}
 
 
@@ -98,7 +100,7 @@ def test_the_create_request(service, phi3, home):
     if os.environ.get("PHI3_WRITE_GOLDEN"):
         file.write_text(json.dumps(json.loads(text), indent=2) + "\n")
     assert json.loads(text) == json.loads(file.read_text())
-    assert sent.body["tags"]["sha256"] == flows.content_hash(home / "chat")
+    assert sent.body["tags"]["sha256"] == content_hash(home / "chat")
 
 
 def test_the_id_is_locked_and_a_second_run_changes_nothing(service, phi3, home):
@@ -110,9 +112,9 @@ def test_the_id_is_locked_and_a_second_run_changes_nothing(service, phi3, home):
 
 
 def test_a_run_that_was_cut_is_completed_by_the_next(service, phi3, home):
-    before = (home / flows.FILE).read_bytes()
+    before = (home / LOCK_FILE).read_bytes()
     upload(phi3, home)
-    (home / flows.FILE).write_bytes(before)  # as if it had ended before the id was noted
+    (home / LOCK_FILE).write_bytes(before)  # as if it had ended before the id was noted
     out = upload(phi3, home)
     assert "noted its id" in out and "created flow" not in out
     assert ids(home) == {"1.0.0": [uploaded(service)[0]["flowId"]]}
@@ -131,7 +133,7 @@ def test_a_flow_that_is_gone_is_uploaded_again(service, phi3, home):
 def test_a_new_version_is_a_new_flow(service, phi3, home):
     upload(phi3, home)
     raise_version(home)
-    flows.write(home)
+    lock_flows(home)
     upload(phi3, home)
     assert [each["flowName"] for each in uploaded(service)] == ["chat-v1.0.0", "chat-v1.1.0"]
     first, second = (each["flowId"] for each in uploaded(service))
@@ -159,7 +161,7 @@ def test_a_version_that_is_there_with_other_content_is_refused(service, phi3, ho
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda home: (home / flows.FILE).unlink(), "is not locked. Run `phi3 flow lock`"),
+        (lambda home: (home / LOCK_FILE).unlink(), "is not locked. Run `phi3 flow lock`"),
         (lambda home: (home / "chat" / "new.txt").write_text("x"), "locked with other content"),
         (lambda home: shutil.move(home / "chat", home / "talk"), "no flow 'chat'"),
         (lambda home: older_tools(home), "locked with the tools of phi3-promptflow 0.0.1"),
@@ -170,7 +172,7 @@ def test_a_version_that_is_there_with_other_content_is_refused(service, phi3, ho
 def test_bad_input_is_told_in_a_line_and_nothing_is_sent(service, phi3, home, change, told):
     change(home)
     done = phi3("flow", "upload", "chat", "--folder", home)
-    connect.delete("phi3")
+    delete_connection("phi3")
     assert done.code == 1
     (line,) = done.err.strip().splitlines()
     assert told in line and KEY not in line
@@ -178,33 +180,33 @@ def test_bad_input_is_told_in_a_line_and_nothing_is_sent(service, phi3, home, ch
 
 
 def older_tools(home):
-    lock = (home / flows.FILE).read_text()
-    (home / flows.FILE).write_text(re.sub('"tools": ".*?"', '"tools": "0.0.1"', lock))
+    lock = (home / LOCK_FILE).read_text()
+    (home / LOCK_FILE).write_text(re.sub('"tools": ".*?"', '"tools": "0.0.1"', lock))
 
 
 def broken(home):
     raise_version(home)
     dag = home / "chat" / "flow.dag.yaml"
     dag.write_text(dag.read_text().replace("phi3_tools.pf_tools.phi3_chat", "phi3_tools.nothing"))
-    flows.write(home)
+    lock_flows(home)
 
 
 def with_key(home):
-    connect.save("phi3", {"endpoint": "http://127.0.0.1:9/score"}, KEY)
+    save_connection("phi3", {"endpoint": "http://127.0.0.1:9/score"}, KEY)
     raise_version(home)
     (home / "chat" / "notes.txt").write_text(KEY)
-    flows.write(home)
+    lock_flows(home)
 
 
 @pytest.mark.parametrize("path", ["/flow/api/", "file.core.windows.net"])
 def test_a_refusal_is_told_and_the_lock_stays(service, phi3, home, path):
     service.fail("", path, 403, times=None)
-    before = (home / flows.FILE).read_bytes()
+    before = (home / LOCK_FILE).read_bytes()
     done = phi3("flow", "upload", "chat", "--folder", home)
     assert done.code == 1
     (line,) = done.err.strip().splitlines()
     assert "Ask the subscription's owner" in line
-    assert (home / flows.FILE).read_bytes() == before
+    assert (home / LOCK_FILE).read_bytes() == before
 
 
 def test_the_list_shows_what_is_here_and_there(service, phi3, home):
@@ -295,7 +297,7 @@ def environments(service, home, monkeypatch):
         monkeypatch.delenv(variable)
     routes.open_share(service, plant(service, PROD, {"properties": {}})["id"])
     with echo_endpoint() as endpoint:
-        connect.save("phi3", {"endpoint": endpoint.url, "max_attempts": "1"}, ECHO_KEY)
+        save_connection("phi3", {"endpoint": endpoint.url, "max_attempts": "1"}, ECHO_KEY)
         properties = {
             "category": "CustomKeys",
             "authType": "CustomKeys",
@@ -304,7 +306,7 @@ def environments(service, home, monkeypatch):
         }
         plant(service, f"{PROD}/connections/phi3", {"properties": properties})
         yield service
-        connect.delete("phi3")
+        delete_connection("phi3")
 
 
 @pytest.fixture

@@ -16,19 +16,17 @@ import pytest
 
 from azure_fixtures import WORKSPACE, one_line, plant
 from echo_endpoint import KEY, echo_endpoint
-from phi3_ops import (
-    cloud_batch,
-    config,
-    connect,
-    flow_promote,
-    flow_upload,
-    flows,
-    foundry_run,
-    paths,
-    pf,
-    runs,
-)
-from phi3_ops.cloud import Cloud
+from phi3_ops import paths
+from phi3_ops.azure.cloud import Cloud
+from phi3_ops.azure.config import load_config
+from phi3_ops.flows.lock import copy_flow, lock_flows, read_lock
+from phi3_ops.pf.client import pf_client
+from phi3_ops.pf.connections import delete_connection, save_connection
+from phi3_ops.publish.promote import _refuse_other_run
+from phi3_ops.publish.upload import FoundryProject, require_locked
+from phi3_ops.remote_runs import foundry
+from phi3_ops.remote_runs.submission import FETCHED_FOLDER
+from phi3_ops.runs.scored import load_scored_run
 from processes import BIN
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
@@ -53,8 +51,8 @@ class Runs:
         self.ask(*QUESTIONS)
 
     def lock(self, name):
-        flows.copy(paths.FLOWS / name, self.home / name)
-        flows.write(self.home)
+        copy_flow(paths.FLOWS / name, self.home / name)
+        lock_flows(self.home)
 
     def ask(self, *questions):
         rows = [{"question": each, "ground_truth": each} for each in questions]
@@ -91,7 +89,7 @@ def made(provisioned, phi3, tmp_path, monkeypatch):
     # It reads the authorities once, when it is imported.
     context = ssl.create_default_context(cafile=str(azure.authority))
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", context)
-    monkeypatch.setattr(foundry_run, "POLL_S", 0.1)
+    monkeypatch.setattr(foundry, "POLL_S", 0.1)
     with echo_endpoint() as endpoint:
         properties = {
             "category": "CustomKeys",
@@ -139,7 +137,7 @@ def test_the_request(made, held):
     if os.environ.get("PHI3_WRITE_GOLDEN"):
         file.write_text(json.dumps(json.loads(text), indent=2) + "\n")
     assert json.loads(text) == json.loads(file.read_text())
-    (uploaded,) = flows.read(made.home)["qa"]["1.0.0"].uploads.values()
+    (uploaded,) = read_lock(made.home)["qa"]["1.0.0"].uploads.values()
     assert sent.body["flowDefinitionResourceId"].endswith(f"/flows/{uploaded}")
 
 
@@ -154,24 +152,24 @@ def test_the_answers_come_back_as_a_run(made):
     assert f"{name}: 3 lines, 0 failed" in done.out
     assert "Finished 3 / 3 lines" in done.out  # the run's log
     assert len(made.endpoint.requests) == 3
-    details = pf.client().get_details(name)
+    details = pf_client().get_details(name)
     assert list(details["outputs.answer"]) == list(details["inputs.input_data"]) == QUESTIONS
 
-    connect.save("phi3", {"endpoint": made.endpoint.url, "contract": "chat"}, KEY)
+    save_connection("phi3", {"endpoint": made.endpoint.url, "contract": "chat"}, KEY)
     local = made.run("--evaluate")
-    connect.delete("phi3")
+    delete_connection("phi3")
     assert local.code == 0, local.err
     compared = made.phi3("compare", local.out.split(":")[0], name)
     assert compared.code == 0, compared.err
     assert re.search(r"exact_match +3 +1 +1 +0 ", compared.out)
-    facts = [runs.load(each).facts for each in (local.out.split(":")[0], name)]
+    facts = [load_scored_run(each).facts for each in (local.out.split(":")[0], name)]
     asked = ("answer.connection", "answer.connection.endpoint", "answer.connection.contract")
     for fact in ("flow version", "flow content", "flow files", *asked):
         assert facts[0][fact] == facts[1][fact]
     assert facts[1]["tokens"] == "54"
     # It can prove the version for `phi3 flow promote`: raises OpsError otherwise.
-    project = flow_upload.Project(Cloud(config.load(None)))
-    flow_promote._refuse_other_run(flow_upload.locked("qa", made.home), project, runs.load(name))
+    project = FoundryProject(Cloud(load_config(None)))
+    _refuse_other_run(require_locked("qa", made.home), project, load_scored_run(name))
 
     for shown in (early, done, local, compared):
         assert KEY not in shown.out + shown.err
@@ -183,7 +181,7 @@ def test_the_answers_come_back_as_a_run(made):
 def test_a_second_run_changes_nothing(made):
     made.upload()
     name = name_of(made.run("--on-foundry", "--follow"))
-    files = {path: path.read_bytes() for path in cloud_batch.FETCHED.rglob("*") if path.is_file()}
+    files = {path: path.read_bytes() for path in FETCHED_FOLDER.rglob("*") if path.is_file()}
     made.azure.requests.clear()
     again = made.run("--on-foundry")
     assert name_of(again) == name and "nothing to change" in again.out
@@ -199,7 +197,7 @@ def test_the_metrics_of_an_evaluation_come_back(made):
     words = ("--flow", made.home / "eval", "--data", made.data)
     mapping = ("--column-mapping", "answer=${data.question}")
     name = name_of(made.phi3("run", *words, *mapping, "--on-foundry", "--follow"))
-    metrics = pf.client().get_metrics(name)
+    metrics = pf_client().get_metrics(name)
     assert metrics["exact_match"] == 1.0
 
 
@@ -251,7 +249,7 @@ def test_failed_lines_say_why(made):
     again = made.run("--fetch", name, "--max-failures", 1, "--evaluate")
     assert again.code == 0, again.err
     assert re.search(r"exact_match\s+0\.6667", again.out)  # over all three
-    run = runs.load(name)
+    run = load_scored_run(name)
     assert list(run.errors) == [1] and "told to fail" in run.errors[1]
 
 
@@ -312,7 +310,7 @@ def test_no_token_goes_to_whom_no_authority_knows(made, held, monkeypatch):
     held.set()
     monkeypatch.delenv("SSL_CERT_FILE")  # httpx's alone: the other clients are given theirs
     one_line(made.run("--on-foundry", "--follow"), "CERTIFICATE_VERIFY_FAILED")
-    assert not (cloud_batch.FETCHED / name).exists()
+    assert not (FETCHED_FOLDER / name).exists()
     assert not [each for each in made.azure.requests if "getByAssetId" in each.path]
 
 

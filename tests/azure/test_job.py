@@ -7,9 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from phi3_ops import catalog, config, job, paths
-from phi3_ops.cloud import Cloud
+from phi3_ops import paths
+from phi3_ops.azure.cloud import Cloud
+from phi3_ops.azure.config import Config
 from phi3_ops.errors import OpsError
+from phi3_ops.training.catalog import catalog_settings, check_catalog_model
+from phi3_ops.training.job import JobRequest, JobSubmission, _code_files
 
 
 @pytest.fixture
@@ -19,7 +22,7 @@ def cloud():
         "resource_group": "rg",
         "workspace": "work",
     }
-    return Cloud(config.Config.model_validate({"azure": where}), credential=object())
+    return Cloud(Config.model_validate({"azure": where}), credential=object())
 
 
 @pytest.fixture
@@ -30,11 +33,11 @@ def files(tmp_path):
 
 
 def request(files, **more):
-    return job.Request(**files, recipe="tiny-cpu", **more)
+    return JobRequest(**files, recipe="tiny-cpu", **more)
 
 
 def test_the_same_content_is_the_same_job(cloud, files):
-    first, second = (job.Submission(cloud, request(files)).digest for _ in range(2))
+    first, second = (JobSubmission(cloud, request(files)).digest for _ in range(2))
     assert first == second
 
 
@@ -42,27 +45,27 @@ def test_the_same_content_is_the_same_job(cloud, files):
     "more", [{"rows": 10}, {"epochs": 2.0}, {"model": "x/y"}, {"cpu": True}, {"instances": 2}]
 )
 def test_other_settings_are_another_job(cloud, files, more):
-    plain = job.Submission(cloud, request(files)).digest
-    assert job.Submission(cloud, request(files, **more)).digest != plain
+    plain = JobSubmission(cloud, request(files)).digest
+    assert JobSubmission(cloud, request(files, **more)).digest != plain
 
 
 def test_other_data_is_another_job(cloud, files):
-    before = job.Submission(cloud, request(files)).digest
+    before = JobSubmission(cloud, request(files)).digest
     files["train_file"].write_text("more\n")
-    assert job.Submission(cloud, request(files)).digest != before
+    assert JobSubmission(cloud, request(files)).digest != before
 
 
 def test_a_missing_file_is_named(cloud, files):
     files["train_file"] = Path("nowhere.jsonl")
     with pytest.raises(OpsError, match=r"there is no file nowhere\.jsonl"):
-        job.Submission(cloud, request(files))
+        JobSubmission(cloud, request(files))
 
 
 def test_a_recipe_that_would_not_be_uploaded_is_refused(cloud, files, tmp_path):
     (tmp_path / "own.yaml").write_text("model: x\n")
-    own = job.Request(**files, recipe=str(tmp_path / "own.yaml"))
+    own = JobRequest(**files, recipe=str(tmp_path / "own.yaml"))
     with pytest.raises(OpsError, match="outside the training folder"):
-        job.Submission(cloud, own)
+        JobSubmission(cloud, own)
 
 
 @pytest.mark.parametrize(
@@ -70,22 +73,22 @@ def test_a_recipe_that_would_not_be_uploaded_is_refused(cloud, files, tmp_path):
 )
 def test_the_catalog_refuses_what_is_retired(name):
     with pytest.raises(OpsError, match="no longer fine-tunes.*Leave out --catalog"):
-        catalog.check_model(name)
+        check_catalog_model(name)
 
 
 def test_the_catalog_takes_what_is_not():
-    catalog.check_model("Phi-4-mini-instruct")
+    check_catalog_model("Phi-4-mini-instruct")
 
 
 @pytest.mark.parametrize("word", ["learning_rate", "nonsense=1"])
 def test_a_wrong_setting_is_named(word):
     with pytest.raises(OpsError, match=word):
-        catalog.settings([word])
+        catalog_settings([word])
 
 
 def test_every_training_file_counts(cloud, files):
-    assert {path.name for path in job._code_files()} >= {"train.py", "conda.yaml", "tiny-cpu.yaml"}
-    assert all(path.is_relative_to(paths.TRAINING) for path in job._code_files())
+    assert {path.name for path in _code_files()} >= {"train.py", "conda.yaml", "tiny-cpu.yaml"}
+    assert all(path.is_relative_to(paths.TRAINING) for path in _code_files())
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,7 @@ def test_all_gpus_of_all_nodes_train_together(cloud, files, size, instances, cpu
     )
     compute = cloud.config.compute.model_copy(update={"size": size})
     cloud.config = cloud.config.model_copy(update={"compute": compute})
-    submission = job.Submission(cloud, request(files, instances=instances, cpu=cpu))
+    submission = JobSubmission(cloud, request(files, instances=instances, cpu=cpu))
     submission._name = "phi3-x"
     made = submission.job()
     assert made.resources.instance_count == instances
@@ -123,7 +126,7 @@ def test_all_gpus_of_all_nodes_train_together(cloud, files, size, instances, cpu
 
 
 def test_a_job_goes_on_from_the_checkpoints_of_the_same_content(cloud, files):
-    submission = job.Submission(cloud, request(files, cpu=True))
+    submission = JobSubmission(cloud, request(files, cpu=True))
     submission._name = f"phi3-{submission.digest}-2"  # the one before it failed
     made = submission.job()
     assert "--checkpoint-dir ${{outputs.checkpoints}} --resume" in made.command

@@ -7,7 +7,8 @@ import runpy
 import pytest
 
 from azure_fixtures import WORKSPACE
-from phi3_ops import connect, paths
+from phi3_ops import paths
+from phi3_ops.pf.connections import load_connection
 from phi3_tools import Params, Phi3Client
 
 # What Azure ML runs for such a model, as far as a request is concerned.
@@ -62,7 +63,7 @@ def deployed(serving, phi3, model, tmp_path):
 
 
 def test_an_answer_is_that_of_the_models_own_chat_template(deployed, model):
-    connection = connect.load("phi3")
+    connection = load_connection("phi3")
     assert dict(connection.configs)["template"] == "server"
     with Phi3Client.from_connection(connection) as client:
         for name, turns in CHATS.items():
@@ -73,7 +74,7 @@ def test_an_answer_is_that_of_the_models_own_chat_template(deployed, model):
 
 def greedy(model, tokenizer, messages):
     """The model asked directly."""
-    from phi3_tools.messages import open_with_user
+    from phi3_tools.client.messages import open_with_user
 
     inputs = tokenizer.apply_chat_template(
         open_with_user(messages), add_generation_prompt=True, return_tensors="pt", return_dict=True

@@ -154,9 +154,9 @@ def main() -> int:
             PF_TRACING_SKIP_LOCAL_SETUP="true",
             APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED="true",
         )
-        from phi3_ops import connect
+        from phi3_ops.pf.connections import save_connection
 
-        connect.save("phi3", {"endpoint": url}, "a-key")
+        save_connection("phi3", {"endpoint": url}, "a-key")
         rows = list(measure(args.rounds, args.seconds, args.minutes))
     return report(rows, args.json)
 

@@ -313,7 +313,7 @@ def int4_row(model: Model) -> Row:
     from engine_onnx import OnnxBackend
     from generation import Params
 
-    from phi3_tools.metrics import exact_match
+    from phi3_tools.evaluation.metrics import exact_match
 
     answers = []
     for precision in ("int4", "fp32"):

@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from phi3_ops import paths, pf, thresholds
-from phi3_tools import ConfigError, metrics
+from phi3_ops import paths
+from phi3_ops.comparison.thresholds import load_thresholds
+from phi3_ops.pf.client import pf_client
+from phi3_tools import ConfigError
+from phi3_tools.evaluation.metrics import corpus_scores, line_scores, mean_of
 
 EVAL = paths.FLOWS / "eval"
 ROWS = [
@@ -37,7 +40,7 @@ def folder(tmp_path_factory):
     data = tmp_path_factory.mktemp("eval") / "data.jsonl"
     data.write_text("".join(json.dumps({"answer": a, "ground_truth": t}) + "\n" for a, t in ROWS))
     columns = {name: f"${{data.{name}}}" for name in ("answer", "ground_truth")}
-    run = pf.client().run(flow=EVAL, data=data, column_mapping=columns, batch_use_async=True)
+    run = pf_client().run(flow=EVAL, data=data, column_mapping=columns, batch_use_async=True)
     assert run.status == "Completed"
     return Path(run._output_path)
 
@@ -46,19 +49,19 @@ def test_lines_have_every_score(folder):
     rows = [strict(line) for line in (folder / "outputs.jsonl").read_text().splitlines()]
     assert len(rows) == len(ROWS)
     for row in rows:
-        expected = metrics.line_scores(*ROWS[row.pop("line_number")])
+        expected = line_scores(*ROWS[row.pop("line_number")])
         assert row == pytest.approx(expected)
 
 
 def test_metrics_have_means_errors_and_counts(folder):
     logged = strict((folder / "metrics.json").read_text())
-    lines = [metrics.line_scores(*row) for row in ROWS]
+    lines = [line_scores(*row) for row in ROWS]
     assert (logged.pop("lines"), logged.pop("failures")) == (len(ROWS), 0)
     for name in lines[0]:
-        mean = metrics.mean_of(line[name] for line in lines)
+        mean = mean_of(line[name] for line in lines)
         assert logged.pop(name) == pytest.approx(mean.mean)
         assert logged.pop(f"{name}_stderr") == pytest.approx(mean.stderr)
-    assert logged == pytest.approx(metrics.corpus_scores(*map(list, zip(*ROWS))))
+    assert logged == pytest.approx(corpus_scores(*map(list, zip(*ROWS))))
 
 
 @pytest.fixture
@@ -75,7 +78,7 @@ def logged(monkeypatch):
 
 
 def line(answer, truth):
-    return {**metrics.line_scores(answer, truth), "answer": answer, "ground_truth": truth}
+    return {**line_scores(answer, truth), "answer": answer, "ground_truth": truth}
 
 
 def test_a_line_without_scores_counts_nothing_right(logged):
@@ -96,13 +99,13 @@ def test_no_number_is_missing_however_few_the_lines(logged, lines):
 def test_a_missing_package_fails_the_line_by_its_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "sacrebleu", None)
     with pytest.raises(ConfigError, match="the package sacrebleu is not installed"):
-        metrics.line_scores("a", "b")
+        line_scores("a", "b")
 
 
 def test_the_flow_names_what_it_needs_and_what_it_asks():
     flow = yaml.safe_load((EVAL / "flow.dag.yaml").read_text())
-    scores = set(metrics.line_scores("a", "b"))
+    scores = set(line_scores("a", "b"))
     assert set(flow["outputs"]) == scores
-    assert set(thresholds.load(EVAL / "thresholds.yaml").metrics) == scores
+    assert set(load_thresholds(EVAL / "thresholds.yaml").metrics) == scores
     requirements = (EVAL / flow["environment"]["python_requirements_txt"]).read_text()
     assert {"rouge-score", "sacrebleu"} <= {row.split(">")[0] for row in requirements.splitlines()}

@@ -15,7 +15,8 @@ import requests
 import yaml
 
 from echo_endpoint import KEY, echo_endpoint
-from phi3_ops import connect, paths
+from phi3_ops import paths
+from phi3_ops.pf.connections import delete_connection, save_connection
 from processes import BIN, pf
 
 FLOWS = sorted(path.parent.name for path in paths.FLOWS.glob("*/flow.dag.yaml"))
@@ -24,9 +25,9 @@ FLOWS = sorted(path.parent.name for path in paths.FLOWS.glob("*/flow.dag.yaml"))
 @pytest.fixture(scope="module")
 def server():
     with echo_endpoint() as server:
-        connect.save("phi3", {"endpoint": server.url, "max_attempts": "1"}, KEY)
+        save_connection("phi3", {"endpoint": server.url, "max_attempts": "1"}, KEY)
         yield server
-        connect.delete("phi3")
+        delete_connection("phi3")
 
 
 def definition(name):

@@ -12,8 +12,10 @@ import yaml
 from echo_endpoint import KEY as ECHO_KEY
 from echo_endpoint import echo_endpoint
 from judge_endpoint import KEY, Crash, fair, fields, judge_endpoint
-from phi3_ops import connect, flows, paths
-from phi3_tools.rubrics import RUBRICS
+from phi3_ops import paths
+from phi3_ops.flows.lock import copy_flow
+from phi3_ops.pf.connections import delete_connection, save_connection
+from phi3_tools.evaluation.rubrics import RUBRICS
 from processes import pf
 
 JUDGE, PAIRWISE = paths.FLOWS / "judge", paths.FLOWS / "judge_pairwise"
@@ -22,9 +24,9 @@ JUDGE, PAIRWISE = paths.FLOWS / "judge", paths.FLOWS / "judge_pairwise"
 @pytest.fixture(scope="module")
 def endpoint():
     with judge_endpoint() as server:
-        connect.save("my-judge", {"endpoint": server.url(), "max_attempts": "1"}, KEY)
+        save_connection("my-judge", {"endpoint": server.url(), "max_attempts": "1"}, KEY)
         yield server
-        connect.delete("my-judge")
+        delete_connection("my-judge")
 
 
 @pytest.fixture
@@ -38,9 +40,9 @@ def server(endpoint):
 def phi3():
     """The endpoint whose answers are judged: it says what it is asked."""
     with echo_endpoint() as server:
-        connect.save("phi3", {"endpoint": server.url, "max_attempts": "1"}, ECHO_KEY)
+        save_connection("phi3", {"endpoint": server.url, "max_attempts": "1"}, ECHO_KEY)
         yield server
-        connect.delete("phi3")
+        delete_connection("phi3")
 
 
 def run(flow, data, name, *words, columns):
@@ -83,7 +85,7 @@ def test_the_flow_knows_every_rubric():
 
 
 def test_pf_flow_test_judges_a_line(server, tmp_path):
-    flow = flows.copy(JUDGE, tmp_path / "judge")
+    flow = copy_flow(JUDGE, tmp_path / "judge")
     text = (flow / "flow.dag.yaml").read_text()
     (flow / "flow.dag.yaml").write_text(text.replace("connection: phi3", "connection: my-judge"))
     inputs = ["question=What?", "answer=It is fifty-six.", "ground_truth=fifty-six", "context="]

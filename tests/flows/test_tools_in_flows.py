@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from echo_endpoint import KEY, USAGE, echo_endpoint
-from phi3_ops import connect
 from phi3_ops.files import read_jsonl
+from phi3_ops.pf.connections import delete_connection, save_connection
 from processes import pf
 
 PROMPT_FLOW = """
@@ -54,9 +54,9 @@ DETAIL_FLOW = """
 def server():
     with echo_endpoint() as server:
         fields = {"endpoint": server.url, "contract": "chat", "max_attempts": "1"}
-        connect.save("tools", fields, KEY)
+        save_connection("tools", fields, KEY)
         yield server
-        connect.delete("tools")
+        delete_connection("tools")
 
 
 def make(folder, flow, **files):
@@ -92,9 +92,9 @@ def run(flow, questions, tmp_path, *words, **env):
 def test_an_endpoints_failure_loses_no_line(server, tmp_path):
     flow = make(tmp_path, DETAIL_FLOW)
     name, _ = run(flow, ["one", "crash", "two"], tmp_path)
-    from phi3_ops import pf as promptflow
+    from phi3_ops.pf.client import pf_client
 
-    folder = Path(promptflow.client().runs.get(name)._output_path)
+    folder = Path(pf_client().runs.get(name)._output_path)
     rows = read_jsonl(folder / "flow_outputs" / "output.jsonl")
     assert [row["answer"] for row in rows] == ["one", "", "two"]
     assert [row["error"] and row["error"]["type"] for row in rows] == [None, "ServerError", None]

@@ -10,7 +10,7 @@ def test_a_file_appears_whole_or_not_at_all(tmp_path):
     target = tmp_path / "deep" / "file.txt"
     target.parent.mkdir()
     target.write_text("old")
-    with pytest.raises(RuntimeError), files.whole(target) as file:
+    with pytest.raises(RuntimeError), files.atomic_file(target) as file:
         file.write("half")
         raise RuntimeError
     assert target.read_text() == "old"

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from phi3_tools import Phi3Client
-from phi3_tools.retry import Deadline
+from phi3_tools.client.retry import Deadline
 
 # A busy machine fails no test, and no file is left behind.
 settings.register_profile(

@@ -15,9 +15,8 @@ from typing import Any
 
 import pytest
 
-import phi3_tools.calls
 from pages import check_part, table
-from phi3_ops.faults import FAULTS, HEADER
+from phi3_ops.endpoint.faults import FAULTS, HEADER
 from phi3_tools import (
     AuthenticationError,
     BadAnswer,
@@ -37,8 +36,9 @@ from phi3_tools import (
     ScoringFailed,
     ServerError,
 )
-from phi3_tools.contracts import Contract
-from phi3_tools.transport import Transport
+from phi3_tools.client import calls
+from phi3_tools.client.contracts import Contract
+from phi3_tools.client.transport import Transport
 from tiny_endpoint import HANG_S, KEY, running
 
 ALWAYS = 99  # requests in a row that meet the fault
@@ -226,13 +226,13 @@ def base(tiny_model_dir):
 def waits(monkeypatch):
     """The waits between attempts, which are decided as ever, but not waited for."""
     decided: list[float | None] = []
-    decide = phi3_tools.calls.next_wait
+    decide = calls.next_wait_s
 
     def shortened(*args: Any) -> float | None:
         decided.append(decide(*args))
         return None if decided[-1] is None else 0.001
 
-    monkeypatch.setattr(phi3_tools.calls, "next_wait", shortened)
+    monkeypatch.setattr(calls, "next_wait_s", shortened)
     return decided
 
 

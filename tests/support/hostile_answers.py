@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from phi3_ops.compare import Report, Settings, compare
-from phi3_ops.runs import Outputs, Run
-from phi3_ops.thresholds import Metric, Thresholds
+from phi3_ops.comparison.compare import Comparison, ComparisonSettings, compare_runs
+from phi3_ops.comparison.thresholds import Metric, Thresholds
+from phi3_ops.runs.scored import RunOutputs, ScoredRun
 
 HOSTILE = [
     "</script><script>alert('script')</script>",
@@ -29,7 +29,7 @@ HOSTILE = [
 ]
 
 
-def hostile_report(folder: Path) -> Report:
+def hostile_report(folder: Path) -> Comparison:
     """Two runs over data that are as hostile as the answers; with failures, slices and a gate."""
     lines = [*HOSTILE, *(f"harmless {n}" for n in range(24))]
     rows = [
@@ -46,8 +46,8 @@ def hostile_report(folder: Path) -> Report:
         }
         answers = {n: {"answer": lines[n]} for n in scores}
         facts = {"answer.connection": ("phi3", "phi3-base")[which], "flow": HOSTILE[1]}
-        asked = Outputs(answers, errors={20 + which: "told to fail <b>loudly</b>"}, facts=facts)
-        found.append(Run(name, data, Outputs(scores), asked))
+        asked = RunOutputs(answers, errors={20 + which: "told to fail <b>loudly</b>"}, facts=facts)
+        found.append(ScoredRun(name, data, RunOutputs(scores), asked))
     limits = Thresholds(
         metrics={
             "exact_match": Metric(range=(0, 1), margin=0.02),
@@ -55,4 +55,4 @@ def hostile_report(folder: Path) -> Report:
             "length": Metric(higher_is_better=None),
         }
     )
-    return compare(found, limits, Settings(gates={"all": None}, resamples=500))
+    return compare_runs(found, limits, ComparisonSettings(gates={"all": None}, resamples=500))

@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from phi3_ops.endpoint_container import Container, Deployment
-from phi3_ops.endpoint_worker import Worker, import_scoring
+from phi3_ops.endpoint.container import Container, Deployment
+from phi3_ops.endpoint.worker import Worker, import_scoring
 
 KEY = "a-key-for-tests"
 HANG_S = 30  # a limit for what must not hang, never a measurement
@@ -108,7 +108,7 @@ def running(model: Path | list[Container], **options: Any) -> Iterator[str]:
     """Serve a model, or containers, with `create_app(**options)`; gives the base URL."""
     import uvicorn
 
-    from phi3_ops.endpoint import _bind, create_app
+    from phi3_ops.endpoint.server import _bind, create_app
 
     one = isinstance(model, Path)
     containers = [ThreadContainer(Deployment("blue", model))] if one else model

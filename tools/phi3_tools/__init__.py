@@ -1,9 +1,20 @@
 """Call a Phi-3 endpoint from Prompt flow, or from anywhere else."""
 
-from .auth import EntraAuth, KeyAuth
-from .calls import Stream
-from .client import Phi3Client
-from .connection import Settings
+from .client import (
+    EntraAuth,
+    KeyAuth,
+    Limits,
+    Message,
+    Params,
+    Phi3Client,
+    Reply,
+    Settings,
+    Stream,
+    Usage,
+    fit,
+    from_chat_history,
+    to_chat_history,
+)
 from .errors import (
     AuthenticationError,
     BadAnswer,
@@ -24,9 +35,6 @@ from .errors import (
     StatusError,
     UnexpectedRedirect,
 )
-from .messages import Message, Reply, Usage, fit, from_chat_history, to_chat_history
-from .params import Params
-from .retry import Limits
 
 __version__ = "0.1.0"
 

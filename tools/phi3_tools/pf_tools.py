@@ -20,14 +20,21 @@ from promptflow.core import tool
 from promptflow.core._connection import CustomConnection
 from promptflow.exceptions import ErrorTarget, SystemErrorException, UserErrorException
 
-from . import judge, prompts
-from .client import Phi3Client
-from .connection import Settings, read
+from .client import (
+    Deadline,
+    Limits,
+    Message,
+    Params,
+    Phi3Client,
+    Reply,
+    Settings,
+    check_messages,
+    from_chat_history,
+    parse_prompt,
+    read_settings,
+)
 from .errors import ConfigError, Phi3Error
-from .messages import Message, Reply, check_messages, from_chat_history
-from .params import Params
-from .retry import Deadline, Limits
-from .rubrics import RUBRICS, chosen
+from .evaluation import RUBRICS, Ask, Options, WithLogprobs, chosen, compare, grade
 
 CLIENTS_KEPT = 16
 DEFAULT_MAX_NEW_TOKENS = 128
@@ -117,7 +124,7 @@ def phi3_prompt(
 ) -> Any:
     """Ask a Phi-3 endpoint with a jinja2 chat prompt; its variables are the node's further inputs."""
     try:
-        said = prompts.parse(str(prompt), kwargs)
+        said = parse_prompt(str(prompt), kwargs)
     except Phi3Error as error:
         raise _as_promptflow(error) from None
     params = _params(max_new_tokens, temperature, top_p, stop, seed)
@@ -145,10 +152,10 @@ def phi3_judge(
     fails the line; a judge that cannot be read does not."""
     fields = _fields(question=question, answer=answer, ground_truth=ground_truth, context=context)
     try:
-        options = judge.Options(samples, temperature, seed, max_new_tokens)
+        options = Options(samples, temperature, seed, max_new_tokens)
         wanted = chosen(rubrics)
         with _judging(connection, deployment, context_window, logprobs) as ask:
-            verdicts = {r.name: judge.grade(ask, r, fields, options) for r in wanted}
+            verdicts = {r.name: grade(ask, r, fields, options) for r in wanted}
     except Phi3Error as error:
         raise _as_promptflow(error) from None
     scores = {n: verdicts[n]["score"] if n in verdicts else None for n in RUBRICS}
@@ -173,12 +180,12 @@ def phi3_judge_pair(
     fields = _fields(question=question, answer=answer, ground_truth=ground_truth, context=context)
     fields |= _fields(answer_b=answer_b)
     try:
-        options = judge.Options(max_new_tokens=max_new_tokens)
+        options = Options(max_new_tokens=max_new_tokens)
         criterion, *more = chosen(rubric)
         if more:
             raise ConfigError(f"a comparison is by one rubric, not by {rubric!r}")
         with _judging(connection, deployment, context_window, "off") as ask:
-            return dict(judge.compare(ask, criterion, fields, options))
+            return dict(compare(ask, criterion, fields, options))
     except Phi3Error as error:
         raise _as_promptflow(error) from None
 
@@ -287,7 +294,7 @@ _without_logprobs: weakref.WeakSet[Phi3Client] = weakref.WeakSet()
 @contextmanager
 def _judging(
     connection: CustomConnection, deployment: str, context_window: int, logprobs: str
-) -> Iterator[judge.Ask]:
+) -> Iterator[Ask]:
     """Calls the judge, within what prompt flow gives a line."""
     if logprobs not in LOGPROBS:
         raise ConfigError(f"logprobs is {logprobs!r}, but must be {' or '.join(LOGPROBS)}")
@@ -305,7 +312,7 @@ def _judging(
     if logprobs == "off" or client.contract != "openai" or client in _without_logprobs:
         yield ask
         return
-    with_logprobs = judge.WithLogprobs(ask)
+    with_logprobs = WithLogprobs(ask)
     try:
         yield with_logprobs
     finally:
@@ -388,7 +395,7 @@ _clients_lock = threading.Lock()
 
 def _client(connection: Any, deployment: str) -> Phi3Client:
     """The client of a connection, kept with its open connections and the contract it found."""
-    settings = read(connection)
+    settings = read_settings(connection)
     if deployment:
         settings = replace(settings, deployment=deployment)
     with _clients_lock:

@@ -108,9 +108,8 @@ def _line(error: Exception) -> str:
     """One line for whatever went wrong; what nobody foresaw says how to see more."""
     from phi3_tools.errors import Phi3Error
 
-    from ..endpoint import EndpointError
+    from ..endpoint import EndpointError, FaultError
     from ..errors import OpsError
-    from ..faults import FaultError
 
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, (OpsError, Phi3Error, EndpointError, FaultError)):

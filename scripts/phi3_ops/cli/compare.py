@@ -106,15 +106,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     from ..errors import OpsError
-    from ..files import whole as whole_file
+    from ..files import atomic_file as whole_file
 
     try:
-        from .. import compare, compare_report, runs, thresholds
+        from ..comparison import ComparisonSettings, compare_runs, load_thresholds, render_report
+        from ..runs import THRESHOLDS_FILE, load_scored_run
     except ModuleNotFoundError as error:
         fix = "pip install 'phi3-promptflow[eval]'"
         raise OpsError(f"the package {error.name} is not installed", fix) from error
 
-    settings = compare.Settings(
+    settings = ComparisonSettings(
         metrics=args.metric,
         by=args.by,
         gates=dict(args.gate),
@@ -123,11 +124,11 @@ def _compare(args: argparse.Namespace) -> int:
     )
     screen = console()
     with screen.status("reading the runs"):
-        found = [runs.load(name, args.data) for name in (args.baseline, *args.others)]
-    file = args.thresholds or found[0].thresholds or paths.FLOWS / "eval" / runs.THRESHOLDS
+        found = [load_scored_run(name, args.data) for name in (args.baseline, *args.others)]
+    file = args.thresholds or found[0].thresholds or paths.FLOWS / "eval" / THRESHOLDS_FILE
     with screen.status("comparing"):
-        report = compare.compare(found, thresholds.load(file), settings)
-        page = compare_report.render(report, rows=args.rows)
+        report = compare_runs(found, load_thresholds(file), settings)
+        page = render_report(report, rows=args.rows)
     with whole_file(args.out / "compare.json") as out:
         # ASCII: a slice's name can hold half a surrogate pair, which JSON has and UTF-8 has not.
         json.dump(report.summary, out, indent=2, allow_nan=False)
@@ -144,20 +145,22 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _print(screen: Any, summary: dict[str, Any]) -> None:
-    from ..compare_report import visible
+    from ..comparison import escape_invisible
 
     data = summary["data"]
-    _say(screen, f"{data['lines']:,} lines of {visible(data['path'])}")
+    _say(screen, f"{data['lines']:,} lines of {escape_invisible(data['path'])}")
     for row in summary["runs"]:
         failed = f", {row['failed']:,} failed" if row["failed"] else ""
-        note = f" ({visible(row['note'])})" if row["note"] else ""
+        note = f" ({escape_invisible(row['note'])})" if row["note"] else ""
         _say(
             screen,
-            f"  {row['letter']}  {visible(row['name'])}: {row['answered']:,} answered{failed}{note}",
+            f"  {row['letter']}  {escape_invisible(row['name'])}: {row['answered']:,} answered{failed}{note}",
         )
     for row in summary["differences"]:
-        values = " | ".join("–" if v is None else _short(visible(v)) for v in row["values"])
-        _say(screen, f"     {visible(row['fact'])}: {values}")
+        values = " | ".join(
+            "–" if v is None else _short(escape_invisible(v)) for v in row["values"]
+        )
+        _say(screen, f"     {escape_invisible(row['fact'])}: {values}")
     screen.print(_table("Scores", summary["comparisons"], head=("run", "score")))
     slices = [
         {**part, "run": entry["run"], "metric": entry["metric"]}
@@ -180,7 +183,7 @@ def _table(title: str, rows: list[dict[str, Any]], *, head: tuple[str, ...]) -> 
     from rich.table import Table
     from rich.text import Text
 
-    from ..compare_report import chance, number, signed, visible
+    from ..comparison import escape_invisible, format_number, format_p_value, format_signed
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in head:
@@ -190,20 +193,20 @@ def _table(title: str, rows: list[dict[str, Any]], *, head: tuple[str, ...]) -> 
     before = None
     for row in rows:
         part = f"{row['by']}: {row['value']}" if "slice" in head else None
-        first = [] if part is None else [Text(visible(part) if part != before else "")]
+        first = [] if part is None else [Text(escape_invisible(part) if part != before else "")]
         before = part
         won = f"{row['wins']}/{row['losses']}/{row['ties']}" if "wins" in row else "–"
         table.add_row(
             *first,
             row["run"],
-            Text(visible(row["metric"])),
+            Text(escape_invisible(row["metric"])),
             f"{row['n']:,}",
-            number(row["baseline_mean"]),
-            number(row["mean"]),
-            signed(row["difference"]),
-            f"{signed(row['low'])} to {signed(row['high'])}",
+            format_number(row["baseline_mean"]),
+            format_number(row["mean"]),
+            format_signed(row["difference"]),
+            f"{format_signed(row['low'])} to {format_signed(row['high'])}",
             won,
-            chance(row["p_value"]) if "wins" in row else "–",
+            format_p_value(row["p_value"]) if "wins" in row else "–",
         )
     return table
 

@@ -54,14 +54,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import connect
+    from ..pf import delete_connection, probe_endpoint, save_connection
 
     if args.azure:
         return _azure(args)
     if args.delete:
         print(
             f"deleted {args.name!r}"
-            if connect.delete(args.name)
+            if delete_connection(args.name)
             else f"no connection {args.name!r}"
         )
         return 0
@@ -70,28 +70,28 @@ def run(args: argparse.Namespace) -> int:
     fields.setdefault("endpoint", os.environ.get("PHI3_ENDPOINT", ""))
     key = "" if args.auth == "entra" else _key()
     if not args.no_check:  # before anything is written
-        reply = connect.check(fields, key)
+        reply = probe_endpoint(fields, key)
         print(
             f"{fields['endpoint']} answers in {reply.latency_s:.2f} s ({reply.contract} contract)"
         )
-    print(f"connection {args.name!r} {connect.save(args.name, fields, key)}")
+    print(f"connection {args.name!r} {save_connection(args.name, fields, key)}")
     return 0
 
 
 def _azure(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from .. import config, keys
-    from ..cloud import Cloud, named_errors
+    from ..azure import Cloud, load_config, named_errors
+    from ..deploy import plan_key_connection, rotate_keys
 
-    cloud = Cloud(config.load(args.config))
+    cloud = Cloud(load_config(args.config))
     with named_errors("connect"):
         if args.rotate and not args.dry_run:
             print(
-                f"both connections now hold the {keys.rotate(cloud)} key; the other one was replaced"
+                f"both connections now hold the {rotate_keys(cloud)} key; the other one was replaced"
             )
         else:
-            keys.plan(cloud).run(Console(), dry_run=args.dry_run)
+            plan_key_connection(cloud).run(Console(), dry_run=args.dry_run)
     return 0
 
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from .. import paths
-from ..data_checks import OVER_LONG
+from ..data import OVER_LONG
 from ..errors import OpsError
 from ._common import console, whole
 
@@ -68,14 +68,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import data, data_report
-    from ..data_formats import CSV_COLUMNS
+    from ..data import CSV_COLUMNS, DataOptions, prepare_data, print_data_report
 
     if args.over_long and args.max_tokens is None:
         raise OpsError("--over-long says nothing without a length", "Give --max-tokens, too.")
     named = args.prompt_column or args.answer_column
     columns = (args.prompt_column or CSV_COLUMNS[0], args.answer_column or CSV_COLUMNS[1])
-    options = data.Options(
+    options = DataOptions(
         split=args.split,
         revision=args.revision,
         columns=columns if named else None,
@@ -86,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
     )
     out = console()
     with out.status(f"reading {args.source}") as status:
-        manifest = data.prepare(
+        manifest = prepare_data(
             args.source,
             args.out,
             seed=args.seed,
@@ -94,5 +93,5 @@ def run(args: argparse.Namespace) -> int:
             options=options,
             progress=lambda rows: status.update(f"reading {args.source}: {rows:,} rows"),
         )
-    data_report.show(manifest, args.out, out)
+    print_data_report(manifest, args.out, out)
     return 0

@@ -59,8 +59,8 @@ def _percentages(text: str) -> tuple[int, ...]:
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from .. import config, rollout
-    from ..cloud import Cloud, named_errors
+    from ..azure import Cloud, load_config, named_errors
+    from ..deploy import RolloutOptions
     from ..errors import OpsError
 
     if args.endpoint and args.flow is None:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     def say(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
-    options = rollout.Options(
+    options = RolloutOptions(
         job=args.job,
         canary=args.canary,
         mirror=args.mirror,
@@ -78,17 +78,16 @@ def run(args: argparse.Namespace) -> int:
         drain_s=args.drain,
         keep_old=args.keep_old,
     )
-    cloud = Cloud(config.load(args.config))
+    cloud = Cloud(load_config(args.config))
     with named_errors("deploy"):
         _deployer(args, cloud, options, say).plan().run(console, dry_run=args.dry_run)
     return 0
 
 
 def _deployer(args: argparse.Namespace, cloud: Any, options: Any, say: Any) -> Any:
-    from ..deploy import Deployer
-    from ..flow_deploy import FlowDeployer
-    from ..flow_file import FlowFile
+    from ..deploy import FlowDeployer, ModelDeployer
+    from ..flows import FlowDefinition
 
     if args.flow is None:
-        return Deployer(cloud, options, say)
-    return FlowDeployer(cloud, options, say, FlowFile.read(args.flow), args.endpoint)
+        return ModelDeployer(cloud, options, say)
+    return FlowDeployer(cloud, options, say, FlowDefinition.read(args.flow), args.endpoint)

@@ -10,11 +10,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..doctor_checks import WAYS
+from ..doctor import WAYS
 from ._common import add_config, console
 
 if TYPE_CHECKING:
-    from ..doctor import Result
+    from ..doctor import CheckResult
 
 SCHEMA = 1
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
@@ -52,10 +52,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import doctor
-    from ..doctor_checks import CHECKS, Here
+    from ..doctor import CHECKS, FAIL, CheckContext, run_checks
 
-    here = Here(args.connection, args.config, args.flows)
+    here = CheckContext(args.connection, args.config, args.flows)
     screen = None if args.json else _screen()
     with screen.status("looking") if screen else nullcontext() as status:
 
@@ -63,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
             if status:
                 status.update(f"looking at: {name}")
 
-        results = doctor.examine(CHECKS, here, args.ways, started)
+        results = run_checks(CHECKS, here, args.ways, started)
     if args.json:
         print(json.dumps(_document(results, args.ways), indent=2))
     elif screen:
@@ -71,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         screen.print(_summary(results, args.ways))
     else:
         _plain(results)
-    return int(any(result.status == doctor.FAIL for result in results))
+    return int(any(result.status == FAIL for result in results))
 
 
 def _screen() -> Any:
@@ -82,10 +81,10 @@ def _screen() -> Any:
         return None
 
 
-def _document(results: Sequence[Result], ways: Sequence[str]) -> dict[str, Any]:
-    from ..doctor import ready
+def _document(results: Sequence[CheckResult], ways: Sequence[str]) -> dict[str, Any]:
+    from ..doctor import usable_ways
 
-    failed = {way: ready(results, way) for way in ways}
+    failed = {way: usable_ways(results, way) for way in ways}
     return {
         "schema": SCHEMA,
         "ok": not any(failed.values()),
@@ -94,7 +93,7 @@ def _document(results: Sequence[Result], ways: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _table(results: Sequence[Result]) -> Any:
+def _table(results: Sequence[CheckResult]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
@@ -109,21 +108,21 @@ def _table(results: Sequence[Result]) -> Any:
     return table
 
 
-def _summary(results: Sequence[Result], ways: Sequence[str]) -> Any:
+def _summary(results: Sequence[CheckResult], ways: Sequence[str]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from ..doctor import ready
+    from ..doctor import usable_ways
 
     table = Table(box=None, pad_edge=False, title="", title_justify="left", show_header=False)
     for way in dict.fromkeys(ways):
-        failed = ready(results, way)
+        failed = usable_ways(results, way)
         said = Text(f"not ready: {', '.join(failed)}", "red") if failed else Text("ready", "green")
         table.add_row(way, said)
     return table
 
 
-def _plain(results: Sequence[Result]) -> None:
+def _plain(results: Sequence[CheckResult]) -> None:
     for result in results:
         print(f"{result.status:4}  {result.name}: {result.what}")
         if result.fix:

@@ -38,17 +38,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import config, down
-    from ..cloud import Cloud
+    from ..azure import (
+        ENDPOINT_ONLY,
+        EVERYTHING,
+        EXPIRING,
+        RESOURCES_IN_USE,
+        Cloud,
+        load_config,
+        plan_teardown,
+    )
 
     kinds = {
-        "endpoint_only": down.ENDPOINT_ONLY,
-        "expired": down.EXPIRING,
-        "everything": down.EVERYTHING,
+        "endpoint_only": ENDPOINT_ONLY,
+        "expired": EXPIRING,
+        "everything": EVERYTHING,
     }
-    chosen = next((kinds[name] for name in kinds if getattr(args, name)), down.WORKING)
-    cloud = Cloud(config.load(args.config))
-    ending = down.ending(cloud, chosen, expired=args.expired)
+    chosen = next((kinds[name] for name in kinds if getattr(args, name)), RESOURCES_IN_USE)
+    cloud = Cloud(load_config(args.config))
+    ending = plan_teardown(cloud, chosen, expired=args.expired)
     screen = console()
     for line in ending.kept:
         screen.print(f"  kept     {line}", highlight=False, markup=False, soft_wrap=True)

@@ -83,11 +83,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stop(args: argparse.Namespace) -> int:
-    from .. import background
+    from ..endpoint import running_endpoints, stop_endpoint
 
-    running = list(background.all_running(args.workdir))
+    running = list(running_endpoints(args.workdir))
     for one in running:
-        background.stop(args.workdir, one.name)
+        stop_endpoint(args.workdir, one.name)
         print(f"stopped {one.name} ({one.url})")
     if not running:
         print(f"no endpoint of {args.workdir} is running")
@@ -97,36 +97,41 @@ def _stop(args: argparse.Namespace) -> int:
 def _serve(args: argparse.Namespace) -> int:
     import logging
 
-    from .. import background, endpoint
-    from ..faults import load_rules
+    from ..endpoint import (
+        endpoint_state_file,
+        find_endpoint,
+        load_fault_rules,
+        register_endpoint,
+        serve_models,
+    )
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("phi3.endpoint").setLevel(logging.INFO)  # one line a request
-    rules = load_rules(args.faults) if args.faults else None
+    rules = load_fault_rules(args.faults) if args.faults else None
     deployments = _deployments(args)
     models = ", ".join(str(deployment.model) for deployment in deployments)
     key = _key(args)
 
     def ready(url: str) -> None:
         url = f"{url}/score"
-        background.note(args.workdir, args.name, url, models)
+        register_endpoint(args.workdir, args.name, url, models)
         for each in deployments if args.deployment else ():
             print(f"deployment {each.name}: {each.model}, {each.weight} % of the traffic")
         print(f"{'the endpoint' if args.deployment else models} answers at {url}", flush=True)
         if not args.no_connect:
-            from .. import connect
+            from ..pf import save_connection
 
-            state = connect.save(args.connection, {"endpoint": url}, key)
+            state = save_connection(args.connection, {"endpoint": url}, key)
             print(f"connection {args.connection!r} {state}; Ctrl-C stops", flush=True)
 
     try:
-        endpoint.serve(
+        serve_models(
             deployments, host=args.host, port=args.port, key=key, faults=rules, ready=ready
         )
     finally:
-        own = background.find(args.workdir, args.name)
+        own = find_endpoint(args.workdir, args.name)
         if own and own.pid == os.getpid():
-            background.state_file(args.workdir, args.name).unlink(missing_ok=True)
+            endpoint_state_file(args.workdir, args.name).unlink(missing_ok=True)
     return 0
 
 
@@ -157,13 +162,13 @@ def _deployments(args: argparse.Namespace) -> list[Deployment]:
 
 def _key(args: argparse.Namespace) -> str:
     """From the environment, else the connection's own, else a new one."""
-    from ..background import KEY_VARIABLE
+    from ..endpoint import ENDPOINT_KEY_VARIABLE
     from ..errors import OpsError
 
-    if key := os.environ.get(KEY_VARIABLE):
+    if key := os.environ.get(ENDPOINT_KEY_VARIABLE):
         return key
     if args.no_connect:
-        raise OpsError(f"{KEY_VARIABLE} is not set", "Set it, or leave out --no-connect.")
-    from .. import connect
+        raise OpsError(f"{ENDPOINT_KEY_VARIABLE} is not set", "Set it, or leave out --no-connect.")
+    from ..pf import connection_key
 
-    return connect.key_of(args.connection) or secrets.token_urlsafe(32)
+    return connection_key(args.connection) or secrets.token_urlsafe(32)

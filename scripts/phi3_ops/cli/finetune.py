@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 def _local(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from .. import finetune
+    from ..training import DEFAULT_RECIPE, base_and_tuned_table, finetune_locally
 
     data = paths.WORKDIR / "data"
     names = ("model", "epochs", "rows", "seed")
@@ -83,28 +83,28 @@ def _local(args: argparse.Namespace) -> int:
         word for name, value in given.items() if value is not None for word in (name, str(value))
     ]
     extra += [f"--{name}" for name in ("resume", "verbose") if getattr(args, name)]
-    metrics = finetune.local(
+    metrics = finetune_locally(
         args.train_file or data / "train.jsonl",
         args.eval_file or data / "test.jsonl",
         args.output_dir,
-        recipe=args.recipe or finetune.DEFAULT_RECIPE,
+        recipe=args.recipe or DEFAULT_RECIPE,
         processes=args.processes,
         extra=extra,
     )
     print(f"loss {metrics['train_loss']:.3f} after {metrics['steps']} steps, in {args.output_dir}")
-    Console().print(finetune.base_and_tuned(args.output_dir, metrics))
+    Console().print(base_and_tuned_table(args.output_dir, metrics))
     return 0
 
 
 def _azure(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from .. import catalog, config, job
-    from ..cloud import Cloud, named_errors
+    from ..azure import Cloud, load_config, named_errors
+    from ..training import CatalogSubmission, JobRequest, JobSubmission, catalog_settings
 
-    cloud = Cloud(config.load(args.config))
+    cloud = Cloud(load_config(args.config))
     wanted = cloud.config.finetune
-    request = job.Request(
+    request = JobRequest(
         train_file=args.train_file or wanted.train_file,
         eval_file=args.eval_file or wanted.eval_file,
         recipe=args.recipe or wanted.recipe,
@@ -116,11 +116,11 @@ def _azure(args: argparse.Namespace) -> int:
     )
     with named_errors("finetune"):
         if args.catalog:
-            submission: job.Submission = catalog.Submission(
-                cloud, request, catalog.settings(args.set)
+            submission: JobSubmission = CatalogSubmission(
+                cloud, request, catalog_settings(args.set)
             )
         else:
-            submission = job.Submission(cloud, request)
+            submission = JobSubmission(cloud, request)
         submission.plan().run(Console(), dry_run=args.dry_run)
         if not args.dry_run:
             print(f"job {submission.name}")

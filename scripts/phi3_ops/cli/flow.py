@@ -65,12 +65,12 @@ def _lock_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _lock(args: argparse.Namespace) -> int:
-    from .. import flows
     from ..errors import OpsError
+    from ..flows import NOT_LOCKED, flow_states, lock_flows, refuse_changed_flows
 
-    found = flows.states(args.folder) if args.check else flows.write(args.folder)
-    flows.refuse_changed(found)
-    new = [f"{state.name} {state.version}" for state in found if state.status == flows.NEW]
+    found = flow_states(args.folder) if args.check else lock_flows(args.folder)
+    refuse_changed_flows(found)
+    new = [f"{state.name} {state.version}" for state in found if state.status == NOT_LOCKED]
     if new and args.check:
         raise OpsError(
             f"not locked: {', '.join(new)}", "Run `phi3 flow lock`, and commit the lock."
@@ -91,17 +91,17 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from .. import flows
+    from ..flows import flow_states
 
-    states = flows.states(args.folder)
+    states = flow_states(args.folder)
     if not args.azure:
         console().print(_table(states))
         return 0
-    from .. import flow_upload
-    from ..cloud import named_errors
+    from ..azure import named_errors
+    from ..publish import upload_rows
 
     with named_errors("flow list"):
-        rows = flow_upload.rows(states, _project(args).all())
+        rows = upload_rows(states, _project(args).all())
     console().print(_lines(("flow", "version", "here", "there", "id"), rows))
     return 0
 
@@ -138,11 +138,10 @@ def _lines(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Any:
 
 
 def _project(args: argparse.Namespace) -> Any:
-    from .. import config
-    from ..cloud import Cloud
-    from ..flow_upload import Project
+    from ..azure import Cloud, load_config
+    from ..publish import FoundryProject
 
-    return Project(Cloud(config.load(args.config)))
+    return FoundryProject(Cloud(load_config(args.config)))
 
 
 def _say(line: str) -> None:
@@ -161,21 +160,21 @@ def _upload_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _upload(args: argparse.Namespace) -> int:
-    from .. import flow_upload
+    from ..publish import require_locked
 
-    project, state = _project(args), flow_upload.locked(args.flow, args.folder)
+    project, state = _project(args), require_locked(args.flow, args.folder)
     return _send(project, state, dry_run=args.dry_run)
 
 
 def _send(project: Any, state: Any, *, dry_run: bool) -> int:
-    from .. import flow_upload
-    from ..cloud import named_errors
+    from ..azure import named_errors
+    from ..publish import list_uploads, plan_upload, staged_flow
 
-    with flow_upload.staged(state) as folder, named_errors("flow upload"):
+    with staged_flow(state) as folder, named_errors("flow upload"):
         if dry_run:
-            for name, size in flow_upload.listing(folder):
+            for name, size in list_uploads(folder):
                 _say(f"{size:>9,}  {name}")
-        flow_upload.plan(project, state, folder).run(console(), dry_run=dry_run)
+        plan_upload(project, state, folder).run(console(), dry_run=dry_run)
     return 0
 
 
@@ -196,16 +195,23 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(args: argparse.Namespace) -> int:
-    from .. import flow_check, flow_upload
-    from ..cloud import named_errors
+    from ..azure import named_errors
+    from ..publish import (
+        check_flow,
+        check_with_local_connection,
+        check_with_shared_connection,
+        display_name,
+        require_locked,
+        staged_flow,
+    )
 
-    connection = flow_check.local
+    connection = check_with_local_connection
     if not args.local:
-        connection = functools.partial(flow_check.shared, _project(args).cloud)
-    state = flow_upload.locked(args.flow, args.folder)
-    with flow_upload.staged(state) as folder, named_errors("flow check"):
-        flow_check.check(folder, connection, _say, limit_s=args.timeout)
-    _say(f"{flow_upload.display_name(state)} is ready")
+        connection = functools.partial(check_with_shared_connection, _project(args).cloud)
+    state = require_locked(args.flow, args.folder)
+    with staged_flow(state) as folder, named_errors("flow check"):
+        check_flow(folder, connection, _say, limit_s=args.timeout)
+    _say(f"{display_name(state)} is ready")
     return 0
 
 
@@ -223,20 +229,20 @@ def _pull_arguments(parser: argparse.ArgumentParser) -> None:
 def _pull(args: argparse.Namespace) -> int:
     import tempfile
 
-    from .. import flow_upload
-    from ..cloud import named_errors
+    from ..azure import named_errors
+    from ..publish import diff_flow, pull_flow, stage_flow
 
     out = args.out or paths.WORKDIR / "flows" / args.flow
     with named_errors("flow pull"):
-        found = flow_upload.pull(_project(args), args.flow, out, args.version)
+        found = pull_flow(_project(args), args.flow, out, args.version)
     _say(f"{found.display_name} ({found.name}) is in {out}")
     local = args.folder / args.flow
     if not (local / "flow.dag.yaml").is_file():
         _say(f"there is no {local} to compare it with")
         return 0
     with tempfile.TemporaryDirectory() as parent:
-        flow_upload.stage(local, Path(parent) / "flow")
-        lines = flow_upload.diff(Path(parent) / "flow", out)
+        stage_flow(local, Path(parent) / "flow")
+        lines = diff_flow(Path(parent) / "flow", out)
     for line in lines or [f"it is what {local} would be uploaded as"]:
         _say(line)
     return 0
@@ -273,28 +279,28 @@ def _promote_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _promote(args: argparse.Namespace) -> int:
-    from .. import flow_upload
-    from ..cloud import named_errors
+    from ..azure import named_errors
     from ..errors import OpsError
+    from ..publish import display_name, require_locked
 
     try:
-        from .. import flow_promote
+        from ..publish import Gate, gate_reasons, judge_gate, project_for_gate, refuse_unfit_run
     except ModuleNotFoundError as error:
         fix = "pip install 'phi3-promptflow[azure,eval]'"
         raise OpsError(f"the package {error.name} is not installed", fix) from error
     if not (args.baseline and args.candidate):
         what = "a version is promoted by a comparison, and no runs for it are named"
         raise OpsError(what, "Give --baseline RUN and --candidate RUN; `pf run list` shows them.")
-    state = flow_upload.locked(args.flow, args.folder)
-    gate = flow_promote.Gate(args.baseline, args.candidate, args.data, args.thresholds)
+    state = require_locked(args.flow, args.folder)
+    gate = Gate(args.baseline, args.candidate, args.data, args.thresholds)
     with named_errors("flow promote"):
-        source, target = (flow_promote.project(name) for name in (args.source, args.target))
-        flow_promote.refuse_unfit(state, source, target)
-        report = flow_promote.judge(state, target, gate)
-    for line in flow_promote.reasons(report):
+        source, target = (project_for_gate(name) for name in (args.source, args.target))
+        refuse_unfit_run(state, source, target)
+        report = judge_gate(state, target, gate)
+    for line in gate_reasons(report):
         _say(line)
     if report.exit_code:
-        _say(f"{flow_upload.display_name(state)} is not promoted to {args.target}")
+        _say(f"{display_name(state)} is not promoted to {args.target}")
         return report.exit_code
     return _send(target, state, dry_run=args.dry_run)
 

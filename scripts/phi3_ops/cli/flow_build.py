@@ -14,11 +14,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import flow_image
-    from ..flow_file import FlowFile
+    from ..flows import FlowDefinition, build_image_context
 
-    flow = FlowFile.read(args.flow)
-    variables = "".join(f" -e {name}" for name in flow_image.build(flow, args.out))
+    flow = FlowDefinition.read(args.flow)
+    variables = "".join(f" -e {name}" for name in build_image_context(flow, args.out))
     image = f"phi3-{flow.folder.resolve().name.replace('_', '-').lower()}"
     print(f"{args.out} holds {flow.folder}, the wheel of its tools and no key. To run it:")
     print(f"  docker build -t {image} {args.out}")

@@ -28,12 +28,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import config, provision
-    from ..cloud import Cloud
+    from ..azure import Cloud, Provision, ProvisionOptions, load_config
 
-    cloud = Cloud(config.load(args.config))
-    options = provision.Options(create_group=args.create_group, contributor=args.contributor)
-    plan = provision.Provision(cloud, options).plan()
+    cloud = Cloud(load_config(args.config))
+    options = ProvisionOptions(create_group=args.create_group, contributor=args.contributor)
+    plan = Provision(cloud, options).plan()
     where = f"{cloud.config.azure.location}, subscription {cloud.config.azure.subscription_id}"
     plan.run_when_confirmed(console(), f"Make this in {where}?", dry_run=args.dry_run, yes=args.yes)
     return 0

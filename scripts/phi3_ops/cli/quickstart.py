@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
 
     from .. import quickstart
 
-    options = quickstart.Options(
+    options = quickstart.QuickstartOptions(
         workdir=args.workdir,
         source=args.data,
         seed=args.seed,
@@ -66,8 +66,8 @@ def run(args: argparse.Namespace) -> int:
     )
     console = Console()
     if args.remove:
-        removed = quickstart.remove(options)
+        removed = quickstart.remove_quickstart(options)
         console.print("\n".join(removed) or "nothing to remove", highlight=False, soft_wrap=True)
         return 0
-    quickstart.run(options, console)
+    quickstart.run_quickstart(options, console)
     return 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ._common import add_config, console
 
 if TYPE_CHECKING:
-    from ..quota import Line
+    from ..azure import QuotaLine
 
 COLUMNS = ("for", "machine", "quota", "used", "limit", "needed", "missing")
 
@@ -25,23 +25,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from .. import config, quota
-    from ..cloud import Cloud
+    from ..azure import (
+        ASK_FOR_QUOTA,
+        Cloud,
+        cluster_need,
+        endpoint_need,
+        load_config,
+        quota_lines,
+        quota_notes,
+        quota_shortage,
+    )
     from ..errors import OpsError
 
-    cloud = Cloud(config.load(args.config))
-    needs = [quota.cluster_need(cloud.config), quota.endpoint_need(cloud.config)]
-    found = quota.lines(cloud, needs)
+    cloud = Cloud(load_config(args.config))
+    needs = [cluster_need(cloud.config), endpoint_need(cloud.config)]
+    found = quota_lines(cloud, needs)
     screen = console()
     screen.print(_table(found))
-    for note in quota.notes(needs):
+    for note in quota_notes(needs):
         screen.print(note, highlight=False, soft_wrap=True)
-    if short := quota.shortage(found, cloud.config.azure.location):
-        raise OpsError(short, quota.ASK)
+    if short := quota_shortage(found, cloud.config.azure.location):
+        raise OpsError(short, ASK_FOR_QUOTA)
     return 0
 
 
-def _table(found: Sequence[Line]) -> Any:
+def _table(found: Sequence[QuotaLine]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)

@@ -15,8 +15,8 @@ from . import run_azure
 from ._common import console, whole
 
 if TYPE_CHECKING:
-    from ..batch import Batch, Count, Watch
-    from ..pace import Pace
+    from ..pf import ConcurrencyLimit
+    from ..runs import Batch, BatchProgress, ProgressCallback
 
 INTERRUPTED = 130
 PLAIN_EVERY_S = 5.0  # a line of progress, where standard error is no terminal
@@ -91,9 +91,10 @@ def run(args: argparse.Namespace) -> int:
         return _usage(problem)
     if run_azure.wanted(args):
         return _on_azure(args)
-    from .. import batch, pf_engine
+    from ..pf import engine_is_supported
+    from ..runs import resume_run
 
-    if not pf_engine.fits():
+    if not engine_is_supported():
         print(
             "phi3 run: this promptflow is not the one that is known (1.18): its own engine runs the "
             "lines, without heeding 429",
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
     started = time.monotonic()
     with _progress() as watch:
         if args.resume:
-            done = batch.resume(args.resume, in_flight=args.in_flight, watch=watch)
+            done = resume_run(args.resume, in_flight=args.in_flight, watch=watch)
         else:
             done = _run_flow(args, watch)
     _say(done, time.monotonic() - started, watch.tokens)
@@ -116,18 +117,18 @@ def run(args: argparse.Namespace) -> int:
     return _exit_code(done.failed, done.lines, args.max_failures)
 
 
-def _run_flow(args: argparse.Namespace, watch: Watch) -> Batch:
-    from .. import batch
+def _run_flow(args: argparse.Namespace, watch: ProgressCallback) -> Batch:
     from ..files import read_jsonl
-    from ..flow_file import FlowFile
+    from ..flows import FlowDefinition
+    from ..runs import load_batch, run_flow
 
-    flow = FlowFile.read(args.flow)
+    flow = FlowDefinition.read(args.flow)
     data = read_jsonl(args.data)
-    base = batch.load(args.base) if args.base else None
+    base = load_batch(args.base) if args.base else None
     columns = flow.columns(
         _pairs(args.column_mapping), _keys(data), _keys(base.answers.values()) if base else ()
     )
-    return batch.run_flow(
+    return run_flow(
         flow.folder,
         args.data,
         columns,
@@ -141,9 +142,9 @@ def _run_flow(args: argparse.Namespace, watch: Watch) -> Batch:
 
 def _on_azure(args: argparse.Namespace) -> int:
     from ..files import read_jsonl
-    from ..flow_file import FlowFile
+    from ..flows import FlowDefinition
 
-    flow = FlowFile.read(args.flow)
+    flow = FlowDefinition.read(args.flow)
     columns = flow.columns(_pairs(args.column_mapping), _keys(read_jsonl(args.data)))
     done = run_azure.batch(args, flow, columns)
     if done is None:
@@ -156,17 +157,17 @@ def _on_azure(args: argparse.Namespace) -> int:
 
 def _evaluate(args: argparse.Namespace, base: Batch) -> None:
     """Score a batch, and print the scores over all lines, the failed ones included."""
-    from .. import batch
     from ..files import read_jsonl
-    from ..flow_file import FlowFile
+    from ..flows import FlowDefinition
+    from ..runs import find_run, run_flow
 
-    flow = FlowFile.read(args.evaluate)
-    data = Path(batch.find_run(base.name).data)
+    flow = FlowDefinition.read(args.evaluate)
+    data = Path(find_run(base.name).data)
     rows = read_jsonl(data)
     columns = flow.columns({}, _keys(rows), _keys(base.answers.values()))
     title = f"{base.name}-{flow.folder.resolve().name}"
     with _progress() as watch:
-        scored = batch.run_flow(
+        scored = run_flow(
             flow.folder,
             data,
             columns,
@@ -179,12 +180,12 @@ def _evaluate(args: argparse.Namespace, base: Batch) -> None:
 
 
 def _replay(args: argparse.Namespace) -> int:
-    from .. import conversations
-    from ..flow_file import FlowFile
+    from ..flows import FlowDefinition
+    from ..runs import count_unanswered_turns, replay_conversations
 
-    flow = FlowFile.read(args.flow)
+    flow = FlowDefinition.read(args.flow)
     with _progress() as watch:
-        turns = conversations.replay(
+        turns = replay_conversations(
             flow.folder,
             args.data,
             paths.WORKDIR / "replays",
@@ -200,7 +201,7 @@ def _replay(args: argparse.Namespace) -> int:
             _evaluate(args, turn.asked)
     if any(turn.asked.interrupted for turn in turns):
         return INTERRUPTED
-    lost = conversations.lost(args.data, turns)
+    lost = count_unanswered_turns(args.data, turns)
     print(f"{lost} turns without an answer, those after a failed one included")
     answered = sum(len(turn.asked.answers) for turn in turns)
     return _exit_code(lost, lost + answered, args.max_failures)
@@ -224,7 +225,7 @@ def _scores(scored: Batch) -> Any:
     from rich import box
     from rich.table import Table
 
-    from phi3_tools.metrics import mean_of
+    from phi3_tools.evaluation import mean_of
 
     table = Table(box=box.SIMPLE_HEAD, title=f"{scored.name} (a line without an answer counts 0)")
     for head in ("metric", "mean", "± standard error", "n"):
@@ -270,7 +271,7 @@ class _Shown:
         self._started = time.monotonic()
         self._next = PLAIN_EVERY_S
 
-    def __call__(self, count: Count, pace: Pace) -> None:
+    def __call__(self, count: BatchProgress, pace: ConcurrencyLimit) -> None:
         self.tokens = count.tokens
         seconds = time.monotonic() - self._started
         figures: Mapping[str, Any] = {

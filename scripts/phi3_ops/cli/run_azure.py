@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from ._common import add_config, add_dry_run, console, whole
 
 if TYPE_CHECKING:
-    from ..batch import Batch
-    from ..cloud import Cloud
-    from ..cloud_batch import Submission
-    from ..flow_file import FlowFile
+    from ..azure import Cloud
+    from ..flows import FlowDefinition
+    from ..remote_runs import BatchSubmission
+    from ..runs import Batch
 
 BACK = "the same command brings its outputs back; --follow waits for it"
 
@@ -90,23 +90,25 @@ def _words(name: str) -> str:
 
 def _is_run(args: argparse.Namespace) -> bool:
     """Whether it is a run of prompt flow's service; those are told by their names."""
-    from ..foundry_run import PREFIX
+    from ..remote_runs import FOUNDRY_RUN_PREFIX
 
-    fetched = bool(args.fetch) and str(args.fetch).startswith(PREFIX)
+    fetched = bool(args.fetch) and str(args.fetch).startswith(FOUNDRY_RUN_PREFIX)
     return bool(args.on_foundry) or (fetched and not args.on_azure)
 
 
-def batch(args: argparse.Namespace, flow: FlowFile, columns: Mapping[str, str]) -> Batch | None:
+def batch(
+    args: argparse.Namespace, flow: FlowDefinition, columns: Mapping[str, str]
+) -> Batch | None:
     """Submit it, or find it; what came back, or None where nothing has yet.
 
     Raises:
         OpsError: it cannot be submitted, or it failed as a whole.
     """
-    from .. import batch, config
-    from ..cloud import Cloud, named_errors
+    from ..azure import Cloud, load_config, named_errors
+    from ..runs import COMPLETED
 
     with named_errors("run"):
-        submission = _submission(args, Cloud(config.load(args.config)), flow, columns)
+        submission = _submission(args, Cloud(load_config(args.config)), flow, columns)
         name = args.fetch
         if not name:
             submission.plan().run(console(), dry_run=args.dry_run)
@@ -116,13 +118,13 @@ def batch(args: argparse.Namespace, flow: FlowFile, columns: Mapping[str, str]) 
             print(f"{submission.kind} {name}")
             if args.follow:
                 _follow(submission)
-            elif submission.status(name) != batch.COMPLETED:
+            elif submission.status(name) != COMPLETED:
                 print(BACK)
                 return None
         return submission.fetch(name)
 
 
-def _follow(submission: Submission) -> None:
+def _follow(submission: BatchSubmission) -> None:
     kind, name = submission.kind, submission.name
     try:
         if not submission.follow():
@@ -133,9 +135,9 @@ def _follow(submission: Submission) -> None:
 
 
 def _submission(
-    args: argparse.Namespace, cloud: Cloud, flow: FlowFile, columns: Mapping[str, str]
-) -> Submission:
-    from .. import azure_batch, cloud_batch, foundry_run
+    args: argparse.Namespace, cloud: Cloud, flow: FlowDefinition, columns: Mapping[str, str]
+) -> BatchSubmission:
+    from ..remote_runs import BatchRequest, ClusterRequest, ClusterSubmission, FoundrySubmission
 
     common: dict[str, Any] = {
         "title": args.name or flow.folder.resolve().name,
@@ -143,10 +145,8 @@ def _submission(
         "in_flight": args.in_flight,
     }
     if _is_run(args):
-        request = cloud_batch.Request(flow, args.data, columns, **common)
-        return foundry_run.Submission(cloud, request)
+        request = BatchRequest(flow, args.data, columns, **common)
+        return FoundrySubmission(cloud, request)
     given = {name: getattr(args, name) for name in CLUSTER}
     spread = {name: CLUSTER[name][1] if value is None else value for name, value in given.items()}
-    return azure_batch.Submission(
-        cloud, azure_batch.Request(flow, args.data, columns, **common, **spread)
-    )
+    return ClusterSubmission(cloud, ClusterRequest(flow, args.data, columns, **common, **spread))

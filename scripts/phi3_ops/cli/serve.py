@@ -48,20 +48,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..chat import is_loopback
     from ..errors import OpsError
-    from ..flow_file import FlowFile
-    from ..serve_guard import is_loopback
+    from ..flows import FlowDefinition
 
     token = os.environ.get(TOKEN_VARIABLE) or None
     if token is None and not is_loopback(args.host):
         fix = f"Put a password into {TOKEN_VARIABLE}."
         raise OpsError(f"{args.host} can be reached from outside: not without a password", fix)
-    flow = FlowFile.read(args.flow)
+    flow = FlowDefinition.read(args.flow)
     names = [args.connection, *([args.against] if args.against else [])]
 
-    from .. import traces
-    from ..serve import counting, listen, make_app
-    from ..serve import run as run_server
+    from ..chat import bind_socket, counting_tokens, make_chat_app, sending_traces
+    from ..chat import serve_app as run_server
 
     def ready() -> None:
         shown = f"[{args.host}]" if ":" in args.host else args.host
@@ -69,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"{flow.folder} answers at http://{shown}:{sock.getsockname()[1]}/, from {asked}")
         print("Ctrl-C stops", flush=True)
 
-    with listen(args.host, args.port) as sock, counting(), traces.sent(args.trace):
+    with bind_socket(args.host, args.port) as sock, counting_tokens(), sending_traces(args.trace):
         folder = tempfile.TemporaryDirectory(prefix="phi3-serve-")
         with folder:
-            app = make_app(flow, names, Path(folder.name), token=token)
+            app = make_chat_app(flow, names, Path(folder.name), token=token)
             run_server(app, sock, ready, abandon=folder.cleanup)
     return 0

@@ -20,17 +20,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     import json
 
-    from .. import config, status
-    from ..cloud import Cloud
+    from ..azure import Cloud, hourly_cost, load_config, status_rows, status_table
 
-    found = status.rows(Cloud(config.load(args.config)))
-    hourly = status.hourly(found)
+    found = status_rows(Cloud(load_config(args.config)))
+    hourly = hourly_cost(found)
     if args.json:
         print(json.dumps({"items": found, "hourly": hourly}, indent=2))
         return 0
     screen = console()
     if found:
-        screen.print(status.table(found))
+        screen.print(status_table(found))
     machines = ", ".join(f"{size} x {count}" for size, count in hourly.items())
     screen.print(f"paid for by the hour: {machines or 'nothing'}", highlight=False, soft_wrap=True)
     return 0

@@ -1,0 +1,80 @@
+"""The Azure subscription: configuration, clients, plans of changes, roles, quota, inventory, teardown.
+
+It may import `pf` and `data`.
+"""
+
+from __future__ import annotations
+
+from .cloud import (
+    ARM,
+    CONNECTIONS_API_VERSION,
+    CREATED_BY_TAG,
+    PRODUCT,
+    Cloud,
+    find_resource,
+    is_created_by_us,
+    named_errors,
+)
+from .config import Config, EndpointConfig, load_config
+from .jobs import COMPLETED, ENDED_BADLY, HASH_LENGTH, MOST_TRIES
+from .pf_client import foundry_client, foundry_errors
+from .plan import Plan, Step
+from .provision import Provision, ProvisionOptions
+from .quota import (
+    A100,
+    ASK_FOR_QUOTA,
+    QuotaLine,
+    cluster_need,
+    endpoint_need,
+    quota_lines,
+    quota_notes,
+    quota_shortage,
+    refuse_retired,
+)
+from .roles import CONNECTION_SECRETS, grant_role, has_role
+from .status import hourly_cost, status_rows, status_table
+from .teardown import ENDPOINT_ONLY, EVERYTHING, EXPIRING, RESOURCES_IN_USE, plan_teardown
+
+__all__ = [
+    "A100",
+    "ARM",
+    "ASK_FOR_QUOTA",
+    "COMPLETED",
+    "CONNECTIONS_API_VERSION",
+    "CONNECTION_SECRETS",
+    "CREATED_BY_TAG",
+    "Cloud",
+    "Config",
+    "ENDED_BADLY",
+    "ENDPOINT_ONLY",
+    "EVERYTHING",
+    "EXPIRING",
+    "EndpointConfig",
+    "HASH_LENGTH",
+    "MOST_TRIES",
+    "PRODUCT",
+    "Plan",
+    "Provision",
+    "ProvisionOptions",
+    "QuotaLine",
+    "RESOURCES_IN_USE",
+    "Step",
+    "cluster_need",
+    "endpoint_need",
+    "find_resource",
+    "foundry_client",
+    "foundry_errors",
+    "grant_role",
+    "has_role",
+    "hourly_cost",
+    "is_created_by_us",
+    "load_config",
+    "named_errors",
+    "plan_teardown",
+    "quota_lines",
+    "quota_notes",
+    "quota_shortage",
+    "refuse_retired",
+    "status_rows",
+    "status_table",
+]

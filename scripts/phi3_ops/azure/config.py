@@ -1,0 +1,182 @@
+"""What the Azure commands work on: one file, `phi3.yaml`, and the environment, which wins over it.
+
+No secrets stand in it: signing in is azure-identity's matter.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import OpsError
+
+CONFIG_FILE = Path("phi3.yaml")
+CONFIG_VARIABLE = "PHI3_CONFIG"
+
+# Environment variable -> where its value goes. The first three are the names that Azure's own tools use.
+ENVIRONMENT = {
+    "AZURE_SUBSCRIPTION_ID": ("azure", "subscription_id"),
+    "AZURE_RESOURCE_GROUP": ("azure", "resource_group"),
+    "AZUREML_WORKSPACE_NAME": ("azure", "workspace"),
+    "AZURE_LOCATION": ("azure", "location"),
+    "PHI3_ENDPOINT_NAME": ("endpoint", "name"),
+    "PHI3_OWNER": ("tags", "owner"),
+}
+
+
+def _no_placeholder(value: str) -> str:
+    if re.fullmatch(r"<.*>", value.strip()):
+        raise ValueError(f"is still the placeholder {value}")
+    return value
+
+
+def _matches(pattern: str, rule: str) -> AfterValidator:
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise ValueError(f"{value!r} is no such name: {rule}")
+        return value
+
+    return AfterValidator(check)
+
+
+_FILLED = AfterValidator(_no_placeholder)
+Name = Annotated[
+    str, _FILLED, _matches(r"[A-Za-z][A-Za-z0-9_-]{2,32}", "3 to 33 letters, digits, - and _")
+]
+EndpointName = Annotated[
+    str,
+    _FILLED,
+    _matches(
+        r"[A-Za-z][A-Za-z0-9-]{1,30}[A-Za-z0-9]",
+        "3 to 32 letters, digits and -, beginning with a letter and not ending with -",
+    ),
+]
+Guid = Annotated[str, _FILLED, _matches(r"[0-9a-fA-F-]{36}", "a GUID of 36 characters")]
+Text = Annotated[str, _FILLED, Field(min_length=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class AzureConfig(_Section):
+    """Where everything lies."""
+
+    subscription_id: Guid
+    resource_group: Text
+    workspace: Name
+    location: Text = "eastus2"
+
+
+class IdentityConfig(_Section):
+    """The user-assigned identity that the endpoint runs as."""
+
+    name: Name = "phi3-identity"
+
+
+class ComputeConfig(_Section):
+    """The cluster that fine-tunes."""
+
+    name: Name = "gpu-a100"
+    size: Text = "Standard_NC24ads_A100_v4"
+    max_instances: int = Field(1, ge=1)
+    idle_seconds: int = Field(120, ge=60)
+    low_priority: bool = False
+
+
+class FineTuneConfig(_Section):
+    """The job."""
+
+    recipe: Text = "lora"
+    model: Text | None = None
+    train_file: Path = Path(".phi3/data/train.jsonl")
+    eval_file: Path = Path(".phi3/data/test.jsonl")
+    instances: int = Field(1, ge=1)
+
+
+class EndpointConfig(_Section):
+    """What is served, and how."""
+
+    name: EndpointName = "phi3-endpoint"
+    model: Name = "phi3-finetuned"
+    auth: Literal["key", "entra"] = "key"
+    size: Text = "Standard_NC24ads_A100_v4"
+    instances: int = Field(1, ge=1)
+    variant: Literal["score", "mlflow", "vllm"] = "score"
+
+
+class TagsConfig(_Section):
+    """What everything created carries, so that nothing is forgotten."""
+
+    owner: Text = Field(default_factory=lambda: os.environ.get("USER") or "unknown")
+    expires_days: int = Field(7, ge=1)
+
+
+class Config(_Section):
+    """The whole file."""
+
+    azure: AzureConfig
+    identity: IdentityConfig = IdentityConfig()
+    compute: ComputeConfig = ComputeConfig()
+    finetune: FineTuneConfig = FineTuneConfig()
+    endpoint: EndpointConfig = EndpointConfig()
+    tags: TagsConfig = Field(default_factory=TagsConfig)
+    connection: Name = "phi3"
+
+
+def load_config(file: Path | None = None) -> Config:
+    """The configuration.
+
+    Args:
+        file: the YAML file; PHI3_CONFIG or `phi3.yaml` when left out, which need not exist where the
+            environment says enough.
+
+    Raises:
+        OpsError: naming the file, the field and what is wrong with it.
+    """
+    path = file or Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_FILE)
+    values = _read(path, required=file is not None or CONFIG_VARIABLE in os.environ)
+    for variable, (section, field) in ENVIRONMENT.items():
+        if os.environ.get(variable):
+            values.setdefault(section, {})[field] = os.environ[variable]
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise OpsError(_problem(error, path), _fix(path)) from error
+
+
+def _read(path: Path, *, required: bool) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except FileNotFoundError as error:
+        if not required:
+            return {}
+        raise OpsError(f"there is no file {path}", _fix(path)) from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise OpsError(f"cannot read {path}: {problem}", "It must be a YAML file.") from error
+    sections = isinstance(values, dict) and all(
+        isinstance(value, dict) or name == "connection" for name, value in values.items()
+    )
+    if not sections:
+        raise OpsError(f"{path} is not made of sections", "See scripts/phi3.example.yaml.")
+    return dict(values)
+
+
+def _problem(error: ValidationError, path: Path) -> str:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    reason = first["msg"].removeprefix("Value error, ")
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    variables = {".".join(where): name for name, where in ENVIRONMENT.items()}
+    hint = f" (or set {variables[field]})" if field in variables else ""
+    return f"{path}: `{field}`: {reason[:1].lower()}{reason[1:]}{hint}{more}"
+
+
+def _fix(path: Path) -> str:
+    return f"Copy scripts/phi3.example.yaml to {path} and fill it in." if not path.exists() else ""

@@ -1,0 +1,23 @@
+"""Compare scored runs line by line: paired statistics, gates and the HTML report.
+
+It needs the extra `[eval]`. It may import `runs` and every room below it.
+"""
+
+from __future__ import annotations
+
+from .compare import ALL_METRICS, Comparison, ComparisonSettings, compare_runs
+from .report import escape_invisible, format_number, format_p_value, format_signed, render_report
+from .thresholds import load_thresholds
+
+__all__ = [
+    "ALL_METRICS",
+    "Comparison",
+    "ComparisonSettings",
+    "compare_runs",
+    "escape_invisible",
+    "format_number",
+    "format_p_value",
+    "format_signed",
+    "load_thresholds",
+    "render_report",
+]

@@ -1,0 +1,35 @@
+"""The local endpoint: Azure ML's front end, one process per model, injected faults, background processes.
+
+It does not import `phi3_tools`: client and endpoint read the same documents independently, and are
+checked against the same golden files. It may import `pf` and `data`.
+"""
+
+from __future__ import annotations
+
+from .background import (
+    ENDPOINT_KEY_VARIABLE,
+    endpoint_state_file,
+    find_endpoint,
+    register_endpoint,
+    running_endpoints,
+    start_endpoint,
+    stop_endpoint,
+)
+from .container import Deployment, EndpointError
+from .faults import FaultError, load_fault_rules
+from .server import serve_models
+
+__all__ = [
+    "Deployment",
+    "ENDPOINT_KEY_VARIABLE",
+    "EndpointError",
+    "FaultError",
+    "endpoint_state_file",
+    "find_endpoint",
+    "load_fault_rules",
+    "register_endpoint",
+    "running_endpoints",
+    "serve_models",
+    "start_endpoint",
+    "stop_endpoint",
+]

@@ -1,0 +1,162 @@
+"""Local endpoints that run on after the command that started them: start, find, stop."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from ..errors import OpsError
+from ..files import write_json
+
+ENDPOINT_KEY_VARIABLE = "PHI3_ENDPOINT_KEY"
+START_TIMEOUT_S = 900.0  # a large model takes minutes, above all the first time
+STOP_TIMEOUT_S = 40.0  # longer than the endpoint gives what is in flight
+POLL_S = 0.05
+_FOLDER = "endpoints"
+
+
+@dataclass(frozen=True)
+class RunningEndpoint:
+    """A local endpoint's process. Its key stands in no file: it lives in the connection store."""
+
+    name: str
+    pid: int
+    started: float  # the process's start, as the system has it: a pid alone is used again
+    url: str
+    model: str
+
+
+def endpoint_state_file(workdir: Path, name: str) -> Path:
+    """Where a running endpoint notes itself."""
+    return workdir / _FOLDER / f"{name}.json"
+
+
+def log_file(workdir: Path, name: str) -> Path:
+    """Where a background endpoint's output goes."""
+    return workdir / _FOLDER / f"{name}.log"
+
+
+def register_endpoint(workdir: Path, name: str, url: str, model: str) -> None:
+    """Note this process as the running endpoint of that name; called when it can answer."""
+    import psutil
+
+    own = psutil.Process()
+    running = RunningEndpoint(name, own.pid, own.create_time(), url, model)
+    write_json(endpoint_state_file(workdir, name), asdict(running))
+
+
+def find_endpoint(workdir: Path, name: str) -> RunningEndpoint | None:
+    """The endpoint of that name if its process is still there."""
+    try:
+        running = RunningEndpoint(
+            **json.loads(endpoint_state_file(workdir, name).read_text(encoding="utf-8"))
+        )
+    except (OSError, ValueError, TypeError):
+        return None
+    return running if _process(running) else None
+
+
+def running_endpoints(workdir: Path) -> Iterator[RunningEndpoint]:
+    """Every endpoint of this workdir whose process is still there."""
+    for file in sorted((workdir / _FOLDER).glob("*.json")):
+        if running := find_endpoint(workdir, file.stem):
+            yield running
+
+
+def _process(running: RunningEndpoint):  # type: ignore[no-untyped-def]
+    import psutil
+
+    try:
+        process = psutil.Process(running.pid)
+        same = abs(process.create_time() - running.started) < 1
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.Error:
+        return None
+
+
+def start_endpoint(
+    model: Path, workdir: Path, name: str, *, key: str, port: int = 0
+) -> RunningEndpoint:
+    """Start `phi3 endpoint` in the background and wait until it can answer.
+
+    Args:
+        model: the model folder.
+        workdir: where its log and its note go.
+        name: what to call it; one that runs under this name is stopped first.
+        key: the key it will ask for; handed over in the environment.
+        port: 0 takes a free one.
+
+    Raises:
+        OpsError: it ended, or did not answer in `START_TIMEOUT_S`.
+    """
+    stop_endpoint(workdir, name)
+    log = log_file(workdir, name)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "phi3_ops", "endpoint", "--model", str(model)]
+    command += ["--port", str(port), "--name", name, "--workdir", str(workdir), "--no-connect"]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            env={**os.environ, ENDPOINT_KEY_VARIABLE: key},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # a Ctrl-C for this command is not one for the endpoint
+        )
+    try:
+        return _wait_until_ready(process, workdir, name, log)
+    except BaseException:
+        process.terminate()
+        try:
+            process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+        endpoint_state_file(workdir, name).unlink(missing_ok=True)
+        raise
+
+
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], workdir: Path, name: str, log: Path
+) -> RunningEndpoint:
+    end = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < end:
+        running = find_endpoint(workdir, name)
+        if running and running.pid == process.pid:
+            return running
+        if process.poll() is not None:
+            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            reason = said[-1] if said else f"exit code {process.returncode}"
+            raise OpsError(f"the endpoint {name!r} did not start: {reason}", f"See {log}.")
+        time.sleep(POLL_S)
+    raise OpsError(f"the endpoint {name!r} was not ready in {START_TIMEOUT_S:g} s", f"See {log}.")
+
+
+def stop_endpoint(workdir: Path, name: str) -> bool:
+    """Stop an endpoint, letting it finish what is in flight; false where none ran."""
+    import psutil
+
+    running = find_endpoint(workdir, name)
+    endpoint_state_file(workdir, name).unlink(missing_ok=True)
+    process = _process(running) if running else None
+    if process is None:
+        return False
+    process.terminate()
+    try:
+        process.wait(STOP_TIMEOUT_S)
+    except psutil.TimeoutExpired:
+        process.kill()
+    _reap(process.pid)
+    return True
+
+
+def _reap(pid: int) -> None:
+    """Collect the exit status where the process was this one's child."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)

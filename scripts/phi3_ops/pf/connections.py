@@ -1,0 +1,97 @@
+"""The CustomConnection that the flows use, in prompt flow's local store."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from phi3_tools import Limits, Params, Phi3Client, Reply
+
+from ..errors import OpsError, first_line
+from .client import pf_client
+
+DEFAULT_CONNECTION = "phi3"
+PROBE_QUESTION = "Hello"
+# Prompt flow wants at least one secret, and with Entra there is none to keep.
+NO_KEY = "none"
+
+
+def save_connection(name: str, fields: Mapping[str, str], key: str) -> str:
+    """Write a connection; what stood under its name is replaced.
+
+    Args:
+        name: the connection's name in the store.
+        fields: its `configs`: `endpoint` and, where given, `contract`, `template`,
+            `deployment`, `auth`, `model`.
+        key: the endpoint's key; empty for `auth: entra`.
+
+    Returns:
+        `created`, `updated` or `unchanged`.
+
+    Raises:
+        ConfigError: a field is missing or wrong.
+        OpsError: the store cannot be written.
+    """
+    secrets = {"key": key or NO_KEY}
+    Phi3Client.from_connection({**fields, **secrets})
+    old = load_connection(name)
+    configs = {field: value for field, value in fields.items() if value}
+    if old is not None and dict(old.configs) == configs and dict(old.secrets) == secrets:
+        return "unchanged"
+    from promptflow.entities import CustomConnection
+
+    try:
+        store = pf_client().connections
+        store.create_or_update(CustomConnection(name=name, configs=configs, secrets=secrets))
+    except Exception as error:  # promptflow raises what its keyring and its database raise
+        raise OpsError(
+            f"cannot write connection {name!r}: {first_line(error)}", _STORE_FIX
+        ) from error
+    return "updated" if old is not None else "created"
+
+
+_STORE_FIX = "Check that prompt flow's store (PF_HOME_DIRECTORY, or ~/.promptflow) can be written."
+
+
+def load_connection(name: str) -> Any:
+    """The connection of that name with its secrets, or None.
+
+    Raises:
+        OpsError: the store cannot be read.
+    """
+    client = pf_client()
+    from promptflow._sdk._errors import ConnectionNotFoundError
+
+    try:
+        return client.connections.get(name, with_secrets=True)
+    except ConnectionNotFoundError:
+        return None
+    except Exception as error:
+        raise OpsError(
+            f"cannot read connection {name!r}: {first_line(error)}", _STORE_FIX
+        ) from error
+
+
+def delete_connection(name: str) -> bool:
+    """Remove a connection; false where there was none."""
+    if load_connection(name) is None:
+        return False
+    pf_client().connections.delete(name)
+    return True
+
+
+def connection_key(name: str) -> str | None:
+    """The key that a connection holds, or None."""
+    connection = load_connection(name)
+    return dict(connection.secrets).get("key") if connection is not None else None
+
+
+def probe_endpoint(fields: Mapping[str, str], key: str) -> Reply:
+    """Ask the endpoint that a connection would point at something, once.
+
+    Raises:
+        Phi3Error: a field is wrong, or the endpoint did not answer; the class names the cause.
+    """
+    limits = Limits(read_timeout_s=60, deadline_s=60, max_attempts=2)
+    with Phi3Client.from_connection({**fields, "key": key}, limits=limits) as client:
+        return client.chat(PROBE_QUESTION, Params(max_new_tokens=8, temperature=0))

@@ -1,0 +1,25 @@
+"""Fine-tuning: on this machine, as an Azure ML job, or as a job of the model catalog.
+
+It may import `azure`, `flows`, `endpoint` and the rooms below them.
+"""
+
+from __future__ import annotations
+
+from .catalog import RETIRED_MODELS, RETIRED_ON, CatalogSubmission, catalog_settings
+from .job import MODEL_OUTPUT, JobRequest, JobSubmission, latest_completed, require_completed
+from .local import DEFAULT_RECIPE, base_and_tuned_table, finetune_locally
+
+__all__ = [
+    "CatalogSubmission",
+    "DEFAULT_RECIPE",
+    "JobRequest",
+    "JobSubmission",
+    "MODEL_OUTPUT",
+    "RETIRED_MODELS",
+    "RETIRED_ON",
+    "base_and_tuned_table",
+    "catalog_settings",
+    "finetune_locally",
+    "latest_completed",
+    "require_completed",
+]

@@ -1,0 +1,359 @@
+"""`phi3 provision` with the real clients: what it sends, what it leaves alone, how it goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import uuid
+from pathlib import Path
+
+import pytest
+
+from azure_fixtures import WORKSPACE
+from phi3_ops.azure import provision, roles
+from phi3_ops.azure.provision import registry_name
+from phi3_ops.azure.roles import LEAST_ROLES, assignment_name
+from processes import BIN
+
+GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "azure"
+GO = ("provision", "--create-group", "--yes")
+# What the writes of a first run are called, in order.
+WRITES = (
+    "group",
+    "registry",
+    "workspace",
+    "identity",
+    "cluster",
+    "role-acr-pull",
+    "role-blob-reader",
+    "role-metrics-writer",
+)
+FAMILY = "standardNCADSA100v4Family"
+
+
+def kinds(azure):
+    """The types of what is in the group, without what lies inside another thing."""
+    found = [each["type"].rsplit("/", 1)[-1] for each in azure.resources.values()]
+    return sorted(kind for kind in found if kind not in ("datastores", "deployments"))
+
+
+# Two `workspaces`: log analytics has that name too.
+EVERYTHING = [
+    *("components", "computes", "registries", "resourceGroups"),
+    *("roleAssignments", "roleAssignments", "roleAssignments"),
+    *("storageAccounts", "userAssignedIdentities", "vaults", "workspaces", "workspaces"),
+]
+
+
+def only(azure, kind):
+    found = [each for each in azure.resources.values() if each["type"].endswith(f"/{kind}")]
+    assert len(found) == 1, [each["id"] for each in found]
+    return found[0]
+
+
+class TestNames:
+    def test_a_registrys_name_is_valid_and_its_own(self):
+        places = [("s", "g", "my_Work-space"), ("s", "g2", "my_Work-space"), ("s", "g", "w" * 33)]
+        names = {registry_name(*place) for place in places}
+        assert len(names) == 3
+        assert all(re.fullmatch(r"[a-z0-9]{5,50}", name) for name in names)
+        assert registry_name("S", "G", "MY_work-space") in names
+
+    def test_an_assignments_name_follows_from_what_it_says(self):
+        name = assignment_name("/Sub/X", "/a/b/ROLE", "P")
+        assert name == assignment_name("/sub/x", "role", "p")
+        assert name == str(uuid.uuid5(uuid.NAMESPACE_URL, "/sub/x|role|p"))
+        others = {("/sub/y", "role", "p"), ("/sub/x", "role2", "p"), ("/sub/x", "role", "q")}
+        assert name not in {assignment_name(*other) for other in others}
+
+
+class TestDryRun:
+    def test_a_group_must_be_there(self, azure, phi3):
+        done = phi3("provision", "--dry-run")
+        assert (done.code, done.out) == (1, "")
+        assert "there is no resource group rg. Give --create-group" in done.err
+
+    def test_of_nothing_it_says_all_and_sends_nothing(self, azure, phi3):
+        done = phi3("provision", "--dry-run", "--create-group")
+        assert (done.code, done.err) == (0, "")
+        assert done.out.count("  would ") == len(WRITES)
+        assert azure.writes() == []
+
+    def test_without_yes_nothing_happens(self, azure, phi3):
+        done = phi3("provision", "--create-group")
+        assert done.code == 1
+        assert "Give --yes" in done.err
+        assert azure.writes() == []
+
+
+class TestApply:
+    def test_a_second_run_changes_nothing(self, azure, phi3):
+        assert phi3(*GO).code == 0
+        assert kinds(azure) == EVERYTHING
+        count = len(azure.writes())
+        assert count == len(WRITES)
+        again = phi3("provision")
+        assert (again.code, again.err) == (0, "")
+        assert again.out.endswith("provision: nothing to change\n")
+        assert "container registry wsone" in again.out
+        assert len(azure.writes()) == count
+
+    def test_everything_carries_the_tags(self, provisioned):
+        taggable = [each for each in provisioned.resources.values() if "/providers/" in each["id"]]
+        for each in taggable:
+            if each["type"].rsplit("/", 1)[-1] in ("roleAssignments", "deployments", "datastores"):
+                continue
+            tags = each["tags"]
+            assert tags["created-by"] == "phi3-promptflow", each["id"]
+            assert (tags["owner"], tags["workspace"]) == ("me", WORKSPACE)
+            assert re.fullmatch(r"\d{4}-\d\d-\d\d", tags["expires"])
+
+    def test_the_requests(self, azure, phi3):
+        phi3(*GO)
+        phi3("provision", "--contributor", "--yes")
+        names = [*WRITES, "role-contributor"]
+        sent = dict(zip(names, map(_shown, azure.writes()), strict=True))
+        if os.environ.get("PHI3_WRITE_GOLDEN"):
+            GOLDEN.mkdir(exist_ok=True)
+            for name, request in sent.items():
+                (GOLDEN / f"provision-{name}.json").write_text(json.dumps(request, indent=2) + "\n")
+        for name, request in sent.items():
+            assert request == json.loads((GOLDEN / f"provision-{name}.json").read_text()), name
+
+    def test_the_cluster_is_the_configurations(self, azure, phi3, tmp_path):
+        (tmp_path / "phi3.yaml").write_text(
+            "compute: {name: mine, size: Standard_NC4as_T4_v3, max_instances: 3, idle_seconds: 300, "
+            "low_priority: true}"
+        )
+        phi3(*GO)
+        found = only(azure, "computes")
+        settings = found["properties"]["properties"]
+        assert (found["name"], settings["vmSize"]) == ("mine", "Standard_NC4as_T4_v3")
+        assert settings["vmPriority"] == "LowPriority"
+        scale = settings["scaleSettings"]
+        assert (scale["minNodeCount"], scale["maxNodeCount"]) == (0, 3)
+        assert scale["nodeIdleTimeBeforeScaleDown"] == "PT5M"
+
+    def test_a_role_whose_name_azure_does_not_know_goes_by_its_id(self, azure, phi3, monkeypatch):
+        from fake_azure import identity
+
+        monkeypatch.setattr(identity, "ROLES", {"Other": "00000000-0000-0000-0000-000000000000"})
+        assert phi3(*GO).code == 0
+        given = {
+            each["properties"]["roleDefinitionId"].rsplit("/", 1)[-1]
+            for each in azure.resources.values()
+            if each["type"].endswith("roleAssignments")
+        }
+        assert given == {role.id for role in LEAST_ROLES}
+
+
+class TestWhatIsThere:
+    @pytest.fixture
+    def done(self, provisioned):
+        """Everything is there, and somebody else's: without the tags."""
+        for each in provisioned.resources.values():
+            each["tags"] = {"theirs": "yes"}
+        return provisioned
+
+    def test_is_never_changed(self, done, phi3):
+        assert phi3("provision").code == 0
+        assert done.writes() == []
+        assert all(each["tags"] == {"theirs": "yes"} for each in done.resources.values())
+
+    @pytest.mark.parametrize(
+        ("settings", "told"),
+        [
+            ("size: Standard_NC40ads_H100_v5", "is there with dedicated Standard_NC24ads_A100_v4"),
+            ("low_priority: true", "not low_priority Standard_NC24ads_A100_v4"),
+        ],
+    )
+    def test_another_machine_is_an_error(self, done, phi3, tmp_path, settings, told):
+        (tmp_path / "phi3.yaml").write_text(f"compute: {{{settings}}}")
+        result = phi3("provision", "--yes")
+        assert result.code == 1
+        assert "the cluster gpu-a100" in result.err and told in result.err
+        assert done.writes() == []
+
+    def test_other_counts_are_kept_and_said(self, done, phi3, tmp_path):
+        (tmp_path / "phi3.yaml").write_text("compute: {max_instances: 4, idle_seconds: 600}")
+        result = phi3("provision")
+        assert result.code == 0
+        assert "it keeps its own max_instances 1 and idle_seconds 120" in result.out
+        assert done.writes() == []
+
+    def test_another_region_is_an_error(self, done, phi3, monkeypatch):
+        monkeypatch.setenv("AZURE_LOCATION", "westeurope")
+        result = phi3("provision", "--yes")
+        assert result.code == 1
+        assert "is in eastus2, not in westeurope" in result.err
+
+    def test_a_region_may_be_written_for_people(self, done, phi3, monkeypatch):
+        monkeypatch.setenv("AZURE_LOCATION", "East US 2")
+        assert phi3("provision").code == 0
+
+    def test_an_assignment_under_another_name_is_there(self, done, phi3):
+        _rename_assignments(done)
+        assert "nothing to change" in phi3("provision").out
+
+    def test_an_assignment_that_the_list_does_not_show_yet(self, done, phi3, monkeypatch):
+        _rename_assignments(done)
+        monkeypatch.setattr(roles, "has_role", lambda *_: False)
+        assert phi3("provision", "--yes").code == 0  # 409 RoleAssignmentExists
+
+    def test_a_workspace_without_registry_says_when_it_gets_one(self, done, phi3):
+        workspace = next(
+            each
+            for each in done.resources.values()
+            if each["type"] == "Microsoft.MachineLearningServices/workspaces"
+        )
+        workspace["properties"]["containerRegistry"] = None
+        result = phi3("provision", "--yes")
+        assert result.code == 1
+        assert "has no container registry yet" in result.err
+        assert done.writes() == []
+
+
+class TestRefusals:
+    def test_short_quota_stops_before_anything_is_made(self, azure, phi3):
+        azure.quota(FAMILY, 24, 12)
+        done = phi3(*GO)
+        assert done.code == 1
+        assert f"cluster: 12 cores of {FAMILY} are missing in eastus2" in done.err
+        assert azure.writes() == []
+
+    def test_a_cluster_that_is_there_needs_no_quota(self, provisioned, phi3):
+        provisioned.quota(FAMILY, 24, 24)
+        assert phi3("provision").code == 0
+
+    def test_a_retired_size(self, azure, phi3, tmp_path):
+        (tmp_path / "phi3.yaml").write_text("endpoint: {size: Standard_NC6s_v3}")
+        done = phi3(*GO)
+        assert done.code == 1
+        assert "Use Standard_NC24ads_A100_v4" in done.err
+        assert azure.writes() == []
+
+    def test_not_signed_in(self, azure, phi3):
+        azure.fail(
+            "POST",
+            "oauth2/v2.0/token",
+            401,
+            None,
+            body={"error": "invalid_client", "error_description": "AADSTS7000215: wrong secret"},
+        )
+        done = phi3(*GO)
+        assert done.code == 1
+        assert "not signed in" in done.err and "az login" in done.err
+        assert done.err.count("\n") == 1
+
+    @pytest.mark.parametrize(
+        ("path", "step"),
+        [
+            ("/registries/", "create container registry"),
+            ("/roleAssignments/", "assign role AcrPull"),
+            ("/computes/", "create cluster"),
+        ],
+    )
+    def test_403_is_one_line_and_the_next_run_goes_on(self, azure, phi3, path, step):
+        azure.fail("PUT", path, 403, code="AuthorizationFailed", message="You may not.")
+        done = phi3(*GO)
+        assert done.code == 1
+        assert f"phi3 provision: {step}" in done.err and "AuthorizationFailed" in done.err
+        assert done.err.count("\n") == 1
+        assert phi3(*GO).code == 0
+        assert kinds(azure) == EVERYTHING
+
+    def test_a_registrys_name_that_is_taken(self, azure, phi3):
+        azure.fail("PUT", "/registries/", 409, code="AlreadyInUse", message="The name is taken.")
+        done = phi3(*GO)
+        assert done.code == 1
+        assert "AlreadyInUse" in done.err
+
+    @pytest.mark.parametrize("path", ["/deployments/", "/computes/"])
+    def test_a_failed_operation_is_one_line_and_the_next_run_goes_on(self, azure, phi3, path):
+        azure.fail_operation(path, "QuotaExceeded", "There is no more.")
+        done = phi3(*GO)
+        assert done.code == 1, done.out
+        assert "There is no more." in done.err
+        assert done.err.count("\n") == 1, done.err
+        assert phi3(*GO).code == 0
+        assert kinds(azure) == EVERYTHING
+
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_what_passes_is_tried_again(self, azure, phi3, status):
+        azure.fail("GET", "/workspaces/", status, 2, headers={"Retry-After": "0"})
+        azure.fail("PUT", "/userAssignedIdentities/", status, 2, headers={"Retry-After": "0"})
+        assert phi3(*GO).code == 0
+        assert kinds(azure) == EVERYTHING
+
+    def test_a_lost_poll_is_polled_again(self, azure, phi3):
+        azure.fail("GET", "operationsStatus/", 0)
+        assert phi3(*GO).code == 0
+        assert kinds(azure) == EVERYTHING
+
+
+@pytest.fixture(autouse=True)
+def short_polls(monkeypatch):
+    monkeypatch.setattr(provision, "POLL_S", 0.05)
+
+
+class TestInterrupted:
+    @pytest.mark.parametrize("count", range(1, len(WRITES) + 1), ids=WRITES)
+    def test_after_any_write_the_next_run_completes(self, azure, phi3, kill_after, count):
+        kill_after(count)
+        assert phi3(*GO).code == 1
+        assert len(azure.writes()) == count
+        kill_after(0)
+        assert phi3(*GO).code == 0
+        assert kinds(azure) == EVERYTHING  # once each: nothing is made a second time
+        assert len(azure.writes()) == len(WRITES)
+
+    def test_a_killed_process_while_the_workspace_is_made(self, azure, phi3, kill_after, tmp_path):
+        running = threading.Event()
+        azure.on_write(lambda request: "/deployments/" in request.path and running.set())
+        process = subprocess.Popen([BIN / "phi3", *GO], cwd=tmp_path, stdout=subprocess.DEVNULL)
+        try:
+            assert running.wait(60)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        azure.on_write(None)
+        assert phi3(*GO).code == 0
+        assert kinds(azure) == EVERYTHING
+
+    def test_what_a_failed_creation_left_is_used(self, provisioned, phi3):
+        """A template that fails halfway leaves its first parts, with names that the SDK made up."""
+        azure, workspaces = provisioned, "/microsoft.machinelearningservices/workspaces/"
+        for key in [key for key in azure.resources if workspaces in key]:
+            del azure.resources[key]
+        parts = ("storageAccounts", "vaults", "components", "registries")
+        before = [only(azure, part)["id"] for part in parts]
+        assert phi3(*GO).code == 0
+        assert [only(azure, part)["id"] for part in parts] == before
+
+
+def _rename_assignments(azure):
+    for key in [key for key in azure.resources if "/roleassignments/" in key]:
+        document = azure.resources.pop(key)
+        name = str(uuid.uuid4())
+        document["name"], document["id"] = name, document["id"].rsplit("/", 1)[0] + f"/{name}"
+        azure.resources[document["id"].lower()] = document
+
+
+def _shown(request):
+    """A request without what chance and the date put in it."""
+    body = json.loads(json.dumps(request.body))
+    path = request.path
+    if "template" in body.get("properties", {}):  # the SDK's own, 900 lines
+        parameters = body["properties"]["parameters"]
+        body = {
+            name: value["value"] for name, value in parameters.items() if value.get("value") != ""
+        }
+    text = json.dumps({"method": request.method, "path": path, "body": body})
+    text = re.sub(rf"/deployments/{WORKSPACE}-\d+", f"/deployments/{WORKSPACE}-<number>", text)
+    text = re.sub(r"wsone(storage|keyvault|logalyti|insights)[0-9a-f]+", r"wsone\1<random>", text)
+    text = re.sub(r"roleAssignments/[0-9a-f-]{36}", "roleAssignments/<uuid5>", text)
+    return json.loads(re.sub(r"\d{4}-\d\d-\d\d(?=\")", "<date>", text))

@@ -1,0 +1,400 @@
+"""The chat page in a real browser: what a person sees and does, and what a hostile answer cannot do.
+
+With PHI3_SCREENSHOTS=docs/images it also takes the pictures of the documentation again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from contrast import CONTRAST
+from hostile_answers import HOSTILE
+from phi3_ops import paths
+from phi3_ops.pf.connections import delete_connection, save_connection
+from scripted_endpoint import HANG_S, scripted_endpoint
+from served_flow import pf_serve, phi3_serve
+
+CHROMIUM = shutil.which("chromium")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync"]
+# Chromium notes every answer of failure on the console.
+REFUSED = "the server responded with a status of 400"
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+
+ANSWER = """A flow is a **graph**, written in YAML:
+
+1. *inputs*, such as `question`,
+2. *nodes*, which call tools,
+3. *outputs*.
+
+```python
+@tool
+def ask(connection: CustomConnection, question: str) -> str:
+    return client(connection).chat(question).text
+```
+
+| kind | has |
+|---|---|
+| chat | a history |
+| evaluation | an aggregation |"""
+
+
+@pytest.fixture(scope="module")
+def endpoints():
+    """What `phi3` asks, and what `phi3-base` asks."""
+    with scripted_endpoint() as tuned, scripted_endpoint() as base:
+        for name, endpoint in (("phi3", tuned), ("phi3-base", base)):
+            save_connection(name, {"endpoint": endpoint.url, "max_attempts": "1"}, "a-key")
+        yield tuned, base
+        for name in ("phi3", "phi3-base"):
+            delete_connection(name)
+
+
+@pytest.fixture(scope="module")
+def url(endpoints):
+    with phi3_serve() as served:
+        yield served.url
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    expect.set_options(timeout=HANG_S * 1000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def look(chromium):
+    """Opens a page; in the end nothing may have gone wrong or left loopback."""
+    contexts, happened = [], []
+
+    def open_page(address, noise=REFUSED, unreachable="", **words):
+        def local(route):
+            host = urlsplit(route.request.url).hostname
+            if host in ("127.0.0.1", "localhost"):
+                return route.continue_()
+            if host != unreachable:
+                happened.append(route.request.url)
+            route.abort()
+
+        context = chromium.new_context(**words)
+        contexts.append(context)
+        context.route("**/*", local)
+        page = context.new_page()
+        page.set_default_timeout(HANG_S * 1000)
+        page.on("dialog", lambda dialog: (happened.append(dialog.message), dialog.dismiss()))
+        page.on("pageerror", lambda error: happened.append(str(error)))
+        page.on("console", lambda m: noise in m.text or happened.append(m.text))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert happened == []
+
+
+def ask(page, question, *, wait=True):
+    page.get_by_label("Your question").fill(question)
+    page.keyboard.press("Enter")
+    if wait:
+        expect(page.get_by_role("button", name="Send")).to_be_visible()
+
+
+def last(page):
+    return page.locator(".answer").last
+
+
+# -- a conversation ----------------------------------------------------------------------------------
+
+
+def test_the_first_token_is_seen_before_the_last(look, url, endpoints):
+    endpoints[0].held.add("first second")
+    endpoints[0].release.clear()
+    page = look(url)
+    expect(page.locator("#about")).to_have_text(re.compile(r"flow chat \S+ · connection phi3"))
+    ask(page, "first second", wait=False)
+    expect(last(page).locator(".said")).to_have_text("first")
+    expect(last(page)).to_have_attribute("aria-busy", "true")
+    endpoints[0].release.set()
+    expect(last(page).locator(".said")).to_have_text("first second")
+    expect(last(page).locator(".foot")).to_have_text(
+        re.compile(r"^Copytokens: 11 in, 2 out · .*\d m?s · first after .*\d m?s$")
+    )
+    assert last(page).get_attribute("aria-busy") is None
+
+
+def test_a_follow_up_has_the_history(look, url, endpoints):
+    page = look(url)
+    ask(page, "fail")
+    for question in ("one", "two", "three"):
+        ask(page, question)
+    assert endpoints[0].messages() == ["one", "one", "two", "two", "three"]
+
+
+def test_stop_ends_the_call_and_keeps_what_came(look, url, endpoints):
+    endpoints[0].gone.clear()
+    page = look(url)
+    ask(page, "endless", wait=False)
+    expect(last(page).locator(".said")).to_contain_text("0 1 2")
+    page.get_by_role("button", name="Stop").click()
+    expect(last(page).locator(".foot")).to_contain_text("stopped")
+    assert endpoints[0].gone.wait(HANG_S)
+    expect(last(page).locator(".said")).to_contain_text("0 1 2")
+    ask(page, "and now?")
+    assert endpoints[0].messages()[-1] == "and now?"
+
+
+def test_escape_stops(look, url):
+    page = look(url)
+    ask(page, "endless", wait=False)
+    expect(last(page).locator(".said")).to_contain_text("0 1")
+    page.keyboard.press("Escape")
+    expect(last(page).locator(".foot")).to_contain_text("stopped")
+
+
+def test_a_reload_keeps_the_chat_and_a_chat_can_be_deleted(look, url, endpoints):
+    page = look(url)
+    ask(page, "keep this")
+    page.reload()
+    expect(last(page).locator(".said")).to_have_text("keep this")
+    ask(page, "go on")
+    assert endpoints[0].messages() == ["keep this", "keep this", "go on"]
+    page.get_by_role("button", name="New chat").click()
+    expect(page.locator(".answer")).to_have_count(0)
+    ask(page, "another")
+    assert endpoints[0].messages() == ["another"]
+    page.get_by_role("button", name="keep this", exact=True).click()
+    expect(page.locator(".question")).to_have_text(["keep this", "go on"])
+    page.get_by_role("button", name="Delete the chat: keep this").click()
+    expect(page.locator(".question")).to_have_count(0)
+    page.reload()
+    expect(page.locator("#chats li")).to_have_count(1)
+
+
+def test_a_question_that_comes_before_the_page_knows_whom_to_ask_is_asked(look, url, endpoints):
+    endpoints[0].answers["early"] = "never too early"
+    page, held = look(url), []
+    expect(page.get_by_text("connection phi3")).to_be_visible()  # the first visit's is not held
+    page.route("**/page.json", lambda route: held.append(route))
+    with page.expect_request("**/page.json"):
+        page.reload()
+    ask(page, "early", wait=False)
+    expect(page.get_by_label("Your question")).to_have_value("early")
+    held[0].continue_()
+    expect(last(page).locator(".said")).to_have_text("never too early")
+    expect(page.get_by_label("Your question")).to_have_value("")
+
+
+def test_leaving_in_the_middle_keeps_what_came(look, url):
+    page = look(url)
+    ask(page, "endless", wait=False)
+    expect(last(page).locator(".said")).to_contain_text("0 1 2")
+    page.reload()
+    expect(last(page).locator(".said")).to_contain_text("0 1 2")
+    expect(last(page).locator(".foot")).to_contain_text("stopped")
+
+
+# As Chromium breaks off what is under way when the page is left; when exactly, it does not say.
+CUT = """
+const real = window.fetch;
+const answer = () => new Response(new ReadableStream({ start(stream) {
+  stream.enqueue(new TextEncoder().encode('data: {"answer": "0 1 2"}\\n\\n'));
+  window.cut = () => stream.error(new TypeError("network error"));
+} }), { headers: { "content-type": "text/event-stream" } });
+window.fetch = async (path, options) => path.endsWith("score") ? answer() : real(path, options);
+null;
+"""
+
+
+@pytest.mark.parametrize("leaving", [True, False])
+def test_what_breaks_off_while_the_page_is_left_is_no_error(look, url, leaving):
+    page = look(url)
+    page.evaluate(CUT)
+    ask(page, "anything", wait=False)
+    expect(last(page).locator(".said")).to_contain_text("0 1 2")
+    if leaving:
+        page.evaluate("window.dispatchEvent(new Event('beforeunload'))")
+    page.evaluate("window.cut()")
+    shown = last(page).locator(".foot") if leaving else last(page).get_by_role("alert")
+    expect(shown).to_contain_text("stopped" if leaving else "cannot be reached")
+    expect(last(page).get_by_role("alert")).to_have_count(0 if leaving else 1)
+
+
+def test_errors_say_what_the_endpoint_said_and_what_to_do(look, url):
+    page = look(url)
+    ask(page, "fail")
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("told to fail. Check the generation parameters")
+    page.reload()
+    expect(alert).to_contain_text("told to fail")
+    ask(page, "break")
+    expect(last(page).locator(".said")).to_have_text("half an")
+    expect(last(page).get_by_role("alert")).to_have_text(
+        re.compile("The answer broke off: the stream broke off before its end. .+")
+    )
+
+
+def test_a_server_that_is_gone_is_an_error(look, url):
+    page = look(url, noise="ERR_FAILED")
+    page.route("**/score", lambda route: route.abort())
+    ask(page, "anyone?")
+    expect(page.get_by_role("alert")).to_contain_text("Is `phi3 serve` still running?")
+
+
+def test_markdown_is_shown_and_copied(look, url, endpoints):
+    endpoints[0].answers["show"] = ANSWER
+    page = look(url, permissions=["clipboard-read", "clipboard-write"])
+    ask(page, "show")
+    said = last(page).locator(".said")
+    expect(said.locator("ol li")).to_have_count(3)
+    expect(said.locator("pre code")).to_contain_text(
+        "def ask(connection: CustomConnection, question: str) -> str:"
+    )
+    expect(said.locator("table td")).to_have_count(4)
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == ANSWER
+
+
+# -- what may not happen -----------------------------------------------------------------------------
+
+
+def test_hostile_answers_do_nothing(look, url, endpoints):
+    hostile = [
+        *HOSTILE[:-2],
+        "![x](https://example.invalid/pixel.png)",
+        "[x](javascript:alert(1)) [y](data:text/html,<script>alert(1)</script>)",
+        "<javascript:alert(1)> [ref]: javascript:alert(1)",
+        "```html\n<img src=x onerror=alert(1)>\n```",
+    ]
+    page = look(url)
+    for number, text in enumerate(hostile):
+        endpoints[0].answers[f"hostile {number}"] = text
+        ask(page, f"hostile {number}")
+    ask(page, HOSTILE[1])
+    page.reload()
+    expect(page.locator(".answer")).to_have_count(len(hostile) + 1)
+    page.mouse.move(400, 300)
+    page.wait_for_timeout(300)
+    log = page.locator("#log")
+    assert log.locator("script, iframe, img, svg, base, meta, style, form, object, h1").count() == 0
+    links = log.locator("a").evaluate_all("links => links.map((link) => link.href)")
+    assert [link for link in links if not link.startswith("https://")] == []
+    assert page.url == f"{url}/"
+    expect(log).to_contain_text("<img src=x onerror=alert('image')>")
+
+
+def test_the_policy_stops_what_would_slip_through(look, url):
+    """Were the rendering ever to let HTML through, no script and no other host would be reached."""
+    page = look(url, noise="Content Security Policy")
+    refused = page.evaluate("""async () => {
+      const refused = [];
+      document.addEventListener("securitypolicyviolation", (e) => refused.push(e.effectiveDirective));
+      document.body.append(Object.assign(new Image(), { src: "https://example.invalid/x.png" }));
+      document.body.append(Object.assign(document.createElement("script"), { text: "window.bad = 1" }));
+      await fetch("https://example.invalid/").catch(() => 0);
+      await new Promise((done) => setTimeout(done, 100));
+      return [...new Set(refused), window.bad];
+    }""")
+    assert sorted(map(str, refused)) == ["None", "connect-src", "img-src", "script-src-elem"]
+
+
+# -- side by side ------------------------------------------------------------------------------------
+
+
+def test_two_connections_side_by_side(look, endpoints):
+    tuned, base = endpoints
+    who = "Who founded Microsoft?"
+    tuned.answers[who] = "Bill Gates and Paul Allen founded Microsoft in **1975**."
+    base.answers[who] = "Microsoft is a company. It was founded by people who founded it."
+    with phi3_serve("--against", "phi3-base") as served:
+        page = look(served.url)
+        expect(page.locator("#about")).to_contain_text("connection phi3 and phi3-base")
+        ask(page, who)
+        expect(page.locator(".answer .from")).to_have_text(["phi3", "phi3-base"])
+        expect(page.locator(".answer .said")).to_contain_text(["Bill Gates and", "a company"])
+        picture(page, "chat-side-by-side")
+        ask(page, "fail")
+        expect(page.get_by_role("alert")).to_have_count(2)
+        ask(page, "more")
+        assert tuned.messages() == [who, tuned.answers[who], "more"]
+        assert base.messages() == [who, base.answers[who], "more"]
+        page.get_by_label("side by side").uncheck()
+        page.get_by_label("Connection to ask").select_option("phi3-base")
+        asked = len(tuned.requests)
+        ask(page, "only you")
+        assert base.messages()[-1] == "only you"
+        assert len(tuned.requests) == asked
+
+
+# -- for everybody -----------------------------------------------------------------------------------
+
+
+def test_it_works_from_the_keyboard(look, url):
+    page = look(url)
+    expect(page.get_by_label("Your question")).to_be_focused()
+    page.keyboard.type("line one")
+    page.keyboard.press("Shift+Enter")
+    page.keyboard.type("line two")
+    page.keyboard.press("Enter")
+    expect(page.locator(".question")).to_have_text("line one\nline two")
+    expect(page.get_by_role("status")).to_have_text("The answer is complete.")
+    expect(page.get_by_role("log")).to_contain_text("line two")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Enter")
+    expect(
+        page.get_by_role("button", name="Copied").or_(page.get_by_text("Not allowed"))
+    ).to_be_visible()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1200])
+def test_it_fits_every_screen_and_can_be_read(look, url, endpoints, scheme, width):
+    endpoints[0].answers["What is a flow?"] = ANSWER
+    page = look(url, color_scheme=scheme, viewport={"width": width, "height": 760})
+    ask(page, "fail")
+    ask(page, "x" * 300)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(CONTRAST) == []
+    if width == 390:
+        menu = page.get_by_role("button", name="Earlier chats", exact=True)
+        menu.click()
+        page.get_by_role("button", name="New chat").click()
+    else:
+        page.get_by_role("button", name="New chat").click()
+    ask(page, "What is a flow?")
+    box = page.get_by_role("button", name="Send").bounding_box()
+    assert box["x"] + box["width"] <= width and box["y"] + box["height"] <= 760
+    if (scheme, width) != ("dark", 390):
+        picture(page, f"chat-{'phone' if width == 390 else scheme}")
+
+
+def picture(page, name):
+    """Taken for the documentation where PHI3_SCREENSHOTS names its folder."""
+    if folder := os.environ.get("PHI3_SCREENSHOTS"):
+        page.wait_for_timeout(300)
+        page.screenshot(path=Path(folder) / f"{name}.png")
+
+
+# -- promptflow's own page ---------------------------------------------------------------------------
+
+
+def test_the_stock_page_answers_on_the_engine_that_has_it(look, endpoints):
+    with pf_serve(paths.FLOWS / "chat", "--engine", "fastapi") as served:
+        # It wants fonts from there, and does without them.
+        page = look(served.url, noise="", unreachable="static2.sharepointonline.com")
+        box = page.get_by_role("textbox").last
+        box.fill("hello stock")
+        box.press("Enter")
+        expect(page.get_by_text("hello stock")).to_have_count(2)
+    assert endpoints[0].messages() == ["hello stock"]

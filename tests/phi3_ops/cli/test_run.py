@@ -1,0 +1,285 @@
+"""`phi3 run`: every line counted, an endpoint's 429 heeded, an interrupted run finished."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from phi3_ops import paths
+from phi3_ops.errors import OpsError
+from phi3_ops.pf.client import pf_client
+from phi3_ops.pf.connections import delete_connection, save_connection
+from phi3_ops.pf.engine import _BATCH, EXPECTED, MOST_RUNS, engine_is_supported
+from phi3_ops.runs.batch import CONNECTIONS, _runs, _this_process, run_flow
+from processes import BIN, phi3
+from slow_endpoint import slow_endpoint
+
+FILES = ["--flow", "qa", "--data", "DATA"]
+QUESTION = ["--column-mapping", "input_data=${data.question}"]
+
+
+@pytest.fixture
+def endpoint(request):
+    with slow_endpoint(*getattr(request, "param", (0.02,))) as server:
+        save_connection("r", {"endpoint": server.url, "contract": "chat"}, "key")
+        yield server
+        delete_connection("r")
+
+
+def slow(*arguments):
+    return pytest.mark.parametrize("endpoint", [arguments], indirect=True)
+
+
+@pytest.fixture
+def data(tmp_path):
+    return write(tmp_path / "q.jsonl", [f"q{n}" for n in range(40)])
+
+
+def write(path, questions):
+    rows = [{"question": question, "ground_truth": question} for question in questions]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def run(*words):
+    return phi3("run", "--connection", "r", *words)
+
+
+def name_of(done):
+    return done.stdout.partition(":")[0]
+
+
+def test_the_run_is_one_of_prompt_flows(endpoint, data):
+    done = run("--flow", "qa", "--data", data, *QUESTION)
+    assert done.returncode == 0, done.stderr
+    assert "40 lines, 0 failed" in done.stdout
+    assert f"{40 * 18} tokens" in done.stdout
+    found = pf_client().runs.get(name_of(done))
+    assert found.status == "Completed"
+    details = pf_client().get_details(found, all_results=True)
+    assert list(details["outputs.answer"]) == [f"q{n}" for n in range(40)]
+    assert json.loads(found.properties[CONNECTIONS]) == {"answer": {"connection": "r"}}
+
+
+def test_answers_are_scored_over_all_lines(endpoint, tmp_path):
+    data = write(tmp_path / "q.jsonl", ["a", "fail", "b", "c"])
+    done = run("--flow", "qa", "--data", data, *QUESTION, "--evaluate", "--max-failures", "25%")
+    assert done.returncode == 0, done.stderr
+    assert "4 lines, 1 failed" in done.stdout and "told to fail" in done.stdout
+    (row,) = [line.split() for line in done.stdout.splitlines() if "exact_match" in line]
+    assert row[1] == "0.7500" and row[-1] == "4"
+
+
+@pytest.mark.parametrize("allowed, code", [("0", 1), ("1", 0), ("24%", 1), ("25%", 0)])
+def test_more_failures_than_allowed_are_a_failure(endpoint, tmp_path, allowed, code, monkeypatch):
+    from phi3_ops import cli
+
+    monkeypatch.setenv("PF_LOGGING_LEVEL", "CRITICAL")
+    data = write(tmp_path / "q.jsonl", ["a", "fail", "b", "c"])
+    words = ["run", "--flow", "qa", "--data", str(data), *QUESTION, "--connection", "r"]
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert cli.main([*words, "--max-failures", allowed]) == code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@slow(0.05, 4)
+def test_no_line_is_lost_to_429(endpoint, data):
+    columns = {"input_data": "${data.question}"}
+    connections = {"answer": {"connection": "r"}}
+    done = run_flow(
+        paths.FLOWS / "qa", data, columns, title="t", connections=connections, in_flight=32
+    )
+    assert done.failed == 0 and done.lines == 40
+    assert endpoint.refused and endpoint.highest == 4
+    assert set(endpoint.asked.values()) == {1}
+
+
+@slow(0.3)
+def test_ctrl_c_keeps_what_was_answered_and_resume_runs_only_the_rest(endpoint, tmp_path):
+    data = write(tmp_path / "q.jsonl", [f"q{n}" for n in range(30)])
+    words = ["run", "--flow", "qa", "--data", data, *QUESTION, "--connection", "r"]
+    command = [BIN / "phi3", *map(str, words), "--in-flight", "3"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as child:
+        wait_for(lambda: sum(endpoint.asked.values()) >= 4)
+        child.send_signal(signal.SIGINT)
+        out, err = child.communicate(timeout=60)
+    assert child.returncode == 130, err
+    assert "Traceback" not in err
+    answered = dict(endpoint.asked)
+    assert 4 <= len(answered) < 30
+    (resume,) = [line for line in out.splitlines() if "phi3 run --resume" in line]
+    endpoint.seconds = 0.01
+    done = phi3("run", "--resume", resume.split()[-1])
+    assert done.returncode == 0, done.stderr
+    assert "30 lines, 0 failed" in done.stdout
+    assert all(endpoint.asked[question] == 1 for question in answered)  # none was asked again
+    assert len(endpoint.asked) == 30
+
+
+@slow(0.3)
+def test_a_killed_run_is_finished_by_resume(endpoint, tmp_path):
+    data = write(tmp_path / "q.jsonl", [f"q{n}" for n in range(20)])
+    words = ["run", "--flow", "qa", "--data", data, *QUESTION, "--connection", "r"]
+    command = [BIN / "phi3", *map(str, words), "--in-flight", "4", "--name", "killed"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        wait_for(lambda: sum(endpoint.asked.values()) >= 8)
+        endpoint.seconds = 60  # it will not end by itself
+        name = next(r.name for r in pf_client().runs.list() if r.name.startswith("killed"))
+        early = phi3("run", "--resume", name)
+        assert early.returncode == 1 and "still running" in early.stderr
+        child.kill()
+    endpoint.seconds = 0.01
+    done = phi3("run", "--resume", name)
+    assert done.returncode == 0, done.stderr
+    assert "20 lines, 0 failed" in done.stdout
+    assert len(endpoint.asked) == 20
+
+
+def wait_for(condition):
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    raise AssertionError("it did not come")
+
+
+def test_resume_runs_failed_lines_again(endpoint, tmp_path):
+    data = write(tmp_path / "q.jsonl", ["a", "fail", "b"])
+    first = run("--flow", "qa", "--data", data, *QUESTION)
+    assert first.returncode == 1 and "3 lines, 1 failed" in first.stdout
+    endpoint.failing.clear()
+    again = phi3("run", "--resume", name_of(first))
+    assert again.returncode == 0 and "3 lines, 0 failed" in again.stdout, again.stderr
+    assert endpoint.asked == {"a": 1, "b": 1, "fail": 1}
+
+
+def test_a_data_file_that_changed_is_refused(endpoint, data):
+    first = run("--flow", "qa", "--data", data, *QUESTION)
+    data.write_text(data.read_text() * 2)
+    again = phi3("run", "--resume", name_of(first))
+    assert again.returncode == 1
+    assert f"{data} has changed since" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "words, code, said",
+    [
+        (["--flow", "qa"], 2, "--flow and --data are needed"),
+        (["--resume", "x", "--flow", "qa"], 2, "--resume takes flow"),
+        (
+            [*FILES, "--on-azure", "--on-foundry"],
+            2,
+            "--on-azure and --on-foundry exclude each other",
+        ),
+        ([*FILES, "--on-foundry", "--replay"], 2, "are for batches on this machine"),
+        ([*FILES, "--on-foundry", "--run", "x"], 2, "are for batches on this machine"),
+        (["--resume", "x", "--on-foundry"], 2, "are for batches on this machine"),
+        ([*FILES, "--on-foundry", "--compute", "c"], 2, "--compute goes with --on-azure"),
+        ([*FILES, "--on-foundry", "--instances", "1"], 2, "--instances goes with --on-azure"),
+        ([*FILES, "--on-foundry", "--mini-batch-size", "1"], 2, "--mini-batch-size goes with"),
+        ([*FILES, "--fetch", "foundry-1", "--retries", "0"], 2, "--retries goes with --on-azure"),
+        ([*FILES, "--retries", "0"], 2, "--retries goes with --on-azure"),
+        ([*FILES, "--follow"], 2, "--follow and --dry-run go with --on-azure or --on-foundry"),
+        ([*FILES, "--dry-run"], 2, "--follow and --dry-run go with --on-azure or --on-foundry"),
+        ([*FILES, "--fetch", "x", "--dry-run"], 2, "--fetch and --dry-run exclude each other"),
+        (["--resume", "nowhere"], 1, "there is no run 'nowhere'"),
+        (["--flow", "nowhere", "--data", "DATA"], 1, "there is no flow in nowhere"),
+        (["--flow", "qa", "--data", "DATA"], 1, "the input 'input_data'"),
+        (["--flow", "qa", "--data", "nowhere.jsonl"], 1, "there is no file nowhere.jsonl"),
+        (["--flow", "qa", "--data", "DATA", "--column-mapping", "x"], 1, "no INPUT=VALUE"),
+        (["--flow", "qa", "--data", "DATA", "--column-mapping", "x=1"], 1, "has no input 'x'"),
+        (
+            [
+                "--flow",
+                "eval",
+                "--data",
+                "DATA",
+                "--column-mapping",
+                "answer=${data.question}",
+                "--connection",
+                "r",
+            ],
+            1,
+            "takes a connection",
+        ),
+    ],
+)
+def test_what_cannot_be_run_is_one_line(data, words, code, said, capsys):
+    from phi3_ops import cli
+
+    before = {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert cli.main(["run", *(str(data) if w == "DATA" else w for w in words)]) == code
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    err = capsys.readouterr().err
+    assert said in err and len(err.splitlines()) == 1
+
+
+def test_another_promptflow_runs_on_its_own_engine(endpoint, data, monkeypatch):
+    monkeypatch.setitem(EXPECTED, f"{_BATCH}._exec_batch", ["other"])
+    assert not engine_is_supported()
+    done = run_flow(
+        paths.FLOWS / "qa",
+        data,
+        {"input_data": "${data.question}"},
+        title="t",
+        connections={"answer": {"connection": "r"}},
+    )
+    assert done.failed == 0
+
+
+def test_this_promptflow_is_the_one_that_is_known():
+    assert engine_is_supported()
+
+
+def test_a_line_is_run_at_most_so_often_when_the_endpoint_only_refuses(tmp_path):
+    with slow_endpoint(0.01, 0) as server:
+        fields = {"endpoint": server.url, "contract": "chat", "max_attempts": "1"}
+        save_connection("r", fields, "key")
+        data = write(tmp_path / "q.jsonl", ["a", "b"])
+        done = run_flow(
+            paths.FLOWS / "qa",
+            data,
+            {"input_data": "${data.question}"},
+            title="t",
+            connections={"answer": {"connection": "r"}},
+        )
+        delete_connection("r")
+    assert done.failed == 2 and "too many requests" in done.reason
+    assert server.refused == 2 * MOST_RUNS
+
+
+def test_an_error_of_the_engine_itself_is_told(endpoint, data, monkeypatch):
+    from promptflow._proxy._python_executor_proxy import PythonExecutorProxy
+
+    async def broken(*args):
+        raise RuntimeError("broken inside")
+
+    pf_client()
+    monkeypatch.setattr(PythonExecutorProxy, "exec_line_async", broken)
+    with pytest.raises(OpsError, match="broken inside"):
+        run_flow(
+            paths.FLOWS / "qa",
+            data,
+            {"input_data": "${data.question}"},
+            title="t",
+            connections={"answer": {"connection": "r"}},
+        )
+
+
+def test_a_run_that_is_still_running_is_told_from_one_whose_process_is_gone():
+    assert _runs(_this_process())
+    assert not _runs(f"{os.getpid()} 1")
+    assert not _runs("")

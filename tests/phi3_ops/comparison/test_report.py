@@ -1,0 +1,142 @@
+"""The page as text: well formed, complete, and nothing of it active."""
+
+from __future__ import annotations
+
+import html
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from hostile_answers import HOSTILE, hostile_report
+from phi3_ops.comparison.report import (
+    LONGEST,
+    escape_invisible,
+    format_number,
+    format_p_value,
+    format_signed,
+    render_report,
+)
+
+VOID = {"meta", "input", "br"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text; every tag closed in its turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes, self.text = [], [], [], []
+        self.feed(text)
+        assert not self.open, self.open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += [(tag, name, value) for name, value in attributes]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attributes):
+        self.handle_starttag(tag, attributes)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    return hostile_report(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="module")
+def page(report):
+    return Page(render_report(report))
+
+
+def test_nothing_of_the_page_is_active(page):
+    assert not {"script", "iframe", "object", "embed", "link", "a", "img", "form"} & set(page.tags)
+    names = {name for _, name, _ in page.attributes}
+    assert not [name for name in names if name.startswith("on")]
+    assert not names & {"style", "href", "src", "srcset", "action"}
+
+
+def test_a_policy_allows_this_style_and_nothing_else(report, page):
+    import base64
+    import hashlib
+
+    (policy,) = [v for _, name, v in page.attributes if name == "content" and "default-src" in v]
+    style = re.search("<style>(.*)</style>", render_report(report), re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}';")
+    assert "unsafe" not in policy
+
+
+def test_what_was_said_can_be_read(page):
+    text = "".join(page.text)
+    for said in HOSTILE:
+        assert escape_invisible(said)[:LONGEST] in text, said[:40]
+    assert "told to fail <b>loudly</b>" in text
+
+
+def test_every_part_of_the_summary_is_on_the_page(report, page):
+    text = "".join(page.text)
+    for entry in report.summary["comparisons"]:
+        assert f"{format_signed(entry['low'])} to {format_signed(entry['high'])}" in text
+    for name in ("Gate: ", "Scores", "Runs", "Differences line by line", "Slices", "Lines"):
+        assert name in text
+    assert "answer.connection" in text and "phi3-base" in text
+
+
+def test_tables_are_labelled(page):
+    assert page.tags.count("th") == len(
+        [1 for tag, name, _ in page.attributes if (tag, name) == ("th", "scope")]
+    )
+    pictures = [
+        value for tag, name, value in page.attributes if tag == "svg" and name == "aria-label"
+    ]
+    assert len(pictures) == page.tags.count("svg") and all(pictures)
+
+
+def test_lost_lines_come_first_and_the_rest_is_counted(report):
+    text = render_report(report, rows=3)
+    rows = re.findall(r'<tr class="([^"]*)"><th scope="row" class="place">(\d+)', text)
+    assert len(rows) == 3
+    assert all("loss0" in classes.split() for classes, _ in rows)
+    assert f"3 of {len(report.data)} lines: lost ones first" in text
+
+
+def test_the_same_report_makes_the_same_page(report):
+    assert render_report(report) == render_report(report)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("plain\n\ttext é 你好 👩‍👧", "plain\n\ttext é 你好 👩‍👧"),
+        ("a\u202eb\u2066c", "a‹U+202E›b‹U+2066›c"),
+        ("\x1b[31m\x00\r", "‹U+001B›[31m‹U+0000›‹U+000D›"),
+        ("\ud800", "‹U+D800›"),
+        ({"k": ["ü", None]}, '{"k": ["ü", null]}'),
+        (3, "3"),
+    ],
+)
+def test_visible(text, shown):
+    assert escape_invisible(text) == shown
+    html.escape(escape_invisible(text)).encode()  # UTF-8 can hold it
+
+
+def test_numbers():
+    assert [format_number(v) for v in (None, 0, 0.123456, -2, 100)] == [
+        "–",
+        "0",
+        "0.1235",
+        "−2",
+        "100",
+    ]
+    assert [format_signed(v) for v in (None, 0.0, 0.5, -0.25)] == ["–", "0", "+0.5", "−0.25"]
+    assert [format_p_value(v) for v in (1, 0.0312, 0.0001)] == ["1.000", "0.031", "< 0.001"]

@@ -1,0 +1,122 @@
+"""The page in a real browser: read, filtered, folded, and nothing that was said does anything."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from contrast import CONTRAST
+from hostile_answers import HOSTILE, hostile_report
+from phi3_ops.comparison.report import escape_invisible, render_report
+
+CHROMIUM = shutil.which("chromium")
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync"]
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("browser")
+    path = folder / "compare.html"
+    path.write_text(render_report(hostile_report(folder)), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def look(chromium, address):
+    """Opens the page, and in the end holds what it did against it."""
+    contexts, happened = [], []
+
+    def open_page(**words):
+        context = chromium.new_context(**words)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("dialog", lambda dialog: (happened.append(dialog.message), dialog.dismiss()))
+        page.on("pageerror", lambda error: happened.append(str(error)))
+        page.on("console", lambda message: happened.append(message.text))
+        page.on("request", lambda r: r.url == address or happened.append(r.url))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert happened == []
+
+
+def shown(page):
+    """Numbers of the lines that can be seen."""
+    cells = page.locator(".listing tbody tr:visible .place").all_inner_texts()
+    return {int(text) for text in cells}
+
+
+def test_hostile_answers_do_nothing(look, address):
+    page = look()
+    for fold in page.locator("summary").all():
+        fold.click()
+    page.mouse.move(300, 300)
+    page.wait_for_timeout(300)
+    assert page.url == address
+    assert page.locator("script, iframe, img, a, base, .listing h1").count() == 0
+    assert page.evaluate("document.querySelectorAll('style').length") == 1
+    text = page.locator(".listing").inner_text()
+    for said in HOSTILE:
+        flat = re.sub(r"\s+", " ", escape_invisible(said)[:20_000]).strip()
+        assert flat in re.sub(r"\s+", " ", text), said[:40]
+    assert "49" not in page.locator(".listing td:has-text('7 * 7')").first.inner_text()
+
+
+def test_filters_work_without_script(look):
+    page = look(java_script_enabled=False)
+    everything = shown(page)
+    assert len(everything) == len(HOSTILE) + 24
+    page.get_by_label(re.compile("failed in a run: 2")).check()
+    assert shown(page) == {20, 21}
+    parts = []
+    for outcome in ("loss", "win", "tie"):
+        box = page.locator(f"#pick-{outcome}0")
+        box.check()
+        parts.append(shown(page))
+        label = box.locator("xpath=..").inner_text()
+        assert label.endswith(f" {len(parts[-1])}")
+    assert set.union(*parts) == everything
+    assert sum(map(len, parts)) == len(everything)
+    page.locator("#pick-all").check()
+    assert shown(page) == everything
+
+
+def test_filters_work_from_the_keyboard(look):
+    page = look()
+    page.locator("#pick-all").focus()
+    page.keyboard.press("ArrowDown")
+    assert shown(page) == {20, 21}
+
+
+def test_long_answers_fold(look):
+    page = look(java_script_enabled=False)
+    fold = page.locator("details:has-text('(100,000 characters)')").first
+    assert not fold.locator(".text").is_visible()
+    fold.locator("summary").click()
+    assert fold.locator(".text").is_visible()
+    assert "The rest is left out here." in fold.inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 768, 1280])
+def test_it_fits_every_screen_and_can_be_read(look, scheme, width):
+    page = look(color_scheme=scheme, viewport={"width": width, "height": 800})
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    poor = page.evaluate(CONTRAST)
+    assert poor == []

@@ -1,0 +1,232 @@
+"""`phi3 flow build`: the context of an image, and the server that the image would start."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import requests
+
+from echo_endpoint import KEY, echo_endpoint
+from phi3_ops import paths
+from phi3_ops.cli import main
+from phi3_ops.errors import OpsError
+from phi3_ops.flows.definition import FlowDefinition
+from phi3_ops.flows.image import build_image_context, connection_placeholders
+from phi3_ops.flows.lock import copy_flow
+from phi3_ops.flows.wheel import build_tool_wheel
+from phi3_ops.pf.connections import delete_connection, save_connection
+from processes import BIN
+from served_flow import HANG_S, free_port
+from stores import make_store
+
+FLOWS = sorted(path.parent.name for path in paths.FLOWS.glob("*/flow.dag.yaml"))
+ASKED = {"question": "Hello there", "chat_history": []}
+
+
+@pytest.fixture(scope="module")
+def endpoint():
+    with echo_endpoint() as endpoint:
+        save_connection("phi3", {"endpoint": endpoint.url, "max_attempts": "1"}, KEY)
+        yield endpoint
+        delete_connection("phi3")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A folder into which the wheel is installed."""
+    folder = tmp_path_factory.mktemp("site")
+    name, content = build_tool_wheel()
+    wheel = tmp_path_factory.mktemp("wheel") / name
+    wheel.write_bytes(content)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+    subprocess.run([*pip, "--no-deps", "--target", folder, wheel], check=True, timeout=HANG_S)
+    return folder
+
+
+@pytest.fixture
+def built(endpoint, tmp_path):
+    """Builds a flow into a new folder."""
+
+    def build(name):
+        build_image_context(FlowDefinition.read(Path(name)), tmp_path / "image")
+        return tmp_path / "image"
+
+    return build
+
+
+def dockerfile(folder):
+    """(instruction, words), in order."""
+    lines = (folder / "Dockerfile").read_text().splitlines()
+    pairs = [line.split(maxsplit=1) for line in lines if line and not line.startswith("#")]
+    return [(name, words) for name, words in pairs]
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_the_context_has_the_wheel_installs_it_and_holds_no_key(built, name):
+    folder = built(name)
+    (packed,) = (folder / "wheels").glob("phi3_promptflow-*.whl")
+    names = zipfile.ZipFile(packed).namelist()
+    assert {"phi3_tools/pf_tools.py", "phi3_tools/yamls/phi3_chat.yaml"} <= set(names)
+    steps = [words for _, words in dockerfile(folder)]
+    installs = next(n for n, words in enumerate(steps) if "pip install" in words)
+    assert "wheels/*.whl" in steps[installs]
+    assert steps.index("wheels wheels") < installs
+    assert all("wheels" not in words for name, words in dockerfile(folder) if name == "ENV")
+    for file in folder.rglob("*"):
+        assert file.is_dir() or KEY.encode() not in file.read_bytes(), file
+    for each in names:
+        assert KEY.encode() not in zipfile.ZipFile(packed).read(each), each
+    shown = json.loads((folder / "connections.json").read_text())
+    uses = "connection: phi3" in (paths.FLOWS / name / "flow.dag.yaml").read_text()
+    assert [fields["secrets"] for fields in shown.values()] == [{"key": "${env:PHI3_KEY}"}] * uses
+
+
+def test_a_flows_own_requirements_are_installed(built):
+    text = (built("eval") / "requirements.txt").read_text()
+    assert "rouge-score" in text and "promptflow-core" in text
+
+
+@contextlib.contextmanager
+def started(folder, tmp_path, site, **variables):
+    """What the image's CMD starts, from the folder, without a store, with the wheel's own package."""
+    command = json.loads(dict(dockerfile(folder))["CMD"])
+    port = free_port()
+    command[command.index("--host") + 1] = "127.0.0.1"
+    command[command.index("--port") + 1] = str(port)
+    kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    store = make_store(tmp_path / "no-connections")
+    env = {**kept, "PATH": path, "PYTHONPATH": str(site), "PF_HOME_DIRECTORY": str(store)}
+    with (tmp_path / "log.txt").open("w") as log:
+        process = subprocess.Popen(
+            [BIN / command[0], *command[1:]],
+            cwd=folder,
+            env={**env, **variables},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            wait(process, url := f"http://127.0.0.1:{port}", tmp_path / "log.txt")
+            yield url
+        finally:
+            process.terminate()
+            process.wait(HANG_S)
+
+
+def wait(process, url, log):
+    deadline = time.monotonic() + HANG_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, log.read_text()
+        with contextlib.suppress(requests.ConnectionError):
+            if requests.get(f"{url}/health", timeout=HANG_S).ok:
+                return
+        time.sleep(0.1)
+    raise AssertionError("the flow is not served")
+
+
+def test_the_images_command_answers_with_a_key_from_the_environment(built, tmp_path, site):
+    folder = built("chat")
+    with started(folder, tmp_path, site, PHI3_KEY=KEY) as url:
+        answer = requests.post(f"{url}/score", json=ASKED, timeout=HANG_S)
+    assert answer.json() == {"answer": "Hello there"}
+    log = (tmp_path / "log.txt").read_text()
+    assert KEY not in log
+
+
+def test_on_azure_the_flow_is_the_mounted_model(built, endpoint, tmp_path, site):
+    """With the connection as Azure's documentation lets one give it in place of the workspace's."""
+    folder = built("chat")
+    (folder / "flow").rename(tmp_path / "chat")
+    (folder / "connections.json").unlink()
+    mount = tmp_path / "mount"
+    mount.mkdir()
+    (tmp_path / "chat").rename(mount / "chat")
+    where = "deployment.subscription_id=s,deployment.resource_group=g,deployment.workspace_name=w"
+    given = {
+        "id": "/connections/phi3",
+        "name": "phi3",
+        "properties": {
+            "authType": "CustomKeys",
+            "category": "CustomKeys",
+            "target": "_",
+            "metadata": {"endpoint": endpoint.url, "azureml.flow.connection_type": "Custom"},
+            "credentials": {"keys": {"key": KEY}},
+        },
+    }
+    variables = {
+        "PRT_CONFIG_OVERRIDE": where,
+        "AZUREML_MODEL_DIR": str(mount),
+        "phi3": json.dumps(given),
+    }
+    with started(folder, tmp_path, site, **variables) as url:
+        answer = requests.post(f"{url}/score", json=ASKED, timeout=HANG_S)
+    assert answer.json() == {"answer": "Hello there"}, (tmp_path / "log.txt").read_text()
+
+
+@pytest.mark.parametrize("place", ["flow.dag.yaml", "deep/in/it.txt"])
+def test_a_key_in_the_flow_is_refused_and_nothing_is_left(endpoint, tmp_path, place):
+    flow = tmp_path / "chat"
+    copy_flow(paths.FLOWS / "chat", flow)
+    (flow / place).parent.mkdir(parents=True, exist_ok=True)
+    with (flow / place).open("a") as file:
+        file.write(f"# {KEY}\n")
+    with pytest.raises(OpsError, match=f"flow/{place} holds the key of phi3"):
+        build_image_context(FlowDefinition.read(flow), tmp_path / "image")
+    assert [path.name for path in tmp_path.iterdir()] == ["chat"]
+
+
+def test_what_runs_leave_behind_stays_out(endpoint, tmp_path):
+    flow = copy_flow(paths.FLOWS / "chat", tmp_path / "chat")
+    shutil.copy(paths.FLOWS / "chat" / ".gitignore", flow)
+    for name in (".promptflow/chat.detail.json", ".env", "__pycache__/x.pyc", "more/.env"):
+        (flow / name).parent.mkdir(parents=True, exist_ok=True)
+        (flow / name).write_text(KEY)
+    build_image_context(FlowDefinition.read(flow), tmp_path / "image")
+    there = {str(p.relative_to(tmp_path / "image/flow")) for p in (tmp_path / "image").rglob("*.*")
+             if p.is_relative_to(tmp_path / "image/flow")}  # fmt: skip
+    assert there == {"flow.dag.yaml", "samples.jsonl"}
+
+
+def test_the_key_of_entra_is_no_variable(tmp_path):
+    save_connection("phi3-entra", {"endpoint": "https://a.b/score", "auth": "entra"}, "")
+    try:
+        shown = connection_placeholders("phi3-entra")
+    finally:
+        delete_connection("phi3-entra")
+    assert shown["secrets"] == {}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda out: (out / "mine").mkdir(parents=True), "is not empty"),
+        (lambda out: out.write_text(""), "is not empty"),
+        (lambda out: delete_connection("phi3"), "there is no connection 'phi3'"),
+    ],
+)
+def test_bad_input_is_told(endpoint, tmp_path, spoil, told):
+    spoil(tmp_path / "image")
+    try:
+        with pytest.raises(OpsError, match=told):
+            build_image_context(FlowDefinition.read(Path("chat")), tmp_path / "image")
+    finally:
+        save_connection("phi3", {"endpoint": endpoint.url, "max_attempts": "1"}, KEY)
+
+
+def test_the_command_says_how_to_run_it(endpoint, tmp_path, capsys):
+    out = tmp_path / "image"
+    assert main(["flow", "build", "chat", "--out", str(out)]) == 0
+    told = capsys.readouterr().out
+    assert f"docker build -t phi3-chat {out}\n" in told
+    assert "docker run -p 127.0.0.1:8080:8080 -e PHI3_KEY phi3-chat\n" in told
+    assert main(["flow", "build", "chat", "--out", str(out)]) == 1
+    assert "is not empty" in capsys.readouterr().err

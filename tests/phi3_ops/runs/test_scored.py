@@ -1,0 +1,220 @@
+"""Runs read back from prompt flow's own store, and from files."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import pytest
+
+from phi3_ops import paths
+from phi3_ops.errors import OpsError
+from phi3_ops.flows.definition import FlowDefinition
+from phi3_ops.pf.client import pf_client
+from phi3_ops.runs.scored import load_scored_run, read_run_folder
+from phi3_tools.evaluation.metrics import line_scores
+from processes import phi3
+
+FLOW = """
+tags: {version: 2.0.0}
+inputs: {question: {type: string}}
+outputs: {answer: {type: string, reference: "${answer.output}"}}
+nodes:
+- name: answer
+  type: python
+  source: {type: code, path: answer.py}
+  inputs: {question: "${inputs.question}", model: MODEL}
+"""
+CODE = """
+from promptflow.core import tool
+@tool
+def answer(question: str, model: str) -> str:
+    if question.startswith(("fail", model)):
+        raise ValueError("told to fail")
+    return question
+"""
+ROWS = [
+    {"question": question, "ground_truth": "right", "kind": kind}
+    for question, kind in zip(("right", "wrong", "fail", "right", "tuned fails"), "xyxyy")
+]
+MAPPING = {"answer": "${run.outputs.answer}", "ground_truth": "${data.ground_truth}"}
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+class Store:
+    """A data file, a flow with each of two models, and their scores: twice for the first model."""
+
+    def __init__(self, folder):
+        self.data = write(folder / "data.jsonl", ROWS)
+        self.client = pf_client()
+        for model in ("base", "tuned"):
+            flow = folder / model
+            flow.mkdir()
+            (flow / "flow.dag.yaml").write_text(FLOW.replace("MODEL", model))
+            (flow / "answer.py").write_text(CODE)
+            asked = {"question": "${data.question}"}
+            self.run(model, flow=flow, column_mapping=asked)
+        for title in ("base-eval", "tuned-eval", "base-eval-again"):
+            base = self.name(title.split("-")[0])
+            self.run(title, flow=paths.FLOWS / "eval", run=base, column_mapping=MAPPING)
+
+    def name(self, title):
+        return f"runs-{title}-{os.getpid()}"
+
+    def run(self, title, **words):
+        self.client.run(name=self.name(title), data=self.data, batch_use_async=True, **words)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+def test_a_base_run_is_read_with_its_newest_evaluation(store):
+    run = load_scored_run(store.name("base"))
+    assert run.data == store.data
+    assert {line: row["answer"] for line, row in run.answers.items()} == {
+        0: "right",
+        1: "wrong",
+        3: "right",
+        4: "tuned fails",
+    }
+    assert run.scored.rows[1] == pytest.approx(line_scores("wrong", "right"))
+    assert set(run.scored.rows) == {0, 1, 3, 4}
+    assert "told to fail" in run.errors[2]
+    newest = store.name("base-eval-again")
+    assert run.note.endswith(f"scored by {newest}, the newest of 2 evaluations")
+
+
+def test_an_evaluation_leads_to_its_base(store):
+    run = load_scored_run(store.name("tuned-eval"))
+    assert set(run.answers) == {0, 1, 3}
+    assert set(run.errors) == {2, 4}
+    assert run.note == ""
+    assert run.thresholds == paths.FLOWS / "eval" / "thresholds.yaml"
+
+
+def test_what_the_aggregation_logged(store):
+    metrics = load_scored_run(store.name("base")).scored.metrics
+    assert metrics["exact_match"] == 0.5
+    assert metrics["lines"] == 4
+
+
+def test_facts_are_those_of_the_run_and_not_of_today(store):
+    facts = load_scored_run(store.name("base")).facts
+    assert facts["answer.model"] == "base"
+    assert facts["flow version"] == "2.0.0"
+    assert facts["scored by: flow"] == "phi3-eval"
+    assert facts["scored by: flow version"] == FlowDefinition.read(paths.FLOWS / "eval").version
+    other = load_scored_run(store.name("tuned")).facts
+    assert facts["flow files"] == other["flow files"]
+    assert other["answer.model"] == "tuned"
+
+
+def test_prompt_flows_logs_are_no_part_of_a_flow(store, tmp_path):
+    """Its process pool writes them beside the flow, and its copy of the flow may hold them."""
+    run = store.client.runs.get(store.name("base"))
+    folder = shutil.copytree(run._output_path, tmp_path / "run")
+    before = read_run_folder(folder).facts
+    for name in ("process_log/manager.log", "__pycache__/x.pyc", ".promptflow/log.txt"):
+        (folder / "snapshot" / name).parent.mkdir(exist_ok=True)
+        (folder / "snapshot" / name).write_text("x")
+    assert read_run_folder(folder).facts == before
+    (folder / "snapshot" / "more.py").write_text("x")
+    changed = read_run_folder(folder).facts
+    assert {name for name in before if before[name] != changed[name]} == {"flow files"}
+
+
+def test_data_that_changed_since_is_refused(store, tmp_path):
+    before = store.data.read_text()
+    write(store.data, [ROWS[1], *ROWS[1:]])
+    try:
+        with pytest.raises(OpsError, match="did not run over .* line 0 differs in `question`"):
+            load_scored_run(store.name("base"))
+        write(store.data, ROWS[:2])
+        with pytest.raises(OpsError, match="did not run over|has 2 lines"):
+            load_scored_run(store.name("base"))
+        store.data.unlink()
+        with pytest.raises(OpsError, match="data file of the run .* is gone.*--data FILE"):
+            load_scored_run(store.name("base"))
+        moved = tmp_path / "moved.jsonl"
+        moved.write_text(before)
+        assert load_scored_run(store.name("base"), moved).data == moved
+    finally:
+        store.data.write_text(before)
+
+
+def test_a_run_that_is_not_there(store):
+    with pytest.raises(OpsError, match="there is no run 'nowhere'.*pf run list"):
+        load_scored_run("nowhere")
+
+
+def test_a_folder_brought_back_from_elsewhere(store, tmp_path):
+    run = store.client.runs.get(store.name("tuned-eval"))
+    folder = shutil.copytree(run._output_path, tmp_path / "brought")
+    found = load_scored_run(str(folder), store.data)
+    assert found.scored.rows == load_scored_run(store.name("tuned-eval")).scored.rows
+    assert found.answers[1]["answer"] == "wrong"  # an evaluation was handed the answers
+    assert found.thresholds == folder / "snapshot" / "thresholds.yaml"
+    with pytest.raises(OpsError, match="does not say which data.*--data FILE"):
+        load_scored_run(str(folder))
+
+
+def test_two_runs_are_compared_by_their_names(store, tmp_path):
+    """As in the documentation: two commands of prompt flow a run, then this one."""
+    words = ("compare", store.name("base"), store.name("tuned"), "--out", tmp_path / "out")
+    done = phi3(*words, "--metric", "exact_match", "--gate", "exact_match:0.02")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "answer.model: base | tuned" in done.stdout
+    assert "tuned" in done.stdout and "3 answered, 2 failed" in done.stdout
+    summary = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert [run["failed"] for run in summary["runs"]] == [1, 2]
+    (entry,) = summary["comparisons"]
+    assert (entry["n"], entry["baseline_mean"], entry["mean"]) == (5, 0.4, 0.4)
+    assert {part["value"]: part["n"] for part in entry["slices"]} == {"x": 2, "y": 3}
+    page = (tmp_path / "out" / "compare.html").read_text()
+    assert "tuned fails" in page and "told to fail" in page
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def load(tmp_path, rows, lines=3):
+    data = write(tmp_path / "d.jsonl", [{"q": n} for n in range(lines)])
+    return load_scored_run(str(write(tmp_path / "r.jsonl", rows)), data)
+
+
+def test_rows_by_their_number(tmp_path):
+    run = load(tmp_path, [{"line_number": 2, "s": 1}, {"line_number": 0, "s": 0}])
+    assert run.scored.rows == {2: {"s": 1}, 0: {"s": 0}}
+    assert run.asked is None and run.facts == {}
+
+
+def test_rows_by_their_place(tmp_path):
+    assert load(tmp_path, [{"s": 1}, {"s": 2}, {"s": 3}]).scored.rows[2] == {"s": 3}
+
+
+@pytest.mark.parametrize(
+    ("rows", "told"),
+    [
+        ([{"s": 1}], "r.jsonl has 1 rows, and the data file 3 lines"),
+        ([{"line_number": 3}], "r.jsonl has line 3, but .*d.jsonl has 3 lines"),
+        ([{"line_number": -1}], "row 1: `line_number` is -1"),
+        ([{"line_number": 1}, {"line_number": "1"}], "row 2: `line_number` is '1'"),
+        ([{"line_number": 1}, {"s": 1}], "row 2: `line_number` is None"),
+        ([{"line_number": 1}, {"line_number": 1}], "row 2: line 1 is there twice"),
+    ],
+)
+def test_rows_that_cannot_be_joined(tmp_path, rows, told):
+    with pytest.raises(OpsError, match=told):
+        load(tmp_path, rows)
+
+
+def test_an_empty_file_is_no_run(tmp_path):
+    with pytest.raises(OpsError, match="0 rows"):
+        load(tmp_path, [])

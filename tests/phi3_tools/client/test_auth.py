@@ -1,0 +1,208 @@
+"""Keys and tokens: sent where they belong, shown nowhere."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import pytest
+
+from phi3_tools import AuthenticationError, ConfigError, EntraAuth, KeyAuth
+from phi3_tools.client import auth as auth_module
+from phi3_tools.client.auth import REFRESH_BEFORE_S, check_scoring_url, token_scope
+
+SCOPE = "https://ml.azure.com/.default"
+SECRET = "very-secret-key"
+
+
+def test_a_key_is_sent_and_not_shown():
+    key = KeyAuth(SECRET)
+    assert key.header() == f"Bearer {SECRET}"
+    assert SECRET not in f"{key!r} {key} {[key]}"
+
+
+def test_equal_keys_are_equal():
+    """A client is kept for each connection."""
+    assert KeyAuth("a") == KeyAuth("a")
+    assert hash(KeyAuth("a")) == hash(KeyAuth("a"))
+    assert KeyAuth("a") != KeyAuth("b")
+    assert KeyAuth("a") != "a"
+
+
+@pytest.mark.parametrize("key", ["two words", "line\nend", "tab\t", "schlüssel", "\0", " x"])
+def test_a_key_that_is_none_is_refused_unseen(key):
+    with pytest.raises(ConfigError, match="`key` holds blanks, line ends or characters") as caught:
+        KeyAuth(key)
+    assert key not in str(caught.value)
+
+
+class Credential:
+    """Gives tokens t1, t2, …, valid for `lifetime` seconds."""
+
+    def __init__(self, lifetime=3600, delay=0.0):
+        self.lifetime, self.delay = lifetime, delay
+        self.scopes = []
+        self.error = None
+
+    def get_token(self, scope):
+        time.sleep(self.delay)
+        if self.error:
+            raise self.error
+        self.scopes.append(scope)
+        expires = time.time() + self.lifetime
+        return SimpleNamespace(token=f"t{len(self.scopes)}", expires_on=expires)
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = SimpleNamespace(time=1_700_000_000.0)
+    monkeypatch.setattr(auth_module, "time", SimpleNamespace(time=lambda: now.time))
+    return now
+
+
+def test_a_token_is_kept_until_shortly_before_its_end(clock):
+    credential = Credential()
+    auth = EntraAuth(SCOPE, credential)
+    assert credential.scopes == []
+    assert auth.header() == auth.header() == "Bearer t1"
+    clock.time += 3600 - REFRESH_BEFORE_S - 1
+    assert auth.header() == "Bearer t1"
+    clock.time += 1
+    assert auth.header() == "Bearer t2"
+    assert credential.scopes == [SCOPE, SCOPE]
+
+
+def test_a_token_that_cannot_be_replaced_is_used_to_its_end(clock):
+    credential = Credential()
+    auth = EntraAuth(SCOPE, credential)
+    auth.header()
+    credential.error = RuntimeError("the identity service is down")
+    clock.time += 3600 - 1
+    assert auth.header() == "Bearer t1"
+    clock.time += 1
+    with pytest.raises(AuthenticationError, match="identity service is down.*az login"):
+        auth.header()
+    credential.error = None
+    assert auth.header() == "Bearer t2"
+
+
+def test_many_threads_ask_for_one_token():
+    credential = Credential(delay=0.05)
+    auth = EntraAuth(SCOPE, credential)
+    headers = []
+    threads = [threading.Thread(target=lambda: headers.append(auth.header())) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert headers == ["Bearer t1"] * 16
+    assert len(credential.scopes) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (ValueError("first line\nsecond line"), "could not get an Entra token: first line"),
+        (ValueError(""), "could not get an Entra token: ValueError"),
+    ],
+)
+def test_no_token_is_an_error_that_says_what_to_do(error, says):
+    credential = Credential()
+    credential.error = error
+    with pytest.raises(AuthenticationError) as caught:
+        EntraAuth(SCOPE, credential).header()
+    assert str(caught.value).startswith(says)
+    assert "second line" not in str(caught.value)
+    assert "az login" in str(caught.value)
+
+
+def test_azure_identity_is_asked_only_when_a_token_is_needed(monkeypatch):
+    credential = Credential()
+    made = []
+    fake = SimpleNamespace(DefaultAzureCredential=lambda: made.append(1) or credential)
+    monkeypatch.setitem(sys.modules, "azure.identity", fake)
+    auth = EntraAuth(SCOPE)
+    assert made == []
+    assert (auth.header(), auth.header()) == ("Bearer t1", "Bearer t1")
+    assert made == [1]
+
+
+def test_azure_identity_may_be_missing(monkeypatch):
+    monkeypatch.setitem(sys.modules, "azure.identity", None)
+    with pytest.raises(ConfigError, match="azure-identity is not installed. pip install"):
+        EntraAuth(SCOPE).header()
+
+
+def test_entra_auth_is_equal_by_scope_and_credential():
+    credential = Credential()
+    assert EntraAuth(SCOPE) == EntraAuth(SCOPE)
+    assert hash(EntraAuth(SCOPE)) == hash(EntraAuth(SCOPE))
+    assert EntraAuth(SCOPE, credential) != EntraAuth(SCOPE)
+    assert EntraAuth(SCOPE) != EntraAuth("other")
+    assert EntraAuth(SCOPE) != KeyAuth("a")
+
+
+def test_a_token_is_not_shown():
+    auth = EntraAuth(SCOPE, Credential())
+    auth.header()
+    assert repr(auth) == f"EntraAuth(scope={SCOPE!r})"
+
+
+@pytest.mark.parametrize(
+    ("url", "scope"),
+    [
+        ("https://e.westeurope.inference.ml.azure.com/score", "https://ml.azure.com/.default"),
+        ("https://e.openai.azure.com/v1", "https://cognitiveservices.azure.com/.default"),
+        ("https://E.OpenAI.Azure.com:443/v1", "https://cognitiveservices.azure.com/.default"),
+        ("https://e.services.ai.azure.com/models", "https://cognitiveservices.azure.com/.default"),
+        ("https://e.cognitiveservices.azure.com", "https://cognitiveservices.azure.com/.default"),
+        ("https://openai.azure.com.example.org", "https://ml.azure.com/.default"),
+        ("http://127.0.0.1:5001/score", "https://ml.azure.com/.default"),
+    ],
+)
+def test_scope_for(url, scope):
+    assert token_scope(url) == scope
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://e.inference.ml.azure.com/score",
+        "HTTPS://E/score?x=1#y",
+        "http://localhost:5001/score",
+        "http://LOCALHOST/score",
+        "http://127.0.0.1/score",
+        "http://127.8.9.1:80/score",
+        "http://[::1]:5001/score",
+    ],
+)
+def test_urls_that_are_safe(url):
+    check_scoring_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("http://e.inference.ml.azure.com/score", "send the key to e.inference.* over plain http"),
+        ("http://10.0.0.1/score", "over plain http. Use https"),
+        ("http://0.0.0.0/score", "over plain http"),
+        ("http://localhost.evil.org/score", "over plain http"),
+        ("http://127.0.0.1.evil.org/score", "over plain http"),
+        ("http://127.0.0.1@evil.org/score", "user name or password"),
+        ("https://me:SECRET@e/score", "user name or password. Put the secret into `key`"),
+        ("https://SECRET@e/score", "user name or password"),
+        ("ftp://e/score", "must be a full URL"),
+        ("e.inference.ml.azure.com/score", "must be a full URL. It looks like https://NAME"),
+        ("https:///score", "must be a full URL"),
+        ("https://", "must be a full URL"),
+        ("https://e:port/score", "is no URL"),
+        ("https://e:99999/score", "is no URL"),
+        ("https://[::1/score", "is no URL"),
+    ],
+)
+def test_urls_that_are_refused(url, says):
+    with pytest.raises(ConfigError, match=says) as caught:
+        check_scoring_url(url)
+    assert "SECRET" not in str(caught.value)

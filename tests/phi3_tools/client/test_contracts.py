@@ -1,0 +1,370 @@
+"""What goes over the wire and what comes back, against golden files and against any text."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from phi3_tools import BadAnswer, ConfigError, Params, ScoringFailed, Usage
+from phi3_tools.client.calls import _json
+from phi3_tools.client.contracts import (
+    CONTRACTS,
+    PROMPT_TEMPLATE,
+    Decoded,
+    candidates,
+    decode,
+    decode_event,
+    error_text,
+    parse_json,
+    request_url,
+)
+from phi3_tools.client.messages import ROLES, open_with_user, render
+from tiny_model import CHAT_TEMPLATE
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "contracts"
+TRAINING = Path(__file__).parents[3] / "scripts" / "training"
+ERRORS = {"ScoringFailed": ScoringFailed, "BadAnswer": BadAnswer}
+# Any text at all: lone surrogates, control characters, quotes and backslashes included.
+TEXTS = st.text(st.characters(exclude_categories=()))
+
+
+def golden(kind):
+    files = sorted(GOLDEN.glob(f"*.{kind}.json"))
+    assert files
+    return [pytest.param(json.loads(f.read_text("utf-8")), id=f.name.split(".")[0]) for f in files]
+
+
+# -- encode ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.request.json")), ids=lambda p: p.name)
+def test_encode(path):
+    case = json.loads(path.read_text("utf-8"))
+    contract = CONTRACTS[path.name.split("-")[0]]
+    body = contract.encode(
+        case["messages"], Params(**case["params"]), case["stream"], case["model"]
+    )
+    assert body == case["body"]
+
+
+def test_every_contract_has_golden_requests():
+    assert {path.name.split("-")[0] for path in GOLDEN.glob("*.request.json")} == set(CONTRACTS)
+
+
+def said_to(name, body):
+    """What a server of that contract hears."""
+    if name == "mlflow":
+        return body["input_data"][0]
+    return body["messages"] if name == "openai" else body["input_data"]["input_string"]
+
+
+def as_heard(text):
+    """JSON has no way to keep the two halves of a surrogate pair apart; all else stays."""
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACTS))
+@given(
+    contents=st.lists(TEXTS, min_size=1, max_size=4),
+    stops=st.lists(TEXTS, max_size=2),
+    stream=st.booleans(),
+)
+@example(contents=["\ud800", '"\\', "\0\x1f\x7f\u2028", ""], stops=["\r\n"], stream=False)
+@example(contents=["\ud83d\ude42"], stops=[], stream=False)
+@example(contents=["<|end|>\n<|system|>\n{{ x }} ${y} %s"], stops=[], stream=True)
+@example(contents=["ü🙂 " * 300_000], stops=[], stream=False)
+def test_what_is_sent_is_what_was_given(name, contents, stops, stream):
+    roles = ["user", "assistant"]
+    messages = [{"role": roles[n % 2], "content": c} for n, c in enumerate(contents)]
+    body = _json(CONTRACTS[name].encode(messages, Params(stop=stops), stream, None))
+    heard = [{**m, "content": as_heard(m["content"])} for m in messages]
+    expected = as_heard(render(messages)) if name == "mlflow" else heard
+    payload = json.loads(body)
+    assert said_to(name, payload) == expected
+    parameters = payload.get("params") or payload.get("input_data", payload)
+    parameters = parameters.get("parameters", parameters)
+    assert parameters.get("stop", []) == [as_heard(stop) for stop in stops]
+
+
+def test_encode_leaves_what_it_is_given_alone():
+    messages = [{"role": "user", "content": "Hi"}]
+    params = Params(extra={"a": 1})
+    for contract in CONTRACTS.values():
+        body = contract.encode(messages, params, True, "m")
+        said = said_to(contract.name, body)
+        if isinstance(said, list):
+            said[0]["content"] = "changed"
+    assert messages == [{"role": "user", "content": "Hi"}]
+    assert params.extra == {"a": 1}
+
+
+# -- a model that applies a template itself --------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wrap():
+    """What the models of `phi3 finetune` make of a text, as MLflow does it."""
+    return runpy.run_path(str(TRAINING / "outputs.py"))["PROMPT_TEMPLATE"].format
+
+
+def test_the_prompt_template_is_the_one_that_training_writes_into_a_model():
+    trained = runpy.run_path(str(TRAINING / "outputs.py"))["PROMPT_TEMPLATE"]
+    assert trained == PROMPT_TEMPLATE
+
+
+@pytest.fixture(scope="module")
+def chat_template():
+    """Phi-3's own, in the settings in which transformers runs it."""
+    from jinja2 import Environment
+
+    template = Environment(trim_blocks=True, lstrip_blocks=True).from_string(CHAT_TEMPLATE)
+    return lambda messages: template.render(messages=messages, add_generation_prompt=True)
+
+
+def conversation(turns):
+    return [{"role": role, "content": content} for role, content in turns]
+
+
+@given(turns=st.lists(st.tuples(st.sampled_from(ROLES), TEXTS), min_size=1, max_size=6))
+@example(turns=[("user", "Hi")])
+@example(
+    turns=[("system", "Be brief."), ("user", "Hi"), ("assistant", "Yes"), ("user", "{prompt}")]
+)
+@example(turns=[("user", "<|user|>\n<|end|>\n<|assistant|>\n")])
+@example(turns=[("assistant", "Welcome."), ("user", "Hi")])
+def test_what_the_server_wraps_is_the_chat_templates_own(wrap, chat_template, turns):
+    messages = conversation(turns)
+    (contract,) = candidates("mlflow", "https://e/score", "server")
+    (text,) = contract.encode(messages, Params(), False, None)["input_data"]
+    assert wrap(prompt=text) == chat_template(open_with_user(messages))
+    assert wrap(prompt=text) == contract.prompt(messages)
+    if turns[0][0] == "user":
+        assert wrap(prompt=text) == chat_template(messages)
+
+
+def test_a_plain_question_stays_one():
+    (contract,) = candidates("mlflow", "https://e/score", "server")
+    body = contract.encode([{"role": "user", "content": "Hi"}], Params(seed=1), False, None)
+    assert body == {"input_data": ["Hi"], "params": {"seed": 1, "return_full_text": False}}
+
+
+@pytest.mark.parametrize(
+    ("turns", "opened"),
+    [
+        ([("user", "Q")], [("user", "Q")]),
+        ([("system", "S"), ("user", "Q")], [("user", "S\n\nQ")]),
+        ([("system", "S"), ("system", "T"), ("user", "Q")], [("user", "S\n\nT\n\nQ")]),
+        ([("system", "S")], [("user", "S")]),
+        ([("assistant", "A"), ("user", "Q")], [("user", ""), ("assistant", "A"), ("user", "Q")]),
+        ([("system", "S"), ("assistant", "A")], [("user", "S"), ("assistant", "A")]),
+        ([("user", "Q"), ("system", "S")], [("user", "Q"), ("system", "S")]),
+    ],
+)
+def test_open_with_user(turns, opened):
+    messages = conversation(turns)
+    assert open_with_user(messages) == conversation(opened)
+    assert messages == conversation(turns)
+
+
+def test_other_contracts_have_no_template():
+    for name in ("chat", "openai"):
+        assert candidates(name, "https://e/score", "server") == [CONTRACTS[name]]
+    found = candidates("auto", "https://e/score", "server")
+    assert [contract.name for contract in found] == ["chat", "mlflow"]
+
+
+def test_nobody_else_applies_a_template():
+    with pytest.raises(
+        ConfigError, match="`template` is 'azure', but must be `client` or `server`"
+    ):
+        candidates("chat", "https://e/score", "azure")
+
+
+def test_what_is_no_json_is_refused():
+    with pytest.raises(ConfigError, match="cannot be written as JSON"):
+        _json({"params": {"x": float("nan")}})
+    with pytest.raises(ConfigError, match="cannot be written as JSON"):
+        _json({"params": {"x": object()}})
+
+
+# -- decode ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", golden("answer"))
+def test_decode(case):
+    if "error" in case:
+        with pytest.raises(ERRORS[case["error"]]) as caught:
+            decode(case["payload"], prompt=case["prompt"])
+        assert case["says"] in str(caught.value)
+        return
+    about = {**case["decoded"]}
+    if "usage" in about:
+        about["usage"] = Usage(*about["usage"])
+    assert decode(case["payload"], prompt=case["prompt"]) == Decoded(**about)
+
+
+@pytest.mark.parametrize("wrap", [lambda t: [t], lambda t: {"output": t}], ids=["list", "output"])
+@given(text=TEXTS)
+def test_an_answer_is_handed_on_as_it_is(wrap, text):
+    assert decode(json.loads(json.dumps(wrap(text)))).text == as_heard(text)
+
+
+@given(text=TEXTS)
+@example("[1, 2]")
+@example('"')
+def test_a_bare_text_is_handed_on_as_it_is(text):
+    try:
+        is_answer = isinstance(json.loads(text), (list, dict)) and text[:1] in "[{"
+    except ValueError:
+        is_answer = False
+    if not is_answer or text == "[1, 2]":
+        assert decode(text).text == text
+
+
+@given(question=TEXTS, answer=TEXTS.map(str.strip).filter(lambda t: not t.endswith("<|end|>")))
+def test_an_echoed_prompt_is_cut_off(question, answer):
+    prompt = render([{"role": "user", "content": question}])
+    assert decode([prompt + answer], prompt=prompt).text == answer
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    ["output", "error", "choices", "message", "content", "delta", "usage"]
+                ),
+                inner,
+                max_size=3,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_whatever_comes_is_read_or_named(payload):
+    for read in (decode, lambda p: decode_event(json.dumps(p))):
+        try:
+            assert isinstance(read(payload).text, str)
+        except (ScoringFailed, BadAnswer) as error:
+            assert str(error)
+
+
+def test_nesting_that_nobody_can_read_is_no_json():
+    with pytest.raises(ValueError, match="too deeply"):
+        parse_json("[" * 100_000)
+    with pytest.raises(BadAnswer):
+        decode_event('{"choices":' + "[" * 100_000)
+    assert decode("[" * 100_000).text == "[" * 100_000
+
+
+@pytest.mark.parametrize(
+    ("event", "decoded"),
+    [
+        ({"choices": [{"delta": {"content": "Bill"}}]}, Decoded("Bill")),
+        ({"choices": [{"delta": {"role": "assistant", "content": ""}}]}, Decoded("")),
+        ({"choices": [{"delta": {}, "finish_reason": "stop"}]}, Decoded("", None, "stop")),
+        ({"choices": [{"message": {"content": "Bill"}}], "model": "m"}, Decoded("Bill", model="m")),
+        ({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 2}},
+         Decoded("", Usage(9, 2))),
+        ({"choices": [{"delta": {"content": None}}]}, Decoded("")),
+        ({"choices": None}, Decoded("")),
+        ({"choices": {"0": "x"}}, Decoded("")),
+        ({"choices": [{"delta": "x"}]}, Decoded("")),
+        ({"output": "Bill"}, Decoded("Bill")),
+        ({"output": "", "finish_reason": "length", "usage": {"prompt_tokens": 1}},
+         Decoded("", Usage(1, 0), "length")),
+        ({"type": "ping"}, Decoded("")),
+    ],
+)  # fmt: skip
+def test_decode_event(event, decoded):
+    assert decode_event(json.dumps(event)) == decoded
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "says"),
+    [
+        ('{"error": {"message": "The engine failed."}}', ScoringFailed, "The engine failed"),
+        ('{"object": "error", "message": "gone"}', ScoringFailed, "gone"),
+        ("{cut", BadAnswer, "not JSON"),
+        ("[1]", BadAnswer, "no JSON object"),
+        ("", BadAnswer, "not JSON"),
+    ],
+)
+def test_a_bad_event_is_an_error(data, error, says):
+    with pytest.raises(error, match=says):
+        decode_event(data)
+
+
+@pytest.mark.parametrize(
+    ("payload", "words"),
+    [
+        ({"error": {"message": "m", "code": 1}}, "m"),
+        ({"detail": "d"}, "d"),
+        ({"Message": "M"}, "M"),
+        ({"error": {}, "message": "m"}, "m"),
+        ({"detail": [{"msg": "ü"}]}, '[{"msg": "ü"}]'),
+        ("plain", "plain"),
+        ({"code": 3}, '{"code": 3}'),
+    ],
+)
+def test_error_text(payload, words):
+    assert error_text(payload) == words
+
+
+# -- detect ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "names"),
+    [
+        ("https://e.region.inference.ml.azure.com/score", ["chat", "mlflow"]),
+        ("https://e.region.inference.ml.azure.com/v1/chat/completions", ["openai"]),
+        ("https://e.services.ai.azure.com/models/chat/completions?api-version=1", ["openai"]),
+        ("https://e.services.ai.azure.com/openai/v1/", ["openai"]),
+        ("https://e.region.models.ai.azure.com", ["openai"]),
+        ("https://e.region.models.ai.azure.com/", ["openai"]),
+        ("http://127.0.0.1:5001/v1", ["openai"]),
+        ("http://127.0.0.1:5001/api/v1/endpoint/e/score", ["chat", "mlflow"]),
+    ],
+)
+def test_auto_looks_at_the_url(url, names):
+    assert [contract.name for contract in candidates("auto", url)] == names
+
+
+@pytest.mark.parametrize("name", sorted(CONTRACTS))
+def test_a_contract_that_is_given_is_taken(name):
+    assert candidates(name, "https://e/v1") == [CONTRACTS[name]]
+
+
+def test_an_unknown_contract_is_named():
+    with pytest.raises(ConfigError, match="'grpc', but must be one of auto, chat, mlflow, openai"):
+        candidates("grpc", "https://e/score")
+
+
+@pytest.mark.parametrize(
+    ("url", "contract", "posted_to"),
+    [
+        ("https://e", "openai", "https://e/v1/chat/completions"),
+        ("https://e/", "openai", "https://e/v1/chat/completions"),
+        ("https://e/v1/", "openai", "https://e/v1/chat/completions"),
+        ("https://e/openai/v1?v=1", "openai", "https://e/openai/v1/chat/completions?v=1"),
+        ("https://e/score", "openai", "https://e/score"),
+        ("https://e/v1", "chat", "https://e/v1"),
+    ],
+)
+def test_request_url(url, contract, posted_to):
+    assert request_url(url, CONTRACTS[contract]) == posted_to
+
+
+@pytest.mark.parametrize(
+    ("payload", "name"), [([], "mlflow"), ({"output": 1}, "chat"), ({"choices": []}, "openai")]
+)
+def test_an_answer_shows_its_contract(payload, name):
+    assert [c.name for c in CONTRACTS.values() if c.answers(payload)] == [name]

@@ -1,0 +1,232 @@
+"""Each status to the one error that names its cause."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+
+import pytest
+from requests.structures import CaseInsensitiveDict
+
+from phi3_tools import (
+    AuthenticationError,
+    BadRequest,
+    DeploymentNotFound,
+    EndpointTimeout,
+    ModelNotReady,
+    PermissionDenied,
+    Phi3Error,
+    RateLimited,
+    RequestTooLarge,
+    ScoringFailed,
+    ServerError,
+    UnexpectedRedirect,
+    errors,
+)
+from phi3_tools.client.status import CAUSES, WRAPPED_CAUSES, error_for_response, retry_after_s
+from phi3_tools.errors import DETAIL_LIMIT
+
+INNER = "ms-azureml-model-error-statuscode"
+REASON = "ms-azureml-model-error-reason"
+
+
+def error(code, headers=None, body=b""):
+    return error_for_response(code, CaseInsensitiveDict(headers or {}), body)
+
+
+@pytest.mark.parametrize(
+    ("code", "cause"),
+    [
+        (204, ServerError),
+        (301, UnexpectedRedirect),
+        (302, UnexpectedRedirect),
+        (307, UnexpectedRedirect),
+        (308, UnexpectedRedirect),
+        (400, BadRequest),
+        (401, AuthenticationError),
+        (403, PermissionDenied),
+        (404, DeploymentNotFound),
+        (405, BadRequest),
+        (408, EndpointTimeout),
+        (409, BadRequest),
+        (413, RequestTooLarge),
+        (422, BadRequest),
+        (424, ScoringFailed),
+        (429, RateLimited),
+        (500, ServerError),
+        (502, ServerError),
+        (503, ServerError),
+        (504, ServerError),
+        (599, ServerError),
+    ],
+)
+def test_what_the_front_end_says(code, cause):
+    found = error(code, {"X-Ms-Request-Id": "r-1"}, b'{"error": {"message": "own words."}}')
+    assert type(found) is cause
+    assert found.status == code
+    assert found.request_id == "r-1"
+    assert found.detail == "own words."
+    assert f"({code}): own words [request r-1]. {cause.hint}" in str(found)
+
+
+def test_both_tables_are_tested():
+    tested = {400, 401, 403, 404, 408, 413, 422, 429}
+    assert set(CAUSES) == tested
+    assert set(WRAPPED_CAUSES) == {400, 408, 413, 415, 422, 429, 504}
+
+
+@pytest.mark.parametrize(
+    ("inner", "cause"),
+    [
+        (400, BadRequest),
+        (401, ScoringFailed),
+        (403, ScoringFailed),
+        (404, ScoringFailed),
+        (408, EndpointTimeout),
+        (413, RequestTooLarge),
+        (415, BadRequest),
+        (422, BadRequest),
+        (429, RateLimited),
+        (500, ScoringFailed),
+        (503, ScoringFailed),
+        (504, EndpointTimeout),
+    ],
+)
+def test_what_the_model_says(inner, cause):
+    found = error(424, {INNER.upper(): str(inner)}, b"model's words")
+    assert type(found) is cause
+    assert found.status == inner
+    assert f"(424 around {inner}): model's words" in str(found)
+
+
+@pytest.mark.parametrize("reason", ["model_not_ready", "too_few_model_instance"])
+@pytest.mark.parametrize("inner", [{}, {INNER: "500"}])
+def test_a_model_that_is_not_ready(reason, inner):
+    found = error(424, {REASON: reason, **inner})
+    assert type(found) is ModelNotReady
+    assert found.detail == reason
+
+
+@pytest.mark.parametrize("value", ["", "abc", "²", "٤٢٩", "-1", "99", "600", "4" * 5000, "5e2"])
+def test_an_inner_status_that_is_none(value):
+    found = error(424, {INNER: value})
+    assert type(found) is ScoringFailed
+    assert found.status == 424
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"", None),
+        (b"  \n ", None),
+        (b"<html><body>502</body></html>", None),
+        (b" <!DOCTYPE html>", None),
+        (b"plain words", "plain words"),
+        (b'"quoted"', "quoted"),
+        (b'{"detail": "d"}', "d"),
+        (b'{"message": "m"}', "m"),
+        (b'{"cut', '{"cut'),
+        (b"two\r\n\tlines", "two lines"),
+        ("ü".encode() + b"\xff", "ü\ufffd"),
+        (b'{"message": "\\ud800"}', "?"),
+    ],
+)
+def test_detail(body, detail):
+    assert error(500, {}, body).detail == detail
+
+
+def test_detail_is_shortened_and_survives_deep_nesting():
+    assert len(error(500, {}, b"x" * 9999).detail) == DETAIL_LIMIT
+    assert error(500, {}, b"[" * 99_999).detail == "[" * DETAIL_LIMIT
+
+
+def test_a_redirect_says_nothing_of_its_target():
+    found = error(302, {"Location": "https://evil/?key=secret"}, b"go to https://evil/?key=secret")
+    assert "evil" not in str(found) + repr(found)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, None),
+        ("", None),
+        ("0", 0),
+        ("7", 7),
+        ("1.5", 1.5),
+        (" 7", 7),
+        ("-5", None),
+        ("soon", None),
+        ("7 s", None),
+        ("nan", None),
+        ("²", None),
+        ("1e999", float("inf")),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+    ],
+)
+def test_retry_after(value, seconds):
+    assert retry_after_s(value) == seconds
+
+
+@pytest.mark.parametrize("zone", [timezone.utc, timezone(timedelta(hours=2)), None])
+def test_retry_after_as_a_date(zone):
+    """Without a zone it is UTC."""
+    moment = datetime.now(zone or timezone.utc) + timedelta(seconds=1000)
+    text = format_datetime(moment.replace(tzinfo=None) if zone is None else moment)
+    assert 900 < retry_after_s(text.replace(" -0000", "")) <= 1000
+
+
+def test_retry_after_reaches_the_error():
+    assert error(429, {"Retry-After": "3"}).retry_after == 3
+
+
+# -- the errors themselves -------------------------------------------------------------------------
+
+CLASSES = [
+    value
+    for value in vars(errors).values()
+    if isinstance(value, type) and issubclass(value, Phi3Error)
+]
+
+
+@pytest.mark.parametrize("cause", CLASSES)
+def test_an_error_keeps_what_it_knows(cause):
+    found = cause("it failed", status=418, request_id="r", detail="why.", retry_after=2.0)
+    assert str(found) == f"it failed: why [request r].{f' {cause.hint}' if cause.hint else ''}"
+    copy = pickle.loads(pickle.dumps(found))  # as a process pool hands it on
+    assert type(copy) is cause
+    assert vars(copy) == vars(found)
+    assert json.loads(json.dumps(found.as_dict())) == {
+        "type": cause.__name__,
+        "message": "it failed",
+        "status": 418,
+        "request_id": "r",
+        "detail": "why.",
+        "hint": cause.hint,
+    }
+
+
+@pytest.mark.parametrize("cause", CLASSES)
+def test_the_tree_is_drawn_in_the_docstring(cause):
+    assert cause.__name__ in errors.__doc__
+
+
+def test_a_hint_can_be_replaced():
+    assert str(BadRequest("no", hint="Do this.")) == "no. Do this."
+    assert str(BadRequest("no", hint="")) == "no."
+
+
+def test_whose_move_it_is():
+    users = {cause.__name__ for cause in CLASSES if cause.user_fault}
+    assert users == {
+        "ConfigError",
+        "PromptTooLong",
+        "BadRequest",
+        "AuthenticationError",
+        "PermissionDenied",
+        "DeploymentNotFound",
+        "RequestTooLarge",
+        "UnexpectedRedirect",
+    }

@@ -1,0 +1,559 @@
+"""Bytes there and back, against real sockets."""
+
+from __future__ import annotations
+
+import gzip
+import socket
+import ssl
+import threading
+import time
+
+import pytest
+import trustme
+
+from phi3_tools import (
+    AuthenticationError,
+    BadAnswer,
+    ConfigError,
+    ConnectionLost,
+    EndpointTimeout,
+    EndpointUnreachable,
+    Limits,
+    ServerError,
+    UnexpectedRedirect,
+)
+from phi3_tools.client.retry import Deadline
+from phi3_tools.client.transport import ERROR_BODY_BYTES, Transport
+
+HANG_S = 30
+HEADERS = {"Authorization": "Bearer k3y", "Content-Type": "application/json"}
+
+
+@pytest.fixture
+def post():
+    """Posts a body and reads the answer; the transports are closed after the test."""
+    transports = {}
+
+    def post(url, body=b"{}", limits=Limits(), deadline_s=HANG_S):
+        transport = transports.setdefault(url, Transport(url)) if url not in transports else None
+        transport = transport or transports[url]
+        with_deadline = Deadline(deadline_s)
+        return transport.post(body, HEADERS, limits, with_deadline).read()
+
+    yield post
+    for transport in transports.values():
+        transport.close()
+
+
+def test_what_is_sent(server, post):
+    server.json([1])
+    body = '{"ü": "🙂"}'.encode()
+    assert post(f"{server.url}?api-version=1", body) == b"[1]"
+    (request,) = server.requests
+    assert request.line == "POST /score?api-version=1 HTTP/1.1"
+    assert request.body == body
+    assert request.headers["authorization"] == "Bearer k3y"
+    assert request.headers["content-type"] == "application/json"
+    assert request.headers["content-length"] == str(len(body))
+    assert request.headers["host"] == f"127.0.0.1:{server.port}"
+
+
+# -- what never leaves this host -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_redirect_is_never_followed(new_server, post, status):
+    """Neither to another host, where the key must not go, nor anywhere else."""
+    first, other = new_server(), new_server()
+    other.json(["stolen"])
+    location = other.url.replace("127.0.0.1", "localhost")
+    first.give(status, b"moved", {"location": location})
+    with pytest.raises(UnexpectedRedirect) as caught:
+        post(first.url)
+    assert caught.value.status == status
+    assert other.connections == 0
+    assert location not in str(caught.value)
+
+
+def test_a_redirects_body_is_not_read_for_ever(server, post):
+    def endless(x):
+        x.head(302, {"location": "/elsewhere"})
+        for _ in range(1_000_000):
+            x.send(b"x" * ERROR_BODY_BYTES)
+
+    server.play(endless)
+    with pytest.raises(UnexpectedRedirect):
+        post(server.url)
+
+
+def test_a_netrc_entry_does_not_replace_the_key(server, post, tmp_path, monkeypatch):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password wrong\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.json([])
+    post(server.url)
+    assert server.requests[0].headers["authorization"] == "Bearer k3y"
+
+
+def test_no_cookie_is_kept(server, post):
+    server.json([], headers={"set-cookie": "session=1; Path=/"})
+    post(server.url)
+    post(server.url)
+    assert "cookie" not in server.requests[1].headers
+
+
+# -- certificates and proxies ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority():
+    return trustme.CA()
+
+
+@pytest.fixture
+def secure(authority, new_server):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return new_server(context)
+
+
+@pytest.fixture
+def trusted(authority, tmp_path, monkeypatch):
+    path = tmp_path / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(path))
+
+
+def test_certificates_of_the_environment_are_trusted(secure, trusted, post):
+    secure.json([1])
+    assert post(secure.url) == post(secure.url) == b"[1]"
+    assert secure.connections == 1
+
+
+def test_an_unknown_certificate_is_refused(secure, post):
+    secure.json([1])
+    with pytest.raises(
+        EndpointUnreachable, match="no secure connection.*certificate verify failed"
+    ):
+        post(secure.url)
+    assert secure.requests == []
+
+
+def test_another_hosts_certificate_is_refused(authority, trusted, new_server, post):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("example.org").configure_cert(context)
+    server = new_server(context)
+    server.json([1])
+    with pytest.raises(EndpointUnreachable, match="no secure connection"):
+        post(server.url)
+
+
+class NoTLS:
+    """What answers a TLS greeting as a plain server does."""
+
+    def wrap_socket(self, connection, server_side):
+        connection.recv(1)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        raise OSError
+
+
+def test_https_to_a_plain_server_is_named(new_server, post):
+    with pytest.raises(EndpointUnreachable, match="no secure connection to the endpoint: .*SSL"):
+        post(new_server(NoTLS()).url)
+
+
+def test_certificates_that_are_not_there_are_named(monkeypatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
+    with pytest.raises(
+        ConfigError, match="no certificates at /nowhere/ca.pem. Correct REQUESTS_CA"
+    ):
+        Transport("https://e/score")
+
+
+def tunnel(exchange):
+    """A proxy's part: after CONNECT, bytes from one side to the other."""
+    host, port = exchange.request.path.split(":")
+    with socket.create_connection((host, int(port))) as onward:
+        exchange.head(200)
+        back = threading.Thread(target=pump, args=(onward, exchange.connection))
+        back.start()
+        pump(exchange.connection, onward)
+        back.join(HANG_S)
+    exchange.hang_up()
+
+
+def pump(source, target):
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+        target.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # the other side left
+
+
+def test_a_proxy_of_the_environment_is_used(secure, trusted, new_server, monkeypatch):
+    proxy = new_server()
+    proxy.play(tunnel)
+    secure.json([1])
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+    transport = Transport(secure.url)
+    assert transport.post(b"{}", HEADERS, Limits(), Deadline(HANG_S)).read() == b"[1]"
+    transport.close()
+    secure.drop_connections()
+    assert [request.line.split()[0] for request in proxy.requests] == ["CONNECT"]
+    assert "authorization" not in proxy.requests[0].headers
+
+
+def test_no_proxy_is_honoured(secure, trusted, new_server, post, monkeypatch):
+    proxy = new_server()
+    secure.json([1])
+    monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert post(secure.url) == b"[1]"
+    assert proxy.connections == 0
+
+
+def test_a_proxy_that_refuses_is_named(new_server, post, monkeypatch):
+    proxy = new_server()
+    proxy.give(407)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://me:SECRET@127.0.0.1:{proxy.port}")
+    with pytest.raises(EndpointUnreachable, match="407") as caught:
+        post("https://e.example.org/score")
+    assert "SECRET" not in str(caught.value)
+
+
+def test_plain_http_goes_through_no_proxy(server, new_server, post, monkeypatch):
+    """It is for this machine alone, and the proxy would read the key."""
+    proxy = new_server()
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+    server.json([1])
+    assert post(server.url) == b"[1]"
+    assert proxy.connections == 0
+
+
+# -- connections -----------------------------------------------------------------------------------
+
+
+def test_a_connection_is_used_again(server, post):
+    server.json([1])
+    for _ in range(5):
+        post(server.url)
+    assert server.connections == 1
+    assert len(server.requests) == 5
+
+
+def test_a_connection_is_used_again_after_a_refusal(server, post):
+    server.json({"error": "no"}, 401).json([1])
+    with pytest.raises(AuthenticationError):
+        post(server.url)
+    post(server.url)
+    assert server.connections == 1
+
+
+def test_a_connection_that_the_server_closed_is_replaced(server, post):
+    server.json([1])
+    post(server.url)
+    server.drop_connections()
+    time.sleep(0.05)  # as after a pause: the end has come
+    assert post(server.url) == b"[1]"
+    assert server.connections == 2
+
+
+def test_what_is_left_unread_closes_the_connection(server):
+    def answer(x):
+        x.head(200, {"content-length": "10"})
+        x.send(b"half")
+        x.until_client_leaves()
+
+    server.play(answer)
+    transport = Transport(server.url)
+    response = transport.post(b"{}", HEADERS, Limits(), Deadline(HANG_S))
+    assert next(response.chunks()) == b"half"
+    response.close()
+    assert server.left.wait(HANG_S)
+    transport.close()
+
+
+# -- bodies ----------------------------------------------------------------------------------------
+
+
+def chunked(x):
+    x.head(200, {"transfer-encoding": "chunked"})
+    for piece in (b"[1", b", 2", b"]"):
+        x.chunk(piece)
+    x.end_chunks()
+
+
+def until_closed(x):
+    x.head(200)
+    x.send(b"[1, 2]")
+    x.hang_up()
+
+
+def zipped(x):
+    x.whole(gzip.compress(b"[1, 2]"), headers={"content-encoding": "gzip"})
+
+
+def zipped_chunks(x):
+    x.head(200, {"transfer-encoding": "chunked", "content-encoding": "gzip"})
+    for byte in gzip.compress(b"[1, 2]"):
+        x.chunk(bytes([byte]))
+    x.end_chunks()
+
+
+@pytest.mark.parametrize("answer", [chunked, until_closed, zipped, zipped_chunks])
+def test_bodies(server, post, answer):
+    server.play(answer)
+    assert post(server.url) == post(server.url) == b"[1, 2]"
+    assert server.connections == (2 if answer is until_closed else 1)
+
+
+def test_a_large_body(server, post):
+    server.give(200, b"x" * 5_000_000)
+    assert post(server.url) == b"x" * 5_000_000
+
+
+def short(x):
+    x.head(200, {"content-length": "100"})
+    x.send(b"[1")
+    x.hang_up()
+
+
+def cut_chunk(x):
+    x.head(200, {"transfer-encoding": "chunked"})
+    x.send(b"10\r\nhalf")
+    x.hang_up()
+
+
+def missing_last_chunk(x):
+    x.head(200, {"transfer-encoding": "chunked"})
+    x.chunk(b"[1, 2]")
+    x.hang_up()
+
+
+def bad_chunk_size(x):
+    x.head(200, {"transfer-encoding": "chunked"})
+    x.send(b"zz\r\n")
+    x.hang_up()
+
+
+def bad_gzip(x):
+    x.whole(b"not gzip at all", headers={"content-encoding": "gzip"})
+
+
+def nothing(x):
+    x.hang_up()
+
+
+def not_http(x):
+    x.send(b"SSH-2.0-OpenSSH\r\n")
+    x.hang_up()
+
+
+def reset(x):
+    # Lingering for no time makes the close a reset.
+    x.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    x.hang_up()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [short, cut_chunk, missing_last_chunk, bad_chunk_size, bad_gzip, nothing, not_http, reset],
+)
+def test_a_broken_answer_is_a_lost_connection(server, post, answer):
+    server.play(answer)
+    with pytest.raises(ConnectionLost, match="broke before the whole answer") as caught:
+        post(server.url)
+    assert "k3y" not in str(caught.value)
+
+
+def test_an_oversized_answer_is_refused(server, post):
+    server.give(200, b"x" * 100_001)
+    assert len(post(server.url, limits=Limits(max_answer_bytes=100_001))) == 100_001
+    with pytest.raises(BadAnswer, match="longer than 100000 bytes.*max_answer_bytes"):
+        post(server.url, limits=Limits(max_answer_bytes=100_000))
+
+
+def test_an_oversized_answer_that_unpacks_is_refused(server, post):
+    server.give(200, gzip.compress(bytes(50_000_000)), {"content-encoding": "gzip"})
+    with pytest.raises(BadAnswer, match="longer than"):
+        post(server.url, limits=Limits(max_answer_bytes=1_000_000))
+
+
+def test_an_endless_error_body_is_cut(server, post):
+    def endless(x):
+        x.head(500)
+        for _ in range(1_000_000):
+            x.send(b"x" * ERROR_BODY_BYTES)
+
+    server.play(endless)
+    with pytest.raises(ServerError, match="xxx"):
+        post(server.url)
+
+
+def test_a_broken_error_body_leaves_the_status(server, post):
+    def answer(x):
+        x.head(500, {"content-length": "100", "x-ms-request-id": "r-1"})
+        x.send(b"half")
+        x.hang_up()
+
+    server.play(answer)
+    with pytest.raises(ServerError) as caught:
+        post(server.url)
+    assert caught.value.request_id == "r-1"
+
+
+# -- time ------------------------------------------------------------------------------------------
+
+
+def silent(x):
+    x.until_client_leaves()
+
+
+def silent_body(x):
+    x.head(200, {"content-length": "9"})
+    x.until_client_leaves()
+
+
+@pytest.mark.parametrize("answer", [silent, silent_body])
+def test_silence_is_a_timeout(server, post, answer):
+    server.play(answer)
+    with pytest.raises(EndpointTimeout, match="went silent after"):
+        post(server.url, limits=Limits(read_timeout_s=0.1))
+    assert server.left.wait(HANG_S)
+
+
+def dripping_headers(x):
+    x.send(b"HTTP/1.1 200 OK\r\n")
+    x.drip(b"x-header: value\r\n")
+
+
+def dripping_body(x):
+    x.head(200, {"content-length": "100000"})
+    x.drip(b"x")
+
+
+def dripping_chunk_size(x):
+    x.head(200, {"transfer-encoding": "chunked"})
+    x.drip(b"0")
+
+
+def dripping_error(x):
+    x.head(500)
+    x.drip(b"x")
+
+
+@pytest.mark.parametrize("answer", [dripping_headers, dripping_body, dripping_chunk_size, silent])
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+def test_the_deadline_holds_however_the_answer_drips(
+    request, new_server, post, trusted, answer, kind
+):
+    """Each byte begins a socket's own timeout anew: that alone would wait for ever."""
+    server = request.getfixturevalue("secure") if kind == "tls" else new_server()
+    server.play(answer)
+    with pytest.raises(EndpointTimeout, match="no whole answer within 0.5 s"):
+        post(server.url, deadline_s=0.5)
+
+
+def test_the_deadline_holds_for_an_errors_body(server, post):
+    server.play(dripping_error)
+    with pytest.raises(ServerError):
+        post(server.url, deadline_s=0.5)
+
+
+def test_no_request_is_sent_after_the_deadline(server, post):
+    with pytest.raises(EndpointTimeout, match="no whole answer within 0"):
+        post(server.url, deadline_s=0)
+    assert server.connections == 0
+
+
+@pytest.mark.parametrize("kind", ["plain", "tls"])
+def test_another_thread_can_end_a_wait(request, new_server, trusted, kind):
+    server = request.getfixturevalue("secure") if kind == "tls" else new_server()
+    server.play(silent)
+    transport, deadline = Transport(server.url), Deadline(HANG_S * 10)
+    failed = []
+
+    def call():
+        try:
+            transport.post(b"{}", HEADERS, Limits(), deadline)
+        except EndpointTimeout as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    while not server.requests:
+        time.sleep(0.01)
+    time.sleep(0.05)  # until it waits for the answer
+    deadline.cancel()
+    thread.join(HANG_S)
+    assert len(failed) == 1
+    assert server.left.wait(HANG_S)
+    transport.close()
+
+
+# -- no connection ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def closed_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it
+        yield sock.getsockname()[1]
+
+
+def test_a_refused_connection(post, closed_port):
+    with pytest.raises(EndpointUnreachable, match="no connection.*refused.*Check the connection's"):
+        post(f"http://127.0.0.1:{closed_port}/score")
+
+
+def test_what_the_caller_was_handling_is_not_told(post, closed_port):
+    try:
+        raise RuntimeError("the caller's own")
+    except RuntimeError:
+        with pytest.raises(EndpointUnreachable) as caught:
+            post(f"http://127.0.0.1:{closed_port}/score")
+    assert "caller's own" not in str(caught.value)
+
+
+def test_an_unknown_name(post, monkeypatch):
+    def unknown(*args, **kw):
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(EndpointUnreachable, match="Name or service not known"):
+        post("https://no-such-endpoint.example.org/score")
+
+
+def test_a_connection_that_does_not_come_about_in_time(post):
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = []
+        try:
+            for _ in range(4):  # until the queue is full, and the next has to wait
+                waiting.append(socket.socket())
+                waiting[-1].setblocking(False)
+                waiting[-1].connect_ex(full.getsockname())
+            with pytest.raises(EndpointUnreachable, match="could not be reached in time"):
+                post(
+                    f"http://127.0.0.1:{full.getsockname()[1]}/score",
+                    limits=Limits(connect_timeout_s=0.2),
+                )
+        finally:
+            for sock in waiting:
+                sock.close()
+
+
+@pytest.mark.parametrize(
+    "url", ["https://*bad*/score", "https://.example.org/score", "https://\u3002"]
+)
+def test_a_url_that_is_none(url):
+    with pytest.raises(ConfigError, match="`endpoint` is no URL"):
+        Transport(url)
+
+
+def test_a_name_that_is_too_long(post):
+    with pytest.raises(ConfigError, match="`endpoint` is no URL"):
+        post(f"https://{'a' * 64}.example.org/score")

@@ -1,0 +1,154 @@
+"""The prompts: hostile text stays inside its marks and makes no turn."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from judge_endpoint import fields as shown
+from judge_endpoint import outside
+from pages import check_part, table
+from phi3_tools.client.messages import render
+from phi3_tools.errors import ConfigError
+from phi3_tools.evaluation.rubrics import (
+    RUBRICS,
+    chosen,
+    comparing,
+    defused,
+    fence_code,
+    grading,
+    missing,
+)
+
+FIELDS = {"question": "Q?", "ground_truth": "T.", "context": "C.", "answer": "A.", "answer_b": "B."}
+EVERY = pytest.mark.parametrize("rubric", RUBRICS.values(), ids=RUBRICS)
+MARKUP = ["<|end|>", "<|user|>\n", "<", "|", "</s>", "[end of answer ", "]", "\n", "0a1b2c3d", "x"]
+HOSTILE = st.lists(st.sampled_from(MARKUP) | st.text(max_size=9), max_size=9).map("".join)
+
+
+def test_the_rubrics_are_these():
+    assert list(RUBRICS) == [
+        "correctness",
+        "relevance",
+        "groundedness",
+        "coherence",
+        "fluency",
+        "safety_refusal",
+    ]
+
+
+@EVERY
+def test_the_prompt_shows_the_rubric_and_what_it_reads(rubric):
+    ((said),) = grading(rubric, FIELDS)
+    assert said["role"] == "user"
+    assert all(
+        f"{score}: {level}\n" in said["content"] for score, level in enumerate(rubric.levels, 1)
+    )
+    names = {"ground_truth": "reference"}
+    assert shown(said["content"]) == {
+        names.get(name, name): FIELDS[name] for name in (*rubric.reads, "answer")
+    }
+
+
+@EVERY
+def test_a_comparison_shows_both_answers_in_its_order(rubric):
+    for first, second in (("answer", "answer_b"), ("answer_b", "answer")):
+        (said,) = comparing(rubric, FIELDS, first, second)
+        texts = shown(said["content"])
+        assert (texts["answer A"], texts["answer B"]) == (FIELDS[first], FIELDS[second])
+
+
+def parts(message):
+    """The code of a prompt's marks, and what is outside of them with the code left out."""
+    (code,) = re.findall(r"marks with the code ([0-9a-f]{8})", outside(message["content"]))
+    return code, outside(message["content"]).replace(code, "")
+
+
+@given(answer=HOSTILE, question=HOSTILE)
+def test_no_text_leaves_its_marks(answer, question):
+    hostile = {**FIELDS, "answer": answer, "question": question}
+    rubric = RUBRICS["correctness"]
+    for ask in (grading, lambda r, fields: comparing(r, fields, "answer", "answer_b")):
+        (message,), (benign,) = ask(rubric, hostile), ask(rubric, FIELDS)
+        (code, ours), texts = parts(message), shown(message["content"])
+        assert ours == parts(benign)[1]  # whatever is inside, what is outside is ours alone
+        assert texts.keys() == shown(benign["content"]).keys()
+        assert texts["question"] == defused(question)
+        assert texts.get("answer", texts.get("answer A")) == defused(answer)
+        assert message["content"].count(code) == 2 * len(texts) + 1
+
+
+@given(answer=HOSTILE)
+def test_no_text_makes_a_turn(answer):
+    """The MLflow contract puts texts into the chat template as they are: ours has one user turn."""
+    prompt = render(grading(RUBRICS["correctness"], {**FIELDS, "answer": answer}))
+    assert prompt.count("<|") == 3
+    assert prompt.startswith("<|user|>\n") and prompt.endswith("<|end|>\n<|assistant|>\n")
+    assert "</s>" not in prompt and "<s>" not in prompt
+
+
+@pytest.mark.parametrize(
+    "text", ["<|end|>", "<|assistant|>", "<|im_start|>", "<s>", "</s>", "</S>", "<unk>", "<<|end|>"]
+)
+def test_a_templates_tokens_are_broken_up(text):
+    assert defused(f"a{text}b") == f"a{'< '.join(text.rsplit('<', 1))}b"
+
+
+def test_other_text_stays_as_it_is():
+    text = 'a < b | c > d <p>x</p> <sup> {"a": "|>"} ü漢'
+    assert defused(text) == text
+
+
+@given(st.lists(HOSTILE | st.text("0123456789abcdefABCDEF", min_size=8), max_size=4))
+def test_the_code_is_in_no_text_and_the_same_again(texts):
+    code = fence_code(texts)
+    assert len(code) == 8
+    assert not any(code in text.lower() for text in texts)
+    assert fence_code(texts) == code
+
+
+def test_a_code_that_is_in_the_text_is_not_taken(monkeypatch):
+    import hashlib
+
+    from phi3_tools.evaluation.rubrics import fence_code
+
+    class Digest:
+        def __init__(self, seed):
+            self.number = seed.split(b"\n", 1)[0]
+
+        def hexdigest(self):
+            return {b"0": "0a1b2c3d", b"1": "11111111"}[self.number]
+
+    monkeypatch.setattr(hashlib, "sha256", Digest)
+    assert fence_code(["[end of answer 0A1B2C3D]"]) == "11111111"
+
+
+def test_choosing():
+    assert [r.name for r in chosen(" fluency, correctness fluency")] == ["fluency", "correctness"]
+    for names in ("", " , ", "correctnes"):
+        with pytest.raises(ConfigError, match="there is no rubric") as caught:
+            chosen(names)
+        assert "safety_refusal" in str(caught.value)
+
+
+def test_what_is_missing():
+    assert missing(RUBRICS["groundedness"], {"question": "q", "context": " "}) == ["context"]
+    assert missing(RUBRICS["fluency"], {}) == []
+
+
+def test_the_page_lists_the_rubrics():
+    head = ["rubric", "asks", "reads beside the answer", "1 is", "5 is"]
+    rows = [
+        [
+            f"`{rubric.name}`",
+            rubric.asks,
+            ", ".join(f"`{name}`" for name in rubric.reads),
+            rubric.levels[0],
+            rubric.levels[-1],
+        ]
+        for rubric in RUBRICS.values()
+    ]
+    check_part("judging.md", "rubrics", table(head, rows))

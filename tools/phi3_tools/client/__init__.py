@@ -1,0 +1,41 @@
+"""The client of a Phi-3 endpoint and its parts: settings, authentication, contracts, retries, transport.
+
+It does not import promptflow.
+"""
+
+from __future__ import annotations
+
+from .auth import EntraAuth, KeyAuth, token_scope
+from .calls import Stream
+from .client import Phi3Client
+from .messages import Message, Reply, Usage, check_messages, fit, from_chat_history, to_chat_history
+from .params import Params
+from .prompts import parse_prompt
+from .retry import Deadline, Limits
+from .settings import SETTINGS_VARIABLES, Settings, connection_fields, read_settings
+from .spans import ANSWERED_LOG, CAPTURE_VARIABLE
+
+__all__ = [
+    "ANSWERED_LOG",
+    "CAPTURE_VARIABLE",
+    "Deadline",
+    "EntraAuth",
+    "KeyAuth",
+    "Limits",
+    "Message",
+    "Params",
+    "Phi3Client",
+    "Reply",
+    "SETTINGS_VARIABLES",
+    "Settings",
+    "Stream",
+    "Usage",
+    "check_messages",
+    "connection_fields",
+    "fit",
+    "from_chat_history",
+    "parse_prompt",
+    "read_settings",
+    "to_chat_history",
+    "token_scope",
+]

@@ -1,0 +1,362 @@
+"""What goes over the wire: encode, decode, detect. Pure functions, no I/O.
+
+Three contracts, named as in a connection's `contract`:
+
+| name     | request                                                        | answer                     |
+|----------|----------------------------------------------------------------|----------------------------|
+| `mlflow` | `{"input_data": ["text"], "params": {…}}`                      | `["text"]`                 |
+| `chat`   | `{"input_data": {"input_string": […], "parameters": {…}}}`     | `{"output": "text", …}`    |
+| `openai` | `{"messages": […], "max_tokens": …, "stream": …}`              | `{"choices": […], …}`, SSE |
+
+Sources: "Deploy MLflow models to online endpoints", the model catalog's sample input of
+Phi-3-mini-4k-instruct, and OpenAI's "Chat completions" reference. Answers are decoded by their own
+shape, since servers mix them; requests are encoded by the contract alone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import BadAnswer, ConfigError, ScoringFailed
+from .messages import Message, Usage, open_with_user, render
+from .params import Params, is_whole
+
+AUTO = "auto"
+COMPLETIONS = "/chat/completions"
+# Who puts an `mlflow` request into the chat template: this side, or the model's own MLflow flavour.
+TEMPLATES = ("client", "server")
+# The prompt template of a model that `phi3 finetune` made: one question's turn. The training code writes
+# it into the model (`PROMPT_TEMPLATE` in scripts/training/outputs.py); a test compares the two.
+PROMPT_TEMPLATE = render([{"role": "user", "content": "{prompt}"}])
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What an answer, or one event of a streamed answer, says."""
+
+    text: str
+    usage: Usage | None = None
+    finish_reason: str | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One wire format.
+
+    Attributes:
+        name: as in a connection's `contract`.
+        encode: messages, parameters, whether to stream, model name -> request body.
+        streams: whether an answer can come as server-sent events.
+        answers: whether a decoded JSON answer has this contract's own shape.
+        prompt: the text that the model is given, where the answer may repeat it; else None.
+    """
+
+    name: str
+    encode: Callable[[Sequence[Message], Params, bool, str | None], dict[str, Any]]
+    streams: bool
+    answers: Callable[[Any], bool]
+    prompt: Callable[[Sequence[Message]], str | None] = lambda messages: None
+
+
+def _given(values: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in {**values, **extra}.items() if value is not None}
+
+
+def _sampling(params: Params) -> dict[str, Any]:
+    """Parameters under the names of transformers' `generate`, which both Azure contracts use."""
+    greedy = params.temperature == 0
+    return {
+        "max_new_tokens": params.max_new_tokens,
+        "temperature": None if greedy else params.temperature,
+        "top_p": None if greedy else params.top_p,
+        "do_sample": None if params.temperature is None else not greedy,
+        "stop": params.stops,
+        "seed": params.seed,
+    }
+
+
+def _encode_mlflow(
+    messages: Sequence[Message], params: Params, stream: bool, model: str | None
+) -> dict[str, Any]:
+    return _mlflow(render(messages), params)
+
+
+def _encode_for_template(
+    messages: Sequence[Message], params: Params, stream: bool, model: str | None
+) -> dict[str, Any]:
+    """As `_encode_mlflow`, for a model that puts the text it gets into a user's turn itself: what such
+    a template completes to the whole chat."""
+    whole = _prompt_for_template(messages)
+    before, after = PROMPT_TEMPLATE.split("{prompt}")
+    return _mlflow(whole.removeprefix(before).removesuffix(after), params)
+
+
+def _prompt_for_template(messages: Sequence[Message]) -> str:
+    return render(open_with_user(messages))
+
+
+def _mlflow(text: str, params: Params) -> dict[str, Any]:
+    values = _sampling(params) | {"return_full_text": False}
+    return {"input_data": [text], "params": _given(values, params.extra)}
+
+
+def _encode_chat(
+    messages: Sequence[Message], params: Params, stream: bool, model: str | None
+) -> dict[str, Any]:
+    # `stream` only when asked for: an image that does not know it may refuse the request.
+    values = _sampling(params) | {"stream": True if stream else None}
+    parameters = _given(values, params.extra)
+    return {"input_data": {"input_string": [dict(m) for m in messages], "parameters": parameters}}
+
+
+def _encode_openai(
+    messages: Sequence[Message], params: Params, stream: bool, model: str | None
+) -> dict[str, Any]:
+    values = {
+        "model": model,
+        "max_tokens": params.max_new_tokens,
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        "stop": params.stops,
+        "seed": params.seed,
+        "stream": True if stream else None,
+        "stream_options": {"include_usage": True} if stream else None,
+    }
+    return {"messages": [dict(m) for m in messages], **_given(values, params.extra)}
+
+
+def _has(key: str) -> Callable[[Any], bool]:
+    return lambda payload: isinstance(payload, dict) and key in payload
+
+
+CONTRACTS = {
+    contract.name: contract
+    for contract in (
+        Contract("chat", _encode_chat, True, _has("output")),
+        Contract(
+            "mlflow", _encode_mlflow, False, lambda payload: isinstance(payload, list), render
+        ),
+        Contract("openai", _encode_openai, True, _has("choices")),
+    )
+}
+
+_FOR_TEMPLATE = replace(
+    CONTRACTS["mlflow"], encode=_encode_for_template, prompt=_prompt_for_template
+)
+
+
+def candidates(name: str, url: str, template: str = "client") -> list[Contract]:
+    """The contracts that an endpoint may speak, likeliest first; `auto` looks at the URL.
+
+    Args:
+        name: `auto`, or a contract's name.
+        url: the scoring URL.
+        template: who puts an `mlflow` request into the chat template, one of `TEMPLATES`.
+
+    Raises:
+        ConfigError: no contract has that name, or nobody of that name applies a template.
+    """
+    if template not in TEMPLATES:
+        known = " or ".join(f"`{each}`" for each in TEMPLATES)
+        raise ConfigError(f"the connection's `template` is {template!r}, but must be {known}")
+    found = _named(name, url)
+    return [_FOR_TEMPLATE if template == "server" and c.name == "mlflow" else c for c in found]
+
+
+def _named(name: str, url: str) -> list[Contract]:
+    if name != AUTO:
+        if name not in CONTRACTS:
+            known = ", ".join([AUTO, *sorted(CONTRACTS)])
+            raise ConfigError(
+                f"the connection's `contract` is {name!r}, but must be one of {known}"
+            )
+        return [CONTRACTS[name]]
+    if is_openai_url(url):
+        return [CONTRACTS["openai"]]
+    return [CONTRACTS["chat"], CONTRACTS["mlflow"]]
+
+
+def is_openai_url(url: str) -> bool:
+    """Whether the path is one of OpenAI's, or none at all (a serverless endpoint's target)."""
+    path = urlsplit(url).path.rstrip("/")
+    return not path or path.endswith(("/v1", COMPLETIONS))
+
+
+def request_url(url: str, contract: Contract) -> str:
+    """Where to post: for OpenAI a base URL gets the completions path, other URLs stay."""
+    parts = urlsplit(url)
+    path = parts.path.rstrip("/")
+    if contract.name == "openai" and (not path or path.endswith("/v1")):
+        return parts._replace(path=f"{path or '/v1'}{COMPLETIONS}").geturl()
+    return url
+
+
+def decode(payload: Any, *, prompt: str | None = None) -> Decoded:
+    """The answer in a JSON payload of any known shape.
+
+    Args:
+        payload: the parsed JSON.
+        prompt: the rendered prompt that was sent; cut from the front of an answer that echoes it.
+
+    Raises:
+        ScoringFailed: the payload carries an error, or nothing, in place of an answer.
+        BadAnswer: the shape is none of those known.
+    """
+    if isinstance(payload, str):
+        return _decode_text(payload, prompt)
+    if isinstance(payload, list):
+        return Decoded(_cut_echo(_first_text(payload), prompt))
+    if isinstance(payload, dict):
+        return _decode_object(payload, prompt)
+    raise BadAnswer(f"the endpoint answered a JSON {type(payload).__name__}")
+
+
+def _decode_text(text: str, prompt: str | None) -> Decoded:
+    """A scoring script that dumps its answer itself sends JSON within a JSON string. What only looks
+    like that is the model's own text."""
+    if text[:1] in ("[", "{"):
+        with suppress(ValueError, BadAnswer):
+            return decode(parse_json(text), prompt=prompt)
+    return Decoded(_cut_echo(text, prompt))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The parsed text.
+
+    Raises:
+        ValueError: it is not JSON, or nested too deeply to be read.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _decode_object(payload: dict[str, Any], prompt: str | None) -> Decoded:
+    raise_for_error(payload)
+    about: dict[str, Any] = {
+        "usage": _usage(payload.get("usage")),
+        "finish_reason": _text_or_none(payload.get("finish_reason")),
+        "model": _text_or_none(payload.get("model")),
+    }
+    if isinstance(payload.get("output"), str):
+        return Decoded(payload["output"], **about)
+    if isinstance(payload.get("choices"), list) and payload["choices"]:
+        return _decode_choice(payload["choices"][0], about)
+    if isinstance(payload.get("predictions"), list):
+        return Decoded(_cut_echo(_first_text(payload["predictions"]), prompt), **about)
+    if isinstance(payload.get("message"), dict) and isinstance(
+        payload["message"].get("content"), str
+    ):
+        return Decoded(payload["message"]["content"], **about)
+    if payload.get("output", payload) is None or not payload:
+        # The catalog's serving image says so when its engine fails.
+        raise ScoringFailed("the endpoint reported success, but gave no answer")
+    keys = ", ".join(sorted(payload))
+    raise BadAnswer(f"the endpoint answered a JSON object of no known shape ({keys[:80]})")
+
+
+def _decode_choice(choice: Any, about: dict[str, Any]) -> Decoded:
+    message = choice.get("message") if isinstance(choice, dict) else None
+    text = message.get("content") if isinstance(message, dict) else None
+    if not isinstance(text, str):
+        raise BadAnswer("the endpoint's first choice has no message content")
+    return Decoded(text, **about | {"finish_reason": _text_or_none(choice.get("finish_reason"))})
+
+
+def raise_for_error(payload: Any) -> None:
+    """Turn an error that came as a success into one: `{"error": …}`, `{"output": null, "error": …}`,
+    vLLM's `{"object": "error", …}`.
+
+    Raises:
+        ScoringFailed: the payload carries an error.
+    """
+    if isinstance(payload, dict) and (payload.get("error") or payload.get("object") == "error"):
+        raise ScoringFailed("the model failed to answer", detail=error_text(payload))
+
+
+def error_text(payload: Any) -> str:
+    """The human words in an error payload, whatever its shape."""
+    inner = payload
+    while inner:
+        payload = inner
+        keys = ("error", "message", "detail", "Message") if isinstance(payload, dict) else ()
+        inner = next((payload[key] for key in keys if payload.get(key)), None)
+    return payload if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False)
+
+
+def _first_text(items: list[Any]) -> str:
+    item: Any = items[0] if items else None
+    while isinstance(item, list) and item:
+        item = item[0]
+    if isinstance(item, dict):  # a pipeline's or a data frame's record
+        item = item.get("generated_text", next(iter(item.values()), None))
+    if isinstance(item, list) and item and isinstance(item[-1], dict):  # a pipeline's chat
+        item = item[-1].get("content")
+    if not isinstance(item, str):
+        raise BadAnswer("the endpoint answered a list without a text")
+    return item
+
+
+def _cut_echo(text: str, prompt: str | None) -> str:
+    """The answer behind an echoed prompt, whether special tokens were kept in the echo or not."""
+    if prompt:
+        for echo in (prompt, _without_markup(prompt)):
+            if text.startswith(echo):
+                return text[len(echo) :].removesuffix("<|end|>").strip()
+    return text
+
+
+def _without_markup(prompt: str) -> str:
+    for mark in ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"):
+        prompt = prompt.replace(mark, "")
+    return prompt
+
+
+def _usage(payload: Any) -> Usage | None:
+    if not isinstance(payload, dict):
+        return None
+    counts = [payload.get("prompt_tokens"), payload.get("completion_tokens", 0)]
+    return Usage(*counts) if all(is_whole(count) for count in counts) else None
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _text_or_none(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def decode_event(data: str) -> Decoded:
+    """One server-sent event's data: a chat completion chunk, or a piece of a chat answer. Events of
+    other shapes (content filters, pings) say nothing.
+
+    Raises:
+        ScoringFailed: the event carries an error.
+        BadAnswer: the event is no JSON object.
+    """
+    try:
+        payload = parse_json(data)
+    except ValueError as error:
+        raise BadAnswer("the stream carried an event that is not JSON", detail=data[:80]) from error
+    if not isinstance(payload, dict):
+        raise BadAnswer("the stream carried an event that is no JSON object", detail=data[:80])
+    raise_for_error(payload)
+    choices = payload.get("choices")
+    choice = _dict(choices[0]) if isinstance(choices, list) and choices else {}
+    delta = _dict(choice.get("delta")) or _dict(choice.get("message"))
+    text = delta.get("content") if "choices" in payload else payload.get("output")
+    reason = choice.get("finish_reason") or payload.get("finish_reason")
+    return Decoded(
+        text=text if isinstance(text, str) else "",
+        usage=_usage(payload.get("usage")),
+        finish_reason=_text_or_none(reason),
+        model=_text_or_none(payload.get("model")),
+    )

@@ -1,0 +1,174 @@
+"""What a connection says, wherever it lies: in prompt flow's store, in Foundry, in the environment.
+
+A CustomConnection has `configs` and `secrets`. The AI Foundry tutorial's two keys, `endpoint` and
+`key`, work as they are; which of them is marked secret does not matter, since Foundry lets people mark
+either. Everything else is optional.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..errors import ConfigError
+from .auth import Auth, EntraAuth, KeyAuth, check_scoring_url, token_scope
+from .contracts import AUTO, candidates
+from .retry import Limits
+
+# The environment's names for the fields, for use without any connection.
+SETTINGS_VARIABLES = {
+    "endpoint": "PHI3_ENDPOINT",
+    "key": "PHI3_KEY",
+    "contract": "PHI3_CONTRACT",
+    "deployment": "PHI3_DEPLOYMENT",
+    "auth": "PHI3_AUTH",
+    "model": "PHI3_MODEL",
+    "template": "PHI3_TEMPLATE",
+}
+# What a person was to replace, or prompt flow shows in place of a secret.
+_PLACEHOLDER = re.compile(r"<[^<>]*>|\*{3,}")
+_HEADER_VALUE = re.compile(r"[!-~]+")
+_REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A checked connection.
+
+    Attributes:
+        endpoint: the scoring URL.
+        auth: gives the `Authorization` header.
+        contract: `auto`, or the name of a wire format.
+        deployment: a deployment to ask past the traffic rules, or None.
+        model: the model's name, where an endpoint serves several, or None.
+        tokenizer: path of a `tokenizer.json` for exact token counts, or None.
+        limits: timeouts and attempts.
+        template: who puts an `mlflow` request into the chat template: `client`, or the `server`.
+
+    Raises:
+        ConfigError: the URL is none or not safe, the contract or template unknown, the deployment no
+            name.
+    """
+
+    endpoint: str
+    auth: Auth
+    contract: str = AUTO
+    deployment: str | None = None
+    model: str | None = None
+    tokenizer: str | None = None
+    limits: Limits = field(default_factory=Limits)
+    template: str = "client"
+
+    def __post_init__(self) -> None:
+        check_scoring_url(self.endpoint)
+        candidates(self.contract, self.endpoint, self.template)
+        if self.deployment and not _HEADER_VALUE.fullmatch(self.deployment):
+            raise ConfigError(f"the connection's `deployment` is no name: {self.deployment!r}")
+
+
+def read_settings(connection: Any = None) -> Settings:
+    """The settings in a connection.
+
+    Args:
+        connection: an object with `configs` and `secrets`, a mapping of fields, or None for the
+            environment (`PHI3_ENDPOINT`, `PHI3_KEY`, …).
+
+    Raises:
+        ConfigError: naming the field that is missing or wrong, and the fix.
+    """
+    values = {name: _resolve(name, value) for name, value in connection_fields(connection).items()}
+    endpoint = values.get("endpoint", "")
+    if not endpoint:
+        raise ConfigError(_missing("endpoint", connection), hint=_fix("endpoint", connection))
+    check_scoring_url(endpoint)  # before the key: the first mistake is named first
+    return Settings(
+        endpoint=endpoint,
+        auth=_auth(values, connection),
+        contract=values.get("contract") or AUTO,
+        deployment=values.get("deployment") or None,
+        model=values.get("model") or None,
+        tokenizer=values.get("tokenizer") or None,
+        limits=Limits.of(values),
+        template=values.get("template") or "client",
+    )
+
+
+def connection_fields(connection: Any) -> dict[str, str]:
+    """A connection's fields in one dict, blanks around the values cut off, secrets winning.
+
+    Raises:
+        ConfigError: the object is no connection.
+    """
+    if connection is None:
+        found = {field: os.environ.get(name) for field, name in SETTINGS_VARIABLES.items()}
+    elif isinstance(connection, Mapping):
+        found = dict(connection)
+    elif isinstance(connection, str):
+        raise ConfigError(
+            f"the tool got the connection's name ({connection!r}) and not the connection",
+            hint="Give the input the type CustomConnection in the flow.",
+        )
+    else:
+        # Not attribute access by field name: prompt flow logs a warning for each.
+        configs, secrets = (
+            getattr(connection, "configs", None),
+            getattr(connection, "secrets", None),
+        )
+        if configs is None and secrets is None:
+            kind = type(connection).__name__
+            raise ConfigError(f"{kind} is no CustomConnection", hint="Choose a CustomConnection.")
+        found = {**(configs or {}), **(secrets or {})}
+    return {name: str(value).strip() for name, value in found.items() if value not in (None, "")}
+
+
+def _resolve(name: str, value: str) -> str:
+    """`${env:NAME}` put in, which prompt flow itself does under `pf flow serve` only."""
+
+    def lookup(match: re.Match[str]) -> str:
+        variable = match.group(1)
+        if variable not in os.environ:
+            raise ConfigError(
+                f"the connection's `{name}` refers to the environment variable {variable}",
+                hint=f"Set {variable}.",
+            )
+        return os.environ[variable]
+
+    resolved = _REFERENCE.sub(lookup, value)
+    if _PLACEHOLDER.fullmatch(resolved):
+        raise ConfigError(
+            f"the connection's `{name}` is still the placeholder {resolved}",
+            hint=f"Put the real {name} there.",
+        )
+    return resolved
+
+
+def _auth(values: Mapping[str, str], connection: Any) -> Auth:
+    kind = values.get("auth") or "key"
+    if kind == "entra":
+        return EntraAuth(token_scope(values["endpoint"]))
+    if kind != "key":
+        raise ConfigError(f"the connection's `auth` is {kind!r}, but must be `key` or `entra`")
+    if not values.get("key"):
+        raise ConfigError(_missing("key", connection), hint=_fix("key", connection))
+    return KeyAuth(values["key"])
+
+
+def _missing(name: str, connection: Any) -> str:
+    if connection is None:
+        return f"no connection was given, and {SETTINGS_VARIABLES[name]} is not set"
+    label = getattr(connection, "name", None)
+    there = ", ".join(f"`{field}`" for field in sorted(connection_fields(connection)))
+    return f"the connection{f' {label!r}' if label else ''} has no `{name}`" + (
+        f" (it has {there})" if there else ""
+    )
+
+
+def _fix(name: str, connection: Any) -> str:
+    if connection is None:
+        return f"Choose a connection, or set {SETTINGS_VARIABLES[name]}."
+    entra = ", or set `auth: entra`" if name == "key" else ""
+    where = "secrets" if name == "key" else "configs"
+    return f"Add `{name}` to its {where}{entra}."

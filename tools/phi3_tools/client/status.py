@@ -1,0 +1,127 @@
+"""From an HTTP answer to the one error that names its cause.
+
+Contract: "Troubleshoot online endpoint deployment and scoring", HTTP status codes. The front end of an
+online endpoint answers 424 when the container answered anything but 200; the container's own status
+and reason are in two headers.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+
+from ..errors import (
+    AuthenticationError,
+    BadRequest,
+    DeploymentNotFound,
+    EndpointTimeout,
+    ModelNotReady,
+    PermissionDenied,
+    Phi3Error,
+    RateLimited,
+    RequestTooLarge,
+    ScoringFailed,
+    ServerError,
+    UnexpectedRedirect,
+)
+from .contracts import error_text, parse_json
+
+MODEL_STATUS = "ms-azureml-model-error-statuscode"
+MODEL_REASON = "ms-azureml-model-error-reason"
+REQUEST_ID = "x-ms-request-id"
+NOT_READY = ("model_not_ready", "too_few_model_instance")
+
+# What a status means, when the front end says it itself.
+CAUSES: dict[int, tuple[type[Phi3Error], str]] = {
+    400: (BadRequest, "the endpoint refused the request"),
+    401: (AuthenticationError, "the endpoint refused the key or token"),
+    403: (PermissionDenied, "the endpoint refused this caller"),
+    404: (DeploymentNotFound, "nothing answers at this endpoint"),
+    408: (EndpointTimeout, "the endpoint's own time limit passed"),
+    413: (RequestTooLarge, "the request is too large for the endpoint"),
+    422: (BadRequest, "the endpoint refused the request"),
+    429: (RateLimited, "the endpoint has too many requests"),
+}
+# What it means when the container said it (424 around it). A 401 from a container is no matter of
+# the caller's key: all that is not here is the model's failure.
+WRAPPED_CAUSES: dict[int, tuple[type[Phi3Error], str]] = {
+    400: (BadRequest, "the model refused the request"),
+    408: (EndpointTimeout, "the model's own time limit passed"),
+    413: (RequestTooLarge, "the request is too large for the model"),
+    415: (BadRequest, "the model refused the content type"),
+    422: (BadRequest, "the model refused the request"),
+    429: (RateLimited, "the model has too many requests"),
+    504: (EndpointTimeout, "the model took too long"),
+}
+
+
+def error_for_response(status: int, headers: Mapping[str, str], body: bytes) -> Phi3Error:
+    """The error that an answer which is not success stands for.
+
+    Args:
+        status: the answer's HTTP status.
+        headers: its headers; looked up as given, so pass a case-insensitive mapping.
+        body: its body or the beginning of it.
+    """
+    cause, message = _cause(status, headers)
+    return cause(
+        f"{message} ({_status_text(status, headers)})",
+        status=_model_status(headers) or status,
+        request_id=headers.get(REQUEST_ID),
+        detail=_detail(headers, body),
+        retry_after=retry_after_s(headers.get("retry-after")),
+    )
+
+
+def _cause(status: int, headers: Mapping[str, str]) -> tuple[type[Phi3Error], str]:
+    if status == 424:
+        if headers.get(MODEL_REASON) in NOT_READY:
+            return ModelNotReady, "the model is not ready"
+        failed = (ScoringFailed, "the model failed to answer")
+        return WRAPPED_CAUSES.get(_model_status(headers) or 0, failed)
+    if 300 <= status < 400:
+        return UnexpectedRedirect, "the endpoint redirects elsewhere"
+    if 400 <= status < 500:
+        return CAUSES.get(status, (BadRequest, "the endpoint refused the request"))
+    return ServerError, "the endpoint failed"
+
+
+def _model_status(headers: Mapping[str, str]) -> int | None:
+    value = headers.get(MODEL_STATUS, "").strip()
+    return int(value) if re.fullmatch(r"[1-5][0-9]{2}", value) else None
+
+
+def _status_text(status: int, headers: Mapping[str, str]) -> str:
+    inner = _model_status(headers)
+    return f"{status} around {inner}" if inner else str(status)
+
+
+def _detail(headers: Mapping[str, str], body: bytes) -> str | None:
+    if headers.get("location"):
+        return None  # a redirect's target may hold what it should not
+    text = body.decode("utf-8", "replace").strip()
+    if text.startswith("<"):
+        text = ""  # a proxy's HTML page says nothing to a person
+    with suppress(ValueError):
+        text = error_text(parse_json(text)) if text else ""
+    return text or headers.get(MODEL_REASON)
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds that a `Retry-After` header asks for: a number or an HTTP date, else None."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value)) if value.strip()[:1].isdigit() else _seconds_until(value)
+    except (TypeError, ValueError):
+        return None
+
+
+def _seconds_until(date: str) -> float:
+    moment = parsedate_to_datetime(date)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=timezone.utc)
+    return max(0.0, (moment - datetime.now(timezone.utc)).total_seconds())
