@@ -107,14 +107,21 @@ def test_encode_leaves_what_it_is_given_alone():
 
 
 @pytest.fixture(scope="module")
-def wrap():
-    """What the models of `phi3 finetune` make of a text, as MLflow does it."""
-    return runpy.run_path(str(TRAINING / "outputs.py"))["PROMPT_TEMPLATE"].format
+def trained_template():
+    """The prompt template that `phi3 finetune` writes into a model."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(TRAINING)
+        return runpy.run_path(str(TRAINING / "outputs.py"))["PROMPT_TEMPLATE"]
 
 
-def test_the_prompt_template_is_the_one_that_training_writes_into_a_model():
-    trained = runpy.run_path(str(TRAINING / "outputs.py"))["PROMPT_TEMPLATE"]
-    assert trained == PROMPT_TEMPLATE
+@pytest.fixture(scope="module")
+def wrap(trained_template):
+    """Return what such a model makes of a text, as MLflow does it."""
+    return trained_template.format
+
+
+def test_the_prompt_template_is_the_one_that_training_writes_into_a_model(trained_template):
+    assert trained_template == PROMPT_TEMPLATE
 
 
 @pytest.fixture(scope="module")
