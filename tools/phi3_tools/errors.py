@@ -62,6 +62,17 @@ class Phi3Error(Exception):
         self.retry_after = retry_after
         super().__init__(message)
 
+    @property
+    def what(self) -> str:
+        """The class, the message and the endpoint's own words, without advice."""
+        words = f": {self.detail.rstrip('.')}" if self.detail else ""
+        return f"{type(self).__name__}: {self.message}{words}"
+
+    @property
+    def fix(self) -> str:
+        """What to do; the same as `hint`."""
+        return self.hint
+
     def __str__(self) -> str:
         said = f": {self.detail.rstrip('.')}" if self.detail else ""
         request = f" [request {self.request_id}]" if self.request_id else ""

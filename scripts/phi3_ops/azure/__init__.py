@@ -16,7 +16,7 @@ from .cloud import (
     named_errors,
 )
 from .config import Config, EndpointConfig, load_config
-from .jobs import COMPLETED, ENDED_BADLY, HASH_LENGTH, MOST_TRIES
+from .jobs import COMPLETED, ENDED_BADLY, HASH_LENGTH, newest_attempt
 from .pf_client import foundry_client, foundry_errors
 from .plan import Plan, Step
 from .provision import Provision, ProvisionOptions
@@ -51,7 +51,6 @@ __all__ = [
     "EXPIRING",
     "EndpointConfig",
     "HASH_LENGTH",
-    "MOST_TRIES",
     "PRODUCT",
     "Plan",
     "Provision",
@@ -70,6 +69,7 @@ __all__ = [
     "is_created_by_us",
     "load_config",
     "named_errors",
+    "newest_attempt",
     "plan_teardown",
     "quota_lines",
     "quota_notes",

@@ -6,7 +6,6 @@ What is there already is used as it is: never changed, never tagged.
 from __future__ import annotations
 
 import re
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 
 from .. import paths
 from ..errors import OpsError
+from ..waiting import WaitTimeoutError, wait_until
 from .cloud import Cloud, find_resource, named_errors
 from .plan import Plan, Step
 from .quota import cluster_need, endpoint_need, refuse_retired, require_quota
@@ -204,13 +204,16 @@ class Provision:
         ]
 
     def _wait_for_creations(self) -> None:
-        end = time.monotonic() + CREATION_S
-        while names := self._creations():
-            if time.monotonic() > end:
-                raise OpsError(
-                    f"the deployment {names[0]} does not end", "Look at it in the portal."
-                )
-            time.sleep(POLL_S)
+        try:
+            wait_until(
+                self._creations,
+                lambda running: not running,
+                timeout_s=CREATION_S,
+                poll_s=POLL_S,
+            )
+        except WaitTimeoutError as error:
+            what = f"the deployment {error.last[0]} does not end"
+            raise OpsError(what, "Look at it in the portal.") from error
 
     def _parts(self) -> Mapping[str, str]:
         """What an interrupted creation has already made: the SDK would make others beside it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from ..errors import OpsError
 from ..pf import delete_connection, load_connection
+from ..waiting import WaitTimeoutError, wait_until
 from .cloud import CONNECTIONS_API_VERSION, EXPIRES_TAG, Cloud, find_resource, is_expired
 from .inventory import RESOURCE_TYPES, InventoryItem, expiry_date, read_inventory, serving_endpoints
 from .plan import Plan, Step
@@ -154,12 +154,18 @@ def _end(cloud: Cloud, item: InventoryItem) -> None:
         find_resource(lambda: delete(cloud, item))  # what has gone in the meantime is no error
     if item.kind not in READ:
         return
-    end = time.monotonic() + GONE_S
-    while found := find_resource(lambda: READ[item.kind](cloud, item)):
-        if found.provisioning_state == "Failed" or time.monotonic() > end:
-            what = f"the {item.kind} {item.name} is still there ({found.provisioning_state})"
-            raise OpsError(what, "See it in the studio; run this again.")
-        time.sleep(POLL_S)
+    try:
+        remaining = wait_until(
+            lambda: find_resource(lambda: READ[item.kind](cloud, item)),
+            lambda resource: resource is None or resource.provisioning_state == "Failed",
+            timeout_s=GONE_S,
+            poll_s=POLL_S,
+        )
+    except WaitTimeoutError as error:
+        remaining = error.last
+    if remaining is not None:
+        what = f"the {item.kind} {item.name} still exists ({remaining.provisioning_state})"
+        raise OpsError(what, "See it in the studio; run this again.")
 
 
 def _delete_endpoint(cloud: Cloud, item: InventoryItem) -> Any:

@@ -5,14 +5,11 @@ It may import `azure`, `flows`, `endpoint` and the rooms below them.
 
 from __future__ import annotations
 
-from .guard import is_loopback
-from .server import bind_socket, counting_tokens, make_chat_app, serve_app
+from .server import counting_tokens, make_chat_app, serve_app
 from .traces import sending_traces
 
 __all__ = [
-    "bind_socket",
     "counting_tokens",
-    "is_loopback",
     "make_chat_app",
     "sending_traces",
     "serve_app",

@@ -309,21 +309,6 @@ def counting_tokens() -> AbstractContextManager[None]:
 # -- the server --------------------------------------------------------------------------------------
 
 
-def bind_socket(host: str, port: int) -> socket.socket:
-    """A bound socket. Port 0 takes a free one. Raises OpsError."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms longer.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind((host, port))
-    except OSError as error:
-        sock.close()
-        what = f"cannot listen on {host}, port {port}: {error.strerror}"
-        raise OpsError(what, "Choose another --port (0 takes a free one) or --host.") from error
-    return sock
-
-
 def serve_app(
     app: App, sock: socket.socket, ready: Callable[[], None], abandon: Callable[[], None]
 ) -> None:
@@ -331,7 +316,7 @@ def serve_app(
 
     Args:
         app: what to serve.
-        sock: bound, see `listen`.
+        sock: a bound socket.
         ready: called once requests are taken.
         abandon: called where an endpoint hangs, and with it the thread that waits for it; the process
             is ended then, since Python would wait for that thread.

@@ -106,12 +106,9 @@ def _version() -> str:
 
 def _line(error: Exception) -> str:
     """One line for whatever went wrong; what nobody foresaw says how to see more."""
-    from phi3_tools.errors import Phi3Error
-
-    from ..endpoint import EndpointError, FaultError
-    from ..errors import OpsError
+    from ..errors import ExplainedError
 
     text = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, (OpsError, Phi3Error, EndpointError, FaultError)):
+    if isinstance(error, ExplainedError):
         return text
     return f"{type(error).__name__}: {text} (--verbose shows where)"

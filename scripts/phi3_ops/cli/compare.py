@@ -154,7 +154,8 @@ def _print(screen: Any, summary: dict[str, Any]) -> None:
         note = f" ({escape_invisible(row['note'])})" if row["note"] else ""
         _say(
             screen,
-            f"  {row['letter']}  {escape_invisible(row['name'])}: {row['answered']:,} answered{failed}{note}",
+            f"  {row['letter']}  {escape_invisible(row['name'])}: "
+            f"{row['answered']:,} answered{failed}{note}",
         )
     for row in summary["differences"]:
         values = " | ".join(

@@ -48,9 +48,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..chat import is_loopback
     from ..errors import OpsError
     from ..flows import FlowDefinition
+    from ..network import base_url, bind_socket, is_loopback
 
     token = os.environ.get(TOKEN_VARIABLE) or None
     if token is None and not is_loopback(args.host):
@@ -59,13 +59,12 @@ def run(args: argparse.Namespace) -> int:
     flow = FlowDefinition.read(args.flow)
     names = [args.connection, *([args.against] if args.against else [])]
 
-    from ..chat import bind_socket, counting_tokens, make_chat_app, sending_traces
+    from ..chat import counting_tokens, make_chat_app, sending_traces
     from ..chat import serve_app as run_server
 
     def ready() -> None:
-        shown = f"[{args.host}]" if ":" in args.host else args.host
         asked = " and ".join(names)
-        print(f"{flow.folder} answers at http://{shown}:{sock.getsockname()[1]}/, from {asked}")
+        print(f"{flow.folder} answers at {base_url(args.host, sock)}/, from {asked}")
         print("Ctrl-C stops", flush=True)
 
     with bind_socket(args.host, args.port) as sock, counting_tokens(), sending_traces(args.trace):

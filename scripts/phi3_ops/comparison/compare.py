@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ import numpy as np
 
 from ..errors import OpsError
 from ..files import read_jsonl
+from ..hashing import file_sha256
 from ..runs import ScoredRun
 from .paired_stats import (
     CONFIDENCE,
@@ -150,7 +150,7 @@ def _same_data(found: Sequence[ScoredRun]) -> str:
     """Hash of the data file that all runs ran over."""
     if not 2 <= len(found) <= len(RUN_LETTERS):
         raise OpsError(f"{len(found)} runs given", f"Give 2 to {len(RUN_LETTERS)}.")
-    digests = [hashlib.sha256(run.data.read_bytes()).hexdigest() for run in found]
+    digests = [file_sha256(run.data) for run in found]
     for run, digest in zip(found, digests):
         if digest != digests[0]:
             raise OpsError(

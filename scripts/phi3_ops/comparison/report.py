@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +11,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
+from ..hashing import sha256_base64
 from ..runs import RowsByLine, ScoredRun
 from .compare import RUN_LETTERS, Comparison
 from .paired_stats import TIE, Array
@@ -41,7 +40,7 @@ def render_report(report: Comparison, *, rows: int = ROWS) -> str:
     shown = _order(entries, better)[:rows].tolist()
     lines = _lines(report, better, shown)
     css = (TEMPLATES / "compare.css").read_text(encoding="utf-8") + _filters_css(len(entries))
-    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    digest = sha256_base64(css.encode())
     return _template().render(
         summary=report.summary,
         entries=[

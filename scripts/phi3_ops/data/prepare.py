@@ -24,6 +24,7 @@ import orjson
 
 from ..errors import OpsError
 from ..files import atomic_folder, write_json, write_jsonl
+from ..hashing import file_sha256
 from .checks import (
     DUPLICATE,
     ESTIMATE,
@@ -41,7 +42,7 @@ from .checks import (
 from .formats import RowReader
 from .hashed_lines import WRITE_BLOCK, HashedLines
 from .lengths import length_histogram, length_summary
-from .sources import Source, open_source, source_sha256
+from .sources import Source, open_source
 from .split import HELD_OUT, TRAINED, UNKNOWN, Split, split_chats
 
 TEST_SHARE = 0.2
@@ -173,7 +174,7 @@ def prepare_data(
         if stamps != _stamps(found):
             raise OpsError(f"{found.name} changed while it was read", "Run this again.")
         manifest = {
-            "source": {**found.origin, "files": {f.name: source_sha256(f) for f in found.files}},
+            "source": {**found.origin, "files": {f.name: file_sha256(f) for f in found.files}},
             "seed": seed,
             "test_share": test_share,
             "rows": _row_counts(kept, parts, rejects, options.max_tokens),
@@ -181,7 +182,7 @@ def prepare_data(
             "kinds": _kinds(parts),
             "tokens": _token_counts(kept, parts, options),
             "turns": length_summary(kept.turns),
-            "sha256": {**hashes, REJECTS_FILE: source_sha256(folder / REJECTS_FILE)},
+            "sha256": {**hashes, REJECTS_FILE: file_sha256(folder / REJECTS_FILE)},
         }
         write_json(folder / MANIFEST_FILE, manifest)
     return manifest
@@ -309,7 +310,7 @@ def _write(folder: Path, files: Sequence[IO[bytes]], kept: _Kept, parts: Split, 
                 questions.append(_question(kind, orjson.loads(text)))
     write_jsonl(folder / QUESTIONS_FILE, questions)
     written = {file.path.name: file.hash.hexdigest() for file in (train, test)}
-    return {**written, QUESTIONS_FILE: source_sha256(folder / QUESTIONS_FILE)}
+    return {**written, QUESTIONS_FILE: file_sha256(folder / QUESTIONS_FILE)}
 
 
 def _in_order(parts: Split) -> Iterator[tuple[str, int]]:

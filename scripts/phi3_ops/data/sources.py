@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from .formats import FORMATS, Columns, RowReader
 
 HUB_SPLIT = "train_sft[:1%]"  # the tutorials'
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
-_BLOCK = 1 << 20
 
 
 @dataclass
@@ -77,12 +75,3 @@ def _rows(path: Path, columns: Columns) -> Iterator[RowReader]:
         yield from FORMATS[path.suffix.lower()](path, columns)
     except OSError as error:
         raise OpsError(f"cannot read {path}: {error.strerror}", "Check its permissions.") from error
-
-
-def source_sha256(path: Path) -> str:
-    """A file's hash, in constant memory."""
-    found = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
 import json
 import shutil
 import tempfile
@@ -42,6 +41,7 @@ from ..flows import (
     copy_resolved_flow,
     refuse_secrets,
 )
+from ..hashing import sha256_hex
 from .model import SMOKE_LIMITS, SMOKE_QUESTION
 from .rollout import Rollout, RolloutOptions, content_name
 
@@ -163,7 +163,7 @@ class FlowDeployer(Rollout):
         """The deployment's name, from the flow, the image and the package that is installed in it."""
         image = [paths.AZURE / YAML_FILE, *sorted(IMAGE_FOLDER.glob("*"))]
         texts = [path.read_text(encoding="utf-8") for path in image if path.is_file()]
-        wheel = hashlib.sha256(build_tool_wheel()[1]).hexdigest()
+        wheel = sha256_hex(build_tool_wheel()[1])
         return content_name([self.flow_name, self._content, *texts, wheel])
 
     def _create_deployment(self) -> None:

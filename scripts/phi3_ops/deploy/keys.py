@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
-from phi3_tools import AuthenticationError
+from phi3_tools import AuthenticationError, Reply
 
 from ..azure import CONNECTIONS_API_VERSION, Cloud, Plan, Step, find_resource
 from ..errors import OpsError
 from ..pf import NO_KEY, connection_key, load_connection, probe_endpoint, save_connection
+from ..waiting import WaitTimeoutError, wait_until
 from .model import CONTRACTS, scoring_url
 from .rollout import wait_until_settled
 
@@ -164,12 +164,26 @@ def _regenerate(cloud: Cloud, which: str) -> None:
     endpoints.begin_regenerate_keys(name, key_type=which).result()
 
 
-def _wait_until_accepted(fresh: Target) -> Any:
-    end = time.monotonic() + KEY_READY_S
-    while True:
+def _wait_until_accepted(fresh: Target) -> None:
+    """Ask the endpoint until it accepts the new key.
+
+    Raises:
+        OpsError: it refuses the key for longer than `KEY_READY_S`.
+    """
+
+    def ask() -> Reply | AuthenticationError:
         try:
             return probe_endpoint(fresh.fields, fresh.key)
         except AuthenticationError as error:
-            if time.monotonic() > end:
-                raise OpsError("the new key is not accepted", "The old one still is.") from error
-            time.sleep(KEY_POLL_S)
+            return error
+
+    try:
+        wait_until(
+            ask,
+            lambda answer: not isinstance(answer, AuthenticationError),
+            timeout_s=KEY_READY_S,
+            poll_s=KEY_POLL_S,
+        )
+    except WaitTimeoutError as error:
+        fix = "The old key still is."
+        raise OpsError("the new key is not accepted", fix) from error.last

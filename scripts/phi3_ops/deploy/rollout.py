@@ -8,7 +8,6 @@ another test; the old deployment goes last. Whatever goes wrong puts the traffic
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import time
 from abc import ABC, abstractmethod
@@ -22,6 +21,8 @@ from phi3_tools.client import token_scope
 from .. import paths
 from ..azure import Cloud, EndpointConfig, Plan, Step, find_resource
 from ..errors import OpsError
+from ..hashing import sha256_hex
+from ..waiting import WaitTimeoutError, wait_until
 
 LOG_LINES = 60
 SUCCEEDED = "Succeeded"
@@ -269,7 +270,7 @@ class Rollout(ABC):
 
 def content_name(parts: Sequence[str]) -> str:
     """A deployment's name, from the texts of all that it is made of."""
-    return "d-" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:10]
+    return "d-" + sha256_hex(json.dumps(parts).encode())[:10]
 
 
 def wait_until_settled(get: Callable[[], Any]) -> Any:
@@ -279,15 +280,18 @@ def wait_until_settled(get: Callable[[], Any]) -> Any:
     Raises:
         OpsError: it is still changing after `SETTLE_S`.
     """
-    end = time.monotonic() + SETTLE_S
-    while (found := get()) is not None and found.provisioning_state not in ENDED:
-        if time.monotonic() > end:
-            what = (
-                f"{found.name} has been {found.provisioning_state} for {SETTLE_S / 60:.0f} minutes"
-            )
-            raise OpsError(what, "See it in the studio; run this again when it has ended.")
-        time.sleep(POLL_S)
-    return found
+    try:
+        return wait_until(
+            get,
+            lambda resource: resource is None or resource.provisioning_state in ENDED,
+            timeout_s=SETTLE_S,
+            poll_s=POLL_S,
+        )
+    except WaitTimeoutError as error:
+        state = error.last.provisioning_state
+        what = f"{error.last.name} has been {state} for {SETTLE_S / 60:.0f} minutes"
+        fix = "See it in the studio; run this again when it has ended."
+        raise OpsError(what, fix) from error
 
 
 def _shared(before: dict[str, int], new: str, share: int) -> dict[str, int]:

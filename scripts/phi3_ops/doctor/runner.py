@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from ..errors import OpsError
+from ..errors import ExplainedError
 
 OK, WARN, FAIL, SKIP = "ok", "warn", "fail", "skip"
 HIDDEN = "***"
@@ -121,7 +121,7 @@ def _within(check: Check, situation: Situation) -> Finding:
         try:
             found.append(check.look(situation))
         except Exception as error:  # whatever a broken installation raises
-            found.append(Finding(FAIL, *_told(error)))
+            found.append(Finding(FAIL, *_described(error)))
 
     thread = threading.Thread(target=look, daemon=True)
     thread.start()
@@ -129,19 +129,13 @@ def _within(check: Check, situation: Situation) -> Finding:
     return found[0] if found else Finding(FAIL, f"no answer within {check.limit_s:g} s")
 
 
-def _told(error: Exception) -> tuple[str, str]:
-    """What is wrong, and what to do where the error says so; the endpoint's own words come last."""
-    words = vars(error)
-    if "hint" in words:  # a Phi3Error, which is not imported: its package may be missing
-        said = f": {words['detail']}" if words["detail"] else ""
-        return f"{type(error).__name__}: {words['message']}{said}", words["hint"]
+def _described(error: Exception) -> tuple[str, str]:
+    """Return what is wrong and, where the error says so, what to do about it."""
+    if isinstance(error, ExplainedError):
+        return error.what, error.fix
     if isinstance(error, ModuleNotFoundError):
         return f"the package {error.name} is not installed", ""
-    text = " ".join(str(error).split())
-    if isinstance(error, OpsError):  # what, a full stop, what to do
-        what, _, fix = text.partition(". ")
-        return what, fix
-    return f"{type(error).__name__}: {text}", ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}", ""
 
 
 def usable_ways(results: Sequence[CheckResult], way: str) -> list[str]:

@@ -15,15 +15,13 @@ from .background import (
     start_endpoint,
     stop_endpoint,
 )
-from .container import Deployment, EndpointError
-from .faults import FaultError, load_fault_rules
+from .container import Deployment
+from .faults import load_fault_rules
 from .server import serve_models
 
 __all__ = [
     "Deployment",
     "ENDPOINT_KEY_VARIABLE",
-    "EndpointError",
-    "FaultError",
     "endpoint_state_file",
     "find_endpoint",
     "load_fault_rules",

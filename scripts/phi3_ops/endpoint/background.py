@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from ..errors import OpsError
 from ..files import write_json
+from ..waiting import WaitTimeoutError, wait_until
 
 ENDPOINT_KEY_VARIABLE = "PHI3_ENDPOINT_KEY"
 START_TIMEOUT_S = 900.0  # a large model takes minutes, above all the first time
@@ -125,17 +125,23 @@ def start_endpoint(
 def _wait_until_ready(
     process: subprocess.Popen[bytes], workdir: Path, name: str, log: Path
 ) -> RunningEndpoint:
-    end = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < end:
+    def read() -> RunningEndpoint | None:
         running = find_endpoint(workdir, name)
         if running and running.pid == process.pid:
             return running
         if process.poll() is not None:
-            said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            reason = said[-1] if said else f"exit code {process.returncode}"
+            output = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+            reason = output[-1] if output else f"exit code {process.returncode}"
             raise OpsError(f"the endpoint {name!r} did not start: {reason}", f"See {log}.")
-        time.sleep(POLL_S)
-    raise OpsError(f"the endpoint {name!r} was not ready in {START_TIMEOUT_S:g} s", f"See {log}.")
+        return None
+
+    try:
+        running = wait_until(read, bool, timeout_s=START_TIMEOUT_S, poll_s=POLL_S)
+    except WaitTimeoutError as error:
+        what = f"the endpoint {name!r} was not ready in {START_TIMEOUT_S:g} s"
+        raise OpsError(what, f"See {log}.") from error
+    assert running is not None  # noqa: S101 - for the type checker: `bool` accepts no None
+    return running
 
 
 def stop_endpoint(workdir: Path, name: str) -> bool:

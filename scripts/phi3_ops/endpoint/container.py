@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from .. import paths
+from ..errors import OpsError
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{2,31}")
 LOAD_AGAIN_S = (1.0, 30.0)  # wait after a load that failed: doubles from the first to the second
@@ -27,7 +28,7 @@ END_S = 5.0  # for the process to end by itself
 log = logging.getLogger("phi3.endpoint")
 
 
-class EndpointError(Exception):
+class EndpointError(OpsError):
     """The endpoint cannot be started; the message says why, in one line."""
 
 

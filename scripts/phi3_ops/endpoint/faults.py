@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import OpsError
 from .fault_table import FAULTS, Answer, Wire, refused_answer, whole_answer
 
 HEADER = "x-phi3-fault"
@@ -31,7 +32,7 @@ MAX_READ = 10 * 2**20  # bytes of a request that are looked at
 MAX_HEADERS = 1000  # different header texts that are counted
 
 
-class FaultError(ValueError):
+class FaultError(OpsError):
     """A rule that cannot be used; the message says which and why, in one line."""
 
 

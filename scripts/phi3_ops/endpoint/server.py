@@ -7,12 +7,12 @@ This process is the front end (`endpoint_front`); each deployment's model lives 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..network import base_url, bind_socket, is_loopback
 from .container import Container, Deployment, EndpointError
 from .worker import INSTALL
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 KEEP_ALIVE_S = 75  # longer than a client's pool keeps an idle connection
 GRACE_S = 30  # what is in flight when the process is told to stop
-EVERY_ADDRESS = ("", "0.0.0.0", "::")  # noqa: S104 - named, not bound
 
 
 def create_app(
@@ -34,8 +33,8 @@ def create_app(
     Args:
         containers: the deployments.
         key: what clients send as `Bearer`.
-        faults: rules by which requests fail on purpose (see `phi3_ops.endpoint.faults`); None switches the
-            fault header off too.
+        faults: rules by which requests fail on purpose (see `faults`); None switches the fault
+            header off too.
 
     Raises:
         EndpointError: an empty key, or weights that sum to neither 0 nor 100.
@@ -116,7 +115,7 @@ def serve_models(
     """
     _check_key(key, host)
     check_traffic(deployments)
-    sock = _bind(host, port)
+    sock = bind_socket(host, port)
     containers = [Container(deployment) for deployment in deployments]
     try:
         app = create_app(containers, key=key, faults=faults)
@@ -124,7 +123,7 @@ def serve_models(
             container.start()
         for container in containers:
             container.wait()
-        _run(app, sock, _url(host, sock), ready)
+        _run(app, sock, base_url(host, sock), ready)
     finally:
         for container in containers:
             container.close()
@@ -182,35 +181,6 @@ def _run(app: FastAPI, sock: socket.socket, url: str, ready: Callable[[str], Non
 def _check_key(key: str, host: str = "127.0.0.1") -> None:
     if key and key.strip():
         return
-    if _is_loopback(host):
+    if is_loopback(host):
         raise EndpointError("the key is empty: give the endpoint one")
     raise EndpointError(f"{host} can be reached from outside: it is not served without a key")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    """A bound socket that does not listen yet: until the model is loaded nobody can connect."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # Named as TCP, or asyncio leaves Nagle's algorithm on and every answer takes 40 ms longer.
-    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        sock.bind((host, port))
-    except (OSError, OverflowError) as error:
-        sock.close()
-        why = getattr(error, "strerror", None) or str(error)
-        raise EndpointError(f"cannot listen on {host}, port {port}: {why}") from error
-    return sock
-
-
-def _url(host: str, sock: socket.socket) -> str:
-    # "Every address" is none that a client could call.
-    name = "localhost" if host in EVERY_ADDRESS else host
-    bracketed = f"[{name}]" if ":" in name else name
-    return f"http://{bracketed}:{sock.getsockname()[1]}"

@@ -9,7 +9,6 @@ once a version is published.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import shutil
@@ -24,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from .. import paths
 from ..errors import OpsError
 from ..files import write_json
+from ..hashing import parts_sha256
 from .definition import FlowDefinition
 
 LOCK_FILE = "flows.lock.json"
@@ -131,13 +131,12 @@ def copy_flow(folder: Path, target: Path) -> Path:
 def content_hash(folder: Path) -> str:
     """SHA-256, in hex, over the names and the content of all that is uploaded of a flow.
 
-    Each name and each content goes in behind its length, so that no two folders come to the same bytes.
     Line ends of text count as LF: git writes CRLF into a checkout on Windows.
 
     Raises:
         OpsError: a file cannot be read, or is a link.
     """
-    digest = hashlib.sha256()
+    parts: list[bytes] = []
     for path in flow_files(folder):
         try:
             content = path.read_bytes()
@@ -145,10 +144,8 @@ def content_hash(folder: Path) -> str:
             raise OpsError(f"cannot read {path}: {error.strerror}", "Check the file.") from error
         if b"\0" not in content[:TEXT_PROBE_BYTES]:
             content = content.replace(b"\r\n", b"\n")
-        name = path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape")
-        for part in (name, content):
-            digest.update(b"%d:" % len(part) + part)
-    return digest.hexdigest()
+        parts += (path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape"), content)
+    return parts_sha256(parts)
 
 
 def semantic_version(flow: FlowDefinition) -> str:

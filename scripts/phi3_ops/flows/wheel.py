@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import tempfile
 import zipfile
 from importlib.metadata import distribution
@@ -11,6 +9,7 @@ from pathlib import Path
 
 import phi3_tools
 
+from ..hashing import sha256_urlsafe
 from .lock import PACKAGE
 
 
@@ -38,7 +37,7 @@ def build_tool_wheel() -> tuple[str, bytes]:
         "entry_points.txt": ["[package_tools]", *(f"{tool.name} = {tool.value}" for tool in tools)],
     }
     content |= {f"{info}/{file}": "\n".join([*text, ""]).encode() for file, text in texts.items()}
-    record = [f"{file},sha256={_record_hash(data)},{len(data)}" for file, data in content.items()]
+    record = [f"{file},sha256={sha256_urlsafe(data)},{len(data)}" for file, data in content.items()]
     content[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
     with tempfile.TemporaryFile() as file:
         with zipfile.ZipFile(file, "w") as archive:
@@ -46,7 +45,3 @@ def build_tool_wheel() -> tuple[str, bytes]:
                 archive.writestr(zipfile.ZipInfo(member), data)
         file.seek(0)
         return f"{name}-py3-none-any.whl", file.read()
-
-
-def _record_hash(data: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()

@@ -8,7 +8,6 @@ promptflow-parallel, line after line; a line that fails makes its whole mini-bat
 
 from __future__ import annotations
 
-import hashlib
 import math
 import tempfile
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from ..azure import ENDED_BADLY, Cloud, Plan, Step, find_resource
 from ..errors import OpsError, first_line
 from ..files import write_jsonl
 from ..flows import build_tool_wheel, copy_flow
+from ..hashing import sha256_hex
 from ..pf import LINE_NUMBER, pf_client
 from ..training import JobSubmission
 from .outputs import OUTPUT_FOLDER, Download, join_outputs
@@ -92,7 +92,9 @@ class ClusterSubmission(BatchSubmission):
             raise OpsError(f"{request.flow.folder}: the input {taken[0]!r}", fix)
         super().__init__(cloud, request)
         self.compute = request.compute or cloud.config.compute.name
-        self.version = batch_digest(*map(_sha256, self._context().items()))
+        self.version = batch_digest(
+            *(f"{name} {sha256_hex(content)}" for name, content in self._context().items())
+        )
         self.digest = batch_digest(
             self.asked,
             self.version,
@@ -260,8 +262,3 @@ def _requirements(flow: Path) -> list[str]:
         return list((flow / str(name)).read_text(encoding="utf-8").splitlines())
     except OSError as error:
         raise OpsError(f"{flow / name}: {error.strerror}", "flow.dag.yaml names it.") from error
-
-
-def _sha256(named: tuple[str, bytes]) -> str:
-    name, content = named
-    return f"{name} {hashlib.sha256(content).hexdigest()}"

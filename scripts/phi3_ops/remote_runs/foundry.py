@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import io
 import json
+import math
 import shutil
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from ..azure import COMPLETED, ENDED_BADLY, Cloud, Plan, Step, find_resource, fo
 from ..errors import OpsError
 from ..files import read_jsonl, write_json
 from ..publish import FoundryProject, display_name, require_locked
+from ..waiting import wait_until
 from .outputs import OUTPUT_FOLDER, Download, line_number_of
 from .submission import BATCH_TAG, BatchRequest, BatchSubmission, batch_digest
 
@@ -113,7 +115,9 @@ class FoundrySubmission(BatchSubmission):
             OpsError: it failed as a whole.
         """
         printed, status = 0, ""
-        while True:
+
+        def print_news() -> str:
+            nonlocal printed, status
             run, log = self._look()
             if run.status != status:
                 status = run.status
@@ -122,9 +126,10 @@ class FoundrySubmission(BatchSubmission):
             printed = len(log)
             if status in ENDED_BADLY:
                 raise self._failed(run)
-            if status == COMPLETED:
-                return True
-            time.sleep(POLL_S)
+            return status
+
+        wait_until(print_news, COMPLETED.__eq__, timeout_s=math.inf, poll_s=POLL_S)
+        return True
 
     def _look(self) -> tuple[Any, str]:
         """The run and its log so far; a look that is lost on the way is repeated."""

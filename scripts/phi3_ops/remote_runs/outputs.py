@@ -6,7 +6,6 @@ is prompt flow 1.18.5's, see `runs`.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import OpsError, first_line
 from ..files import atomic_folder, read_jsonl, write_json, write_jsonl
 from ..flows import copy_flow
+from ..hashing import file_sha256
 from ..pf import LINE_NUMBER, pf_client
 from ..runs import COMPLETED, DATA_HASH, run_properties
 
@@ -132,7 +132,7 @@ def register_run(name: str, folder: Path, request: BatchRequest, more: Mapping[s
         now = datetime.now(timezone.utc)
     properties: dict[str, Any] = {
         **run_properties(request.flow.folder),
-        DATA_HASH: hashlib.sha256(request.data.read_bytes()).hexdigest(),
+        DATA_HASH: file_sha256(request.data),
         "column_mapping": dict(request.columns),
         "flow_path": request.flow.folder.resolve().as_posix(),
         **more,

@@ -3,7 +3,6 @@ it is found again by, and how it comes back."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import tempfile
 from abc import ABC, abstractmethod
@@ -18,15 +17,16 @@ from ..azure import (
     CONNECTIONS_API_VERSION,
     ENDED_BADLY,
     HASH_LENGTH,
-    MOST_TRIES,
     Cloud,
     Plan,
     find_resource,
     named_errors,
+    newest_attempt,
 )
 from ..errors import OpsError
 from ..files import read_jsonl
 from ..flows import FlowDefinition, content_hash
+from ..hashing import sha256_hex
 from ..runs import DEFAULT_IN_FLIGHT, ENDPOINTS_PROPERTY, Batch, describe_connection, load_batch
 from .outputs import OUTPUT_FOLDER, Download, register_run, write_run_folder
 
@@ -121,13 +121,8 @@ class BatchSubmission(ABC):
     def exists(self) -> bool:
         """Whether it was submitted, and has not failed since."""
         first = f"{self.prefix}{self.digest}"
-        for attempt in range(1, MOST_TRIES):
-            name = first + (f"-{attempt}" if attempt > 1 else "")
-            found = self.find(name)
-            if found is None or found.status not in ENDED_BADLY:
-                self._name = name
-                return found is not None
-        raise OpsError(f"the {self.kind} {first} failed {MOST_TRIES} times", "Look at its logs.")
+        self._name, batch = newest_attempt(first, self.kind, self.find)
+        return batch is not None
 
     def status(self, name: str) -> str:
         """The status of the batch of that name.
@@ -194,4 +189,4 @@ class BatchSubmission(ABC):
 def batch_digest(*parts: Any) -> str:
     """The start of a SHA-256 over the JSON of what a batch is made of, in hex."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:HASH_LENGTH]
+    return sha256_hex(text.encode("utf-8", "surrogatepass"))[:HASH_LENGTH]

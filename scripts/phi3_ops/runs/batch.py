@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import signal
@@ -20,6 +19,7 @@ from phi3_tools.evaluation import Mean, mean_of
 from .. import paths
 from ..errors import OpsError, first_line
 from ..files import read_jsonl
+from ..hashing import file_sha256
 from ..pf import (
     LINE_NUMBER,
     CallListener,
@@ -112,7 +112,7 @@ def run_flow(
     """
     properties = {
         CONNECTIONS: json.dumps(connections or {}),
-        DATA_HASH: _sha256(data),
+        DATA_HASH: file_sha256(data),
         PROCESS: _this_process(),
         **run_properties(flow, connections),
     }
@@ -147,7 +147,7 @@ def resume_run(
     data = Path(old.data) if old.data else None
     if data is None or not data.is_file():
         raise OpsError(f"the data file of {name} is gone: {data}", "Put it back where it was.")
-    if old.properties.get(DATA_HASH, _sha256(data)) != _sha256(data):
+    if old.properties.get(DATA_HASH, file_sha256(data)) != file_sha256(data):
         fix = "Start a new run, or put the old file back."
         raise OpsError(f"{data} has changed since {name} read it", fix)
     connections = json.loads(old.properties.get(CONNECTIONS, "{}")) or None
@@ -313,13 +313,6 @@ def _runs(process: str) -> bool:
         return f"{psutil.Process(int(number)).create_time():.0f}" == started
     except (ValueError, psutil.Error):
         return False
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise OpsError(f"cannot read {path}: {error.strerror}", "Check the path.") from error
 
 
 def _outputs(folder: Path) -> dict[int, dict[str, Any]]:

@@ -7,7 +7,6 @@ was answered, with its `line_number` in the data file; failed lines are not ther
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -18,8 +17,9 @@ from typing import Any
 from ..errors import OpsError
 from ..files import read_jsonl
 from ..flows import flow_files
+from ..hashing import parts_sha256
 from ..pf import pf_client
-from .properties import readable_properties
+from .properties import SHORT_HASH, readable_properties
 
 LINE_NUMBER = "line_number"
 OUTPUTS = ("flow_outputs/output.jsonl", "outputs.jsonl", "output.jsonl")
@@ -234,12 +234,11 @@ def _flow_facts(snapshot: Path) -> dict[str, str]:
 
 def _content(snapshot: Path) -> str:
     """A short hash of the code and templates of a flow; its YAML shows in the other facts."""
-    digest = hashlib.sha256()
+    parts: list[bytes] = []
     for file in flow_files(snapshot):  # prompt flow's own logs are no part of it
         if file.name not in ("flow.dag.yaml", THRESHOLDS_FILE, "samples.jsonl"):
-            place = file.relative_to(snapshot).as_posix()
-            digest.update(f"{place}\0".encode() + file.read_bytes())
-    return digest.hexdigest()[:12]
+            parts += (file.relative_to(snapshot).as_posix().encode(), file.read_bytes())
+    return parts_sha256(parts)[:SHORT_HASH]
 
 
 # -- prompt flow's store ---------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +12,16 @@ import yaml
 from .. import paths
 from ..azure import (
     COMPLETED,
-    ENDED_BADLY,
     HASH_LENGTH,
-    MOST_TRIES,
     Cloud,
     Plan,
     Step,
     find_resource,
     named_errors,
+    newest_attempt,
 )
 from ..errors import OpsError
+from ..hashing import parts_sha256
 from .local import recipe_file
 
 JOB_FILE = paths.AZURE / "job.yml"
@@ -126,8 +125,9 @@ class JobSubmission:
 
     def _what(self) -> str:
         rows = f"the first {self.request.rows} rows of " if self.request.rows else ""
-        where = f"{self.cloud.config.compute.name} x {self.request.instances}"
-        return f"job {JOB_PREFIX}{self.digest} ({self.recipe}, {rows}{self.request.train_file}, on {where})"
+        cluster = f"{self.cloud.config.compute.name} x {self.request.instances}"
+        content = f"{self.recipe}, {rows}{self.request.train_file}, on {cluster}"
+        return f"job {JOB_PREFIX}{self.digest} ({content})"
 
     @property
     def name(self) -> str:
@@ -137,15 +137,11 @@ class JobSubmission:
         return str(self._name)
 
     def _exists(self) -> bool:
-        for attempt in range(1, MOST_TRIES):
-            name = f"{JOB_PREFIX}{self.digest}" + (f"-{attempt}" if attempt > 1 else "")
-            job = find_resource(lambda name=name: self.cloud.ml.jobs.get(name))  # type: ignore[misc]
-            if job is None or job.status not in ENDED_BADLY:
-                self._name = name
-                return job is not None
-        raise OpsError(
-            f"the job {JOB_PREFIX}{self.digest} failed {MOST_TRIES} times", "Look at its logs."
-        )
+        def find(name: str) -> Any:
+            return find_resource(lambda: self.cloud.ml.jobs.get(name))
+
+        self._name, job = newest_attempt(f"{JOB_PREFIX}{self.digest}", "job", find)
+        return job is not None
 
     def _submit(self) -> None:
         self.cloud.ml.jobs.create_or_update(self.job())
@@ -253,8 +249,4 @@ def _uploaded(recipe: Path) -> str:
 
 
 def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big"))
-        digest.update(part)
-    return digest.hexdigest()[:HASH_LENGTH]
+    return parts_sha256(parts)[:HASH_LENGTH]
