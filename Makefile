@@ -21,7 +21,7 @@ quickstart: $(VENV)/.local
 ## test: install, then lint, type-check and run the tests
 test: $(VENV)/.dev
 	$(MAKE) lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" --cov --cov-report term
 
 ## test-slow: the tests that take more than a minute each
 test-slow: $(VENV)/.dev
@@ -48,7 +48,7 @@ remove: $(VENV)/.local
 	$(BIN)/phi3 quickstart --remove
 
 clean:
-	rm -rf $(VENV) dist bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) dist bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
 
 # torch first and by its exact version: anything else would pull another, far larger build.
 $(VENV)/.torch:
