@@ -108,7 +108,8 @@ def running(model: Path | list[Container], **options: Any) -> Iterator[str]:
     """Serve a model, or containers, with `create_app(**options)`; gives the base URL."""
     import uvicorn
 
-    from phi3_ops.endpoint.server import _bind, create_app
+    from phi3_ops.endpoint.server import create_app
+    from phi3_ops.network import bind_socket
 
     one = isinstance(model, Path)
     containers = [ThreadContainer(Deployment("blue", model))] if one else model
@@ -122,7 +123,7 @@ def running(model: Path | list[Container], **options: Any) -> Iterator[str]:
 
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
     server = Server(config)
-    with _bind("127.0.0.1", 0) as sock:
+    with bind_socket("127.0.0.1", 0) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)
         try:
             for container in containers:

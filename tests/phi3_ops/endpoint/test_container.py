@@ -144,14 +144,14 @@ SERVE = """
 import sys
 from pathlib import Path
 import requests
-from phi3_ops.endpoint import Deployment, serve
+from phi3_ops.endpoint import Deployment, serve_models
 
 def ready(url):
     assert requests.get(url).text == "Healthy"  # it may call what it is told of
     print(url, flush=True)
 
 deployment = Deployment("blue", Path(sys.argv[1]), code=Path(sys.argv[2]))
-serve([deployment], port=0, key=sys.stdin.readline().strip(), ready=ready)
+serve_models([deployment], port=0, key=sys.stdin.readline().strip(), ready=ready)
 print("returned", flush=True)
 """
 
