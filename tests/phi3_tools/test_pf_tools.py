@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import threading
 from collections.abc import Iterator
 from types import UnionType
@@ -11,6 +12,7 @@ from typing import get_args, get_origin, get_type_hints
 import pytest
 import yaml
 from promptflow._core.tools_manager import collect_package_tools
+from promptflow._utils.exception_utils import ErrorResponse
 from promptflow.contracts.run_info import Status
 from promptflow.contracts.types import PromptTemplate
 from promptflow.core._connection import CustomConnection
@@ -234,6 +236,17 @@ def test_whose_fault_it_is(server, connection, waits, status, kind, says, stream
     assert f"{says}: " in caught.value.message
     assert "own words" in caught.value.message
     assert SECRET not in repr(caught.value) + str(caught.value) + caught.value.message
+
+
+def test_the_class_of_the_error_travels_as_the_innermost_error_code(server, connection, waits):
+    server.json({}, 429)
+    with pytest.raises(SystemErrorException) as caught:
+        pf_tools.phi3_chat(connection(server, contract="chat"), "Hi")
+    copied = pickle.loads(pickle.dumps(caught.value))  # promptflow's own engine has processes
+    for error in (caught.value, copied):
+        response = ErrorResponse.from_exception(error)
+        assert response.error_codes == ["SystemError", "Phi3SystemError", "RateLimited"]
+        assert response.response_code == "500"
 
 
 @pytest.mark.parametrize(

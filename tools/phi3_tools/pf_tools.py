@@ -48,11 +48,31 @@ TOLD = ("finish_reason", "model", "contract", "attempts")  # of a reply, in a de
 
 
 class Phi3UserError(UserErrorException):
-    """A `Phi3Error` that is the caller's to mend: served as 4xx."""
+    """A `Phi3Error` that the caller has to fix: served as 4xx.
+
+    Attributes:
+        cause_name: name of the `Phi3Error` class; the innermost of prompt flow's error codes.
+    """
+
+    cause_name = "Phi3Error"
+
+    @property
+    def error_codes(self) -> list[str]:
+        return ["UserError", type(self).__name__, self.cause_name]
 
 
 class Phi3SystemError(SystemErrorException):
-    """A `Phi3Error` that is the endpoint's fault: served as 5xx."""
+    """A `Phi3Error` that the endpoint caused: served as 5xx.
+
+    Attributes:
+        cause_name: name of the `Phi3Error` class; the innermost of prompt flow's error codes.
+    """
+
+    cause_name = "Phi3Error"
+
+    @property
+    def error_codes(self) -> list[str]:
+        return ["SystemError", type(self).__name__, self.cause_name]
 
 
 # -- tools -----------------------------------------------------------------------------------------
@@ -386,7 +406,9 @@ def _detail(reply: Reply | None, error: Phi3Error | None) -> dict[str, Any]:
 def _as_promptflow(error: Phi3Error) -> Phi3UserError | Phi3SystemError:
     """Raise it `from None`: prompt flow prints every cause's traceback, and the text says it all."""
     kind = Phi3UserError if error.user_fault else Phi3SystemError
-    return kind(message=f"{type(error).__name__}: {error}", target=ErrorTarget.TOOL)
+    exception = kind(message=f"{type(error).__name__}: {error}", target=ErrorTarget.TOOL)
+    exception.cause_name = type(error).__name__
+    return exception
 
 
 _clients: OrderedDict[Settings, Phi3Client] = OrderedDict()

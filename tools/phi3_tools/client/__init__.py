@@ -8,6 +8,7 @@ from __future__ import annotations
 from .auth import EntraAuth, KeyAuth, token_scope
 from .calls import Stream
 from .client import Phi3Client
+from .events import CallObserver, observe_calls
 from .messages import Message, Reply, Usage, check_messages, fit, from_chat_history, to_chat_history
 from .params import Params
 from .prompts import parse_prompt
@@ -18,6 +19,7 @@ from .spans import ANSWERED_LOG, CAPTURE_VARIABLE
 __all__ = [
     "ANSWERED_LOG",
     "CAPTURE_VARIABLE",
+    "CallObserver",
     "Deadline",
     "EntraAuth",
     "KeyAuth",
@@ -34,6 +36,7 @@ __all__ = [
     "connection_fields",
     "fit",
     "from_chat_history",
+    "observe_calls",
     "parse_prompt",
     "read_settings",
     "to_chat_history",

@@ -10,8 +10,17 @@ from contextlib import closing
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..errors import BadAnswer, BadRequest, ConfigError, ConnectionLost, Phi3Error, ScoringFailed
+from ..errors import (
+    BadAnswer,
+    BadRequest,
+    ConfigError,
+    ConnectionLost,
+    Phi3Error,
+    RateLimited,
+    ScoringFailed,
+)
 from .contracts import Contract, Decoded, decode, decode_event, parse_json
+from .events import notify_answered, notify_throttled
 from .messages import Message, Reply
 from .params import Params
 from .retry import Deadline, Limits, next_wait_s
@@ -98,6 +107,8 @@ class Call:
                 result = finish(contract, self._post(contract, streams))
             except Phi3Error as error:
                 failure = self.without_key(error)
+                if isinstance(failure, RateLimited):
+                    notify_throttled(failure)
             else:
                 if refused_stream:
                     self.client.can_stream = False
@@ -208,6 +219,7 @@ class StreamedCall(Call):
                 yield from rest
             if self.result:
                 span.reply(self.result)
+                notify_answered(self.result)
 
     def _begin(
         self, contract: Contract, response: Response

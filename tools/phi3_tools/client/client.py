@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from .calls import Call, Stream
 from .contracts import AUTO, Contract, Decoded, candidates, request_url
+from .events import notify_answered
 from .messages import (
     ESTIMATE,
     Message,
@@ -101,6 +102,7 @@ class Phi3Client:
             call = Call(self, said, params, limits or self.settings.limits)
             reply = call.speak(stream=False, finish=call.whole)
             span.reply(reply)
+            notify_answered(reply)
             return reply
 
     def stream(

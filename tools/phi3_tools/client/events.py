@@ -1,0 +1,59 @@
+"""Events of calls, for code that counts tokens or adapts its pace: a batch, a server.
+
+Observers are registered for the whole process, because a tool may run in any thread and context.
+Without observers an event costs the iteration over an empty tuple.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ..errors import RateLimited
+from .messages import Reply
+
+
+class CallObserver:
+    """Base class of observers; override the methods that you need.
+
+    The methods run in the thread and the context of the call, so they may read context variables.
+    They must be quick, safe to call from many threads, and must not raise.
+    """
+
+    def on_throttled(self, error: RateLimited) -> None:
+        """Handle one 429 of the endpoint (or a 424 around it), whether or not the client tries again."""
+
+    def on_answered(self, reply: Reply) -> None:
+        """Handle one complete answer; `reply.usage` is None where the token counts are not known."""
+
+
+_observers: tuple[CallObserver, ...] = ()  # replaced as a whole, so that reading needs no lock
+_lock = threading.Lock()
+
+
+@contextmanager
+def observe_calls(observer: CallObserver) -> Iterator[None]:
+    """Report the calls of every client in this process to an observer while the block runs."""
+    global _observers
+    with _lock:
+        _observers = (*_observers, observer)
+    try:
+        yield
+    finally:
+        with _lock:
+            remaining = list(_observers)
+            remaining.remove(observer)
+            _observers = tuple(remaining)
+
+
+def notify_throttled(error: RateLimited) -> None:
+    """Report a 429 to the observers."""
+    for observer in _observers:
+        observer.on_throttled(error)
+
+
+def notify_answered(reply: Reply) -> None:
+    """Report a complete answer to the observers."""
+    for observer in _observers:
+        observer.on_answered(reply)
