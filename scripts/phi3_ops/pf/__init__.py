@@ -15,6 +15,7 @@ from .connections import (
     delete_connection,
     load_connection,
     probe_endpoint,
+    require_connection,
     save_connection,
 )
 from .engine import LINE_NUMBER, engine_is_supported, limited_engine, shared_tool_threads
@@ -43,6 +44,7 @@ __all__ = [
     "pf_client",
     "probe_endpoint",
     "quiet_environment",
+    "require_connection",
     "save_connection",
     "shared_tool_threads",
     "use_inline_middleware",

@@ -72,6 +72,19 @@ def load_connection(name: str) -> Any:
         ) from error
 
 
+def require_connection(name: str) -> Any:
+    """Return the connection of that name with its secrets.
+
+    Raises:
+        OpsError: the store cannot be read, or it has no such connection.
+    """
+    connection = load_connection(name)
+    if connection is None:
+        what = f"the connection {name!r} does not exist"
+        raise OpsError(what, "Create it with `phi3 connect`.")
+    return connection
+
+
 def delete_connection(name: str) -> bool:
     """Remove a connection; false where there was none."""
     if load_connection(name) is None:
