@@ -1,4 +1,4 @@
-"""What every test gets: a prompt flow store of its own, no telemetry, no hub."""
+"""The environment of every test: a Prompt flow store of its own, no telemetry, no hub."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 
 from stores import make_store
 
-# Before anything imports promptflow, which reads these at import. One store a test process, and one
-# folder for whatever puts something into the system's temporary folder and forgets it.
+# This must happen before anything imports promptflow, which reads these variables at import. Each test
+# process has one store, and one folder for code that leaves files in the system's temporary folder.
 OWN = Path(tempfile.mkdtemp(prefix="phi3-tests-"))
 atexit.register(shutil.rmtree, OWN, ignore_errors=True)
 HOME, TEMP = make_store(OWN / "home"), OWN / "tmp"

@@ -1,4 +1,4 @@
-"""examples/ci: their form, checked without a schema, and that their commands are those there are."""
+"""examples/ci: their form, checked without a schema, and that their commands exist."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STEP_KEYS = {"name", "id", "uses", "with", "run", "shell", "env", "if"}
 JOB_KEYS = {
     *("needs", "if", "runs-on", "timeout-minutes", "environment", "permissions", "env", "steps"),
 }
-# What the four parts come down to.
+# One command of each part of a pipeline.
 PARTS = ("ruff check", "pytest ", "phi3 compare ", "phi3 flow upload ", "phi3 flow promote ")
 
 
@@ -31,21 +31,21 @@ def github_steps():
 
 
 def azure_steps():
-    found = []
+    steps_of_stages = []
     for stage in load("azure-pipelines.yml")["stages"]:
         (job,) = stage["jobs"]
         steps = job["steps"] if "job" in job else job["strategy"]["runOnce"]["deploy"]["steps"]
-        found += [(stage["stage"], step) for step in steps]
-    return found
+        steps_of_stages += [(stage["stage"], step) for step in steps]
+    return steps_of_stages
 
 
 def scripts(name):
     if name.startswith("github"):
         return [step["run"] for _, step in github_steps() if "run" in step]
-    found = [
+    texts = [
         step.get("bash") or step.get("inputs", {}).get("inlineScript") for _, step in azure_steps()
     ]
-    return [script for script in found if script]
+    return [script for script in texts if script]
 
 
 NAMES = sorted(path.name for path in EXAMPLES.iterdir())
@@ -56,20 +56,20 @@ def test_there_is_one_for_each_service():
 
 
 def test_the_form_of_a_github_workflow():
-    found = load("github-actions.yml")
-    found["on"] = found.pop(True)  # YAML 1.1 reads `on` so
-    assert set(found) <= {"name", "on", "permissions", "concurrency", "env", "jobs"}
-    assert set(found["on"]) == {"pull_request", "push"}
-    for job in found["jobs"].values():
+    workflow = load("github-actions.yml")
+    workflow["on"] = workflow.pop(True)  # YAML 1.1 reads `on` as true
+    assert set(workflow) <= {"name", "on", "permissions", "concurrency", "env", "jobs"}
+    assert set(workflow["on"]) == {"pull_request", "push"}
+    for job in workflow["jobs"].values():
         assert set(job) <= JOB_KEYS
-        assert {job["needs"]} <= set(found["jobs"]) if "needs" in job else True
+        assert {job["needs"]} <= set(workflow["jobs"]) if "needs" in job else True
     for _, step in github_steps():
         assert set(step) <= STEP_KEYS
         assert ("uses" in step) != ("run" in step)
         assert re.fullmatch(r"[\w-]+/[\w-]+@v\d+", step.get("uses", "a/b@v1"))
 
 
-def test_what_a_github_workflow_refers_to_is_there():
+def test_the_references_of_a_github_workflow_exist():
     text = (EXAMPLES / "github-actions.yml").read_text(encoding="utf-8")
     expressions = re.findall(r"\$\{\{ (.*?) \}\}", text)
     assert len(expressions) == text.count("${{")
@@ -98,10 +98,10 @@ def test_nothing_leaves_a_pull_request():
 
 
 def test_the_form_of_an_azure_pipeline():
-    found = load("azure-pipelines.yml")
-    assert set(found) == {"trigger", "variables", "pool", "stages"}
-    names = [stage["stage"] for stage in found["stages"]]
-    for number, stage in enumerate(found["stages"]):
+    pipeline = load("azure-pipelines.yml")
+    assert set(pipeline) == {"trigger", "variables", "pool", "stages"}
+    names = [stage["stage"] for stage in pipeline["stages"]]
+    for number, stage in enumerate(pipeline["stages"]):
         assert set(stage) <= {"stage", "dependsOn", "condition", "jobs"}
         assert stage.get("dependsOn") in (None, *names[:number])
     for _, step in azure_steps():
@@ -119,7 +119,7 @@ def test_the_scripts_are_bash_and_hold_every_part(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_commands_are_those_that_there_are(name):
+def test_the_commands_exist(name):
     text = "\n".join(scripts(name)).replace("\\\n", " ")
     lines = [line.strip() for line in text.splitlines()]
     commands = [shlex.split(line.split(" | ")[0]) for line in lines if line.startswith("phi3 ")]

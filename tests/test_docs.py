@@ -1,4 +1,4 @@
-"""The pages of docs/: every snippet runs, every command exists, every generated part is up to date."""
+"""The pages of docs/: every snippet runs, every command exists, and every generated part is up to date."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from tiny_endpoint import KEY, running
 
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 COMMANDS = {"phi3": phi3, "pf": pf}
-# A comment behind a `print` is what it prints.
+# The comment after a `print` is its output.
 PRINTED = re.compile(r"^ *print\(.*\)  # (.+)$", re.MULTILINE)
 
 
 def blocks(page: str, language: str) -> list[tuple[int, str]]:
-    """A page's fenced blocks of one language, each with the number of its first line."""
+    """Return a page's fenced blocks of one language, each with the number of its first line."""
     text = (DOCS / page).read_text(encoding="utf-8")
-    found = re.finditer(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    return [(text.count("\n", 0, match.start(1)), match[1]) for match in found]
+    matches = re.finditer(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return [(text.count("\n", 0, match.start(1)), match[1]) for match in matches]
 
 
 # -- snippets --------------------------------------------------------------------------------------
@@ -49,19 +49,19 @@ def test_snippets_run_and_print_what_they_say(page, base, monkeypatch, capsys):
     monkeypatch.setenv("PHI3_KEY", KEY)
     names: dict[str, object] = {}
     for line, code in blocks(page, "python"):
-        # The empty lines make a traceback show the page's own line.
+        # With the empty lines, a traceback shows the line number of the page.
         exec(compile("\n" * line + code, str(DOCS / page), "exec"), names)
         printed = capsys.readouterr().out
         assert set(PRINTED.findall(code)) <= set(printed.splitlines())
 
 
-def test_what_is_refused_is_refused(capsys):
+def test_the_wrong_settings_of_the_page_are_refused(capsys):
     code = next(code for _, code in blocks("auth.md", "python") if "ConfigError" in code)
     exec(code, {"Phi3Client": phi3_tools.Phi3Client})
     assert len(capsys.readouterr().out.splitlines()) == 3
 
 
-def test_the_rules_are_rules(tmp_path):
+def test_the_fault_rules_of_the_page_can_be_loaded(tmp_path):
     ((_, text),) = blocks("faults.md", "yaml")
     path = tmp_path / "faults.yaml"
     path.write_text(text)
@@ -72,7 +72,7 @@ def test_the_rules_are_rules(tmp_path):
 
 
 def commands() -> list[list[str]]:
-    """The words of every `phi3` and `pf` command on the pages."""
+    """Return the words of every `phi3` and `pf` command on the pages."""
     code = "".join(code for page in PAGES for _, code in blocks(page, "bash"))
     lines = code.replace("\\\n", " ").splitlines()
     return [words for words in map(shlex.split, lines) if words and words[0] in COMMANDS]
@@ -96,7 +96,7 @@ def test_commands_and_their_options_exist(words):
             assert re.search(rf"(?<![\w-]){word}(?![\w-])", text), f"no {word} in {words[:depth]}"
 
 
-def test_there_are_commands():
+def test_the_pages_have_commands_of_both_programs():
     assert {words[0] for words in commands()} == set(COMMANDS)
 
 
@@ -104,13 +104,13 @@ def test_there_are_commands():
 
 
 def error_classes() -> list[type[Phi3Error]]:
-    """Every class that is raised, in the order of the module."""
+    """Return every class that is raised, in the order of the module."""
     found = [c for c in vars(errors).values() if inspect.isclass(c) and issubclass(c, Phi3Error)]
     return [c for c in found if c not in (Phi3Error, StatusError)]
 
 
 TRAFFIC = b'{"error": {"message": "Specified traffic group could not be found."}}'
-# What the table shows: status, what is in the two headers of a 424, body, what is shown of them.
+# The rows of the table: status, the two headers of a 424, body, and what the table says about them.
 ANSWERS: list[tuple[int, dict[str, str], bytes, str]] = [
     *[(code, {}, b"", "") for code in (302, 400, 401, 403, 404)],
     (404, {}, TRAFFIC, "while traffic is being set"),
@@ -175,10 +175,12 @@ def test_scopes():
     check_part("auth.md", "scopes", table(["host", "scope"], rows))
 
 
-def test_every_setting_of_the_scoring_code_is_told():
-    """On the page of the local endpoint, in a table, and no other."""
-    told = re.findall(r"^\| `([A-Z0-9_]+)` \|", (DOCS / "endpoint.md").read_text(), re.MULTILINE)
+def test_every_setting_of_the_scoring_code_is_documented():
+    """The table on the page of the local endpoint lists each setting, and no other."""
+    documented = re.findall(
+        r"^\| `([A-Z0-9_]+)` \|", (DOCS / "endpoint.md").read_text(), re.MULTILINE
+    )
     code = "".join(
         file.read_text() for file in sorted((DOCS.parent / "scripts/serving").glob("*.py"))
     )
-    assert set(told) == set(re.findall(r"\b(?:PHI3|ORT)_[A-Z0-9_]+\b", code))
+    assert set(documented) == set(re.findall(r"\b(?:PHI3|ORT)_[A-Z0-9_]+\b", code))

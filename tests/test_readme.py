@@ -17,12 +17,12 @@ CODE = [line for block in re.findall(r"`+([^`]+)`+", TEXT) for line in block.spl
 
 
 def commands(program):
-    found = []
+    matches = []
     for line in CODE:
         words = shlex.split(re.sub(r"^(PHI3_\w+=\S+ )+", "", line.split("   #")[0]), posix=True)
         if words[:1] == [program]:
-            found.append(words[1:])
-    return found
+            matches.append(words[1:])
+    return matches
 
 
 @pytest.mark.parametrize("words", commands("phi3"), ids=" ".join)
@@ -34,17 +34,17 @@ def test_phi3_commands_parse(words):
 
 
 @pytest.mark.parametrize("target", sorted({w[0] for w in commands("make")}))
-def test_make_targets_are_there(target):
+def test_make_targets_exist(target):
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("words", [w for w in commands("pf") if len(w) > 2], ids=" ".join)
 def test_pf_commands_have_their_options(words):
-    shown = pf(*words[:2], "--help").stdout
+    help_text = pf(*words[:2], "--help").stdout
     for option in (word for word in words if word.startswith("--")):
-        assert option in shown
+        assert option in help_text
 
 
 @pytest.mark.parametrize("folder", re.findall(r"^\| `([a-z0-9_/]+/)`", TEXT, re.MULTILINE))
-def test_folders_are_there(folder):
+def test_folders_exist(folder):
     assert (ROOT / folder).is_dir()

@@ -1,4 +1,4 @@
-"""What the wheel carries: a flow's runtime gets the tools, and `phi3` finds what it uploads."""
+"""The content of the wheel: the tools for a flow's runtime, and the files that `phi3` uploads."""
 
 from __future__ import annotations
 

@@ -22,19 +22,19 @@ class Done:
     err: str
 
 
-def one_line(done: Done, *told: str) -> None:
-    """Whether a command failed with one line that says all this."""
+def one_line(done: Done, *texts: str) -> None:
+    """Assert that a command failed with one line that contains all of these texts."""
     assert done.code == 1, done.out
     line = done.err.strip().splitlines()[-1]  # above it, the SDK's own progress of an upload
     assert line.startswith("phi3 ") and "Error:" not in line.split(": ")[1], done.err
-    for text in told:
+    for text in texts:
         assert text in line
     assert "Traceback" not in done.err
 
 
 @pytest.fixture(scope="session")
 def one_azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Started once: it takes seconds."""
+    """The fake Azure of this session. It is started once, because the start takes seconds."""
     from fake_azure import FakeAzure
 
     with FakeAzure(tmp_path_factory.mktemp("azure")) as azure:
@@ -43,38 +43,42 @@ def one_azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def azure(one_azure: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Iterator[Any]:
-    """An empty Azure to which this process's clients lead, in an empty folder."""
+    """An empty Azure that this process's clients call, in an empty current folder."""
     from azure.ai.ml.constants._common import LROConfigurations
 
     one_azure.reset()
     one_azure.refused_hosts.clear()
     _forget_clients()
-    here = {"AZURE_RESOURCE_GROUP": GROUP, "AZUREML_WORKSPACE_NAME": WORKSPACE, "PHI3_OWNER": "me"}
-    for name, value in (one_azure.environment() | here).items():
+    settings = {
+        "AZURE_RESOURCE_GROUP": GROUP,
+        "AZUREML_WORKSPACE_NAME": WORKSPACE,
+        "PHI3_OWNER": "me",
+    }
+    for name, value in (one_azure.environment() | settings).items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("PHI3_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LROConfigurations, "SLEEP_TIME", 0.05)  # the SDK's own is 5 s
     yield one_azure
-    assert not one_azure.refused_hosts, one_azure.refused_hosts  # nothing else was called
+    assert not one_azure.refused_hosts, one_azure.refused_hosts  # no other host was called
 
 
 def _forget_clients() -> None:
-    """promptflow keeps a workspace's client, with its sign-in, for as long as the process lives."""
+    """Drop the clients, with their sign-ins, that promptflow keeps for the life of the process."""
     module = sys.modules.get("promptflow.azure._restclient.service_caller_factory")
-    if module:  # not imported for this: it reads the environment then
+    if module:  # it is not imported here, because it reads the environment at import
         module._FlowServiceCallerFactory.caller_cache_by_workspace_id.clear()
 
 
 @pytest.fixture(scope="session")
 def snapshot() -> dict[str, Any]:
-    """What `phi3 provision` left behind the first time that a test of this session needed it."""
+    """The resources that the first `phi3 provision` of this session created."""
     return {}
 
 
 @pytest.fixture
 def provisioned(azure: Any, phi3: Any, snapshot: dict[str, Any]) -> Any:
-    """An Azure in which `phi3 provision` has run, with no requests noted."""
+    """An Azure in which `phi3 provision` has run, with an empty list of requests."""
     if not snapshot:
         done = phi3("provision", "--create-group", "--yes")
         assert done.code == 0, done.err
@@ -85,21 +89,23 @@ def provisioned(azure: Any, phi3: Any, snapshot: dict[str, Any]) -> Any:
 
 
 def plant(azure: Any, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    """Put a resource below the workspace, or anywhere else, without a request; its document."""
+    """Create a resource in the workspace, or elsewhere, without a request; return its document."""
     from fake_azure import arm
 
     group = f"/subscriptions/{azure.subscription}/resourceGroups/{GROUP}"
     workspace = f"{group}/providers/Microsoft.MachineLearningServices/workspaces/{WORKSPACE}"
-    place = arm.ArmPath(f"{group}{path}" if path.startswith("/") else f"{workspace}/{path}")
-    document = arm.complete(azure, place, None, body)
+    path_of_resource = arm.ArmPath(
+        f"{group}{path}" if path.startswith("/") else f"{workspace}/{path}"
+    )
+    document = arm.complete(azure, path_of_resource, None, body)
     document["properties"].setdefault("provisioningState", "Succeeded")
-    azure.resources[place.key] = document
+    azure.resources[path_of_resource.key] = document
     return document
 
 
 @pytest.fixture
 def phi3(capsys: pytest.CaptureFixture[str]) -> Any:
-    """`phi3 …` in this process: an import of the SDK takes seconds."""
+    """Run `phi3 …` in this process, because importing the SDK takes seconds."""
     from phi3_ops.cli import main
 
     def run(*words: Any) -> Done:
@@ -111,12 +117,12 @@ def phi3(capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 class KilledError(Exception):
-    """Stands for the process's end: from then on no request leaves, and no answer arrives."""
+    """Stands for the end of the process: after it no request leaves and no answer arrives."""
 
 
 @pytest.fixture
 def kill_after(azure, monkeypatch):
-    """End all traffic of this process when so many writes took effect; 0 lets it flow again.
+    """Stop all traffic of this process after a number of writes; 0 lets it flow again.
 
     A second argument is called after each write.
     """
@@ -126,7 +132,7 @@ def kill_after(azure, monkeypatch):
     send = HTTPAdapter.send
 
     def guarded(adapter, request, *args, **kwargs):
-        if "://127.0.0.1" in request.url:  # the fake's own, in the same process
+        if "://127.0.0.1" in request.url:  # the fake's own traffic, in the same process
             return send(adapter, request, *args, **kwargs)
         if state["dead"]:
             raise KilledError

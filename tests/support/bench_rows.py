@@ -1,4 +1,4 @@
-"""What a benchmark found: rows of ours beside a peer's, printed as a table and written as JSON."""
+"""The result of a benchmark: our figures beside a peer's, printed as a table and written as JSON."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from pathlib import Path
 
 @dataclass
 class Row:
-    """Ours and a peer's figure, and what ours over theirs may be.
+    """Our figure, a peer's figure, and the limit of their ratio.
 
     Attributes:
-        limit: of the ratio: at least this where `more` is better, at most this where less is.
+        limit: the ratio, ours divided by the peer's, must be at least this if `more` is true, and at
+            most this otherwise; None sets no limit.
     """
 
     name: str
@@ -37,7 +38,11 @@ class Row:
 
 
 def report(rows: Sequence[Row], file: Path | None) -> int:
-    """Print the table and write the rows to a file, if one is given; 1 where a limit was missed."""
+    """Print the table and write the rows to a file, if one is given.
+
+    Returns:
+        1 if a limit was missed, else 0.
+    """
     name = max((len(row.name) for row in rows), default=0)
     peer = max((len(row.peer_name) for row in rows), default=0)
     if rows:

@@ -1,6 +1,6 @@
-"""What cannot be read well on a page, found by a script that runs in it."""
+"""A script for a page that lists the texts with too little contrast."""
 
-# Text whose colour stands out from what is behind it by less than WCAG 2's 4.5 to 1.
+# It returns the elements whose text has a contrast below WCAG 2's 4.5 to 1.
 CONTRAST = """() => {
   const rgb = (c) => c.match(/[\\d.]+/g).map(Number);
   const light = ([r, g, b]) => [r, g, b].map((v) => v / 255)

@@ -1,4 +1,4 @@
-"""An endpoint that answers at once what it was asked, for tests of what stands around an endpoint."""
+"""An endpoint that answers each question with the question itself, at once."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
 class EchoServer(ThreadingHTTPServer):
-    """Speaks the chat contract. A question `fail` is a 400, `crash` a 500; `requests` keeps the bodies.
+    """Speaks the chat contract. The question `fail` gets a 400 and `crash` a 500.
 
-    A streamed answer comes word by word, the last word only once `may_finish` is set: so a test can
-    prove that the first one arrived before.
+    A streamed answer comes word by word. The last word is held back until `may_finish` is set, so that a
+    test can prove that the first one arrived earlier. `requests` keeps the bodies.
     """
 
     daemon_threads = True
@@ -38,7 +38,7 @@ class _Handler(JsonHandler):
     server: EchoServer
 
     def do_POST(self) -> None:
-        body = self.asked()
+        body = self.read_body()
         self.server.requests.append(body)
         if self.headers["authorization"] != f"Bearer {KEY}":
             return self.answer(401, {"error": {"message": "wrong key"}})
@@ -55,8 +55,8 @@ class _Handler(JsonHandler):
 
     def _stream(self, words: list[str]) -> None:
         self.start_events()
-        for place, word in enumerate(words):
-            if place == len(words) - 1:
+        for index, word in enumerate(words):
+            if index == len(words) - 1:
                 self.server.waited_in_vain |= not self.server.may_finish.wait(20)
             self.event(output=word)
         self.wfile.write(b"data: [DONE]\n\n")
@@ -64,6 +64,6 @@ class _Handler(JsonHandler):
 
 @contextmanager
 def echo_endpoint() -> Iterator[EchoServer]:
-    """A running server on a free loopback port."""
+    """Run a server on a free loopback port."""
     with running(server := EchoServer()):
         yield server

@@ -1,6 +1,6 @@
 """Makes tests/fake_azure importable as `fake_azure`.
 
-tests cannot be on the path itself: its folder phi3_ops would be found for the package.
+The folder tests itself cannot be on the path, because its folder phi3_ops would hide the package.
 """
 
 from pathlib import Path

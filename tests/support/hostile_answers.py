@@ -1,4 +1,4 @@
-"""What a model may say, at its worst, and a comparison of two runs that say it."""
+"""Hostile answers of a model, and a comparison of two runs that contain them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ HOSTILE = [
 
 
 def hostile_report(folder: Path) -> Comparison:
-    """Two runs over data that are as hostile as the answers; with failures, slices and a gate."""
+    """Return a comparison of two runs over hostile data, with failures, slices and a gate."""
     lines = [*HOSTILE, *(f"harmless {n}" for n in range(24))]
     rows = [
         {"question": f"{n} {text[:200]}", "kind": HOSTILE[n % 3]} for n, text in enumerate(lines)

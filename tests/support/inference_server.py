@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-# An environment of its own (see the Makefile), which sees the packages of this one.
+# It has an environment of its own (see the Makefile), which also sees the packages of this one.
 SERVER = Path(sys.prefix) / "server" / "bin" / "azmlinfsrv"
 SCORE = Path(__file__).resolve().parents[2] / "scripts" / "serving" / "score.py"
 START_S = 240
@@ -43,7 +43,7 @@ class Server:
                 return False
 
     def wait(self) -> None:
-        """Until it is healthy; raises RuntimeError, with its log's end, when it dies first."""
+        """Wait until the server is healthy; if it dies first, raise RuntimeError with its last output."""
         end = time.monotonic() + START_S
         while not self.healthy():
             if self.process.poll() is not None or time.monotonic() > end:

@@ -1,4 +1,4 @@
-"""A scripted judge behind a real endpoint: it judges what stands between the marks, and nothing else.
+"""A scripted judge behind a real endpoint. It judges the text between the marks, and nothing else.
 
 It speaks the chat contract at `/score` and the OpenAI contract, with log probabilities, at `/v1`.
 """
@@ -17,34 +17,34 @@ from loopback import JsonHandler, running
 
 KEY = "judge-key"
 USAGE = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
-# What the judge says: the messages in, a text out.
+# Takes the messages and returns the text of the judge.
 Judge = Callable[[list[dict[str, str]]], str]
 _BLOCK = re.compile(r"^\[([a-zA-Z ]+) ([0-9a-f]{8})\]\n(.*?)\n\[end of \1 \2\]$", re.M | re.S)
 
 
 class Crash(Exception):
-    """Raised by a judge: the endpoint answers 500."""
+    """A judge raises it to make the endpoint answer 500."""
 
 
 def fields(prompt: str) -> dict[str, str]:
-    """What stands between the marks: name -> text."""
-    return {found[1]: found[3] for found in _BLOCK.finditer(prompt)}
+    """Return the texts between the marks, by name."""
+    return {match[1]: match[3] for match in _BLOCK.finditer(prompt)}
 
 
 def outside(prompt: str) -> str:
-    """What does not stand between the marks."""
+    """Return the text outside the marks."""
     return _BLOCK.sub("", prompt)
 
 
 def fair(messages: list[dict[str, str]]) -> str:
     """5 for an answer that holds the reference (or the context), 3 for one that shares a word with it,
     else 1; asked to compare, the one with more of the reference."""
-    shown = fields(messages[0]["content"])
-    if "answer A" in shown:
-        a, b = (_points(shown[name], shown["reference"]) for name in ("answer A", "answer B"))
+    texts = fields(messages[0]["content"])
+    if "answer A" in texts:
+        a, b = (_points(texts[name], texts["reference"]) for name in ("answer A", "answer B"))
         return json.dumps({"winner": "tie" if a == b else "A" if a > b else "B"})
-    truth = shown.get("reference") or shown.get("context") or ""
-    return json.dumps({"reason": "compared", "score": _points(shown["answer"], truth)})
+    truth = texts.get("reference") or texts.get("context") or ""
+    return json.dumps({"reason": "compared", "score": _points(texts["answer"], truth)})
 
 
 def _points(answer: str, reference: str) -> int:
@@ -57,9 +57,9 @@ class JudgeServer(ThreadingHTTPServer):
     """`requests` keeps the bodies.
 
     Attributes:
-        judge: what it says; may be changed between requests.
-        digits: for a score that stands last, each digit's probability; empty tells none.
-        refuses: parameters that are answered with 400.
+        judge: the function that judges; it may be changed between requests.
+        digits: the probability of each digit of a score at the end; empty sends no probabilities.
+        refuses: names of parameters that get a 400.
     """
 
     daemon_threads = True
@@ -79,7 +79,7 @@ class _Handler(JsonHandler):
     server: JudgeServer
 
     def do_POST(self) -> None:
-        body = self.asked()
+        body = self.read_body()
         self.server.requests.append(body)
         if self.headers["authorization"] != f"Bearer {KEY}":
             return self.answer(401, {"error": {"message": "wrong key"}})
@@ -103,7 +103,7 @@ class _Handler(JsonHandler):
 
 
 def logprobs(text: str, digits: dict[str, float]) -> list[dict[str, Any]]:
-    """A token a word, a blank or a sign, as vLLM tells them; each digit weighed by `digits`."""
+    """Return log probabilities as vLLM does, one token per word, space or sign, digits as in `digits`."""
     tokens = re.findall(r"[A-Za-z]+|[0-9]|\s+|.", text)
     return [
         {
@@ -121,6 +121,6 @@ def logprobs(text: str, digits: dict[str, float]) -> list[dict[str, Any]]:
 
 @contextmanager
 def judge_endpoint() -> Iterator[JudgeServer]:
-    """A running server on a free loopback port."""
+    """Run a server on a free loopback port."""
     with running(server := JudgeServer()):
         yield server

@@ -1,4 +1,4 @@
-"""What every scripted HTTP endpoint of the tests is made of."""
+"""The parts that all scripted HTTP endpoints of the tests share."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ class JsonHandler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
 
-    def asked(self) -> Any:
-        """The request's body."""
+    def read_body(self) -> Any:
+        """Return the JSON of the request's body."""
         return json.loads(self.rfile.read(int(self.headers["content-length"])))
 
     def answer(self, status: int, payload: dict[str, Any]) -> None:
-        """Answer in one piece."""
+        """Send a JSON answer in one piece."""
         body = json.dumps(payload).encode()
         self.send_response(status)
         self.send_header("content-type", "application/json")
@@ -29,7 +29,7 @@ class JsonHandler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def start_events(self) -> None:
-        """Begin server-sent events; the connection ends with them."""
+        """Begin a stream of server-sent events; the connection is closed after it."""
         self.close_connection = True
         self.send_response(200)
         self.send_header("content-type", "text/event-stream")
@@ -37,7 +37,7 @@ class JsonHandler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def event(self, **event: Any) -> None:
-        """Send one of them at once."""
+        """Send one event at once."""
         self.wfile.write(f"data: {json.dumps(event)}\n\n".encode())
         self.wfile.flush()
 

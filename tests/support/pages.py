@@ -15,7 +15,7 @@ DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
+    """Return a Markdown table."""
     lines = [head, ["---"] * len(head), *rows]
     return "".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in r) + " |\n" for r in lines
@@ -23,10 +23,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def check_part(page: str, name: str, generated: str) -> None:
-    """The part between `<!-- name -->` and `<!-- end -->` of a page equals what is generated."""
+    """Assert that the part between `<!-- name -->` and `<!-- end -->` of a page is up to date."""
     path, begin, end = DOCS / page, f"<!-- {name} -->\n", "<!-- end -->"
-    before, found, rest = path.read_text(encoding="utf-8").partition(begin)
-    assert found, f"{page} has no part {name!r}"
+    before, marker, rest = path.read_text(encoding="utf-8").partition(begin)
+    assert marker, f"{page} has no part {name!r}"
     written, _, after = rest.partition(end)
     if os.environ.get("WRITE_DOCS"):
         path.write_text(f"{before}{begin}{generated}{end}{after}", encoding="utf-8")

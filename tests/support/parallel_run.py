@@ -1,8 +1,9 @@
 """Azure ML's parallel driver, one process: python parallel_run.py FLOW DATA OUTPUT SIZE TRIES ARGUMENT…
 
-It cuts the data into mini-batches and gives each to promptflow-parallel, Microsoft's own package, as the
-nodes of a cluster do; the arguments are that package's. One that raises is given again, TRIES times in
-all. Where none is left that failed, the processes' files become one; otherwise the exit code is 1.
+It cuts the data into mini-batches and gives each one to promptflow-parallel, Microsoft's own package,
+as the nodes of a cluster do. The further arguments are that package's. A mini-batch that raises is
+repeated until it has been tried TRIES times. If every mini-batch succeeded, the files of the processes
+are joined into one; otherwise the exit code is 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Run the product's commands as a user does, and look for what they leave behind."""
+"""Run the product's commands as a user does, and find processes that they leave behind."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ BIN = Path(sys.executable).parent
 
 
 def phi3(*words: Any, env: dict[str, str] | None = None, **kw: Any) -> subprocess.CompletedProcess:
-    """`phi3 …`, to its end."""
+    """Run `phi3 …` to its end."""
     return _run("phi3", words, env, kw)
 
 
 def pf(*words: Any, env: dict[str, str] | None = None, **kw: Any) -> subprocess.CompletedProcess:
-    """`pf …`, to its end."""
+    """Run `pf …` to its end."""
     return _run("pf", words, env, kw)
 
 
@@ -37,10 +37,10 @@ def _run(program: str, words: Any, env: Any, kw: Any) -> subprocess.CompletedPro
 
 
 def processes_naming(text: Path | str) -> list[psutil.Process]:
-    """Processes with this text on their command line, this one and its parents left out."""
+    """Return the processes with this text on their command line, except this one and its parents."""
     own = {psutil.Process().pid, *(parent.pid for parent in psutil.Process().parents())}
-    found = []
+    matches = []
     for process in psutil.process_iter(["cmdline"]):
         if process.pid not in own and str(text) in " ".join(process.info["cmdline"] or []):
-            found.append(process)
-    return found
+            matches.append(process)
+    return matches

@@ -1,4 +1,4 @@
-"""An endpoint that streams what a test wrote for it, for tests of what a person sees."""
+"""An endpoint that streams the answers that a test prepared, for tests of the chat page."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ HANG_S = 20  # a limit for what must not hang, never a measurement
 class ScriptedServer(ThreadingHTTPServer):
     """Speaks the chat contract, in server-sent events, without looking at the key.
 
-    A question is answered with itself, or with its text in `answers`, word by word; one that is named in
-    `held` waits for `release` before its last word, or before its whole answer. `fail` is a 400, `break`
-    breaks off after two words, `endless` ends when the client leaves, which sets `gone`.
+    A question is answered word by word, with its text in `answers` or else with the question itself. If
+    the question is in `held`, the last word (or an answer in one piece) waits for `release`. The question
+    `fail` gets a 400, `break` breaks off after two words, and `endless` streams until the client leaves,
+    which sets `gone`.
 
     Attributes:
         requests: the bodies, in order.
@@ -38,7 +39,7 @@ class ScriptedServer(ThreadingHTTPServer):
         self.requests: list[dict[str, Any]] = []
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if not isinstance(sys.exc_info()[1], OSError):  # clients leave early here
+        if not isinstance(sys.exc_info()[1], OSError):  # clients leave early in these tests
             super().handle_error(request, client_address)
 
     @property
@@ -46,7 +47,7 @@ class ScriptedServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_port}/score"
 
     def messages(self) -> list[str]:
-        """What was said in the last request, by either side."""
+        """Return the contents of all messages in the last request."""
         return [message["content"] for message in self.requests[-1]["input_data"]["input_string"]]
 
 
@@ -54,7 +55,7 @@ class _Handler(JsonHandler):
     server: ScriptedServer
 
     def do_POST(self) -> None:
-        body = self.asked()
+        body = self.read_body()
         self.server.requests.append(body)
         question = body["input_data"]["input_string"][-1]["content"]
         if question == "fail":
@@ -75,12 +76,12 @@ class _Handler(JsonHandler):
             for number in range(HANG_S * 50):
                 self.event(output=f"{number} ")
                 time.sleep(0.02)
-        for place, word in enumerate(words):
-            if question == "break" and place == 0:
+        for index, word in enumerate(words):
+            if question == "break" and index == 0:
                 self.event(output="half ")
                 self.event(output="an")
                 return
-            last = place == len(words) - 1
+            last = index == len(words) - 1
             if last and question in self.server.held:
                 self.server.release.wait(HANG_S)
             self.event(output=word if last else f"{word} ")
@@ -91,7 +92,7 @@ class _Handler(JsonHandler):
 
 @contextmanager
 def scripted_endpoint() -> Iterator[ScriptedServer]:
-    """A running server on a free loopback port."""
+    """Run a server on a free loopback port."""
     with running(server := ScriptedServer()):
         try:
             yield server

@@ -22,20 +22,20 @@ HANG_S = 120  # a limit for what must not hang, never a measurement
 
 @dataclass
 class Served:
-    """A served flow: its page's address without the last slash, and its process."""
+    """A served flow: the URL of its page without the last slash, and its process."""
 
     url: str
     process: subprocess.Popen[bytes]
     output: IO[str]
 
     def stop(self) -> str:
-        """Ctrl-C; what the process printed."""
+        """Send Ctrl-C and return what the process printed."""
         self.process.send_signal(signal.SIGINT)
         self.process.wait(HANG_S)
         return _all(self.output)
 
     def ask(self, question: str, *, side: str = "", **kw: Any) -> requests.Response:
-        """Post to `/score`; with `stream`, for server-sent events."""
+        """Post a question to `/score`; with `stream`, ask for server-sent events."""
         headers = {"accept": "text/event-stream" if kw.get("stream") else "application/json"}
         headers |= kw.pop("headers", {})
         body = {"question": question, "chat_history": []}
@@ -46,7 +46,7 @@ class Served:
 
 @contextlib.contextmanager
 def phi3_serve(*words: Any, **env: str) -> Iterator[Served]:
-    """`phi3 serve …` on a free port."""
+    """Run `phi3 serve …` on a free port."""
     command = [BIN / "phi3", "serve", "--port", str(port := free_port()), *map(str, words)]
     with _running(command, f"http://127.0.0.1:{port}", env) as served:
         yield served
@@ -54,7 +54,7 @@ def phi3_serve(*words: Any, **env: str) -> Iterator[Served]:
 
 @contextlib.contextmanager
 def pf_serve(flow: Any, *words: Any, **env: str) -> Iterator[Served]:
-    """`pf flow serve …` on a free port."""
+    """Run `pf flow serve …` on a free port."""
     port = free_port()
     command = [BIN / "pf", "flow", "serve", "--source", flow, "--port", str(port)]
     command += ["--host", "localhost", "--skip-open-browser", *words]
@@ -63,7 +63,7 @@ def pf_serve(flow: Any, *words: Any, **env: str) -> Iterator[Served]:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on."""
+    """Return a loopback port on which nothing listens."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         return free.getsockname()[1]
 

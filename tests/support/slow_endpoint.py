@@ -1,8 +1,8 @@
-"""An endpoint that takes its time, and may refuse a crowd: for tests and benchmarks of batches.
+"""An endpoint with a fixed answer time that may answer 429, for tests and benchmarks of batches.
 
     python slow_endpoint.py SECONDS [MOST]     # prints its URL, serves until it is killed
 
-One thread and no framework: it must never be what a measurement waits for.
+It has one thread and no framework, so that it is never the bottleneck of a measurement.
 """
 
 from __future__ import annotations
@@ -26,16 +26,17 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 @dataclass
 class SlowServer:
-    """Answers the chat contract with the question itself; a question `fail` is a 400.
+    """Answers the chat contract with the question itself; the question `fail` gets a 400.
 
-    With `stream`, the answer is `PIECES` server-sent events, of which the last one comes in the end.
+    With `stream`, the answer is `PIECES` server-sent events, spread evenly over the answer time.
 
     Attributes:
-        seconds: that an answer takes.
-        most: more than these in flight are answered 429 at once; None takes any number.
-        failing: questions that are answered 400.
-        asked: question -> how often it was answered; `refused` counts the 429s.
-        highest: the most that were ever in flight.
+        seconds: time that an answer takes.
+        most: number of requests in flight above which a request gets a 429 at once; None for no limit.
+        failing: questions that get a 400.
+        asked: number of answers for each question.
+        refused: number of 429s.
+        highest: highest number of requests in flight so far.
     """
 
     seconds: float
@@ -49,7 +50,7 @@ class SlowServer:
     connections: set[asyncio.BaseTransport] = field(default_factory=set)
 
     def answer(self, question: str) -> tuple[int, dict[str, object]]:
-        """The status and body of an answer."""
+        """Return the status and the body of an answer."""
         if question in self.failing:
             return 400, {"error": {"message": "told to fail"}}
         self.asked[question] += 1
@@ -70,15 +71,15 @@ class _Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
-        head, found, rest = self.buffer.partition(b"\r\n\r\n")
-        if not found:
+        head, separator, rest = self.buffer.partition(b"\r\n\r\n")
+        if not separator:
             return
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         if len(rest) >= length:
             self.buffer = rest[length:]
-            asked = json.loads(rest[:length])["input_data"]
-            streams = bool(asked.get("parameters", {}).get("stream"))
-            self.take(asked["input_string"][-1]["content"], streams)
+            data = json.loads(rest[:length])["input_data"]
+            streams = bool(data.get("parameters", {}).get("stream"))
+            self.take(data["input_string"][-1]["content"], streams)
 
     def take(self, question: str, streams: bool) -> None:
         server = self.server
@@ -138,7 +139,7 @@ async def serve(server: SlowServer, ready: threading.Event, end: asyncio.Event) 
 
 @contextmanager
 def slow_endpoint(seconds: float, most: int | None = None) -> Iterator[SlowServer]:
-    """A server in a thread of this process."""
+    """Run a server in a thread of this process."""
     server, ready = SlowServer(seconds, most), threading.Event()
     loop, end = asyncio.new_event_loop(), asyncio.Event()
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve(server, ready, end)))
@@ -154,7 +155,7 @@ def slow_endpoint(seconds: float, most: int | None = None) -> Iterator[SlowServe
 
 @contextmanager
 def slow_process(seconds: float) -> Iterator[str]:
-    """A server in a process of its own, for measurements; its URL."""
+    """Run a server in a process of its own, for measurements; gives its URL."""
     command = [sys.executable, __file__, str(seconds)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout

@@ -16,7 +16,7 @@ from phi3_ops.endpoint.worker import Worker, import_scoring
 
 KEY = "a-key-for-tests"
 HANG_S = 30  # a limit for what must not hang, never a measurement
-# In place of the product's: it does what its question says.
+# Takes the place of the product's scoring code; each question says what it does.
 SCORE = """
 import json, os, time
 from types import SimpleNamespace
@@ -63,14 +63,14 @@ def stream(payload):
 
 
 class ThreadContainer(Container):
-    """A container whose process is a thread: it starts at once, and its model is loaded once."""
+    """A container whose process is a thread, so that it starts at once and loads its model once."""
 
     def spawn(self) -> Any:
         return _Thread(self.deployment)
 
 
 class _Thread:
-    """As much of `subprocess.Popen` as a container needs."""
+    """The part of `subprocess.Popen` that a container needs."""
 
     def __init__(self, deployment: Deployment) -> None:
         inside_in, outside_in = os.pipe()
@@ -111,8 +111,8 @@ def running(model: Path | list[Container], **options: Any) -> Iterator[str]:
     from phi3_ops.endpoint.server import create_app
     from phi3_ops.network import bind_socket
 
-    one = isinstance(model, Path)
-    containers = [ThreadContainer(Deployment("blue", model))] if one else model
+    is_model = isinstance(model, Path)
+    containers = [ThreadContainer(Deployment("blue", model))] if is_model else model
     app = create_app(containers, key=KEY, **options)
     started = threading.Event()
 
@@ -142,7 +142,7 @@ def running(model: Path | list[Container], **options: Any) -> Iterator[str]:
 
 
 def stand_in(folder: Path, name: str = "blue", **settings: Any) -> Deployment:
-    """A deployment that loads in a moment and whose `SCORE` does what its question says."""
+    """Make a deployment that loads at once and runs `SCORE`."""
     code, model = folder / "code", folder / name
     code.mkdir(exist_ok=True)
     model.mkdir(exist_ok=True)

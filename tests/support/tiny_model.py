@@ -1,6 +1,6 @@
 """A tiny random Phi-3: the real architecture and Phi-3's specials, about 600 k parameters.
 
-It knows nothing, but tokenizes, batches, streams and stops like a Phi-3, offline, in a second.
+It has learned nothing, but it tokenizes, batches, streams and stops like a Phi-3, offline, in a second.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the tiny model. Import this fixture where it is needed."""
+    """The folder of the tiny model."""
     return build_tiny_model(tmp_path_factory.mktemp("models") / "tiny-phi3")
 
 
@@ -55,7 +55,7 @@ def build_tiny_model(folder: Path, seed: int = 0) -> Path:
         num_key_value_heads=4,
         max_position_embeddings=WINDOW,
         original_max_position_embeddings=WINDOW,
-        # Larger than usual: with 0.02 a random model repeats its last token for ever.
+        # Larger than usual, because with 0.02 a random model repeats its last token forever.
         initializer_range=0.3,
         tie_word_embeddings=True,
         bos_token_id=tokenizer.eos_token_id,
