@@ -1,8 +1,11 @@
-"""Which backend runs a model: ONNX Runtime on a CPU, transformers on a GPU or where all else fails.
+"""Chooses what runs a model: ONNX Runtime on a CPU; transformers on a GPU and where ONNX Runtime fails.
 
-Settings, all environment variables: PHI3_ENGINE (auto, onnx, transformers), PHI3_PRECISION of the
-export (fp32, int4), PHI3_ONNX_CACHE (where exports go, by default beside the model),
-PHI3_CACHE_MIB (memory for all requests' keys and values) and PHI3_THREADS (of ONNX Runtime).
+Environment variables:
+    PHI3_ENGINE: auto, onnx or transformers.
+    PHI3_PRECISION: precision of the export for ONNX Runtime, fp32 or int4.
+    PHI3_ONNX_CACHE: folder for exports; by default the model's folder.
+    PHI3_CACHE_MIB: memory for the keys and values of all requests, in MiB.
+    PHI3_THREADS: number of threads that ONNX Runtime uses.
 """
 
 from __future__ import annotations
@@ -12,37 +15,42 @@ import os
 import shutil
 from collections.abc import Sequence
 
-from engine import Backend
+from batching import Backend
 from model_files import ModelFiles
 
 log = logging.getLogger("phi3.score")
 
 
 def load_backend(files: ModelFiles) -> Backend:
-    """Load a model; with `auto` whatever keeps ONNX Runtime from it is one line in the log.
+    """Load a model.
 
-    Raises ValueError for a wrong setting, and what the backend raises.
+    With PHI3_ENGINE=auto, a model that ONNX Runtime cannot serve is served by transformers, and the
+    log says why in one line.
+
+    Raises:
+        ValueError: an environment variable has an invalid value.
+        Exception: any error of the backend.
     """
-    engine = _setting("PHI3_ENGINE", ("auto", "onnx", "transformers"))
-    precision = _setting("PHI3_PRECISION", ("fp32", "int4"))
+    engine = _read_setting("PHI3_ENGINE", ("auto", "onnx", "transformers"))
+    precision = _read_setting("PHI3_PRECISION", ("fp32", "int4"))
     if engine == "onnx" or (engine == "auto" and not _has_gpu()):
         try:
-            return _onnx(files, precision)
+            return _load_onnx(files, precision)
         except Exception as error:
             if engine == "onnx":
                 raise
-            line = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("served by transformers, which is slower, not by ONNX Runtime: %s", line)
-    from engine_transformers import TransformersBackend  # torch takes seconds: not before needed
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            log.warning("using transformers, which is slower than ONNX Runtime: %s", reason)
+    from engine_transformers import TransformersBackend  # importing torch takes seconds
 
     return TransformersBackend(files.model, files.tokenizer)
 
 
-def _onnx(files: ModelFiles, precision: str) -> Backend:
+def _load_onnx(files: ModelFiles, precision: str) -> Backend:
     from engine_onnx import OnnxBackend
-    from onnx_export import exported
+    from onnx_export import ensure_export
 
-    return OnnxBackend(exported(files, precision))
+    return OnnxBackend(ensure_export(files, precision))
 
 
 def _has_gpu() -> bool:
@@ -53,7 +61,7 @@ def _has_gpu() -> bool:
     return torch.cuda.is_available()
 
 
-def _setting(name: str, choices: Sequence[str]) -> str:
+def _read_setting(name: str, choices: Sequence[str]) -> str:
     value = os.environ.get(name) or choices[0]
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value}")

@@ -1,4 +1,4 @@
-"""The transformers backend: bf16 on a GPU, fp32 on a CPU, any Phi-3 that transformers loads."""
+"""The transformers backend: runs any Phi-3 that transformers loads, on a GPU or a CPU."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
-# Before torch: idle OpenMP threads that spin make a step 10 times slower beside a busy neighbour.
+# This must be set before torch is imported. OpenMP threads that wait actively make a step 10 times
+# slower when another process uses the same cores.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import machine
@@ -17,23 +18,27 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-# Below this a matrix is too small to be worth sharing out between threads.
+# The matrices of a model with fewer parameters are computed faster by one thread than by several.
 ONE_THREAD_BELOW = 50_000_000
 # Phi-3 ends a turn with <|end|>; a model's generation config may name only the end of the text.
 END_MARKS = ("<|end|>", "<|endoftext|>")
-CPU_ROWS, CPU_CHUNK = 16, 512
-GPU_ROWS, GPU_CHUNK = 64, 4096
-GPU_SHARE = 0.8  # of the memory that the weights leave; the rest is for what a step computes
+CPU_MAX_ROWS, CPU_PREFILL_CHUNK = 16, 512
+GPU_MAX_ROWS, GPU_PREFILL_CHUNK = 64, 4096
+GPU_CACHE_SHARE = 0.8  # of the memory that the weights leave free; a step needs the rest
 
 
 def load_tokenizer(folder: Path) -> Any:
-    """The folder's tokenizer. Raises ValueError when it has no chat template."""
-    # Never the folder's own code: the one shipped with Phi-3 is years behind.
+    """Load the tokenizer of a folder.
+
+    Raises:
+        ValueError: the tokenizer has no chat template.
+    """
+    # Code from the model's folder is never run: the code that Phi-3 comes with is outdated.
     tokenizer = AutoTokenizer.from_pretrained(
         folder, local_files_only=True, trust_remote_code=False
     )
     if not tokenizer.chat_template:
-        raise ValueError("the tokenizer has no chat template: save it with the model")
+        raise ValueError("the tokenizer has no chat template: save it together with the tokenizer")
     return tokenizer
 
 
@@ -53,11 +58,34 @@ def find_end_tokens(tokenizer: Any, configured: int | list[int] | None) -> list[
     return list(dict.fromkeys(token for token in ids if token is not None))
 
 
-class TransformersBackend:
-    """A model folder in memory.
+def find_pad_token(tokenizer: Any, end_tokens: Sequence[int]) -> int:
+    """Return the id of the token that fills shorter rows of a batch."""
+    pad_token: int | None = tokenizer.pad_token_id
+    return min(end_tokens) if pad_token is None else pad_token
 
-    model_dir and tokenizer_dir are local folders as `save_pretrained` writes them (one and the
-    same for a plain model). Raises OSError or ValueError when they cannot be loaded.
+
+def find_short_window(config: Any) -> int | None:
+    """Return the length in tokens after which a LongRoPE model uses its other rotary factors.
+
+    Returns None for all other models.
+    """
+    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    rope_type = rope.get("rope_type") or rope.get("type")
+    if rope_type not in ("longrope", "su"):
+        return None
+    key = "original_max_position_embeddings"
+    return getattr(config, key, None) or rope.get(key)
+
+
+class TransformersBackend:
+    """A model in memory. See `batching.Backend` for its attributes.
+
+    Args:
+        model_dir: folder of the model, as `save_pretrained` writes it.
+        tokenizer_dir: folder of the tokenizer; often the same one.
+
+    Raises:
+        OSError, ValueError: the model or the tokenizer cannot be loaded.
     """
 
     def __init__(self, model_dir: Path, tokenizer_dir: Path):
@@ -66,45 +94,52 @@ class TransformersBackend:
         tokenizer = load_tokenizer(tokenizer_dir)
         loader: Any = AutoModelForCausalLM
         model = loader.from_pretrained(
-            model_dir, dtype=_dtype(device), local_files_only=True, trust_remote_code=False
+            model_dir, dtype=_choose_dtype(device), local_files_only=True, trust_remote_code=False
         )
         self._setup(model.to(device), tokenizer)
 
     @classmethod
     def of(cls, model: Any, tokenizer: Any) -> TransformersBackend:
-        """A backend of a model that is in memory already, on its device."""
+        """Return a backend of a model that is loaded already, on the device that it is on."""
         self = cls.__new__(cls)
         self._setup(model, tokenizer)
         return self
 
     def _setup(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
+        self._lock = threading.Lock()  # a fast tokenizer must not be used by two threads at once
         config = model.config
-        gpu = model.device.type != "cpu"
-        if not gpu:
-            small = model.num_parameters() < ONE_THREAD_BELOW
-            torch.set_num_threads(1 if small else machine.cores())
         self.context_window: int = config.max_position_embeddings
-        configured = model.generation_config.eos_token_id
-        self.end_tokens = frozenset(find_end_tokens(tokenizer, configured))
-        pad = tokenizer.pad_token_id
-        self.pad_token: int = min(self.end_tokens) if pad is None else pad
+        end_tokens = find_end_tokens(tokenizer, model.generation_config.eos_token_id)
+        self.end_tokens = frozenset(end_tokens)
+        self.pad_token = find_pad_token(tokenizer, end_tokens)
         self.heads: int = config.num_key_value_heads
         self.head_size: int = (
             getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
         )
-        self.window: int | None = getattr(config, "sliding_window", None)
-        self.max_rows = GPU_ROWS if gpu else CPU_ROWS
-        self.chunk = GPU_CHUNK if gpu else CPU_CHUNK
-        self._short = short_window(config)
-        if self._short:
-            self.chunk = self.context_window  # a piece would get the factors of its own length
-        element = torch.finfo(model.dtype).bits // 8
+        self.sliding_window: int | None = getattr(config, "sliding_window", None)
+        element_bytes = torch.finfo(model.dtype).bits // 8
         layers = config.num_hidden_layers
-        self.token_bytes = 2 * layers * self.heads * self.head_size * element
-        free = int(torch.cuda.mem_get_info()[0] * GPU_SHARE) if gpu else None
-        self.cache_bytes = machine.cache_bytes(free)
-        self._lock = threading.Lock()  # a fast tokenizer must not be entered twice
+        self.bytes_per_token = 2 * layers * self.heads * self.head_size * element_bytes
+        if model.device.type == "cpu":
+            self._limit_to_cpu(model)
+        else:
+            self._limit_to_gpu()
+        self._short_window = find_short_window(config)
+        if self._short_window:
+            # Each chunk would get the rotary factors of its own length, so there is only one.
+            self.prefill_chunk = self.context_window
+
+    def _limit_to_cpu(self, model: Any) -> None:
+        small = model.num_parameters() < ONE_THREAD_BELOW
+        torch.set_num_threads(1 if small else machine.cores_per_worker())
+        self.max_rows, self.prefill_chunk = CPU_MAX_ROWS, CPU_PREFILL_CHUNK
+        self.max_cache_bytes = machine.max_cache_bytes()
+
+    def _limit_to_gpu(self) -> None:
+        self.max_rows, self.prefill_chunk = GPU_MAX_ROWS, GPU_PREFILL_CHUNK
+        free, _ = torch.cuda.mem_get_info()
+        self.max_cache_bytes = machine.max_cache_bytes(int(free * GPU_CACHE_SHARE))
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
         rendered = self.tokenizer.apply_chat_template(
@@ -122,95 +157,98 @@ class TransformersBackend:
         )
         return str(text)
 
-    def rotary(self, length: int) -> Hashable:
-        return self._short is not None and length > self._short
+    def rotary_key(self, length: int) -> Hashable:
+        return self._short_window is not None and length > self._short_window
 
     def make_cache(self, slots: int, length: int) -> TorchCache:
         return TorchCache(self, slots, length)
 
 
-def _dtype(device: str) -> torch.dtype:
+def _choose_dtype(device: str) -> torch.dtype:
     if device == "cpu":
         return torch.float32
-    # A T4 has no bf16 of its own, only a slow emulation.
+    # Some GPUs, such as a T4, only emulate bf16, which is slow.
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     return torch.bfloat16 if native else torch.float16
 
 
-def short_window(config: Any) -> int | None:
-    """Where a LongRoPE model changes its rotary factors, in tokens; None for the others."""
-    rope = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kind = rope.get("rope_type") or rope.get("type")
-    if kind not in ("longrope", "su"):
-        return None
-    return getattr(config, "original_max_position_embeddings", None) or rope.get(
-        "original_max_position_embeddings"
-    )
-
-
 class TorchCache:
-    """Keys and values as (slots, heads, length, head size), for transformers' `past_key_values`."""
+    """Keys and values as tensors of (slots, heads, length, head size).
+
+    transformers' models take it as `past_key_values`.
+    """
 
     def __init__(self, backend: TransformersBackend, slots: int, length: int):
         self._backend = backend
         model = backend.model
         self._decoder, self._head = model.get_decoder(), model.get_output_embeddings()
         shape = (slots, backend.heads, length, backend.head_size)
-        # Zeros: what is masked out is still multiplied, and may be no NaN.
+        # The values must not be NaN, not even where they are masked: they are multiplied by 0.
         self._layers = [
             tuple(torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in "kv")
             for _ in range(model.config.num_hidden_layers)
         ]
 
     @torch.inference_mode()
-    def forward(self, slot: int, tokens: Sequence[Sequence[int]], past: Sequence[int]) -> Logits:
+    def forward(
+        self, slot: int, tokens: Sequence[Sequence[int]], past: Sequence[int]
+    ) -> TorchLogits:
         device = self._backend.model.device
         width = max(map(len, tokens))
         padded = [[*ids, *[self._backend.pad_token] * (width - len(ids))] for ids in tokens]
         start = torch.tensor(past, device=device)
         positions = start[:, None] + torch.arange(width, device=device)
         total = max(past) + width
-        self._where = slice(slot, slot + len(tokens)), positions, total
-        keys = torch.arange(total, device=device)
-        seen = keys <= positions[..., None]
-        if self._backend.window:
-            seen &= keys > positions[..., None] - self._backend.window
-        out = self._decoder(
+        # `update` has no arguments for these.
+        self._slots, self._positions, self._total = (
+            slice(slot, slot + len(tokens)),
+            positions,
+            total,
+        )
+        output = self._decoder(
             input_ids=torch.tensor(padded, device=device),
-            attention_mask=self._mask(seen[:, None]),
+            attention_mask=self._attention_mask(positions, total),
             position_ids=positions,
             past_key_values=self,
             use_cache=True,
         )
         last = torch.tensor([len(ids) - 1 for ids in tokens], device=device)
-        hidden = out.last_hidden_state[torch.arange(len(tokens), device=device), last]
-        return Logits(self._head(hidden))
+        hidden = output.last_hidden_state[torch.arange(len(tokens), device=device), last]
+        return TorchLogits(self._head(hidden))
 
     def update(self, keys: Any, values: Any, layer: int, *_: Any, **__: Any) -> tuple[Any, Any]:
-        """Called by the model's attention: keep what is new, give all there is."""
-        rows, positions, total = self._where
-        index = positions[:, None, :, None].expand(keys.shape)
-        held = []
-        for store, new in zip(self._layers[layer], (keys, values)):
-            part = store[rows, :, :total]
+        """Store the new keys and values of a layer, and return all of them.
+
+        The model's attention calls this during `forward`.
+        """
+        index = self._positions[:, None, :, None].expand(keys.shape)
+        parts = []
+        for tensor, new in zip(self._layers[layer], (keys, values)):
+            part = tensor[self._slots, :, : self._total]
             part.scatter_(2, index, new)
-            held.append(part)
-        return held[0], held[1]
+            parts.append(part)
+        return parts[0], parts[1]
 
     def copy(self, source: TorchCache, from_slot: int, slot: int, length: int) -> None:
-        for mine, theirs in zip(self._layers, source._layers):
-            for to, of in zip(mine, theirs):
-                to[slot, :, :length] = of[from_slot, :, :length]
+        for layer, source_layer in zip(self._layers, source._layers):
+            for tensor, source_tensor in zip(layer, source_layer):
+                tensor[slot, :, :length] = source_tensor[from_slot, :, :length]
 
-    def _mask(self, seen: torch.Tensor) -> torch.Tensor:
+    def _attention_mask(self, positions: torch.Tensor, total: int) -> torch.Tensor:
+        """Return which keys each position attends to, as (rows, 1, new tokens, all tokens)."""
+        keys = torch.arange(total, device=positions.device)
+        attended = keys <= positions[..., None]
+        if self._backend.sliding_window:
+            attended &= keys > positions[..., None] - self._backend.sliding_window
+        attended = attended[:, None]
         if self._backend.model.config._attn_implementation == "sdpa":
-            return seen
+            return attended
         dtype = self._backend.model.dtype
-        return torch.where(seen, 0.0, torch.finfo(dtype).min).to(dtype)
+        return torch.where(attended, 0.0, torch.finfo(dtype).min).to(dtype)
 
 
-class Logits:
-    """Logits on their device; only what is asked for is copied."""
+class TorchLogits:
+    """Logits on the model's device. Only the requested values are copied to the CPU."""
 
     def __init__(self, values: torch.Tensor):
         self._values = values
@@ -218,5 +256,5 @@ class Logits:
     def best(self) -> list[int]:
         return self._values.argmax(-1).tolist()
 
-    def row(self, at: int) -> np.ndarray:
-        return self._values[at].float().cpu().numpy()
+    def row(self, index: int) -> np.ndarray:
+        return self._values[index].float().cpu().numpy()

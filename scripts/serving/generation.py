@@ -1,4 +1,4 @@
-"""One answer in the making: how to generate it, its tokens, its text, its stop strings."""
+"""One answer while it is generated: its parameters, tokens, text and stop strings."""
 
 from __future__ import annotations
 
@@ -15,8 +15,17 @@ INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
 
 
 @dataclass(frozen=True)
-class Params:
-    """How to generate. `temperature`, `top_p` and `seed` count only with `do_sample`."""
+class GenerationParams:
+    """How to generate an answer.
+
+    Attributes:
+        max_new_tokens: tokens that the answer may have.
+        do_sample: whether tokens are sampled; otherwise the most likely token is taken.
+        temperature: sampling temperature, above 0. Has an effect only with `do_sample`.
+        top_p: probability mass that tokens are sampled from. Has an effect only with `do_sample`.
+        stop: strings that end the answer. The answer does not include them.
+        seed: seed of the sampling; None for a random one. Has an effect only with `do_sample`.
+    """
 
     max_new_tokens: int = 128
     do_sample: bool = False
@@ -28,7 +37,13 @@ class Params:
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer; `tokens` counts what was generated, the end token included."""
+    """A finished answer.
+
+    Attributes:
+        text: the answer, without stop strings and special tokens.
+        tokens: number of generated tokens, including the end token.
+        finish_reason: "stop" after an end token or a stop string, "length" otherwise.
+    """
 
     text: str
     tokens: int
@@ -36,158 +51,179 @@ class Completion:
 
 
 class Row:
-    """One prompt on its way through the engine.
+    """One prompt and its answer, as a row of a batch.
 
-    prompt: token ids, at least one. number: which prompt of its request it is; with the seed it
-    decides what is sampled, whatever else is in the batch. on_text: told of text as it comes.
+    Args:
+        prompt: token ids, at least one.
+        params: how to generate the answer.
+        decode: function that turns token ids into text.
+        end_tokens: tokens that end the answer.
+        index: index of the prompt in its request. Together with the seed it determines what is
+            sampled, regardless of the other rows in the batch.
+        on_text: called with each piece of text as soon as it is generated.
     """
 
     def __init__(
         self,
         prompt: Sequence[int],
-        params: Params,
+        params: GenerationParams,
         decode: Callable[[list[int]], str],
         end_tokens: frozenset[int],
-        number: int = 0,
+        index: int = 0,
         on_text: Callable[[str], None] | None = None,
     ):
-        self.tokens = list(prompt)  # the prompt and what came after it
+        self.tokens = list(prompt)  # the prompt and the answer
         self.params = params
-        self.need = len(self.tokens) + params.max_new_tokens
-        self.answer: Future[Completion] = Future()
+        self.max_length = len(self.tokens) + params.max_new_tokens
+        self.completion: Future[Completion] = Future()
         self.cancelled = False
         self._prompt_length = len(self.tokens)
         self._decode = decode
         self._end_tokens = end_tokens
+        self._index = index
         self._on_text = on_text
-        # Decoding token by token costs time that only streams and stop strings need.
-        self._live = on_text is not None or bool(params.stop)
+        # Only streams and stop strings need the text token by token, which takes time.
+        self._incremental = on_text is not None or bool(params.stop)
         self._detokenizer = Detokenizer(decode)
         self._scanner = StopScanner(params.stop)
         self._pieces: list[str] = []
-        self._ended = False
-        self._number = number
+        self._ended = False  # the last token is an end token
 
     @property
-    def count(self) -> int:
-        """How many tokens were generated."""
+    def generated_tokens(self) -> int:
+        """The number of tokens that were generated so far."""
         return len(self.tokens) - self._prompt_length
 
     @property
     def greedy(self) -> bool:
+        """Whether the most likely token is taken each time."""
         return not self.params.do_sample
 
     @cached_property
     def _random(self) -> np.random.Generator:
         seed = self.params.seed
-        return np.random.default_rng(None if seed is None else [seed % 2**64, self._number])
+        return np.random.default_rng(None if seed is None else [seed % 2**64, self._index])
 
     def sample(self, logits: np.ndarray) -> int:
-        """Draw the next token. logits: float32, one for each token of the vocabulary."""
+        """Draw the next token. logits: float32, one value per token of the vocabulary."""
         scaled = (logits.astype(np.float64) - logits.max()) / self.params.temperature
-        chances = np.exp(scaled)
-        chances /= chances.sum()
-        return draw(chances, self.params.top_p, self._random.random())
+        probabilities = np.exp(scaled)
+        probabilities /= probabilities.sum()
+        return draw_token(probabilities, self.params.top_p, self._random.random())
 
-    def push(self, token: int) -> bool:
-        """Take the next token; True when the row wants no more."""
+    def add_token(self, token: int) -> bool:
+        """Add the next token. Return whether it was the last one."""
         self.tokens.append(token)
         self._ended = token in self._end_tokens
-        if self._live and not self._ended:
-            self._show(self._scanner.push(self._detokenizer.push(token)))
-        full = self.count >= self.params.max_new_tokens
-        return self._ended or self._scanner.hit or full or self.cancelled
+        if self._incremental and not self._ended:
+            self._emit(self._scanner.add(self._detokenizer.add(token)))
+        full = self.generated_tokens >= self.params.max_new_tokens
+        return self._ended or self._scanner.stopped or full or self.cancelled
 
     def finish(self) -> None:
-        """Settle the answer from what was pushed."""
-        if self._live:
-            self._show(self._scanner.push(self._detokenizer.flush()))
-            self._show(self._scanner.flush())
+        """Set `completion` from the tokens that were added."""
+        if self._incremental:
+            self._emit(self._scanner.add(self._detokenizer.flush()))
+            self._emit(self._scanner.flush())
             text = "".join(self._pieces)
         else:
             generated = self.tokens[self._prompt_length :]
             text = self._decode(generated[:-1] if self._ended else generated)
-        stopped = self._ended or self._scanner.hit
-        self.answer.set_result(Completion(text, self.count, "stop" if stopped else "length"))
+        reason: FinishReason = "stop" if self._ended or self._scanner.stopped else "length"
+        self.completion.set_result(Completion(text, self.generated_tokens, reason))
 
-    def _show(self, piece: str) -> None:
+    def _emit(self, piece: str) -> None:
         if piece:
             self._pieces.append(piece)
             if self._on_text:
                 self._on_text(piece)
 
 
-def draw(chances: np.ndarray, top_p: float, at: float) -> int:
-    """The token at `at` (0 to 1) of the likeliest tokens that make up top_p of the chances."""
-    # What is cut off weighs 1 - top_p together, so a token below this share of it is cut off.
-    tokens = np.flatnonzero(chances > (1 - top_p) / len(chances))
-    order = tokens[np.argsort(-chances[tokens], kind="stable")]
-    total = np.cumsum(chances[order])
-    kept = int(np.searchsorted(total, top_p * total[-1] if top_p == 1 else top_p)) + 1
-    kept = min(kept, len(order))
-    return int(order[min(int(np.searchsorted(total, at * total[kept - 1], "right")), kept - 1)])
+def draw_token(probabilities: np.ndarray, top_p: float, point: float) -> int:
+    """Return the token at a point of the distribution, after nucleus (top-p) filtering.
+
+    Args:
+        probabilities: float64, one value per token of the vocabulary; their sum is 1.
+        top_p: only the most likely tokens that together reach this probability are drawn.
+        point: where to look in the cumulative distribution, from 0 up to but not including 1.
+    """
+    # All tokens below this probability together have less than 1 - top_p, so the others reach top_p
+    # without them. Dropping them first avoids sorting the whole vocabulary.
+    candidates = np.flatnonzero(probabilities > (1 - top_p) / len(probabilities))
+    order = candidates[np.argsort(-probabilities[candidates], kind="stable")]
+    cumulative = np.cumsum(probabilities[order])
+    threshold = top_p * cumulative[-1] if top_p == 1 else top_p
+    count = min(int(np.searchsorted(cumulative, threshold)) + 1, len(order))
+    index = int(np.searchsorted(cumulative, point * cumulative[count - 1], "right"))
+    return int(order[min(index, count - 1)])
 
 
 class Detokenizer:
-    """Token ids to text, a piece at a time, never half a character.
+    """Turns token ids into text piece by piece, and never splits a character.
 
-    A character may take several byte tokens: text that ends in U+FFFD is held back until the
-    next tokens complete it. Decoding starts at the last piece's tokens, not at the last token,
-    because some tokenizers (SentencePiece) drop a leading space.
+    A character may consist of several byte tokens. Text that ends in U+FFFD is therefore held back
+    until the next tokens complete it. Decoding starts at the tokens of the previous piece, not at
+    the last token, because some tokenizers (SentencePiece) drop a leading space.
     """
 
     def __init__(self, decode: Callable[[list[int]], str]):
         self._decode = decode
         self._ids: list[int] = []
-        self._context = 0
-        self._done = 0
+        self._context_start = 0  # where the tokens of the previous piece start
+        self._context_end = 0  # where they end: later tokens have not become text yet
 
-    def push(self, token: int) -> str:
-        """Take a token; the text that it completed, often one word, sometimes nothing."""
+    def add(self, token: int) -> str:
+        """Add a token and return the text that it completed, which is empty at times."""
         self._ids.append(token)
-        return self._take(hold=True)
+        return self._next_piece(hold_back=True)
 
     def flush(self) -> str:
-        """What was held back, with U+FFFD for a character that never got complete."""
-        return self._take(hold=False)
+        """Return the text that was held back. Incomplete characters become U+FFFD."""
+        return self._next_piece(hold_back=False)
 
-    def _take(self, hold: bool) -> str:
-        before = self._decode(self._ids[self._context : self._done])
-        text = self._decode(self._ids[self._context :])
-        if len(text) <= len(before) or (hold and text.endswith(INCOMPLETE)):
+    def _next_piece(self, hold_back: bool) -> str:
+        context = self._decode(self._ids[self._context_start : self._context_end])
+        text = self._decode(self._ids[self._context_start :])
+        if len(text) <= len(context) or (hold_back and text.endswith(INCOMPLETE)):
             return ""
-        self._context, self._done = self._done, len(self._ids)
-        return text[len(before) :]
+        self._context_start, self._context_end = self._context_end, len(self._ids)
+        return text[len(context) :]
 
 
 class StopScanner:
-    """Text up to the first stop string; text that may be the start of one is held back."""
+    """Passes on text up to the first stop string.
+
+    The end of the text is held back as long as it may be the start of a stop string.
+    """
 
     def __init__(self, stop: Sequence[str]):
+        self.stopped = False
         self._stop = stop
-        self._held = ""
-        self.hit = False
+        self._held_back = ""
 
-    def push(self, piece: str) -> str:
-        """Take a piece; what can be shown of it. After a hit nothing comes any more."""
-        if self.hit:
+    def add(self, piece: str) -> str:
+        """Add a piece of text and return the text that can be passed on.
+
+        After a stop string the result is always empty.
+        """
+        if self.stopped:
             return ""
-        text = self._held + piece
-        found = [at for at in (text.find(s) for s in self._stop) if at >= 0]
-        if found:
-            self.hit, self._held = True, ""
-            return text[: min(found)]
-        cut = len(text) - max((_overlap(text, s) for s in self._stop), default=0)
-        self._held = text[cut:]
-        return text[:cut]
+        text = self._held_back + piece
+        positions = [position for position in map(text.find, self._stop) if position >= 0]
+        if positions:
+            self.stopped, self._held_back = True, ""
+            return text[: min(positions)]
+        end = len(text) - max((_overlap(text, stop) for stop in self._stop), default=0)
+        self._held_back = text[end:]
+        return text[:end]
 
     def flush(self) -> str:
-        """What was held back and turned out to be no stop string."""
-        held, self._held = self._held, ""
-        return held
+        """Return the text that was held back and did not become a stop string."""
+        text, self._held_back = self._held_back, ""
+        return text
 
 
 def _overlap(text: str, stop: str) -> int:
-    """How many characters at the end of text are the beginning of stop."""
+    """Return how many characters at the end of the text are the beginning of the stop string."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

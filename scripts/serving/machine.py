@@ -1,32 +1,43 @@
-"""What this machine gives the scoring code: cores and memory."""
+"""The cores and the memory that this machine has for the scoring code."""
 
 from __future__ import annotations
 
 import os
 
 MIB = 2**20
+MEMORY_IF_UNKNOWN = 8192 * MIB  # where the system does not report its memory, as on Windows
 
 
-def cores() -> int:
-    """The cores of one worker: the server starts WORKER_COUNT of them, each with its own model."""
-    available = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, available // int(os.environ.get("WORKER_COUNT") or 1))
+def worker_count() -> int:
+    """Return the number of workers that the server starts. Each one loads the model."""
+    return int(os.environ.get("WORKER_COUNT") or 1)
 
 
-def cache_bytes(free: int | None = None) -> int:
-    """What the keys and values of all requests in flight may take, in bytes.
+def cores_per_worker() -> int:
+    """Return the number of cores that one worker may use, at least 1."""
+    try:
+        available = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS, Windows
+        available = os.cpu_count() or 1
+    return max(1, available // worker_count())
 
-    free: of the device's memory; by default half of this machine's. PHI3_CACHE_MIB overrules both.
+
+def max_cache_bytes(free: int | None = None) -> int:
+    """Return the memory in bytes that the keys and values of all running requests may take.
+
+    PHI3_CACHE_MIB overrides it.
+
+    Args:
+        free: free memory of the device in bytes; by default this worker's share of half of the
+            machine's memory.
     """
-    given = os.environ.get("PHI3_CACHE_MIB")
-    if given:
-        return int(given) * MIB
-    if free is None:
-        try:
-            free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-        except (AttributeError, ValueError, OSError):  # Windows
-            free = 8192 * MIB
-        free //= int(os.environ.get("WORKER_COUNT") or 1)
-    return free
+    setting = os.environ.get("PHI3_CACHE_MIB")
+    if setting:
+        return int(setting) * MIB
+    if free is not None:
+        return free
+    try:
+        half = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):
+        half = MEMORY_IF_UNKNOWN
+    return half // worker_count()

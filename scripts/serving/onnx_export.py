@@ -1,9 +1,9 @@
-"""Export a model for ONNX Runtime, once: kept by the hash of what it was made from.
+"""Exports a model for ONNX Runtime, once per content of the model's folder.
 
     python onnx_export.py MODEL_DIR TOKENIZER_DIR OUT fp32|int4
 
-`exported` runs this in a process of its own: it needs torch and twice the model's memory, and
-serving needs neither.
+`ensure_export` runs this command in a separate process, because the export needs torch and twice the
+model's memory, and serving needs neither.
 """
 
 from __future__ import annotations
@@ -28,58 +28,71 @@ from typing import Any
 from model_files import TOKENIZER, WEIGHTS, ModelFiles
 
 log = logging.getLogger("phi3.score")
-PRECISIONS = ("fp32", "int4")
-NEEDS = ("onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai")
-FORMAT = "2"  # raise it when what `main` writes changes
+REQUIRED_PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai")
+FORMAT = "2"  # raise it whenever `main` writes something else: earlier exports are then not used
 SETTINGS = ("config.json", "generation_config.json", "*.jinja", "special_tokens_map.json")
+# The last file that `main` writes: an export that has it is complete.
+SERVING_SETTINGS = "serving.json"
 
 
 class ExportError(Exception):
-    """The model could not be exported; the message says why, in one line."""
+    """The model cannot be exported. The message is one line."""
 
 
-def exported(files: ModelFiles, precision: str) -> Path:
-    """The exported model: beside the model, or in PHI3_ONNX_CACHE, made unless it is there.
+def ensure_export(files: ModelFiles, precision: str) -> Path:
+    """Return the folder of the exported model, and export the model if there is no such folder.
 
-    A folder that cannot be written to (as on Azure) makes it the system's temporary folder.
-    Raises ExportError.
+    The folder is in PHI3_ONNX_CACHE if that is set, otherwise in the model's folder, or in the
+    system's temporary folder if the model's folder is read-only (as on Azure).
+
+    Args:
+        files: the model.
+        precision: fp32 or int4.
+
+    Raises:
+        ExportError: the model cannot be exported.
     """
-    missing = [name for name in NEEDS if importlib.util.find_spec(name) is None]
+    missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ExportError(f"not installed: {', '.join(missing)}")
+        raise ExportError(f"these packages are not installed: {', '.join(missing)}")
     name = f"onnx-{precision}-{_digest(files)}"
-    for home in _homes(files):
-        if (home / name / "serving.json").is_file():
-            return home / name
-    home = next((home for home in _homes(files) if _writable(home)), None)
-    if home is None:
-        raise ExportError("no folder to export the model to: set PHI3_ONNX_CACHE")
-    with _only_one(home / f".{name}.lock"):
-        if not (home / name).is_dir():
-            _export(files, precision, home / name)
-    return home / name
+    parents = _export_parents(files)
+    for parent in parents:
+        if (parent / name / SERVING_SETTINGS).is_file():
+            return parent / name
+    parent = next((folder for folder in parents if _is_writable(folder)), None)
+    if parent is None:
+        raise ExportError(
+            "no folder for the export is writable: set PHI3_ONNX_CACHE to one that is"
+        )
+    with _exclusive_lock(parent / f".{name}.lock"):
+        if not (parent / name).is_dir():
+            _export(files, precision, parent / name)
+    return parent / name
 
 
-def _homes(files: ModelFiles) -> list[Path]:
-    given = os.environ.get("PHI3_ONNX_CACHE")
-    if given:
-        return [Path(given)]
+def _export_parents(files: ModelFiles) -> list[Path]:
+    """Return the folders that exports may be in, the preferred one first."""
+    setting = os.environ.get("PHI3_ONNX_CACHE")
+    if setting:
+        return [Path(setting)]
     return [files.model, Path(tempfile.gettempdir()) / "phi3-onnx"]
 
 
-def _writable(home: Path) -> bool:
+def _is_writable(folder: Path) -> bool:
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=home):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             return True
     except OSError:
         return False
 
 
 def _digest(files: ModelFiles) -> str:
-    """Of all that decides what the export holds."""
+    """Return a hash of everything that the content of an export depends on."""
     digest = hashlib.sha256()
-    versions = [importlib.metadata.version(p) for p in ("onnxruntime-genai", "transformers")]
+    packages = ("onnxruntime-genai", "transformers")
+    versions = [importlib.metadata.version(package) for package in packages]
     digest.update(repr((FORMAT, versions)).encode())
     patterns = [(files.model, (*WEIGHTS, *SETTINGS)), (files.tokenizer, (*TOKENIZER, *SETTINGS))]
     for folder, names in patterns:
@@ -92,23 +105,29 @@ def _digest(files: ModelFiles) -> str:
 
 
 @contextlib.contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Two workers that start together export once; where files cannot be locked, the first wins."""
+def _exclusive_lock(path: Path) -> Iterator[None]:
+    """Hold a lock file, so that workers that start at the same time export the model once.
+
+    Where files cannot be locked, all of them export, and the first result is kept.
+    """
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
-    with open(lock, "w") as held:
-        fcntl.flock(held, fcntl.LOCK_EX)
+    with open(path, "w") as lock_file:
+        fcntl.flock(lock_file, fcntl.LOCK_EX)
         try:
             yield
         finally:
-            lock.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 def _export(files: ModelFiles, precision: str, target: Path) -> None:
-    log.info("exporting the model to ONNX (%s): this takes a while, once", precision)
+    """Export a model into a new folder, by running `main` in another process."""
+    log.info(
+        "exporting the model to ONNX (%s): this takes a while, but happens only once", precision
+    )
     start = time.monotonic()
     work = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     try:
@@ -118,61 +137,80 @@ def _export(files: ModelFiles, precision: str, target: Path) -> None:
             [str(word) for word in command], env=env, capture_output=True, text=True
         )
         if done.returncode:
-            raise ExportError(_reason(done.stderr) or f"it ended with {done.returncode}")
-        with contextlib.suppress(OSError):  # somebody else was first
+            fallback = f"the export ended with exit code {done.returncode}"
+            raise ExportError(_error_line(done.stderr) or fallback)
+        with contextlib.suppress(OSError):  # another worker was faster
             (work / "out").rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    if not (target / "serving.json").is_file():
-        raise ExportError(f"{target} could not be written")
-    log.info("exported to %s in %.0f s", target, time.monotonic() - start)
+    if not (target / SERVING_SETTINGS).is_file():
+        raise ExportError(f"{target} cannot be written")
+    log.info("exported the model to %s in %.0f s", target, time.monotonic() - start)
 
 
-def _reason(stderr: str) -> str:
-    """The last line of the first traceback: later ones only say that it was raised."""
+def _error_line(stderr: str) -> str:
+    """Return the last line of the first traceback. Later tracebacks only report that it ended."""
     errors = [line for line in stderr.splitlines() if re.match(r"[\w.]*(Error|Exception)\b", line)]
     return errors[0] if errors else stderr.strip().rpartition("\n")[2]
 
 
+# --- the process that exports ----------------------------------------------------------------
+
+
 def main(model_dir: str, tokenizer_dir: str, out: str, precision: str) -> None:
-    """Write model.onnx and, beside it, all that serving needs of the tokenizer."""
-    from engine_transformers import find_end_tokens, load_tokenizer, short_window
-    from transformers import AutoConfig, GenerationConfig
+    """Write model.onnx, and everything that serving needs of the tokenizer and the settings."""
+    from engine_transformers import load_tokenizer
+    from transformers import AutoConfig
 
     config: Any = AutoConfig.from_pretrained(model_dir, trust_remote_code=False)
     tokenizer = load_tokenizer(Path(tokenizer_dir))
-    configured = config.eos_token_id
-    if (Path(model_dir) / "generation_config.json").is_file():
-        configured = GenerationConfig.from_pretrained(model_dir).eos_token_id
-    end_tokens = find_end_tokens(tokenizer, configured)
-    pad = tokenizer.pad_token_id
-    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as together:
-        for folder in (tokenizer_dir, model_dir):  # the exporter wants them in one
-            for file in Path(folder).iterdir():
-                if file.is_file() and not (Path(together) / file.name).exists():
-                    (Path(together) / file.name).symlink_to(file.resolve())
-        _write_config(config, Path(together) / "config.json")
-        builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-e", "cpu"]
-        paths = ["-i", together, "-o", out, "-c", cache]
-        subprocess.run([*builder, "-p", precision, *paths], check=True)
-    _set_window(Path(out) / "model.onnx", getattr(config, "sliding_window", None))
+    # Read first: the model may lack what it needs, and the export takes long.
+    settings = _serving_settings(config, tokenizer, Path(model_dir))
+    _build_graph(config, [Path(tokenizer_dir), Path(model_dir)], Path(out), precision)
+    _set_sliding_window(Path(out) / "model.onnx", getattr(config, "sliding_window", None))
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
-    # As transformers reads it, which is not always what is in the model's own file.
+    # transformers may read the tokenizer otherwise than the model's own file has it.
     tokenizer.backend_tokenizer.save(str(Path(out) / "tokenizer.json"))
-    about = {
+    (Path(out) / SERVING_SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
+
+
+def _serving_settings(config: Any, tokenizer: Any, model_dir: Path) -> dict[str, Any]:
+    """Return the content of serving.json, which `engine_onnx` reads."""
+    from engine_transformers import find_end_tokens, find_pad_token, find_short_window
+    from transformers import GenerationConfig
+
+    configured = config.eos_token_id
+    if (model_dir / "generation_config.json").is_file():
+        configured = GenerationConfig.from_pretrained(model_dir).eos_token_id
+    end_tokens = find_end_tokens(tokenizer, configured)
+    special_tokens = tokenizer.special_tokens_map.items()
+    return {
         "context_window": config.max_position_embeddings,
-        "short_window": short_window(config),
+        "short_window": find_short_window(config),
         "end_tokens": sorted(end_tokens),
-        "pad_token": min(end_tokens) if pad is None else pad,
+        "pad_token": find_pad_token(tokenizer, end_tokens),
         "chat_template": tokenizer.chat_template,
-        "specials": {k: v for k, v in tokenizer.special_tokens_map.items() if isinstance(v, str)},
+        "specials": {name: token for name, token in special_tokens if isinstance(token, str)},
     }
-    (Path(out) / "serving.json").write_text(json.dumps(about), encoding="utf-8")
+
+
+def _build_graph(config: Any, folders: list[Path], out: Path, precision: str) -> None:
+    """Run onnxruntime-genai's exporter, which needs the model and the tokenizer in one folder."""
+    with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as merged:
+        for folder in folders:
+            for file in folder.iterdir():
+                link = Path(merged) / file.name
+                if file.is_file() and not link.exists():
+                    link.symlink_to(file.resolve())
+        _write_config(config, Path(merged) / "config.json")
+        builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-e", "cpu"]
+        paths = ["-i", merged, "-o", str(out), "-c", cache]
+        subprocess.run([*builder, "-p", precision, *paths], check=True)
 
 
 def _write_config(config: Any, path: Path) -> None:
-    """The model's configuration, with LongRoPE's older key, which the exporter looks for."""
+    """Write the model's configuration, with the older name of LongRoPE's key for the exporter."""
     settings = config.to_dict()
     rope = settings.get("rope_parameters") or {}
     if "rope_type" in rope:
@@ -181,14 +219,19 @@ def _write_config(config: Any, path: Path) -> None:
     path.write_text(json.dumps(settings), encoding="utf-8")
 
 
-def _set_window(path: Path, window: int | None) -> None:
-    """Give attention its sliding window (Phi-3-mini-4k's is 2047), which the exporter leaves out."""
+def _set_sliding_window(path: Path, window: int | None) -> None:
+    """Set the sliding window of all attention nodes, which the exporter does not do.
+
+    Args:
+        path: the exported model.
+        window: number of tokens (2047 for Phi-3-mini-4k); None for no sliding window.
+    """
     import onnx
 
     model = onnx.load(path, load_external_data=False)
     nodes = [node for node in model.graph.node if node.op_type == "GroupQueryAttention"]
     if not nodes:
-        raise ValueError("the exporter chose an attention that cannot be batched in place")
+        raise ValueError("the exported graph has no GroupQueryAttention, which batching needs")
     for node in nodes:
         for attribute in node.attribute:
             if attribute.name == "local_window_size":

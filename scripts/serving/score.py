@@ -1,8 +1,8 @@
-"""The deployment's scoring script: what Azure's inference server runs, and the local endpoint too.
+"""The deployment's scoring script. Azure's inference server and the local endpoint both run it.
 
-On Azure, azureml-inference-server-http imports this file, calls `init()` once and `run()` for
-every request to /score. The local endpoint loads the same file and calls `load()`. Only this
-folder is uploaded: nothing here imports from the rest of the repository.
+On Azure, azureml-inference-server-http imports this file, calls `init()` once, and calls `run()` for
+every request to /score. The local endpoint imports the same file and calls `load()`. Only this folder
+is uploaded, so nothing here imports from the rest of the repository.
 """
 
 from __future__ import annotations
@@ -11,33 +11,32 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-# The server imports this file by its path; its neighbours have to be found all the same.
-_HERE = str(Path(__file__).resolve().parent)
-if _HERE not in sys.path:
-    sys.path.insert(0, _HERE)
+# The server imports this file by its path, and that alone does not make the other modules importable.
+_FOLDER = str(Path(__file__).resolve().parent)
+if _FOLDER not in sys.path:
+    sys.path.insert(0, _FOLDER)
 
+from answers import ChatAnswer, list_answer  # noqa: E402
 from backends import load_backend  # noqa: E402
 from engine import BatchingEngine, BusyError, Engine  # noqa: E402
-from generation import Params  # noqa: E402
+from generation import Completion, GenerationParams  # noqa: E402
 from model_files import ModelNotFoundError, find_model  # noqa: E402
 from payloads import (  # noqa: E402
     Message,
-    Reply,
-    Request,
     ScoringError,
-    list_answer,
     read_request,
+    refuse_list_stream,
     wants_stream,
 )
 
 try:
     from azureml_inference_server_http.api.aml_request import rawhttp
     from azureml_inference_server_http.api.aml_response import AMLResponse
-except ImportError:  # not on Azure: run() is not used, the rest is
+except ImportError:  # not under Azure's server: run() is not called
 
     def rawhttp(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return function
@@ -53,14 +52,19 @@ SSE_TYPE = "text/event-stream"
 
 
 class Scorer:
-    """A loaded model behind the contracts of `payloads`. Safe to call from many threads."""
+    """A loaded model that answers requests. Safe to call from many threads.
+
+    Attributes:
+        engine: the model.
+        name: name of the model, which answers contain.
+    """
 
     def __init__(self, engine: Engine, name: str):
         self.engine = engine
         self.name = name
 
     def wants_stream(self, payload: Any) -> bool:
-        """Whether `stream` rather than `answer` is the one to call."""
+        """Return whether a request is to be answered with `stream` instead of `answer`."""
         return wants_stream(payload)
 
     def answer(self, payload: Any) -> list[str] | dict[str, Any]:
@@ -68,37 +72,41 @@ class Scorer:
         request = read_request(payload)
         prompts = [self._encode(prompt, request.params) for prompt in request.prompts]
         try:
-            answers = self.engine.generate(prompts, request.params)
+            completions = self.engine.generate(prompts, request.params)
         except BusyError as error:
             raise ScoringError(429, str(error)) from error
         if request.contract == "list":
-            return list_answer(_texts(request), answers, request.return_full_text)
-        return Reply.to(request, self.name, len(prompts[0])).whole(answers[0])
+            texts = [prompt for prompt in request.prompts if isinstance(prompt, str)]
+            return list_answer(texts, completions, request.return_full_text)
+        return ChatAnswer.start(request, self.name, len(prompts[0])).full_body(completions[0])
 
     def stream(self, payload: Any) -> Iterator[dict[str, Any]]:
-        """Answer a request event by event. Raises ScoringError at once, not at the first event."""
+        """Answer a request as a series of events.
+
+        Raises ScoringError when it is called, not at the first event.
+        """
         request = read_request(payload)
         if request.contract == "list":
-            raise ScoringError(400, "a list of texts cannot be streamed: send messages", "stream")
+            refuse_list_stream()
         prompt = self._encode(request.prompts[0], request.params)
         try:
             pieces = self.engine.stream(prompt, request.params)
         except BusyError as error:
             raise ScoringError(429, str(error)) from error
-        return _events(Reply.to(request, self.name, len(prompt)), pieces)
+        return _events(ChatAnswer.start(request, self.name, len(prompt)), pieces)
 
     def close(self) -> None:
-        """Finish what is running and let the model go."""
+        """Finish the running requests and release the model."""
         self.engine.close()
 
-    def _encode(self, prompt: str | list[Message], params: Params) -> list[int]:
+    def _encode(self, prompt: str | list[Message], params: GenerationParams) -> list[int]:
         ids = self.engine.encode(self._render(prompt))
         total, window = len(ids) + params.max_new_tokens, self.engine.context_window
         if total > window:
             raise ScoringError(
                 400,
                 f"the prompt has {len(ids)} tokens and max_new_tokens is {params.max_new_tokens}:"
-                f" together {total}, over the model's context window of {window}",
+                f" together {total}, more than the model's context window of {window}",
                 "max_new_tokens",
             )
         return ids
@@ -107,32 +115,30 @@ class Scorer:
         if isinstance(prompt, list):
             return self.engine.render(prompt)
         if any(mark in prompt for mark in CHAT_MARKS):
-            return prompt  # rendered by the client already
+            return prompt  # the client has applied the chat template already
         return self.engine.render([{"role": "user", "content": prompt}])
 
 
-def _texts(request: Request) -> Sequence[str]:
-    return [prompt for prompt in request.prompts if isinstance(prompt, str)]
-
-
-def _events(reply: Reply, pieces: Any) -> Iterator[dict[str, Any]]:
+def _events(
+    answer: ChatAnswer, pieces: Generator[str, None, Completion]
+) -> Iterator[dict[str, Any]]:
     try:
-        yield from reply.start()
+        yield from answer.first_events()
         while True:
             try:
                 piece = next(pieces)
             except StopIteration as end:
-                yield from reply.end(end.value)
+                yield from answer.last_events(end.value)
                 return
-            yield reply.delta(piece)
+            yield answer.text_event(piece)
     finally:
         pieces.close()
 
 
 def sse(events: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """Events as server-sent events, `data: [DONE]` last; a failure is an event, and the last one.
+    """Yield events as server-sent events, and `data: [DONE]` after the last one.
 
-    Source: "OpenAI API reference: streaming".
+    If the model fails, an error is the last event. Source: "OpenAI API reference: streaming".
     """
     try:
         for event in events:
@@ -140,43 +146,50 @@ def sse(events: Iterator[dict[str, Any]]) -> Iterator[str]:
         yield "data: [DONE]\n\n"
     except Exception:
         log.exception("a stream failed")
-        body = ScoringError(500, "the model failed; the log of the deployment says why").body
-        yield f"data: {json.dumps(body)}\n\n"
+        error = ScoringError(500, "the model failed; see the deployment's log for the cause")
+        yield f"data: {json.dumps(error.body)}\n\n"
     finally:
         getattr(events, "close", lambda: None)()
 
 
 def load(model_dir: Path, name: str | None = None) -> Scorer:
-    """Load the model in model_dir (see `find_model`) and try one token.
+    """Load a model and generate one token with it.
 
-    What runs it is `backends.load_backend`'s choice; on a CPU the first time takes an export.
-    Raises ModelNotFoundError when there is none, OSError or ValueError when it cannot be loaded.
+    `backends.load_backend` chooses the backend. On a CPU the first load exports the model.
+
+    Args:
+        model_dir: folder that contains the model, see `find_model`.
+        name: name of the model; by default the folder's.
+
+    Raises:
+        ModelNotFoundError: the folder does not contain a model.
+        OSError, ValueError: the model cannot be loaded.
     """
     engine = BatchingEngine(load_backend(find_model(model_dir)))
-    scorer = Scorer(engine, name or _name(model_dir.resolve()))
+    scorer = Scorer(engine, name or _model_name(model_dir.resolve()))
     scorer.answer({"input_data": ["Hello"], "params": {"max_new_tokens": 1}})
     return scorer
 
 
-def _name(root: Path) -> str:
-    # Azure mounts a registered model as …/<name>/<version>.
-    return root.parent.name if root.name.isdigit() else root.name
+def _model_name(folder: Path) -> str:
+    # Azure mounts a registered model as .../<name>/<version>.
+    return folder.parent.name if folder.name.isdigit() else folder.name
 
 
 _scorer: Scorer | None = None
 
 
 def init() -> None:
-    """Called once by the inference server, before the first request."""
+    """Load the model. The inference server calls this once, before the first request."""
     global _scorer
     _scorer = load(Path(os.environ["AZUREML_MODEL_DIR"]))
 
 
 @rawhttp
 def run(request: Any) -> Any:
-    """Called by the inference server with a Flask request; returns an AMLResponse."""
+    """Answer a Flask request with an AMLResponse. The inference server calls this."""
     if request.method != "POST":
-        return _reply(ScoringError(405, f"send a POST, not a {request.method}"))
+        return _error_response(ScoringError(405, f"use POST; {request.method} is not supported"))
     try:
         if _scorer is None:
             raise ScoringError(503, "the model is not loaded yet")
@@ -187,16 +200,16 @@ def run(request: Any) -> Any:
         body = json.dumps(_scorer.answer(payload), ensure_ascii=False)
         return AMLResponse(body, 200, {"Content-Type": JSON_TYPE})
     except ScoringError as error:
-        return _reply(error)
+        return _error_response(error)
 
 
 def parse(body: bytes) -> Any:
-    """The request's JSON. Raises ScoringError 400."""
+    """Return the JSON value of a request's body. Raises ScoringError 400."""
     try:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise ScoringError(400, "the body is no valid JSON") from error
+        raise ScoringError(400, "the body is not valid JSON") from error
 
 
-def _reply(error: ScoringError) -> Any:
+def _error_response(error: ScoringError) -> Any:
     return AMLResponse(json.dumps(error.body), error.status, {"Content-Type": JSON_TYPE})

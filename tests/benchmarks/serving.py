@@ -300,10 +300,10 @@ def export(model: Model, precision: str) -> tuple[Path, float]:
     """Export as the first start does; the folder, and how long it took in seconds."""
     sys.path.insert(0, str(ROOT / "scripts" / "serving"))
     from model_files import ModelFiles
-    from onnx_export import exported
+    from onnx_export import ensure_export
 
     start = time.perf_counter()
-    folder = exported(ModelFiles(model.hf, model.hf), precision)
+    folder = ensure_export(ModelFiles(model.hf, model.hf), precision)
     return folder, time.perf_counter() - start
 
 
@@ -311,7 +311,7 @@ def int4_row(model: Model) -> Row:
     """Exact matches of int4's answers with fp32's, by the eval flow's own metric."""
     from engine import BatchingEngine
     from engine_onnx import OnnxBackend
-    from generation import Params
+    from generation import GenerationParams
 
     from phi3_tools.evaluation.metrics import exact_match
 
@@ -322,7 +322,7 @@ def int4_row(model: Model) -> Row:
         done = []
         for at in range(0, len(prompts), 100):
             ids = [engine.encode(prompt) for prompt in prompts[at : at + 100]]
-            done += engine.generate(ids, Params(max_new_tokens=64))
+            done += engine.generate(ids, GenerationParams(max_new_tokens=64))
         answers.append([completion.text for completion in done])
         engine.close()
     matches = sum(exact_match(four, full) for four, full in zip(*answers))

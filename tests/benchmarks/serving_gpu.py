@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import torch
 from engine import BatchingEngine
 from engine_transformers import TransformersBackend
-from generation import Params
+from generation import GenerationParams
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from bench_rows import Row, report
@@ -90,7 +90,7 @@ def one_by_one(model: Any, prompt: list[int], new: int, seconds: float) -> float
 
 def batched(engine: BatchingEngine, prompt: list[int], new: int, clients: int, s: float) -> float:
     """Tokens/s of so many clients that each ask again as soon as they are answered."""
-    params = Params(max_new_tokens=new)
+    params = GenerationParams(max_new_tokens=new)
     engine.generate([prompt] * clients, params)
     end = time.perf_counter() + s
 
@@ -132,7 +132,7 @@ def _wait(device: str) -> None:
 def limit(backend: TransformersBackend, speed: float, rows: int, tokens: int) -> float:
     """Tokens/s where nothing but reading weights, keys and values took time."""
     weights = sum(p.numel() * p.element_size() for p in backend.model.parameters())
-    return rows * speed / (weights + rows * tokens * backend.token_bytes)
+    return rows * speed / (weights + rows * tokens * backend.bytes_per_token)
 
 
 def measure(args: argparse.Namespace) -> list[Row]:

@@ -1,4 +1,4 @@
-"""The serving code stands alone: it is imported as Azure does, from its own folder."""
+"""Imports the serving code as Azure does, from its own folder, and loads the tiny model with it."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "servin
 
 
 def load(model_dir, engine):
-    """The model behind an engine that is asked for by name: no silent fall-back in tests."""
+    """Load the model with one engine; a test must not fall back to the other one unnoticed."""
     import score
 
     with pytest.MonkeyPatch.context() as patch:
@@ -26,7 +26,7 @@ def scorer(tiny_model_dir):
 
 @pytest.fixture(scope="session", params=["onnx", "transformers"])
 def each_engine(request, tiny_model_dir):
-    """The tiny model's engine, with each backend."""
+    """The tiny model in an engine, once with each backend."""
     scorer = load(tiny_model_dir, request.param)
     yield scorer.engine
     scorer.close()

@@ -15,11 +15,13 @@ HI = [{"role": "user", "content": "Hi"}]
 
 @pytest.fixture(scope="module")
 def server(tiny_model_dir, scorer, tmp_path_factory):
-    """Two workers with 16 threads each. `scorer` has exported the model already."""
+    """A server of two workers with 16 threads each. `scorer` has exported the model already."""
     home = tmp_path_factory.mktemp("server")
-    with inference_server.started(tiny_model_dir, home, WORKER_COUNT="2", PHI3_ENGINE="onnx") as s:
-        s.wait()
-        yield s
+    with inference_server.started(
+        tiny_model_dir, home, WORKER_COUNT="2", PHI3_ENGINE="onnx"
+    ) as server:
+        server.wait()
+        yield server
 
 
 def send(server, payload, method="POST", kind="application/json"):
@@ -38,19 +40,19 @@ def send(server, payload, method="POST", kind="application/json"):
         {"messages": HI, "max_tokens": 9},
     ],
 )
-def test_each_contract_is_answered_as_without_the_server(server, scorer, payload):
+def test_each_contract_has_the_same_answer_with_and_without_the_server(server, scorer, payload):
     response, text = send(server, payload)
     assert response.status == 200
     assert response.headers["x-ms-run-function-failed"] == "False"
-    told, expected = json.loads(text), scorer.answer(payload)
-    for answer in (told, expected):
+    received, expected = json.loads(text), scorer.answer(payload)
+    for answer in (received, expected):
         if isinstance(answer, dict):
             answer.pop("id")
             answer.pop("created", None)
-    assert told == expected
+    assert received == expected
 
 
-def test_the_chat_answer_tells_usage_reason_and_model(server):
+def test_the_chat_answer_has_usage_finish_reason_and_model(server):
     _, text = send(server, {"input_data": {"input_string": HI, "parameters": {"max_tokens": 3}}})
     answer = json.loads(text)
     assert (answer["model"], answer["finish_reason"]) == ("tiny-phi3", "length")
@@ -62,7 +64,7 @@ def test_the_chat_answer_tells_usage_reason_and_model(server):
     [("temperature", "hot"), ("top_p", 0), ("max_new_tokens", 0), ("stop", [""]), ("seed", 1.5)],
 )
 @pytest.mark.parametrize("contract", ["list", "catalog", "openai"])
-def test_a_wrong_parameter_is_a_400_that_names_it(server, contract, name, value):
+def test_an_invalid_parameter_is_a_400_that_names_it(server, contract, name, value):
     payload = {
         "list": {"input_data": ["Hi"], "params": {name: value}},
         "catalog": {"input_data": {"input_string": HI, "parameters": {name: value}}},
@@ -79,32 +81,28 @@ def test_a_wrong_parameter_is_a_400_that_names_it(server, contract, name, value)
     [
         (b"{", "POST", "application/json", 400),
         (b"\xff\xfe", "POST", "application/json", 400),
-        (
-            {"messages": HI, "max_tokens": 2},
-            "POST",
-            "text/plain",
-            200,
-        ),  # JSON whatever it is called
+        # A JSON body is accepted whatever its content type.
+        ({"messages": HI, "max_tokens": 2}, "POST", "text/plain", 200),
         (b"", "GET", "application/json", 405),
     ],
 )
-def test_the_status_says_what_is_wrong(server, payload, method, kind, status):
+def test_the_status_tells_the_kind_of_error(server, payload, method, kind, status):
     assert send(server, payload, method, kind)[0].status == status
 
 
-def test_a_stream_comes_as_events(server, scorer):
+def test_a_stream_is_sent_as_events(server, scorer):
     payload = {"messages": HI, "max_tokens": 30, "stream": True}
     response, text = send(server, payload)
     assert response.headers["Content-Type"].startswith("text/event-stream")
     *events, done, end = text.split("\n\n")
     assert (done, end) == ("data: [DONE]", "")
     deltas = [json.loads(event.removeprefix("data: "))["choices"][0]["delta"] for event in events]
-    said = "".join(delta.get("content", "") for delta in deltas)
-    whole = scorer.answer({**payload, "stream": False})
-    assert said == whole["choices"][0]["message"]["content"]
+    streamed = "".join(delta.get("content", "") for delta in deltas)
+    full = scorer.answer({**payload, "stream": False})
+    assert streamed == full["choices"][0]["message"]["content"]
 
 
-def test_everybody_gets_their_own_answer(server, scorer):
+def test_concurrent_requests_get_their_own_answers(server, scorer):
     payloads = [
         {"input_data": [f"Question {n}: " + "why? " * (n % 9)], "params": {"max_new_tokens": 5 + n}}
         for n in range(48)
@@ -115,7 +113,7 @@ def test_everybody_gets_their_own_answer(server, scorer):
     assert [json.loads(text) for _, text in answers] == expected
 
 
-def test_it_is_not_healthy_before_init_has_ended(tmp_path):
+def test_the_server_is_not_healthy_before_init_has_ended(tmp_path):
     gate, script = tmp_path / "go", tmp_path / "slow.py"
     loading = "while not pathlib.Path('go').exists(): time.sleep(0.02)"
     script.write_text(
@@ -127,7 +125,7 @@ def test_it_is_not_healthy_before_init_has_ended(tmp_path):
         with closing(server.connect()) as connection:
             connection.timeout = 0.5
             connection.request("GET", "/")
-            with pytest.raises(TimeoutError):  # it listens, and says nothing
+            with pytest.raises(TimeoutError):  # it accepts the connection but does not answer
                 connection.getresponse()
         gate.touch()
         server.wait()
@@ -136,10 +134,10 @@ def test_it_is_not_healthy_before_init_has_ended(tmp_path):
 def test_a_model_that_cannot_be_loaded_ends_the_server_with_3(tmp_path):
     with inference_server.started(tmp_path, tmp_path) as server:
         assert server.process.wait(inference_server.START_S) == 3
-    assert "holds no model" in server.log.read_text()
+    assert "contains no model" in server.log.read_text()
 
 
-def test_nothing_is_left_behind(tiny_model_dir, tmp_path, scorer):
+def test_no_process_is_left_when_the_server_stops(tiny_model_dir, tmp_path, scorer):
     with inference_server.started(tiny_model_dir, tmp_path, PHI3_ENGINE="onnx") as server:
         server.wait()
         group = os.getpgid(server.process.pid)

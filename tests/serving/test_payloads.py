@@ -1,10 +1,10 @@
-"""Reading requests: which contract, which parameters, and what is refused."""
+"""Reading requests: contracts, parameters, and errors."""
 
 import math
 
 import payloads
 import pytest
-from generation import Params
+from generation import GenerationParams
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from payloads import ScoringError, read_parameters, read_request, wants_stream
@@ -12,8 +12,8 @@ from payloads import ScoringError, read_parameters, read_request, wants_stream
 HI = [{"role": "user", "content": "Hi"}]
 
 
-def catalog(said, **parameters):
-    return {"input_data": {"input_string": said, "parameters": parameters}}
+def catalog(content, **parameters):
+    return {"input_data": {"input_string": content, "parameters": parameters}}
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_the_contract_is_detected_from_the_request(payload, contract, prompts):
         ({"input_data": ["a"], "params": {"stream": True}}, "stream"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_read_is_a_400_that_names_the_field(payload, param):
+def test_an_invalid_request_is_a_400_that_names_the_field(payload, param):
     with pytest.raises(ScoringError) as caught:
         read_request(payload)
     assert (caught.value.status, caught.value.param) == (400, param)
@@ -102,20 +102,36 @@ def test_what_cannot_be_read_is_a_400_that_names_the_field(payload, param):
         ("n", 2),
     ],
 )
-def test_a_wrong_parameter_is_a_400_that_names_it(name, value):
+def test_an_invalid_parameter_is_a_400_that_names_it(name, value):
     with pytest.raises(ScoringError, match=f"^{name} must be ") as caught:
         read_parameters({name: value})
     assert (caught.value.status, caught.value.param) == (400, name)
 
 
-def test_every_parameter_has_a_default_that_null_stands_for():
-    nothing = read_parameters({})
-    assert nothing == {row.name: row.default for row in payloads.PARAMETERS}
-    assert read_parameters(dict.fromkeys(nothing)) == nothing
+def test_a_parameter_that_is_null_has_its_default():
+    defaults = {parameter.name: parameter.default for parameter in payloads.PARAMETERS}
+    assert read_parameters({}) == defaults
+    assert read_parameters(dict.fromkeys(defaults)) == defaults
+
+
+@pytest.mark.parametrize(
+    ("value", "description"),
+    [
+        (None, "null"),
+        ({}, "an object"),
+        ([], "an array"),
+        ("x", "a string"),
+        (True, "a boolean"),
+        (1.5, "1.5"),
+        (math.nan, "nan"),
+    ],
+)
+def test_an_error_describes_the_value_in_terms_of_json(value, description):
+    assert payloads._describe(value) == description
 
 
 @pytest.mark.parametrize("name", ["max_new_tokens", "max_tokens", "max_completion_tokens"])
-def test_aliases_mean_the_same(name):
+def test_aliases_set_the_same_parameter(name):
     assert read_parameters({name: 7.0})["max_new_tokens"] == 7
 
 
@@ -126,7 +142,9 @@ def test_aliases_may_repeat_but_not_contradict_each_other():
 
 
 def test_unknown_parameters_are_ignored():
-    assert read_request({"messages": HI, "user": "me", "logit_bias": {}}).params == Params()
+    assert (
+        read_request({"messages": HI, "user": "me", "logit_bias": {}}).params == GenerationParams()
+    )
 
 
 @pytest.mark.parametrize(
@@ -142,12 +160,12 @@ def test_unknown_parameters_are_ignored():
         ({"top_p": 0.5}, False, 1.0),
     ],
 )
-def test_greedy_unless_sampling_is_asked_for(parameters, sampled, temperature):
+def test_decoding_is_greedy_unless_the_request_asks_for_sampling(parameters, sampled, temperature):
     params = read_request(catalog(HI, **parameters)).params
     assert (params.do_sample, params.temperature) == (sampled, temperature)
 
 
-def test_where_each_contract_keeps_its_parameters():
+def test_each_contract_has_its_parameters_in_its_own_place():
     for payload in (
         {"input_data": ["a"], "params": {"max_new_tokens": 3}},
         catalog(HI, max_new_tokens=3),
@@ -178,7 +196,7 @@ BODIES = st.fixed_dictionaries(
 
 @settings(max_examples=200, deadline=None)
 @given(JSON | BODIES)
-def test_no_body_whatever_raises_anything_but_a_scoring_error(body):
+def test_no_body_raises_anything_but_a_scoring_error(body):
     try:
         read_request(body)
     except ScoringError as error:

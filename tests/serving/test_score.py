@@ -1,10 +1,9 @@
-"""The scoring code on the tiny model: the three contracts, streams, errors, and Azure's run()."""
+"""The scoring script on the tiny model: the three contracts, streams, errors, and Azure's run()."""
 
 import json
 
 import pytest
 import score
-from generation import Params
 from score import ScoringError
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -15,18 +14,18 @@ def ask(scorer, prompt, **params):
     return scorer.answer({"input_data": prompt, "params": {"max_new_tokens": 9, **params}})
 
 
-def test_texts_are_answered_with_a_bare_list(scorer):
+def test_texts_are_answered_with_a_list(scorer):
     answers = ask(scorer, ["Who?", "Why?"])
     assert answers == ask(scorer, ["Who?"]) + ask(scorer, ["Why?"])
     assert all(isinstance(answer, str) for answer in answers)
     assert ask(scorer, []) == []
 
 
-def test_the_full_text_has_the_prompt_in_front(scorer):
+def test_the_full_text_starts_with_the_prompt(scorer):
     assert ask(scorer, ["Who?"], return_full_text=True) == ["Who?" + ask(scorer, ["Who?"])[0]]
 
 
-def test_a_plain_text_is_one_user_turn_and_a_rendered_one_is_left_alone(scorer):
+def test_a_plain_text_becomes_a_user_turn_and_a_rendered_text_is_not_changed(scorer):
     rendered = "<|user|>\nHi<|end|>\n<|assistant|>\n"
     assert scorer.engine.render(HI) == rendered
     assert ask(scorer, [rendered]) == ask(scorer, ["Hi"])
@@ -47,36 +46,36 @@ def test_the_contracts_agree_on_the_answer(scorer):
     assert catalog["finish_reason"] == openai["choices"][0]["finish_reason"]
 
 
-def test_a_stream_says_what_the_whole_answer_says(scorer):
+def test_a_stream_has_the_text_of_the_full_answer(scorer):
     payload = {"messages": CHAT, "max_tokens": 40, "stream_options": {"include_usage": True}}
-    whole = scorer.answer(payload)
+    full = scorer.answer(payload)
     first, *deltas, last, usage = scorer.stream({**payload, "stream": True})
     assert first["choices"][0]["delta"] == {"role": "assistant", "content": ""}
-    said = "".join(chunk["choices"][0]["delta"]["content"] for chunk in deltas)
-    assert said == whole["choices"][0]["message"]["content"]
+    text = "".join(chunk["choices"][0]["delta"]["content"] for chunk in deltas)
+    assert text == full["choices"][0]["message"]["content"]
     assert last["choices"][0] == {
         "index": 0,
         "delta": {},
-        "finish_reason": whole["choices"][0]["finish_reason"],
+        "finish_reason": full["choices"][0]["finish_reason"],
     }
-    assert (usage["choices"], usage["usage"]) == ([], whole["usage"])
+    assert (usage["choices"], usage["usage"]) == ([], full["usage"])
     assert {chunk["object"] for chunk in (first, *deltas, last, usage)} == {"chat.completion.chunk"}
 
 
-def test_usage_is_streamed_only_when_asked_for(scorer):
+def test_usage_is_streamed_only_on_request(scorer):
     chunks = list(scorer.stream({"messages": HI, "max_tokens": 2, "stream": True}))
     assert all("usage" not in chunk for chunk in chunks)
 
 
-def test_a_catalog_stream_ends_with_what_the_whole_answer_has(scorer):
+def test_a_catalog_stream_ends_with_the_fields_of_the_full_answer(scorer):
     payload = {"input_data": {"input_string": CHAT, "parameters": {"max_tokens": 20}}}
-    whole = scorer.answer(payload)
+    full = scorer.answer(payload)
     *deltas, last = scorer.stream(payload)
-    assert "".join(event["output"] for event in deltas) == whole["output"]
-    assert {**last, "id": whole["id"]} == {**whole, "output": ""}
+    assert "".join(event["output"] for event in deltas) == full["output"]
+    assert {**last, "id": full["id"]} == {**full, "output": ""}
 
 
-def test_a_stop_string_is_left_out(scorer):
+def test_an_answer_does_not_include_the_stop_string(scorer):
     answer = ask(scorer, ["Hi"])[0]
     stop = answer[3:5]
     assert ask(scorer, ["Hi"], stop=stop) == [answer[: answer.index(stop)]]
@@ -85,7 +84,7 @@ def test_a_stop_string_is_left_out(scorer):
 
 
 @pytest.mark.parametrize("limit", [500, 10_000])
-def test_what_does_not_fit_the_window_is_refused_with_the_numbers(scorer, limit):
+def test_a_request_that_exceeds_the_window_is_refused_with_the_numbers(scorer, limit):
     window = scorer.engine.context_window
     prompt = len(scorer.engine.encode(scorer.engine.render(CHAT)))
     expected = f"prompt has {prompt} tokens .* is {limit}: together {prompt + limit}, .* {window}$"
@@ -115,22 +114,22 @@ def test_a_list_cannot_be_streamed(scorer):
         scorer.stream({"input_data": ["a"]})
 
 
-def test_a_failure_in_a_stream_is_its_last_event_and_says_nothing_of_the_inside(caplog):
+def test_a_failure_in_a_stream_is_its_last_event_and_reveals_no_internals(caplog):
     def failing():
         yield {"output": "half"}
         raise RuntimeError("the secret of /the/inside")
 
-    said = list(score.sse(failing()))
-    assert said[0] == 'data: {"output": "half"}\n\n'
-    assert json.loads(said[1].removeprefix("data: "))["error"]["type"] == "server_error"
-    assert "secret" not in said[1]
-    assert len(said) == 2
+    events = list(score.sse(failing()))
+    assert events[0] == 'data: {"output": "half"}\n\n'
+    assert json.loads(events[1].removeprefix("data: "))["error"]["type"] == "server_error"
+    assert "secret" not in events[1]
+    assert len(events) == 2
     assert "a stream failed" in caplog.text
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
-def test_a_body_that_is_no_json_is_a_400(body):
-    with pytest.raises(ScoringError, match="no valid JSON"):
+def test_a_body_that_is_not_json_is_a_400(body):
+    with pytest.raises(ScoringError, match="not valid JSON"):
         score.parse(body)
 
 
@@ -138,7 +137,7 @@ def test_a_body_that_is_no_json_is_a_400(body):
 
 
 class Response:
-    """azureml-inference-server-http's AMLResponse, as far as run() uses it."""
+    """The part of azureml-inference-server-http's AMLResponse that run() uses."""
 
     def __init__(self, message, status_code, response_headers):
         self.message = message
@@ -147,7 +146,7 @@ class Response:
 
 
 class Post:
-    """Flask's request, as far as run() uses it."""
+    """The part of a Flask request that run() uses."""
 
     method = "POST"
 
@@ -174,18 +173,18 @@ def test_init_loads_the_mounted_model(tiny_model_dir, monkeypatch, scorer):
 
 
 def test_run_answers_json(azure, scorer):
-    reply = score.run(Post({"input_data": ["Österreich"], "params": {"max_new_tokens": 5}}))
-    assert (reply.status_code, reply.headers) == (200, {"Content-Type": "application/json"})
-    assert json.loads(reply.message) == ask(scorer, ["Österreich"], max_new_tokens=5)
+    response = score.run(Post({"input_data": ["Österreich"], "params": {"max_new_tokens": 5}}))
+    assert (response.status_code, response.headers) == (200, {"Content-Type": "application/json"})
+    assert json.loads(response.message) == ask(scorer, ["Österreich"], max_new_tokens=5)
 
 
 def test_run_streams_events(azure):
-    reply = score.run(Post({"messages": HI, "max_tokens": 3, "stream": True}))
-    assert reply.status_code == 200
-    assert reply.headers["Content-Type"] == "text/event-stream"
+    response = score.run(Post({"messages": HI, "max_tokens": 3, "stream": True}))
+    assert response.status_code == 200
+    assert response.headers["Content-Type"] == "text/event-stream"
     # The server splits header values at commas.
-    assert not any("," in value for value in reply.headers.values())
-    events = list(reply.message)
+    assert not any("," in value for value in response.headers.values())
+    events = list(response.message)
     assert events[-1] == "data: [DONE]\n\n"
     assert all(event.startswith("data: ") and event.endswith("\n\n") for event in events)
 
@@ -198,17 +197,17 @@ def test_run_streams_events(azure):
         ({"messages": HI, "stream": True, "max_tokens": 9999}, "max_new_tokens"),
     ],
 )
-def test_run_answers_a_wrong_request_with_a_400(azure, payload, param):
-    reply = score.run(Post(payload))
-    assert reply.status_code == 400
-    assert json.loads(reply.message)["error"]["param"] == param
+def test_run_answers_an_invalid_request_with_a_400(azure, payload, param):
+    response = score.run(Post(payload))
+    assert response.status_code == 400
+    assert json.loads(response.message)["error"]["param"] == param
 
 
-def test_run_takes_nothing_but_a_post(azure):
-    # The server passes GET and OPTIONS through to a raw run().
-    probe = Post({})
-    probe.method = "OPTIONS"
-    assert score.run(probe).status_code == 405
+def test_run_accepts_only_post(azure):
+    # The server passes GET and OPTIONS requests on to a raw run().
+    request = Post({})
+    request.method = "OPTIONS"
+    assert score.run(request).status_code == 405
 
 
 def test_run_before_init_is_a_503(azure, monkeypatch):
@@ -219,9 +218,5 @@ def test_run_before_init_is_a_503(azure, monkeypatch):
 @pytest.mark.parametrize(
     ("folder", "name"), [("models/my-phi3", "my-phi3"), ("models/my-phi3/4", "my-phi3")]
 )
-def test_a_registered_model_is_called_by_its_name_not_its_version(tmp_path, folder, name):
-    assert score._name(tmp_path / folder) == name
-
-
-def test_params_default_to_greedy():
-    assert not Params().do_sample
+def test_a_registered_model_has_its_name_not_its_version(tmp_path, folder, name):
+    assert score._model_name(tmp_path / folder) == name

@@ -239,7 +239,7 @@ def lines_of(caplog, count):
         ({"key": "", "host": "0.0.0.0"}, "0.0.0.0 can be reached from outside"),
         ({"key": "k", "host": "192.0.2.1"}, "cannot listen on 192.0.2.1, port 0: "),
         ({"key": "k", "port": 99999}, "cannot listen on 127.0.0.1, port 99999: "),
-        ({"key": "k"}, "holds no model"),
+        ({"key": "k"}, "contains no model"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_line(tmp_path, options, message):

@@ -1,0 +1,179 @@
+"""Batches of rows that go through the model together, and the interface of the model's backends.
+
+A backend runs tokens through a model and nothing else. The two backends are `engine_onnx.py` and
+`engine_transformers.py`. `engine.py` decides which rows join which batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from generation import Row
+
+
+class Logits(Protocol):
+    """The model's predictions of the next token, for some rows."""
+
+    def best(self) -> list[int]:
+        """Return the most likely token of each row."""
+
+    def row(self, index: int) -> np.ndarray:
+        """Return the logits of one row: float32, one value per token of the vocabulary."""
+
+
+class Cache(Protocol):
+    """Keys and values of a fixed number of rows. Each slot has room for a fixed number of tokens."""
+
+    def forward(self, slot: int, tokens: Sequence[Sequence[int]], past: Sequence[int]) -> Logits:
+        """Run new tokens through the model, for the rows in slot, slot + 1, and so on.
+
+        Args:
+            slot: slot of the first row.
+            tokens: new tokens of each row. Their number may differ between rows only where no row
+                has earlier tokens.
+            past: number of tokens that each row has in the cache already.
+
+        Returns:
+            The logits that follow the last token of each row.
+        """
+
+    def copy(self, source: Cache, from_slot: int, slot: int, length: int) -> None:
+        """Copy the first `length` tokens of a slot of another cache into a slot of this one."""
+
+
+class Backend(Protocol):
+    """A model and its tokenizer.
+
+    Attributes:
+        context_window: tokens of a prompt and its answer together.
+        end_tokens: tokens that end an answer.
+        pad_token: token that fills shorter rows of a batch.
+        max_rows: rows that are generated at once.
+        prefill_chunk: prompt tokens that are run between two tokens of the running rows.
+        bytes_per_token: memory that one token takes in a cache.
+        max_cache_bytes: memory that all caches together may take.
+    """
+
+    context_window: int
+    end_tokens: frozenset[int]
+    pad_token: int
+    max_rows: int
+    prefill_chunk: int
+    bytes_per_token: int
+    max_cache_bytes: int
+
+    def render(self, messages: Sequence[dict[str, str]]) -> str: ...
+    def encode(self, text: str) -> list[int]: ...
+    def decode(self, ids: list[int]) -> str: ...
+    def rotary_key(self, length: int) -> Hashable:
+        """Return a key of the rotary factors that a row of this length is computed with.
+
+        Only rows with equal keys can share a forward pass.
+        """
+
+    def make_cache(self, slots: int, length: int) -> Cache:
+        """Create a cache with so many slots of so many tokens each."""
+
+
+class Batch:
+    """Rows that go through the model together, each in a slot of one cache.
+
+    The first slots are in use, without gaps. Rows of very different lengths are in different
+    batches, because every slot of a cache takes the memory of the longest row.
+    """
+
+    def __init__(self, backend: Backend, length: int, rotary_key: Hashable):
+        self.rows: list[Row] = []
+        self.length = length
+        self.rotary_key = rotary_key
+        self.slots = 0
+        self.cache: Any = None  # a Cache as soon as there are rows
+        self._backend = backend
+
+    def slots_with(self, new_rows: int) -> int:
+        """Return the number of slots that the batch needs for so many new rows.
+
+        The number is a power of two where it has to grow, and never shrinks.
+        """
+        needed = len(self.rows) + new_rows
+        power_of_two = 1 << max(needed - 1, 0).bit_length()
+        return max(self.slots, min(power_of_two, self._backend.max_rows))
+
+    def add_rows(self, rows: Sequence[Row]) -> None:
+        """Run the prompts of new rows in one forward pass, and give each row its first token."""
+        self._make_room(len(rows))
+        first = len(self.rows)
+        logits = self.cache.forward(first, [row.tokens for row in rows], [0] * len(rows))
+        self.rows.extend(rows)
+        self._add_tokens(logits, first)
+
+    def add_prefilled_row(self, row: Row, cache: Cache, logits: Logits) -> None:
+        """Add a row whose prompt was run in another cache, and give it its first token."""
+        self._make_room(1)
+        self.cache.copy(cache, 0, len(self.rows), len(row.tokens))
+        self.rows.append(row)
+        self._add_tokens(logits, len(self.rows) - 1)
+
+    def step(self) -> None:
+        """Generate one more token for every row."""
+        rows = self.rows
+        past = [len(row.tokens) - 1 for row in rows]
+        self._add_tokens(self.cache.forward(0, [row.tokens[-1:] for row in rows], past), 0)
+
+    def remove_outgrown_rows(self) -> list[Row]:
+        """Remove and return the rows that now need other rotary factors.
+
+        Their cached keys were computed with the earlier factors, so their tokens are run again.
+        """
+        outgrown = [
+            row for row in self.rows if self._backend.rotary_key(len(row.tokens)) != self.rotary_key
+        ]
+        for row in outgrown:
+            self._remove(self.rows.index(row))
+        return outgrown
+
+    def _add_tokens(self, logits: Logits, first_slot: int) -> None:
+        tokens = logits.best()
+        finished = []
+        for index, row in enumerate(self.rows[first_slot:]):
+            token = tokens[index] if row.greedy else row.sample(logits.row(index))
+            if row.add_token(token):
+                finished.append(first_slot + index)
+        for slot in reversed(finished):
+            row = self.rows[slot]
+            self._remove(slot)
+            row.finish()
+
+    def _remove(self, slot: int) -> None:
+        last_row = self.rows.pop()
+        if slot < len(self.rows):  # the last row moves into the gap
+            self.rows[slot] = last_row
+            self.cache.copy(self.cache, len(self.rows), slot, len(last_row.tokens) - 1)
+
+    def _make_room(self, new_rows: int) -> None:
+        slots = self.slots_with(new_rows)
+        if slots == self.slots:
+            return
+        cache = self._backend.make_cache(slots, self.length)
+        for slot, row in enumerate(self.rows):
+            cache.copy(self.cache, slot, slot, len(row.tokens) - 1)
+        self.cache, self.slots = cache, slots
+
+
+class Prefill:
+    """A long prompt that is run in chunks, so that the running rows are not held up."""
+
+    def __init__(self, backend: Backend, row: Row):
+        self.row = row
+        self._chunk_length = backend.prefill_chunk
+        self._past = 0
+        self._cache = backend.make_cache(1, len(row.tokens))
+
+    def step(self) -> tuple[Cache, Logits] | None:
+        """Run the next chunk. After the last one, return the cache and the prompt's logits."""
+        chunk = self.row.tokens[self._past : self._past + self._chunk_length]
+        logits = self._cache.forward(0, [chunk], [self._past])
+        self._past += len(chunk)
+        return (self._cache, logits) if self._past == len(self.row.tokens) else None

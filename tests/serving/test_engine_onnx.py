@@ -1,0 +1,168 @@
+"""The ONNX Runtime backend: chat templates, threads, memory, telemetry, and every kind of Phi-3."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import engine_onnx
+import onnx_export
+import pytest
+from engine import BatchingEngine
+from generation import GenerationParams
+from model_files import ModelFiles
+
+SERVING = Path(__file__).resolve().parents[2] / "scripts" / "serving"
+
+
+@pytest.fixture(scope="module")
+def export_dir(tiny_model_dir, scorer):
+    """The tiny model's export, which `scorer` has made."""
+    return onnx_export.ensure_export(ModelFiles(tiny_model_dir, tiny_model_dir), "fp32")
+
+
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (
+            "{% for m in messages %}\n  {% if true %}\n{{ m.role }},\n  {% endif %}\n{% endfor %}",
+            "user,\n",
+        ),
+        ("{{ messages | tojson }}", '[{"role": "user", "content": "ü<"}]'),
+    ],
+)
+def test_a_chat_template_has_the_settings_of_transformers(template, expected):
+    messages = [{"role": "user", "content": "ü<"}]
+    assert engine_onnx._compile_template(template).render(messages=messages) == expected
+
+
+def test_a_chat_template_can_raise_an_error():
+    template = engine_onnx._compile_template("{{ raise_exception('roles must alternate') }}")
+    with pytest.raises(ValueError, match="roles must alternate"):
+        template.render()
+
+
+def test_a_rendered_and_encoded_prompt_equals_that_of_transformers(export_dir, tokenizer):
+    backend = engine_onnx.OnnxBackend(export_dir)
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Wer? 🙂"}]
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    assert backend.render(messages) == text
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    assert backend.encode(text) == ids
+    assert backend.decode(ids) == tokenizer.decode(ids, skip_special_tokens=True)
+
+
+def test_the_attributes_are_those_of_the_transformers_backend(export_dir, tiny_model_dir):
+    from engine_transformers import TransformersBackend
+
+    onnx, torch = (
+        engine_onnx.OnnxBackend(export_dir),
+        TransformersBackend(tiny_model_dir, tiny_model_dir),
+    )
+    for name in ("context_window", "end_tokens", "pad_token", "bytes_per_token", "max_cache_bytes"):
+        assert getattr(onnx, name) == getattr(torch, name), name
+
+
+@pytest.mark.parametrize(("setting", "threads"), [(None, 1), ("3", 3)])
+def test_a_small_model_has_one_thread_unless_set(export_dir, monkeypatch, setting, threads):
+    monkeypatch.delenv("PHI3_THREADS", raising=False)
+    if setting:
+        monkeypatch.setenv("PHI3_THREADS", setting)
+    session = engine_onnx._load_session(export_dir / "model.onnx")
+    assert session.get_session_options().intra_op_num_threads == threads
+
+
+def test_a_large_model_uses_every_core(export_dir, monkeypatch):
+    monkeypatch.delenv("PHI3_THREADS", raising=False)
+    monkeypatch.setattr(engine_onnx, "ONE_THREAD_BELOW", 0)
+    monkeypatch.setattr(engine_onnx.machine, "cores_per_worker", lambda: 5)
+    session = engine_onnx._load_session(export_dir / "model.onnx")
+    assert session.get_session_options().intra_op_num_threads == 5
+
+
+# --- telemetry --------------------------------------------------------------------------------
+
+ANSWER = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from score import load
+scorer = load(Path(sys.argv[2]))
+print(len(scorer.answer({"input_data": ["a"], "params": {"max_new_tokens": 2}})))
+scorer.close()
+"""
+
+
+@pytest.mark.parametrize(("setting", "reports"), [(None, False), ("0", True)])
+def test_usage_is_reported_only_if_the_user_enables_it(
+    export_dir, tiny_model_dir, tmp_path, setting, reports
+):
+    """ONNX Runtime keeps its reports in the home folder until they are sent."""
+    # The rest of this environment is left out: a variable that tells of a CI disables reports, too.
+    environment = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
+    environment |= {"HOME": str(tmp_path), "PHI3_ENGINE": "onnx", "HF_HUB_OFFLINE": "1"}
+    # This proxy does not exist, so that a report of a test is never sent.
+    environment["HTTPS_PROXY"] = "http://127.0.0.1:9"
+    if setting:
+        environment["ORT_DISABLE_TELEMETRY"] = setting
+    command = [sys.executable, "-c", ANSWER, str(SERVING), str(tiny_model_dir)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1"
+    assert any("onnxruntime" in str(path) for path in tmp_path.rglob("*")) == reports
+
+
+# --- kinds of Phi-3 that the exporter alone does not handle -----------------------------------
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "partial_rotary_factor": 1.0,
+    "original_max_position_embeddings": 48,
+    "factor": 512 / 48,
+    "short_factor": [1 + n / 10 for n in range(16)],
+    "long_factor": [2 + n / 2 for n in range(16)],
+}
+VARIANTS = {
+    "sliding": {"sliding_window": 20},  # Phi-3-mini-4k
+    "longrope": {"original_max_position_embeddings": 48, "rope_parameters": LONGROPE},  # Phi-3.5
+    "grouped": {"num_key_value_heads": 2},  # Phi-3-medium
+}
+
+
+@pytest.mark.slow  # each variant builds and exports a model
+@pytest.mark.parametrize("name", VARIANTS)
+def test_every_kind_of_phi3_answers_as_with_transformers(name, tiny_model_dir, tmp_path):
+    import torch
+    from engine_transformers import TransformersBackend
+    from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
+
+    for file in tiny_model_dir.glob("*token*"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "chat_template.jinja").write_bytes(
+        (tiny_model_dir / "chat_template.jinja").read_bytes()
+    )
+    config = Phi3Config.from_pretrained(tiny_model_dir).to_dict() | VARIANTS[name]
+    torch.manual_seed(1)
+    model = Phi3ForCausalLM(Phi3Config(**config)).eval()
+    model.generation_config = GenerationConfig.from_pretrained(tiny_model_dir)
+    model.save_pretrained(tmp_path)
+    lengths = [3, 60, 11, 40, 100, 1, 30, 47, 48, 49, 200, 8, 300, 20]
+    prompts = [torch.randint(5, 480, (n,)).tolist() for n in lengths]
+    generated = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt])
+        mask = torch.ones_like(ids)
+        output = model.generate(ids, attention_mask=mask, max_new_tokens=40, do_sample=False)
+        generated.append(output[0, len(prompt) :].tolist())
+    files = ModelFiles(tmp_path, tmp_path)
+    onnx = engine_onnx.OnnxBackend(onnx_export.ensure_export(files, "fp32"))
+    onnx.prefill_chunk = 64  # some prompts are run in chunks
+    for backend in (onnx, TransformersBackend(tmp_path, tmp_path)):
+        engine = BatchingEngine(backend)
+        answers = engine.generate(prompts, GenerationParams(max_new_tokens=40))
+        engine.close()
+        expected = [backend.decode([t for t in ids if t not in (0, 4)]) for ids in generated]
+        assert [answer.text for answer in answers] == expected

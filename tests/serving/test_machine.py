@@ -1,0 +1,61 @@
+"""The cores and the memory of one worker."""
+
+import os
+
+import machine
+import pytest
+
+MIB = 2**20
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch):
+    monkeypatch.delenv("WORKER_COUNT", raising=False)
+    monkeypatch.delenv("PHI3_CACHE_MIB", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("workers", "cores"), [(None, 8), ("", 8), ("1", 8), ("2", 4), ("3", 2), ("16", 1)]
+)
+def test_workers_share_the_cores(monkeypatch, workers, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    if workers is not None:
+        monkeypatch.setenv("WORKER_COUNT", workers)
+    assert machine.cores_per_worker() == cores
+
+
+def test_the_cores_are_counted_where_affinity_is_unknown(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert machine.cores_per_worker() == 6
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert machine.cores_per_worker() == 1
+
+
+@pytest.mark.parametrize(("workers", "share"), [("1", 512), ("2", 256)])
+def test_caches_take_half_of_the_memory_shared_by_the_workers(monkeypatch, workers, share):
+    values = {"SC_PHYS_PAGES": 1024, "SC_PAGE_SIZE": MIB}
+    monkeypatch.setattr(os, "sysconf", values.__getitem__, raising=False)
+    monkeypatch.setenv("WORKER_COUNT", workers)
+    assert machine.max_cache_bytes() == share * MIB
+
+
+def test_the_free_memory_of_a_device_is_not_shared(monkeypatch):
+    monkeypatch.setenv("WORKER_COUNT", "2")
+    assert machine.max_cache_bytes(free=123) == 123
+    assert machine.max_cache_bytes(free=0) == 0
+
+
+def test_a_setting_overrides_both(monkeypatch):
+    monkeypatch.setenv("PHI3_CACHE_MIB", "64")
+    monkeypatch.setenv("WORKER_COUNT", "2")
+    assert machine.max_cache_bytes() == machine.max_cache_bytes(free=1) == 64 * MIB
+
+
+@pytest.mark.parametrize("error", [AttributeError, ValueError, OSError])
+def test_memory_that_the_system_does_not_report_has_a_default(monkeypatch, error):
+    def fail(_):
+        raise error
+
+    monkeypatch.setattr(os, "sysconf", fail, raising=False)
+    assert machine.max_cache_bytes() == 8192 * MIB

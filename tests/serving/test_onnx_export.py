@@ -1,0 +1,174 @@
+"""The export to ONNX Runtime: where it is kept, when it is made again, and how it fails."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import onnx_export
+import pytest
+from model_files import ModelFiles
+
+HANG_S = 300  # a limit for something that must not hang, never a measurement
+
+
+def files(folder):
+    return ModelFiles(folder, folder)
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch):
+    monkeypatch.delenv("PHI3_ONNX_CACHE", raising=False)
+
+
+def test_an_export_is_kept_in_the_models_folder_and_used_again(tiny_model_dir, scorer, monkeypatch):
+    monkeypatch.setattr(onnx_export, "_export", None)  # must not be called
+    folder = onnx_export.ensure_export(files(tiny_model_dir), "fp32")
+    assert folder.parent == tiny_model_dir
+    settings = json.loads((folder / "serving.json").read_text())
+    assert settings["context_window"] == scorer.engine.context_window
+    assert [f.name for f in tiny_model_dir.glob(".onnx*")] == []
+
+
+def test_other_weights_or_settings_need_another_export(tiny_model_dir, tmp_path):
+    for file in tiny_model_dir.iterdir():
+        if file.is_file():
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    digest = onnx_export._digest(files(tmp_path))
+    assert digest == onnx_export._digest(files(tiny_model_dir))
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        with open(tmp_path / name, "ab") as file:
+            file.write(b" ")
+        assert onnx_export._digest(files(tmp_path)) != digest
+        digest = onnx_export._digest(files(tmp_path))
+
+
+def test_two_workers_that_start_together_export_once(tiny_model_dir, tmp_path, monkeypatch):
+    targets = []
+    both_started = threading.Barrier(2)
+
+    def export(model, precision, target):
+        targets.append(target)
+        target.mkdir()
+        (target / "serving.json").write_text("{}")
+
+    monkeypatch.setattr(onnx_export, "_export", export)
+    monkeypatch.setenv("PHI3_ONNX_CACHE", str(tmp_path))
+
+    def start(_):
+        both_started.wait(HANG_S)
+        return onnx_export.ensure_export(files(tiny_model_dir), "int4")
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(start, range(2))
+    assert first == second == targets[0]
+    assert len(targets) == 1
+
+
+def test_the_temporary_folder_is_used_if_the_models_folder_is_read_only(
+    tiny_model_dir, tmp_path, monkeypatch
+):
+    (tmp_path / "phi3-onnx").mkdir()
+    monkeypatch.setattr(onnx_export, "_is_writable", lambda folder: folder != tiny_model_dir)
+    monkeypatch.setattr(onnx_export.tempfile, "gettempdir", lambda: str(tmp_path))
+    targets = []
+    monkeypatch.setattr(onnx_export, "_export", lambda *args: targets.append(args[-1]))
+    onnx_export.ensure_export(files(tiny_model_dir), "int4")
+    assert targets[0].parent == tmp_path / "phi3-onnx"
+
+
+def test_no_writable_folder_is_an_error_that_names_the_setting(tiny_model_dir, monkeypatch):
+    monkeypatch.setattr(onnx_export, "_is_writable", lambda folder: False)
+    with pytest.raises(onnx_export.ExportError, match="set PHI3_ONNX_CACHE"):
+        onnx_export.ensure_export(files(tiny_model_dir), "int4")
+
+
+def test_a_folder_below_a_file_is_not_writable(tmp_path):
+    (tmp_path / "file").touch()
+    assert not onnx_export._is_writable(tmp_path / "file" / "folder")
+    assert onnx_export._is_writable(tmp_path / "new" / "folder")
+
+
+def test_missing_packages_are_named(tiny_model_dir, monkeypatch):
+    monkeypatch.setattr(onnx_export, "REQUIRED_PACKAGES", ("json", "no_such_package"))
+    with pytest.raises(onnx_export.ExportError, match="not installed: no_such_package"):
+        onnx_export.ensure_export(files(tiny_model_dir), "fp32")
+
+
+def test_a_failed_export_leaves_no_files_and_reports_the_cause(
+    tmp_path, tiny_model_dir, monkeypatch
+):
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        (tmp_path / name).write_bytes((tiny_model_dir / name).read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"no weights")
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(onnx_export.ExportError, match="afetensor") as caught:
+        onnx_export.ensure_export(files(tmp_path), "fp32")
+    assert "\n" not in str(caught.value)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+TRACEBACKS = """Traceback (most recent call last):
+  File "builder.py", line 1, in <module>
+ValueError: the weights are missing
+Traceback (most recent call last):
+  File "onnx_export.py", line 1, in <module>
+subprocess.CalledProcessError: the command returned 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("stderr", "line"),
+    [
+        (TRACEBACKS, "ValueError: the weights are missing"),
+        ("safetensors.SafetensorError: header", "safetensors.SafetensorError: header"),
+        ("warning\nKilled\n", "Killed"),
+        ("", ""),
+    ],
+)
+def test_the_reported_line_is_the_end_of_the_first_traceback(stderr, line):
+    assert onnx_export._error_line(stderr) == line
+
+
+@pytest.mark.parametrize(
+    ("rope", "expected"),
+    [
+        ({"rope_type": "longrope"}, {"rope_type": "longrope", "type": "longrope"}),
+        (None, None),
+    ],
+)
+def test_the_exporters_configuration_has_the_older_name_of_the_rope_type(tmp_path, rope, expected):
+    path = tmp_path / "config.json"
+    (tmp_path / "original.json").write_text("{}")
+    path.symlink_to(tmp_path / "original.json")
+    settings = {"model_type": "phi3", "rope_parameters": rope}
+    onnx_export._write_config(SimpleNamespace(to_dict=lambda: settings), path)
+    assert json.loads(path.read_text())["rope_parameters"] == expected
+    assert (tmp_path / "original.json").read_text() == "{}"  # the model's own file
+
+
+@pytest.mark.parametrize(("window", "attribute"), [(2047, 2047), (None, -1)])
+def test_the_sliding_window_is_set_in_every_attention_node(tmp_path, window, attribute):
+    import onnx
+    from onnx import helper
+
+    nodes = [
+        helper.make_node("GroupQueryAttention", ["x"], ["y"], local_window_size=7),
+        helper.make_node("GroupQueryAttention", ["y"], ["z"], local_window_size=7),
+    ]
+    path = tmp_path / "model.onnx"
+    onnx.save(helper.make_model(helper.make_graph(nodes, "graph", [], [])), path)
+    onnx_export._set_sliding_window(path, window)
+    graph = onnx.load(path).graph
+    assert [node.attribute[0].i for node in graph.node] == [attribute, attribute]
+
+
+def test_a_graph_with_another_attention_is_refused(tmp_path):
+    import onnx
+    from onnx import helper
+
+    path = tmp_path / "model.onnx"
+    graph = helper.make_graph([helper.make_node("Attention", ["x"], ["y"])], "graph", [], [])
+    onnx.save(helper.make_model(graph), path)
+    with pytest.raises(ValueError, match="no GroupQueryAttention"):
+        onnx_export._set_sliding_window(path, None)
