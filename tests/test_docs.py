@@ -1,4 +1,4 @@
-"""The pages of docs/: every snippet runs, every command exists, and every generated part is up to date."""
+"""The pages of docs/: each snippet runs, each command exists, each generated part is up to date."""
 
 from __future__ import annotations
 

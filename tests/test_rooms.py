@@ -122,7 +122,7 @@ def test_uploaded_code_imports_nothing_of_the_repository(folder):
 def measure(root: Path) -> str:
     """Describe the rooms of a repository, and the circles among its modules, in one line."""
     graph: dict[str, set[str]] = defaultdict(set)
-    known = {name: file for name, file in modules(root)}
+    known = dict(modules(root))
     for name, file in known.items():
         for each in imports_of(name, file):
             targets = (f"{each.module}.{each.name}", each.module)
