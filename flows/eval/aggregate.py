@@ -1,4 +1,4 @@
-"""Means over the lines with their standard errors, logged as the run's metrics."""
+"""Log the means over all lines, with their standard errors, as the metrics of the run."""
 
 from promptflow.core import log_metric, tool
 
@@ -9,12 +9,12 @@ METRICS = ("exact_match", "token_f1", "rouge_l", "bleu", "chrf")
 
 @tool
 def aggregate(scores: list) -> dict:
-    # A line that comes as None is a line, and counts 0. Prompt flow leaves most failed lines out before
-    # they get here: `phi3 compare` counts those against the data file.
+    # A failed line that arrives as None counts as 0. Prompt flow drops most failed lines before this
+    # node; `phi3 compare` counts those by the lines of the data file.
     scored = [line for line in scores if line]
     failures = len(scores) - len(scored)
     means = {name: mean_of((line[name] for line in scored), failures=failures) for name in METRICS}
-    # An answer that is not there has no length.
+    # A missing answer has no length.
     means["length"] = mean_of(line["length"] for line in scored)
     metrics = {"lines": len(scores), "failures": failures}
     for name, mean in means.items():

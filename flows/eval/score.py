@@ -1,4 +1,4 @@
-"""Scores of one line."""
+"""Score one line."""
 
 from promptflow.core import tool
 
@@ -7,7 +7,7 @@ from phi3_tools.evaluation import line_scores
 
 @tool
 def score(answer: str, ground_truth: str) -> dict:
-    # The texts go along for the aggregation, which is fed from this node alone.
+    # The texts are passed on, because the aggregation takes its input from this node only.
     return {
         **line_scores(answer, ground_truth),
         "answer": answer,

@@ -1,4 +1,4 @@
-"""What the judge said in all, logged as the run's metrics."""
+"""Log the summary of all verdicts as the metrics of the run."""
 
 from promptflow.core import log_metric, tool
 

@@ -1,4 +1,4 @@
-"""Wins, losses and ties, logged as the run's metrics."""
+"""Log wins, losses and ties as the metrics of the run."""
 
 from promptflow.core import log_metric, tool
 
