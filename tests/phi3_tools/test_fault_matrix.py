@@ -19,21 +19,21 @@ from pages import check_part, table
 from phi3_ops.endpoint.faults import FAULTS, HEADER
 from phi3_tools import (
     AuthenticationError,
-    BadAnswer,
-    BadRequest,
-    ConnectionLost,
-    DeploymentNotFound,
-    EndpointTimeout,
-    EndpointUnreachable,
+    BadAnswerError,
+    BadRequestError,
+    ConnectionLostError,
+    DeploymentNotFoundError,
+    EndpointTimeoutError,
+    EndpointUnreachableError,
     Limits,
-    ModelNotReady,
+    ModelNotReadyError,
     Params,
-    PermissionDenied,
+    PermissionDeniedError,
     Phi3Client,
     Phi3Error,
-    RateLimited,
-    RequestTooLarge,
-    ScoringFailed,
+    RateLimitedError,
+    RequestTooLargeError,
+    ScoringFailedError,
     ServerError,
 )
 from phi3_tools.client import calls
@@ -89,50 +89,50 @@ def broken(fault: str, error: type[Phi3Error], plain: Outcome, *found: Any) -> R
     return Row(fault, plain, Outcome(error, pieces=True), *found)
 
 
-LOST = Outcome(ConnectionLost, 4)
+LOST = Outcome(ConnectionLostError, 4)
 HEALTHY = Outcome(None)
 BROKE = "the connection broke before the whole answer was here"
 
 ROWS = [
     both("401", AuthenticationError, 1, 401, "missing, wrong or expired"),
-    both("403", PermissionDenied, 1, 403, "may not call the endpoint"),
-    both("404-no-traffic", DeploymentNotFound, 8, 404, "traffic group could not be found"),
-    both("404-retired", DeploymentNotFound, 1, 404, "was retired"),
-    both("408", EndpointTimeout, 4, 408, "request_timeout_ms"),
-    both("413", RequestTooLarge, 1, 413, "too large"),
+    both("403", PermissionDeniedError, 1, 403, "may not call the endpoint"),
+    both("404-no-traffic", DeploymentNotFoundError, 8, 404, "traffic group could not be found"),
+    both("404-retired", DeploymentNotFoundError, 1, 404, "was retired"),
+    both("408", EndpointTimeoutError, 4, 408, "request_timeout_ms"),
+    both("413", RequestTooLargeError, 1, 413, "too large"),
     Row(
         "424-400",
-        Outcome(BadRequest),
-        Outcome(BadRequest, 2),
+        Outcome(BadRequestError),
+        Outcome(BadRequestError, 2),
         400,
         "424 around 400",
         note="(the chat contract asks once more, without `stream`)",
     ),
-    both("424-429", RateLimited, 8, 429, "424 around 429"),
-    both("424-500", ScoringFailed, 3, 500, "424 around 500"),
-    both("424-model-not-ready", ModelNotReady, 8, 503, "model_not_ready"),
-    both("429", RateLimited, 8, 429, "in flight"),
-    both("429-retry-after", RateLimited, 8, 429, "in flight", note="(says `Retry-After`)"),
+    both("424-429", RateLimitedError, 8, 429, "424 around 429"),
+    both("424-500", ScoringFailedError, 3, 500, "424 around 500"),
+    both("424-model-not-ready", ModelNotReadyError, 8, 503, "model_not_ready"),
+    both("429", RateLimitedError, 8, 429, "in flight"),
+    both("429-retry-after", RateLimitedError, 8, 429, "in flight", note="(says `Retry-After`)"),
     both("500", ServerError, 3, 500, "infrastructure"),
     both("502", ServerError, 3, 502, "the endpoint failed (502)"),
     both("503", ServerError, 8, 503, "the endpoint failed (503)"),
     both("504", ServerError, 3, 504, "the endpoint failed (504)"),
-    both(REFUSED, EndpointUnreachable, 3, None, "refused"),
-    both("reset", ConnectionLost, 4, None, "reset"),
-    both("reset-after-headers", ConnectionLost, 4, None, BROKE),
-    broken("reset-mid-body", ConnectionLost, LOST, None, BROKE),
-    broken("close-mid-body", ConnectionLost, LOST, None, BROKE),
+    both(REFUSED, EndpointUnreachableError, 3, None, "refused"),
+    both("reset", ConnectionLostError, 4, None, "reset"),
+    both("reset-after-headers", ConnectionLostError, 4, None, BROKE),
+    broken("reset-mid-body", ConnectionLostError, LOST, None, BROKE),
+    broken("close-mid-body", ConnectionLostError, LOST, None, BROKE),
     Row(
         "truncated-json",
-        Outcome(BadAnswer),
-        Outcome(ConnectionLost, pieces=True),
+        Outcome(BadAnswerError),
+        Outcome(ConnectionLostError, pieces=True),
     ),
-    both("not-json", BadAnswer, 1, None, "not JSON"),
-    both("error-in-200", ScoringFailed, 3, None, "The engine failed"),
-    both("empty-200", ScoringFailed, 3, None, "gave no answer"),
+    both("not-json", BadAnswerError, 1, None, "not JSON"),
+    both("error-in-200", ScoringFailedError, 3, None, "The engine failed"),
+    both("empty-200", ScoringFailedError, 3, None, "gave no answer"),
     both(
         "slow-headers",
-        EndpointTimeout,
+        EndpointTimeoutError,
         4,
         None,
         "silent",
@@ -143,18 +143,20 @@ ROWS = [
     Row("slow-body", HEALTHY, HEALTHY, options="seconds=0.2", note="(shorter than `deadline_s`)"),
     Row(
         "slow-body",
-        Outcome(EndpointTimeout),
-        Outcome(EndpointTimeout, pieces=True),
+        Outcome(EndpointTimeoutError),
+        Outcome(EndpointTimeoutError, pieces=True),
         says="within 0.4 s",
         options="seconds=1",
         limits=Limits(deadline_s=0.4),
         note="(longer than `deadline_s`)",
     ),
-    Row("stream-cut", HEALTHY, Outcome(ConnectionLost, pieces=True), says="broke off"),
-    Row("stream-error", HEALTHY, Outcome(ScoringFailed, pieces=True), says="The engine failed"),
+    Row("stream-cut", HEALTHY, Outcome(ConnectionLostError, pieces=True), says="broke off"),
+    Row(
+        "stream-error", HEALTHY, Outcome(ScoringFailedError, pieces=True), says="The engine failed"
+    ),
     both(
         "oversized",
-        BadAnswer,
+        BadAnswerError,
         1,
         None,
         "max_answer_bytes",
@@ -320,7 +322,7 @@ def test_every_contract_names_the_same_error(base, waits, row, contract, kind):
 
 
 # A 400 does not pass: it says what the endpoint understands.
-PASSING = [row for row in ROWS if row.plain.error is not BadRequest]
+PASSING = [row for row in ROWS if row.plain.error is not BadRequestError]
 
 
 @pytest.mark.parametrize("kind", CALLS)

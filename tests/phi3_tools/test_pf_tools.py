@@ -204,7 +204,7 @@ def test_detail_keeps_the_line_of_a_failed_call(server, connection):
 
 def test_detail_keeps_the_line_of_a_question_too_long(server, connection):
     detail = pf_tools.phi3_chat_detail(connection(server), "x" * 100_000)
-    assert detail["error"]["type"] == "PromptTooLong"
+    assert detail["error"]["type"] == "PromptTooLongError"
     assert server.requests == []
 
 
@@ -214,15 +214,15 @@ def test_detail_keeps_the_line_of_a_question_too_long(server, connection):
 @pytest.mark.parametrize(
     ("status", "kind", "says"),
     [
-        (400, UserErrorException, "BadRequest"),
+        (400, UserErrorException, "BadRequestError"),
         (401, UserErrorException, "AuthenticationError"),
-        (403, UserErrorException, "PermissionDenied"),
-        (404, UserErrorException, "DeploymentNotFound"),
-        (413, UserErrorException, "RequestTooLarge"),
-        (302, UserErrorException, "UnexpectedRedirect"),
-        (429, SystemErrorException, "RateLimited"),
-        (408, SystemErrorException, "EndpointTimeout"),
-        (424, SystemErrorException, "ScoringFailed"),
+        (403, UserErrorException, "PermissionDeniedError"),
+        (404, UserErrorException, "DeploymentNotFoundError"),
+        (413, UserErrorException, "RequestTooLargeError"),
+        (302, UserErrorException, "UnexpectedRedirectError"),
+        (429, SystemErrorException, "RateLimitedError"),
+        (408, SystemErrorException, "EndpointTimeoutError"),
+        (424, SystemErrorException, "ScoringFailedError"),
         (500, SystemErrorException, "ServerError"),
     ],
 )
@@ -245,7 +245,7 @@ def test_the_class_of_the_error_travels_as_the_innermost_error_code(server, conn
     copied = pickle.loads(pickle.dumps(caught.value))  # promptflow's own engine has processes
     for error in (caught.value, copied):
         response = ErrorResponse.from_exception(error)
-        assert response.error_codes == ["SystemError", "Phi3SystemError", "RateLimited"]
+        assert response.error_codes == ["SystemError", "Phi3SystemError", "RateLimitedError"]
         assert response.response_code == "500"
 
 
@@ -263,7 +263,7 @@ def test_the_class_of_the_error_travels_as_the_innermost_error_code(server, conn
         ),
         ({"question": "Hi", "chat_history": ["x"]}, "chat_history item 1 is not"),
         ({"messages": ["x"]}, "message 1: role is None"),
-        ({"question": "x" * 100_000}, "PromptTooLong"),
+        ({"question": "x" * 100_000}, "PromptTooLongError"),
         ({"question": "Hi", "deployment": "a b"}, "`deployment` is no name"),
     ],
 )

@@ -1,4 +1,6 @@
-"""Call a Phi-3 endpoint from Prompt flow, or from anywhere else."""
+"""Call a Phi-3 endpoint from Prompt flow, or from any Python program."""
+
+from typing import TYPE_CHECKING
 
 from .client import (
     EntraAuth,
@@ -17,55 +19,58 @@ from .client import (
 )
 from .errors import (
     AuthenticationError,
-    BadAnswer,
-    BadRequest,
+    BadAnswerError,
+    BadRequestError,
     ConfigError,
-    ConnectionLost,
-    DeploymentNotFound,
-    EndpointTimeout,
-    EndpointUnreachable,
-    ModelNotReady,
-    PermissionDenied,
+    ConnectionLostError,
+    DeploymentNotFoundError,
+    EndpointTimeoutError,
+    EndpointUnreachableError,
+    ModelNotReadyError,
+    PermissionDeniedError,
     Phi3Error,
-    PromptTooLong,
-    RateLimited,
-    RequestTooLarge,
-    ScoringFailed,
+    PromptTooLongError,
+    RateLimitedError,
+    RequestTooLargeError,
+    ScoringFailedError,
     ServerError,
     StatusError,
-    UnexpectedRedirect,
+    UnexpectedRedirectError,
 )
+
+if not TYPE_CHECKING:
+    from .errors import __getattr__  # noqa: F401 - the deprecated names of the errors
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AuthenticationError",
-    "BadAnswer",
-    "BadRequest",
+    "BadAnswerError",
+    "BadRequestError",
     "ConfigError",
-    "ConnectionLost",
-    "DeploymentNotFound",
-    "EndpointTimeout",
-    "EndpointUnreachable",
+    "ConnectionLostError",
+    "DeploymentNotFoundError",
+    "EndpointTimeoutError",
+    "EndpointUnreachableError",
     "EntraAuth",
     "KeyAuth",
     "Limits",
     "Message",
-    "ModelNotReady",
+    "ModelNotReadyError",
     "Params",
-    "PermissionDenied",
+    "PermissionDeniedError",
     "Phi3Client",
     "Phi3Error",
-    "PromptTooLong",
-    "RateLimited",
+    "PromptTooLongError",
+    "RateLimitedError",
     "Reply",
-    "RequestTooLarge",
-    "ScoringFailed",
+    "RequestTooLargeError",
+    "ScoringFailedError",
     "ServerError",
     "Settings",
     "StatusError",
     "Stream",
-    "UnexpectedRedirect",
+    "UnexpectedRedirectError",
     "Usage",
     "fit",
     "from_chat_history",

@@ -1,44 +1,52 @@
-"""What can go wrong between a flow and its endpoint: one class per cause.
+"""Errors of calls to an endpoint: one class per cause.
 
     Phi3Error
-    ├── ConfigError             a connection field or an argument is missing or wrong
-    ├── PromptTooLong           one question alone does not fit the model's context window
-    ├── EndpointUnreachable     no connection: name unknown, refused, no answer in time, TLS
-    ├── EndpointTimeout         read or total time limit passed, or the endpoint's own (408)
-    ├── ConnectionLost          the connection broke before the whole answer was here
-    ├── BadAnswer               an answer of success that cannot be read (not JSON, unknown, too large)
-    ├── ScoringFailed           the model's own code failed (424 around 5xx, 200 without an answer)
-    └── StatusError             the endpoint refused
-        ├── BadRequest          400, 422, or 424 around them: the payload
-        ├── AuthenticationError 401: the key or token
-        ├── PermissionDenied    403: the role, or the network
-        ├── DeploymentNotFound  404: no traffic, no such deployment, retired
-        ├── RequestTooLarge     413
-        ├── RateLimited         429, or 424 around it
-        ├── ModelNotReady       424: the container is starting or too few instances are up
-        ├── UnexpectedRedirect  3xx: never followed, since it would carry the key along
-        └── ServerError         500, 502, 503, 504 and whatever else
+    ├── ConfigError                 a connection field or an argument is missing or wrong
+    ├── PromptTooLongError          the last question alone does not fit the model's context window
+    ├── EndpointUnreachableError    no connection: unknown host, refused, connect timeout, TLS
+    ├── EndpointTimeoutError        the read or total time limit passed, or the endpoint's own (408)
+    ├── ConnectionLostError         the connection broke before the answer was complete
+    ├── BadAnswerError              a 200 whose body cannot be read (not JSON, unknown form, too large)
+    ├── ScoringFailedError          the model's code failed (424 around a 5xx, or a 200 without an answer)
+    └── StatusError                 the endpoint answered with an error status
+        ├── BadRequestError         400, 422, or 424 around them: the payload
+        ├── AuthenticationError     401: the key or token
+        ├── PermissionDeniedError   403: the role, or the network
+        ├── DeploymentNotFoundError 404: no traffic, unknown deployment, or retired deployment
+        ├── RequestTooLargeError    413
+        ├── RateLimitedError        429, or 424 around it
+        ├── ModelNotReadyError      424: the container is starting, or too few instances are up
+        ├── UnexpectedRedirectError 3xx: not followed, because the key would go to another address
+        └── ServerError             500, 502, 503, 504 and any other status
 
-Each carries what is known: `status`, `request_id`, `detail` (the endpoint's own words) and `hint`
-(what to do). `user_fault` says whose move it is: the caller's (true) or the endpoint's (false);
-prompt flow's serving answers 4xx to the first kind and 5xx to the second.
+Each error has the attributes `status`, `request_id`, `detail` (the endpoint's own message) and `hint`
+(what to do). `user_fault` is true where the caller has to fix the cause, and false where the endpoint
+failed; prompt flow's serving answers 4xx in the first case and 5xx in the second.
+
+Deprecated: version 0.1 called these classes `PromptTooLong`, `EndpointUnreachable`, `EndpointTimeout`,
+`ConnectionLost`, `BadAnswer`, `ScoringFailed`, `BadRequest`, `PermissionDenied`, `DeploymentNotFound`,
+`RequestTooLarge`, `RateLimited`, `ModelNotReady` and `UnexpectedRedirect`. The old names still work in
+this release, with a `DeprecationWarning`.
 """
 
 from __future__ import annotations
 
-DETAIL_LIMIT = 500  # characters of an endpoint's own words that an error repeats
+import warnings
+from typing import TYPE_CHECKING
+
+DETAIL_LIMIT = 500  # characters of the endpoint's own message that an error repeats
 
 
 class Phi3Error(Exception):
     """Base of every error this package raises.
 
     Args:
-        message: what went wrong, in one line.
-        status: the HTTP status that told, if one did; for a 424 the status inside it.
-        request_id: the endpoint's `x-ms-request-id`, to quote to support.
-        detail: the endpoint's own words, shortened to `DETAIL_LIMIT` characters.
-        hint: what to do; the class's own hint when left out.
-        retry_after: seconds that the endpoint asked to wait, if it did.
+        message: description of the cause, in one line.
+        status: HTTP status, if the endpoint answered with one; for a 424 the status inside it.
+        request_id: the endpoint's `x-ms-request-id`, for support requests.
+        detail: the endpoint's own message, shortened to `DETAIL_LIMIT` characters.
+        hint: what to do; by default the hint of the class.
+        retry_after: seconds to wait, if the endpoint named a time.
     """
 
     user_fault = False
@@ -57,16 +65,15 @@ class Phi3Error(Exception):
         self.message = message
         self.status = status
         self.request_id = request_id
-        self.detail = _shown(detail) if detail else None
+        self.detail = _printable(detail) if detail else None
         self.hint = self.hint if hint is None else hint
         self.retry_after = retry_after
         super().__init__(message)
 
     @property
     def what(self) -> str:
-        """The class, the message and the endpoint's own words, without advice."""
-        words = f": {self.detail.rstrip('.')}" if self.detail else ""
-        return f"{type(self).__name__}: {self.message}{words}"
+        """The class, the message and the endpoint's own message, without advice."""
+        return f"{type(self).__name__}: {self.message}{self._detail_suffix()}"
 
     @property
     def fix(self) -> str:
@@ -74,13 +81,15 @@ class Phi3Error(Exception):
         return self.hint
 
     def __str__(self) -> str:
-        said = f": {self.detail.rstrip('.')}" if self.detail else ""
         request = f" [request {self.request_id}]" if self.request_id else ""
         advice = f" {self.hint}" if self.hint else ""
-        return f"{self.message}{said}{request}.{advice}"
+        return f"{self.message}{self._detail_suffix()}{request}.{advice}"
+
+    def _detail_suffix(self) -> str:
+        return f": {self.detail.rstrip('.')}" if self.detail else ""
 
     def as_dict(self) -> dict[str, object]:
-        """The error as JSON-ready data, for batch rows that must not be lost."""
+        """Return the error as JSON-ready data, for batch rows that must not be lost."""
         return {
             "type": type(self).__name__,
             "message": self.message,
@@ -91,8 +100,8 @@ class Phi3Error(Exception):
         }
 
 
-def _shown(detail: str) -> str:
-    """Foreign words on one line, shortened, and printable whatever code points they hold."""
+def _printable(detail: str) -> str:
+    """Return the endpoint's message on one line, shortened, with unencodable code points replaced."""
     return " ".join(detail.split())[:DETAIL_LIMIT].encode("utf-8", "replace").decode()
 
 
@@ -100,36 +109,36 @@ class ConfigError(Phi3Error):
     user_fault = True
 
 
-class PromptTooLong(Phi3Error):
+class PromptTooLongError(Phi3Error):
     user_fault = True
     hint = "Shorten the question, or use a model with a longer context window."
 
 
-class EndpointUnreachable(Phi3Error):
+class EndpointUnreachableError(Phi3Error):
     hint = "Check the connection's `endpoint`, and that the endpoint is running."
 
 
-class EndpointTimeout(Phi3Error):
+class EndpointTimeoutError(Phi3Error):
     hint = "Ask for fewer tokens, raise the time limit, or give the deployment more instances."
 
 
-class ConnectionLost(Phi3Error):
+class ConnectionLostError(Phi3Error):
     hint = "The endpoint may be restarting; try again."
 
 
-class BadAnswer(Phi3Error):
+class BadAnswerError(Phi3Error):
     hint = "Check that the connection's `endpoint` is the scoring URL and its `contract` is right."
 
 
-class ScoringFailed(Phi3Error):
+class ScoringFailedError(Phi3Error):
     hint = "See the deployment's container logs."
 
 
 class StatusError(Phi3Error):
-    """The endpoint answered with a status that is not success."""
+    """The endpoint answered with an error status."""
 
 
-class BadRequest(StatusError):
+class BadRequestError(StatusError):
     user_fault = True
     hint = "Check the generation parameters and the connection's `contract`."
 
@@ -139,33 +148,60 @@ class AuthenticationError(StatusError):
     hint = "Put the endpoint's current key into the connection's `key`, or sign in again."
 
 
-class PermissionDenied(StatusError):
+class PermissionDeniedError(StatusError):
     user_fault = True
     hint = "The identity needs `onlineEndpoints/score/action`, and the network must allow the call."
 
 
-class DeploymentNotFound(StatusError):
+class DeploymentNotFoundError(StatusError):
     user_fault = True
     hint = "Give a deployment traffic, or correct the connection's `endpoint` and `deployment`."
 
 
-class RequestTooLarge(StatusError):
+class RequestTooLargeError(StatusError):
     user_fault = True
     hint = "Send less text."
 
 
-class RateLimited(StatusError):
+class RateLimitedError(StatusError):
     hint = "Send fewer requests at once, or give the deployment more instances."
 
 
-class ModelNotReady(StatusError):
+class ModelNotReadyError(StatusError):
     hint = "Wait until the deployment is up."
 
 
-class UnexpectedRedirect(StatusError):
+class UnexpectedRedirectError(StatusError):
     user_fault = True
     hint = "Put the final scoring URL into the connection's `endpoint`."
 
 
 class ServerError(StatusError):
-    hint = "Try again; when it stays, see the endpoint's health in the studio."
+    hint = "Try again; if the error persists, check the endpoint's health in the studio."
+
+
+_RENAMED = {
+    "PromptTooLong",
+    "EndpointUnreachable",
+    "EndpointTimeout",
+    "ConnectionLost",
+    "BadAnswer",
+    "ScoringFailed",
+    "BadRequest",
+    "PermissionDenied",
+    "DeploymentNotFound",
+    "RequestTooLarge",
+    "RateLimited",
+    "ModelNotReady",
+    "UnexpectedRedirect",
+}
+
+if not TYPE_CHECKING:  # a type checker would accept every name
+
+    def __getattr__(name: str) -> type[Phi3Error]:
+        """Return the class that a deprecated name stands for."""
+        if name not in _RENAMED:
+            raise AttributeError(f"module 'phi3_tools' has no attribute {name!r}")
+        message = f"phi3_tools.{name} is deprecated; use {name}Error"
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return globals()[f"{name}Error"]

@@ -38,7 +38,7 @@ from phi3_ops.doctor.runner import (
     usable_ways,
 )
 from phi3_ops.errors import OpsError
-from phi3_ops.flows.lock import copy_flow
+from phi3_ops.flows.content import copy_flow
 from phi3_ops.pf.connections import delete_connection, save_connection
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -412,7 +412,7 @@ class TestSecrets:
             done = phi3("doctor", "--connection", NAME, "--for", "local", *how)
         said = "".join((done.out + done.err).split())  # lines are broken anywhere
         assert done.code == 1
-        assert "BadRequest" in said
+        assert "BadRequestError" in said
         forms = (SECRET, quote(SECRET, safe=""), base64.b64encode(SECRET.encode()).decode())
         for form in forms:
             assert form[:4] not in said

@@ -284,7 +284,7 @@ def test_a_model_killed_under_load_comes_back(tiny_model_dir, tmp_path):
         for each in clients:
             each.result()  # nothing but named errors
         print("\n", dict(errors))
-        assert {"once ScoringFailed", "once ModelNotReady"} & set(errors)
+        assert {"once ScoringFailedError", "once ModelNotReadyError"} & set(errors)
         assert not any(name.startswith("patient") for name in errors)
         (other,) = process.children()
         assert other.pid != model.pid

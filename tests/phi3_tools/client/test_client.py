@@ -13,18 +13,18 @@ import pytest
 
 from phi3_tools import (
     AuthenticationError,
-    BadAnswer,
-    BadRequest,
+    BadAnswerError,
+    BadRequestError,
     ConfigError,
-    ConnectionLost,
-    EndpointTimeout,
+    ConnectionLostError,
+    EndpointTimeoutError,
     EntraAuth,
     Limits,
     Params,
     Phi3Client,
-    PromptTooLong,
-    RateLimited,
-    ScoringFailed,
+    PromptTooLongError,
+    RateLimitedError,
+    ScoringFailedError,
     ServerError,
     Settings,
     Usage,
@@ -127,7 +127,7 @@ def test_wrong_messages_are_not_sent(server, connect):
     for ask in (client.chat, client.stream):
         with pytest.raises(ConfigError, match="there is no message"):
             ask([])
-        with pytest.raises(PromptTooLong):
+        with pytest.raises(PromptTooLongError):
             ask("x" * 100_000, context_window=4096)
     assert server.requests == []
 
@@ -212,7 +212,7 @@ def test_a_stumble_is_not_taken_for_a_refusal(server, connect):
 
 def test_where_no_contract_fits_the_likeliest_says_why(server, connect):
     server.json(REFUSED, 400, REQUEST_ID).json({"error": "list"}, 400)
-    with pytest.raises(BadRequest, match=r"unknown input \[request r-1\]"):
+    with pytest.raises(BadRequestError, match=r"unknown input \[request r-1\]"):
         connect(server).chat("Hi")
 
 
@@ -239,7 +239,7 @@ def test_a_passing_fault_is_survived(server, connect, waits):
 
 def test_a_lasting_fault_is_raised(server, connect, waits):
     server.json({"error": {"message": "busy"}}, 429, REQUEST_ID)
-    with pytest.raises(RateLimited, match=r"busy \[request r-1\]. Send fewer"):
+    with pytest.raises(RateLimitedError, match=r"busy \[request r-1\]. Send fewer"):
         connect(server).chat("Hi")
     assert len(server.requests) == 8
     assert len(waits) == 7
@@ -267,7 +267,7 @@ def test_attempts_can_be_limited_for_a_connection_and_for_a_call(server, connect
 
 def test_a_wait_beyond_the_deadline_is_not_begun(server, connect, waits):
     server.json({}, 429, {"retry-after": "50"})
-    with pytest.raises(RateLimited):
+    with pytest.raises(RateLimitedError):
         connect(server, deadline_s="20").chat("Hi")
     assert waits == []
 
@@ -284,7 +284,7 @@ def test_a_success_that_is_none_is_tried_again(server, connect, waits):
 
 def test_the_deadline_covers_all_attempts(server, connect):
     server.play(lambda x: x.until_client_leaves())
-    with pytest.raises(EndpointTimeout):
+    with pytest.raises(EndpointTimeoutError):
         connect(server, deadline_s="0.5", read_timeout_s="0.2", backoff_first_s="0.01").chat("Hi")
     assert 2 <= len(server.requests) <= 4
 
@@ -292,14 +292,14 @@ def test_the_deadline_covers_all_attempts(server, connect):
 @pytest.mark.parametrize("body", [b"<html>", b"", b'{"cut', b"\xff", b"[" * 100_000])
 def test_what_is_no_json_is_named(server, connect, body):
     server.give(200, body, REQUEST_ID)
-    with pytest.raises(BadAnswer, match="is not JSON.*Check that the connection's") as caught:
+    with pytest.raises(BadAnswerError, match="is not JSON.*Check that the connection's") as caught:
         connect(server, contract="chat").chat("Hi")
     assert caught.value.request_id == "r-1"
 
 
 def test_a_request_id_reaches_errors_in_a_success(server, connect, waits):
     server.json({"error": "engine"}, 200, REQUEST_ID)
-    with pytest.raises(ScoringFailed, match=r"engine \[request r-1\]"):
+    with pytest.raises(ScoringFailedError, match=r"engine \[request r-1\]"):
         connect(server, contract="chat").chat("Hi")
 
 
@@ -416,7 +416,7 @@ def test_one_that_has_streamed_is_not_asked_without(server, connect, waits):
     server.events({"output": "x"}, "[DONE]").json({}, 400)
     client = connect(server, contract="chat")
     assert list(client.stream("Hi")) == ["x"]
-    with pytest.raises(BadRequest):
+    with pytest.raises(BadRequestError):
         list(client.stream("Hi"))
     assert len(server.requests) == 2
 
@@ -431,10 +431,15 @@ def test_before_the_first_piece_an_attempt_is_repeated(server, connect, waits):
 @pytest.mark.parametrize(
     ("events", "cut", "error", "says"),
     [
-        ([{"error": {"message": "The engine failed."}}], False, ScoringFailed, "engine failed"),
-        ([], True, ConnectionLost, "broke before"),
-        ([], False, ConnectionLost, "broke off before its end"),
-        (["{cut"], False, BadAnswer, "not JSON"),
+        (
+            [{"error": {"message": "The engine failed."}}],
+            False,
+            ScoringFailedError,
+            "engine failed",
+        ),
+        ([], True, ConnectionLostError, "broke before"),
+        ([], False, ConnectionLostError, "broke off before its end"),
+        (["{cut"], False, BadAnswerError, "not JSON"),
     ],
 )
 def test_what_goes_wrong_in_the_middle_is_raised(server, connect, waits, events, cut, error, says):
@@ -468,7 +473,7 @@ def test_an_empty_answer_is_one_only_with_a_reason(server, connect):
     server.events(END, "[DONE]").events({"type": "ping"}, "[DONE]")
     client = connect(server, contract="openai")
     assert list(client.stream("Hi")) == []
-    with pytest.raises(BadAnswer, match="ended without an answer"):
+    with pytest.raises(BadAnswerError, match="ended without an answer"):
         list(client.stream("Hi"))
 
 
@@ -508,7 +513,9 @@ def test_another_thread_can_close_a_stream(server, connect):
         waiting = pool.submit(lambda: next(stream, None))
         time.sleep(0.05)  # until it waits
         stream.close()
-        assert isinstance(waiting.exception(HANG_S), EndpointTimeout) or waiting.result() is None
+        assert (
+            isinstance(waiting.exception(HANG_S), EndpointTimeoutError) or waiting.result() is None
+        )
     assert server.left.wait(HANG_S)
 
 
@@ -521,7 +528,7 @@ def test_the_deadline_ends_a_stream(server, connect):
 
     server.play(answer)
     stream = connect(server, contract="openai", deadline_s="0.3").stream("Who?")
-    with pytest.raises(EndpointTimeout, match="no whole answer within 0.3 s"):
+    with pytest.raises(EndpointTimeoutError, match="no whole answer within 0.3 s"):
         for piece in stream:
             assert piece == "x"
     assert len(server.requests) == 1
@@ -530,14 +537,14 @@ def test_the_deadline_ends_a_stream(server, connect):
 def test_the_deadline_ends_a_stream_that_falls_silent(server, connect):
     server.play(endless)
     stream = connect(server, contract="openai", deadline_s="0.3").stream("Who?")
-    with pytest.raises(EndpointTimeout, match="no whole answer within 0.3 s"):
+    with pytest.raises(EndpointTimeoutError, match="no whole answer within 0.3 s"):
         list(stream)
 
 
 def test_an_oversized_stream_is_ended(server, connect):
     server.events(delta("x" * 2000), END, "[DONE]")
     stream = connect(server, contract="openai", max_answer_bytes="1000").stream("Hi")
-    with pytest.raises(BadAnswer, match="longer than 1000 bytes"):
+    with pytest.raises(BadAnswerError, match="longer than 1000 bytes"):
         list(stream)
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from phi3_tools import BadAnswer, ConfigError, Params, ScoringFailed, Usage
+from phi3_tools import BadAnswerError, ConfigError, Params, ScoringFailedError, Usage
 from phi3_tools.client.calls import _json
 from phi3_tools.client.contracts import (
     CONTRACTS,
@@ -28,7 +28,7 @@ from tiny_model import CHAT_TEMPLATE
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "contracts"
 TRAINING = Path(__file__).parents[3] / "scripts" / "training"
-ERRORS = {"ScoringFailed": ScoringFailed, "BadAnswer": BadAnswer}
+ERRORS = {"ScoringFailedError": ScoringFailedError, "BadAnswerError": BadAnswerError}
 # Any text at all: lone surrogates, control characters, quotes and backslashes included.
 TEXTS = st.text(st.characters(exclude_categories=()))
 
@@ -259,14 +259,14 @@ def test_whatever_comes_is_read_or_named(payload):
     for read in (decode, lambda p: decode_event(json.dumps(p))):
         try:
             assert isinstance(read(payload).text, str)
-        except (ScoringFailed, BadAnswer) as error:
+        except (ScoringFailedError, BadAnswerError) as error:
             assert str(error)
 
 
 def test_nesting_that_nobody_can_read_is_no_json():
     with pytest.raises(ValueError, match="too deeply"):
         parse_json("[" * 100_000)
-    with pytest.raises(BadAnswer):
+    with pytest.raises(BadAnswerError):
         decode_event('{"choices":' + "[" * 100_000)
     assert decode("[" * 100_000).text == "[" * 100_000
 
@@ -297,11 +297,11 @@ def test_decode_event(event, decoded):
 @pytest.mark.parametrize(
     ("data", "error", "says"),
     [
-        ('{"error": {"message": "The engine failed."}}', ScoringFailed, "The engine failed"),
-        ('{"object": "error", "message": "gone"}', ScoringFailed, "gone"),
-        ("{cut", BadAnswer, "not JSON"),
-        ("[1]", BadAnswer, "no JSON object"),
-        ("", BadAnswer, "not JSON"),
+        ('{"error": {"message": "The engine failed."}}', ScoringFailedError, "The engine failed"),
+        ('{"object": "error", "message": "gone"}', ScoringFailedError, "gone"),
+        ("{cut", BadAnswerError, "not JSON"),
+        ("[1]", BadAnswerError, "no JSON object"),
+        ("", BadAnswerError, "not JSON"),
     ],
 )
 def test_a_bad_event_is_an_error(data, error, says):

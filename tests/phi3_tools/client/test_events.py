@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from phi3_tools import RateLimited, ServerError, Usage
+from phi3_tools import RateLimitedError, ServerError, Usage
 from phi3_tools.client import CallObserver, observe_calls
 
 ANSWER = {"output": "Bill", "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
@@ -36,12 +36,12 @@ def test_each_429_is_reported_and_other_errors_are_not(server, connect, waits, r
     server.json({}, 429).json({}, 503).json({}, 424, {"ms-azureml-model-error-statuscode": "429"})
     server.json(ANSWER)
     connect(server, contract="chat").chat("Hi")
-    assert [type(error) for _, error in recorder.throttled] == [RateLimited, RateLimited]
+    assert [type(error) for _, error in recorder.throttled] == [RateLimitedError, RateLimitedError]
 
 
 def test_a_429_after_the_last_attempt_is_reported(server, connect, waits, recorder):
     server.json({}, 429)
-    with pytest.raises(RateLimited) as caught:
+    with pytest.raises(RateLimitedError) as caught:
         connect(server, contract="chat", max_attempts="2").chat("Hi")
     assert [error for _, error in recorder.throttled][-1] is caught.value
     assert len(recorder.throttled) == 2

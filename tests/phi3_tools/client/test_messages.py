@@ -10,7 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from phi3_tools import ConfigError, PromptTooLong, Usage, fit, from_chat_history, to_chat_history
+from phi3_tools import (
+    ConfigError,
+    PromptTooLongError,
+    Usage,
+    fit,
+    from_chat_history,
+    to_chat_history,
+)
 from phi3_tools.client.messages import (
     ESTIMATE,
     LONGEST_TOKEN,
@@ -316,7 +323,7 @@ def test_system_messages_are_kept_wherever_they_stand():
 
 def test_a_question_too_long_is_an_error():
     question = said(("user", "x" * 16 * 100))
-    with pytest.raises(PromptTooLong) as caught:
+    with pytest.raises(PromptTooLongError) as caught:
         fit(question, context_window=110, max_new_tokens=10)
     assert "at least 109 tokens, and 110 of context less 10 for the answer leave 100" in str(
         caught.value
@@ -335,7 +342,7 @@ def test_a_tokenizer_file_decides_exactly(tokenizer_file):
     room = count_prompt(question, counter.most)
     assert room < cost(question)
     assert fit(question, context_window=room, max_new_tokens=0, counter=counter) == question
-    with pytest.raises(PromptTooLong):
+    with pytest.raises(PromptTooLongError):
         fit(question, context_window=room - 1, max_new_tokens=0, counter=counter)
 
 
@@ -352,7 +359,7 @@ MESSAGES = st.lists(
 def test_what_fit_keeps(chat, window):
     try:
         kept = fit(chat, context_window=window, max_new_tokens=0)
-    except PromptTooLong:
+    except PromptTooLongError:
         return
     system = [m for m in chat if m["role"] == "system"]
     others = [m for m in chat if m["role"] != "system"]

@@ -12,22 +12,22 @@ from hypothesis import strategies as st
 
 from phi3_tools import (
     AuthenticationError,
-    BadAnswer,
-    BadRequest,
+    BadAnswerError,
+    BadRequestError,
     ConfigError,
-    ConnectionLost,
-    DeploymentNotFound,
-    EndpointTimeout,
-    EndpointUnreachable,
+    ConnectionLostError,
+    DeploymentNotFoundError,
+    EndpointTimeoutError,
+    EndpointUnreachableError,
     Limits,
-    ModelNotReady,
-    PermissionDenied,
-    PromptTooLong,
-    RateLimited,
-    RequestTooLarge,
-    ScoringFailed,
+    ModelNotReadyError,
+    PermissionDeniedError,
+    PromptTooLongError,
+    RateLimitedError,
+    RequestTooLargeError,
+    ScoringFailedError,
     ServerError,
-    UnexpectedRedirect,
+    UnexpectedRedirectError,
 )
 from phi3_tools.client.retry import Deadline, delay_s, next_wait_s
 
@@ -37,31 +37,31 @@ NO_TRAFFIC = "Specified traffic group could not be found."
 @pytest.mark.parametrize(
     ("error", "attempts"),
     [
-        (RateLimited("", status=429), 8),
-        (ModelNotReady("", status=424), 8),
+        (RateLimitedError("", status=429), 8),
+        (ModelNotReadyError("", status=424), 8),
         (ServerError("", status=503), 8),
-        (ScoringFailed("", status=503), 3),
-        (DeploymentNotFound("", status=404, detail=NO_TRAFFIC), 8),
-        (EndpointTimeout("", status=408), 4),
-        (EndpointTimeout(""), 4),
-        (ConnectionLost(""), 4),
-        (EndpointUnreachable(""), 3),
+        (ScoringFailedError("", status=503), 3),
+        (DeploymentNotFoundError("", status=404, detail=NO_TRAFFIC), 8),
+        (EndpointTimeoutError("", status=408), 4),
+        (EndpointTimeoutError(""), 4),
+        (ConnectionLostError(""), 4),
+        (EndpointUnreachableError(""), 3),
         (ServerError("", status=500), 3),
         (ServerError("", status=502), 3),
-        (ScoringFailed("", status=500), 3),
-        (ScoringFailed(""), 3),
-        (ScoringFailed("", status=401), 1),
-        (ScoringFailed("", status=424), 1),
-        (DeploymentNotFound("", status=404, detail="retired"), 1),
-        (DeploymentNotFound("", status=404), 1),
+        (ScoringFailedError("", status=500), 3),
+        (ScoringFailedError(""), 3),
+        (ScoringFailedError("", status=401), 1),
+        (ScoringFailedError("", status=424), 1),
+        (DeploymentNotFoundError("", status=404, detail="retired"), 1),
+        (DeploymentNotFoundError("", status=404), 1),
         (AuthenticationError("", status=401), 1),
-        (PermissionDenied("", status=403), 1),
-        (RequestTooLarge("", status=413), 1),
-        (BadRequest("", status=400), 1),
-        (UnexpectedRedirect("", status=302), 1),
-        (BadAnswer(""), 1),
+        (PermissionDeniedError("", status=403), 1),
+        (RequestTooLargeError("", status=413), 1),
+        (BadRequestError("", status=400), 1),
+        (UnexpectedRedirectError("", status=302), 1),
+        (BadAnswerError(""), 1),
         (ConfigError(""), 1),
-        (PromptTooLong(""), 1),
+        (PromptTooLongError(""), 1),
     ],
     ids=lambda v: f"{type(v).__name__}-{v.status}" if isinstance(v, Exception) else None,
 )
@@ -93,11 +93,11 @@ def test_retry_after_is_honoured_and_capped(seconds):
 
 
 def test_no_wait_beyond_the_deadline():
-    error = RateLimited("", status=429, retry_after=30)
+    error = RateLimitedError("", status=429, retry_after=30)
     assert next_wait_s(error, 1, Limits(), Deadline(300)) >= 30
     assert next_wait_s(error, 1, Limits(), Deadline(10)) is None
     assert next_wait_s(error, 8, Limits(), Deadline(300)) is None
-    assert next_wait_s(BadRequest("", status=400), 1, Limits(), Deadline(300)) is None
+    assert next_wait_s(BadRequestError("", status=400), 1, Limits(), Deadline(300)) is None
 
 
 def test_deadline(monkeypatch):
@@ -112,7 +112,7 @@ def test_deadline(monkeypatch):
     deadline.shorten(0.5)
     assert deadline.left == 0.5
     now[0] = 105.0
-    with pytest.raises(EndpointTimeout, match="no whole answer within 4.5 s"):
+    with pytest.raises(EndpointTimeoutError, match="no whole answer within 4.5 s"):
         deadline.check()
 
 

@@ -140,7 +140,8 @@ def test_opentelemetry_may_be_missing(server):
     code = f"""
 import sys
 sys.modules["opentelemetry"] = None
-from phi3_tools import Phi3Client, spans
+from phi3_tools import Phi3Client
+from phi3_tools.client import spans
 assert spans.trace is None
 with Phi3Client.from_connection({{"endpoint": {server.url!r}, "key": "k"}}) as client:
     print(client.chat("Hi").text, "".join(client.stream("Hi")))

@@ -12,17 +12,17 @@ from requests.structures import CaseInsensitiveDict
 
 from phi3_tools import (
     AuthenticationError,
-    BadRequest,
-    DeploymentNotFound,
-    EndpointTimeout,
-    ModelNotReady,
-    PermissionDenied,
+    BadRequestError,
+    DeploymentNotFoundError,
+    EndpointTimeoutError,
+    ModelNotReadyError,
+    PermissionDeniedError,
     Phi3Error,
-    RateLimited,
-    RequestTooLarge,
-    ScoringFailed,
+    RateLimitedError,
+    RequestTooLargeError,
+    ScoringFailedError,
     ServerError,
-    UnexpectedRedirect,
+    UnexpectedRedirectError,
     errors,
 )
 from phi3_tools.client.status import CAUSES, WRAPPED_CAUSES, error_for_response, retry_after_s
@@ -40,21 +40,21 @@ def error(code, headers=None, body=b""):
     ("code", "cause"),
     [
         (204, ServerError),
-        (301, UnexpectedRedirect),
-        (302, UnexpectedRedirect),
-        (307, UnexpectedRedirect),
-        (308, UnexpectedRedirect),
-        (400, BadRequest),
+        (301, UnexpectedRedirectError),
+        (302, UnexpectedRedirectError),
+        (307, UnexpectedRedirectError),
+        (308, UnexpectedRedirectError),
+        (400, BadRequestError),
         (401, AuthenticationError),
-        (403, PermissionDenied),
-        (404, DeploymentNotFound),
-        (405, BadRequest),
-        (408, EndpointTimeout),
-        (409, BadRequest),
-        (413, RequestTooLarge),
-        (422, BadRequest),
-        (424, ScoringFailed),
-        (429, RateLimited),
+        (403, PermissionDeniedError),
+        (404, DeploymentNotFoundError),
+        (405, BadRequestError),
+        (408, EndpointTimeoutError),
+        (409, BadRequestError),
+        (413, RequestTooLargeError),
+        (422, BadRequestError),
+        (424, ScoringFailedError),
+        (429, RateLimitedError),
         (500, ServerError),
         (502, ServerError),
         (503, ServerError),
@@ -80,18 +80,18 @@ def test_both_tables_are_tested():
 @pytest.mark.parametrize(
     ("inner", "cause"),
     [
-        (400, BadRequest),
-        (401, ScoringFailed),
-        (403, ScoringFailed),
-        (404, ScoringFailed),
-        (408, EndpointTimeout),
-        (413, RequestTooLarge),
-        (415, BadRequest),
-        (422, BadRequest),
-        (429, RateLimited),
-        (500, ScoringFailed),
-        (503, ScoringFailed),
-        (504, EndpointTimeout),
+        (400, BadRequestError),
+        (401, ScoringFailedError),
+        (403, ScoringFailedError),
+        (404, ScoringFailedError),
+        (408, EndpointTimeoutError),
+        (413, RequestTooLargeError),
+        (415, BadRequestError),
+        (422, BadRequestError),
+        (429, RateLimitedError),
+        (500, ScoringFailedError),
+        (503, ScoringFailedError),
+        (504, EndpointTimeoutError),
     ],
 )
 def test_what_the_model_says(inner, cause):
@@ -105,14 +105,14 @@ def test_what_the_model_says(inner, cause):
 @pytest.mark.parametrize("inner", [{}, {INNER: "500"}])
 def test_a_model_that_is_not_ready(reason, inner):
     found = error(424, {REASON: reason, **inner})
-    assert type(found) is ModelNotReady
+    assert type(found) is ModelNotReadyError
     assert found.detail == reason
 
 
 @pytest.mark.parametrize("value", ["", "abc", "²", "٤٢٩", "-1", "99", "600", "4" * 5000, "5e2"])
 def test_an_inner_status_that_is_none(value):
     found = error(424, {INNER: value})
-    assert type(found) is ScoringFailed
+    assert type(found) is ScoringFailedError
     assert found.status == 424
 
 
@@ -214,19 +214,19 @@ def test_the_tree_is_drawn_in_the_docstring(cause):
 
 
 def test_a_hint_can_be_replaced():
-    assert str(BadRequest("no", hint="Do this.")) == "no. Do this."
-    assert str(BadRequest("no", hint="")) == "no."
+    assert str(BadRequestError("no", hint="Do this.")) == "no. Do this."
+    assert str(BadRequestError("no", hint="")) == "no."
 
 
 def test_whose_move_it_is():
     users = {cause.__name__ for cause in CLASSES if cause.user_fault}
     assert users == {
         "ConfigError",
-        "PromptTooLong",
-        "BadRequest",
+        "PromptTooLongError",
+        "BadRequestError",
         "AuthenticationError",
-        "PermissionDenied",
-        "DeploymentNotFound",
-        "RequestTooLarge",
-        "UnexpectedRedirect",
+        "PermissionDeniedError",
+        "DeploymentNotFoundError",
+        "RequestTooLargeError",
+        "UnexpectedRedirectError",
     }

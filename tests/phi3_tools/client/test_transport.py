@@ -13,14 +13,14 @@ import trustme
 
 from phi3_tools import (
     AuthenticationError,
-    BadAnswer,
+    BadAnswerError,
     ConfigError,
-    ConnectionLost,
-    EndpointTimeout,
-    EndpointUnreachable,
+    ConnectionLostError,
+    EndpointTimeoutError,
+    EndpointUnreachableError,
     Limits,
     ServerError,
-    UnexpectedRedirect,
+    UnexpectedRedirectError,
 )
 from phi3_tools.client.retry import Deadline
 from phi3_tools.client.transport import ERROR_BODY_BYTES, Transport
@@ -68,7 +68,7 @@ def test_a_redirect_is_never_followed(new_server, post, status):
     other.json(["stolen"])
     location = other.url.replace("127.0.0.1", "localhost")
     first.give(status, b"moved", {"location": location})
-    with pytest.raises(UnexpectedRedirect) as caught:
+    with pytest.raises(UnexpectedRedirectError) as caught:
         post(first.url)
     assert caught.value.status == status
     assert other.connections == 0
@@ -82,7 +82,7 @@ def test_a_redirects_body_is_not_read_for_ever(server, post):
             x.send(b"x" * ERROR_BODY_BYTES)
 
     server.play(endless)
-    with pytest.raises(UnexpectedRedirect):
+    with pytest.raises(UnexpectedRedirectError):
         post(server.url)
 
 
@@ -134,7 +134,7 @@ def test_certificates_of_the_environment_are_trusted(secure, trusted, post):
 def test_an_unknown_certificate_is_refused(secure, post):
     secure.json([1])
     with pytest.raises(
-        EndpointUnreachable, match="no secure connection.*certificate verify failed"
+        EndpointUnreachableError, match="no secure connection.*certificate verify failed"
     ):
         post(secure.url)
     assert secure.requests == []
@@ -145,7 +145,7 @@ def test_another_hosts_certificate_is_refused(authority, trusted, new_server, po
     authority.issue_cert("example.org").configure_cert(context)
     server = new_server(context)
     server.json([1])
-    with pytest.raises(EndpointUnreachable, match="no secure connection"):
+    with pytest.raises(EndpointUnreachableError, match="no secure connection"):
         post(server.url)
 
 
@@ -159,7 +159,9 @@ class NoTLS:
 
 
 def test_https_to_a_plain_server_is_named(new_server, post):
-    with pytest.raises(EndpointUnreachable, match="no secure connection to the endpoint: .*SSL"):
+    with pytest.raises(
+        EndpointUnreachableError, match="no secure connection to the endpoint: .*SSL"
+    ):
         post(new_server(NoTLS()).url)
 
 
@@ -218,7 +220,7 @@ def test_a_proxy_that_refuses_is_named(new_server, post, monkeypatch):
     proxy = new_server()
     proxy.give(407)
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:SECRET@127.0.0.1:{proxy.port}")
-    with pytest.raises(EndpointUnreachable, match="407") as caught:
+    with pytest.raises(EndpointUnreachableError, match="407") as caught:
         post("https://e.example.org/score")
     assert "SECRET" not in str(caught.value)
 
@@ -363,7 +365,7 @@ def reset(x):
 )
 def test_a_broken_answer_is_a_lost_connection(server, post, answer):
     server.play(answer)
-    with pytest.raises(ConnectionLost, match="broke before the whole answer") as caught:
+    with pytest.raises(ConnectionLostError, match="broke before the whole answer") as caught:
         post(server.url)
     assert "k3y" not in str(caught.value)
 
@@ -371,13 +373,13 @@ def test_a_broken_answer_is_a_lost_connection(server, post, answer):
 def test_an_oversized_answer_is_refused(server, post):
     server.give(200, b"x" * 100_001)
     assert len(post(server.url, limits=Limits(max_answer_bytes=100_001))) == 100_001
-    with pytest.raises(BadAnswer, match="longer than 100000 bytes.*max_answer_bytes"):
+    with pytest.raises(BadAnswerError, match="longer than 100000 bytes.*max_answer_bytes"):
         post(server.url, limits=Limits(max_answer_bytes=100_000))
 
 
 def test_an_oversized_answer_that_unpacks_is_refused(server, post):
     server.give(200, gzip.compress(bytes(50_000_000)), {"content-encoding": "gzip"})
-    with pytest.raises(BadAnswer, match="longer than"):
+    with pytest.raises(BadAnswerError, match="longer than"):
         post(server.url, limits=Limits(max_answer_bytes=1_000_000))
 
 
@@ -419,7 +421,7 @@ def silent_body(x):
 @pytest.mark.parametrize("answer", [silent, silent_body])
 def test_silence_is_a_timeout(server, post, answer):
     server.play(answer)
-    with pytest.raises(EndpointTimeout, match="went silent after"):
+    with pytest.raises(EndpointTimeoutError, match="went silent after"):
         post(server.url, limits=Limits(read_timeout_s=0.1))
     assert server.left.wait(HANG_S)
 
@@ -452,7 +454,7 @@ def test_the_deadline_holds_however_the_answer_drips(
     """Each byte begins a socket's own timeout anew: that alone would wait for ever."""
     server = request.getfixturevalue("secure") if kind == "tls" else new_server()
     server.play(answer)
-    with pytest.raises(EndpointTimeout, match="no whole answer within 0.5 s"):
+    with pytest.raises(EndpointTimeoutError, match="no whole answer within 0.5 s"):
         post(server.url, deadline_s=0.5)
 
 
@@ -463,7 +465,7 @@ def test_the_deadline_holds_for_an_errors_body(server, post):
 
 
 def test_no_request_is_sent_after_the_deadline(server, post):
-    with pytest.raises(EndpointTimeout, match="no whole answer within 0"):
+    with pytest.raises(EndpointTimeoutError, match="no whole answer within 0"):
         post(server.url, deadline_s=0)
     assert server.connections == 0
 
@@ -478,7 +480,7 @@ def test_another_thread_can_end_a_wait(request, new_server, trusted, kind):
     def call():
         try:
             transport.post(b"{}", HEADERS, Limits(), deadline)
-        except EndpointTimeout as error:
+        except EndpointTimeoutError as error:
             failed.append(error)
 
     thread = threading.Thread(target=call)
@@ -504,7 +506,9 @@ def closed_port():
 
 
 def test_a_refused_connection(post, closed_port):
-    with pytest.raises(EndpointUnreachable, match="no connection.*refused.*Check the connection's"):
+    with pytest.raises(
+        EndpointUnreachableError, match="no connection.*refused.*Check the connection's"
+    ):
         post(f"http://127.0.0.1:{closed_port}/score")
 
 
@@ -512,7 +516,7 @@ def test_what_the_caller_was_handling_is_not_told(post, closed_port):
     try:
         raise RuntimeError("the caller's own")
     except RuntimeError:
-        with pytest.raises(EndpointUnreachable) as caught:
+        with pytest.raises(EndpointUnreachableError) as caught:
             post(f"http://127.0.0.1:{closed_port}/score")
     assert "caller's own" not in str(caught.value)
 
@@ -522,7 +526,7 @@ def test_an_unknown_name(post, monkeypatch):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(EndpointUnreachable, match="Name or service not known"):
+    with pytest.raises(EndpointUnreachableError, match="Name or service not known"):
         post("https://no-such-endpoint.example.org/score")
 
 
@@ -536,7 +540,7 @@ def test_a_connection_that_does_not_come_about_in_time(post):
                 waiting.append(socket.socket())
                 waiting[-1].setblocking(False)
                 waiting[-1].connect_ex(full.getsockname())
-            with pytest.raises(EndpointUnreachable, match="could not be reached in time"):
+            with pytest.raises(EndpointUnreachableError, match="could not be reached in time"):
                 post(
                     f"http://127.0.0.1:{full.getsockname()[1]}/score",
                     limits=Limits(connect_timeout_s=0.2),

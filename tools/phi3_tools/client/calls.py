@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..errors import (
-    BadAnswer,
-    BadRequest,
+    BadAnswerError,
+    BadRequestError,
     ConfigError,
-    ConnectionLost,
+    ConnectionLostError,
     Phi3Error,
-    RateLimited,
-    ScoringFailed,
+    RateLimitedError,
+    ScoringFailedError,
 )
 from .contracts import Contract, Decoded, decode, decode_event, parse_json
 from .events import notify_answered, notify_throttled
@@ -41,7 +41,7 @@ PROBE_ATTEMPTS = 2
 # not is closed instead of kept.
 DRAIN_S = 0.2
 # What may mean that an endpoint speaks another contract than the one tried.
-MISFITS = (BadRequest, ScoringFailed, BadAnswer)
+MISFITS = (BadRequestError, ScoringFailedError, BadAnswerError)
 
 
 class Call:
@@ -107,7 +107,7 @@ class Call:
                 result = finish(contract, self._post(contract, streams))
             except Phi3Error as error:
                 failure = self.without_key(error)
-                if isinstance(failure, RateLimited):
+                if isinstance(failure, RateLimitedError):
                     notify_throttled(failure)
             else:
                 if refused_stream:
@@ -115,7 +115,7 @@ class Call:
                 return result
             if streams and self._may_not_know_stream(contract, failure):
                 # A failure may pass, so that the next call asks for a stream again; a refusal stays.
-                streams, refused_stream = False, isinstance(failure, BadRequest)
+                streams, refused_stream = False, isinstance(failure, BadRequestError)
                 continue
             wait = next_wait_s(failure, attempt, self.limits, self.deadline)
             if probing and isinstance(failure, MISFITS) and attempt >= PROBE_ATTEMPTS:
@@ -128,7 +128,7 @@ class Call:
     def _may_not_know_stream(self, contract: Contract, failure: Phi3Error) -> bool:
         """An older image chokes on `stream`; one that has streamed before has other reasons."""
         unknown = self.client.can_stream is None and contract.name == "chat"
-        return unknown and isinstance(failure, (BadRequest, ScoringFailed))
+        return unknown and isinstance(failure, (BadRequestError, ScoringFailedError))
 
     def without_key(self, error: Phi3Error) -> Phi3Error:
         """The error with the key cut out of the endpoint's words, should it repeat them."""
@@ -157,7 +157,7 @@ class Call:
         try:
             payload = parse_json(body)
         except ValueError as error:
-            raise BadAnswer(
+            raise BadAnswerError(
                 "the endpoint's answer is not JSON",
                 request_id=response.request_id,
                 detail=body[:80].decode("utf-8", "replace"),
@@ -176,7 +176,7 @@ class Call:
             return
         self._shown = next((o for o in self.client.options if o.answers(payload)), None)
         if self._shown:
-            raise BadAnswer(
+            raise BadAnswerError(
                 f"the endpoint answered a {contract.name} request in the {self._shown.name} contract",
                 request_id=response.request_id,
             )
@@ -250,7 +250,7 @@ class StreamedCall(Call):
                     yield event.text
             if self.result is None:
                 if total.finish_reason is None:
-                    raise ConnectionLost("the stream broke off before its end")
+                    raise ConnectionLostError("the stream broke off before its end")
                 self.result = self._ended(contract, response, total, said)
         except Phi3Error as error:
             error.request_id = error.request_id or response.request_id
@@ -263,7 +263,7 @@ class StreamedCall(Call):
         self, contract: Contract, response: Response, total: Decoded, said: list[str]
     ) -> Reply:
         if not said and total.finish_reason is None:
-            raise BadAnswer("the stream ended without an answer")
+            raise BadAnswerError("the stream ended without an answer")
         return self.reply(contract, response, replace(total, text="".join(said)))
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import BadAnswer, ConfigError, ScoringFailed
+from ..errors import BadAnswerError, ConfigError, ScoringFailedError
 from .messages import Message, Usage, open_with_user, render
 from .params import Params, is_whole
 
@@ -205,8 +205,8 @@ def decode(payload: Any, *, prompt: str | None = None) -> Decoded:
         prompt: the rendered prompt that was sent; cut from the front of an answer that echoes it.
 
     Raises:
-        ScoringFailed: the payload carries an error, or nothing, in place of an answer.
-        BadAnswer: the shape is none of those known.
+        ScoringFailedError: the payload carries an error, or nothing, in place of an answer.
+        BadAnswerError: the shape is none of those known.
     """
     if isinstance(payload, str):
         return _decode_text(payload, prompt)
@@ -214,14 +214,14 @@ def decode(payload: Any, *, prompt: str | None = None) -> Decoded:
         return Decoded(_cut_echo(_first_text(payload), prompt))
     if isinstance(payload, dict):
         return _decode_object(payload, prompt)
-    raise BadAnswer(f"the endpoint answered a JSON {type(payload).__name__}")
+    raise BadAnswerError(f"the endpoint answered a JSON {type(payload).__name__}")
 
 
 def _decode_text(text: str, prompt: str | None) -> Decoded:
     """A scoring script that dumps its answer itself sends JSON within a JSON string. What only looks
     like that is the model's own text."""
     if text[:1] in ("[", "{"):
-        with suppress(ValueError, BadAnswer):
+        with suppress(ValueError, BadAnswerError):
             return decode(parse_json(text), prompt=prompt)
     return Decoded(_cut_echo(text, prompt))
 
@@ -257,16 +257,16 @@ def _decode_object(payload: dict[str, Any], prompt: str | None) -> Decoded:
         return Decoded(payload["message"]["content"], **about)
     if payload.get("output", payload) is None or not payload:
         # The catalog's serving image says so when its engine fails.
-        raise ScoringFailed("the endpoint reported success, but gave no answer")
+        raise ScoringFailedError("the endpoint reported success, but gave no answer")
     keys = ", ".join(sorted(payload))
-    raise BadAnswer(f"the endpoint answered a JSON object of no known shape ({keys[:80]})")
+    raise BadAnswerError(f"the endpoint answered a JSON object of no known shape ({keys[:80]})")
 
 
 def _decode_choice(choice: Any, about: dict[str, Any]) -> Decoded:
     message = choice.get("message") if isinstance(choice, dict) else None
     text = message.get("content") if isinstance(message, dict) else None
     if not isinstance(text, str):
-        raise BadAnswer("the endpoint's first choice has no message content")
+        raise BadAnswerError("the endpoint's first choice has no message content")
     return Decoded(text, **about | {"finish_reason": _text_or_none(choice.get("finish_reason"))})
 
 
@@ -275,10 +275,10 @@ def raise_for_error(payload: Any) -> None:
     vLLM's `{"object": "error", …}`.
 
     Raises:
-        ScoringFailed: the payload carries an error.
+        ScoringFailedError: the payload carries an error.
     """
     if isinstance(payload, dict) and (payload.get("error") or payload.get("object") == "error"):
-        raise ScoringFailed("the model failed to answer", detail=error_text(payload))
+        raise ScoringFailedError("the model failed to answer", detail=error_text(payload))
 
 
 def error_text(payload: Any) -> str:
@@ -300,7 +300,7 @@ def _first_text(items: list[Any]) -> str:
     if isinstance(item, list) and item and isinstance(item[-1], dict):  # a pipeline's chat
         item = item[-1].get("content")
     if not isinstance(item, str):
-        raise BadAnswer("the endpoint answered a list without a text")
+        raise BadAnswerError("the endpoint answered a list without a text")
     return item
 
 
@@ -339,15 +339,17 @@ def decode_event(data: str) -> Decoded:
     other shapes (content filters, pings) say nothing.
 
     Raises:
-        ScoringFailed: the event carries an error.
-        BadAnswer: the event is no JSON object.
+        ScoringFailedError: the event carries an error.
+        BadAnswerError: the event is no JSON object.
     """
     try:
         payload = parse_json(data)
     except ValueError as error:
-        raise BadAnswer("the stream carried an event that is not JSON", detail=data[:80]) from error
+        raise BadAnswerError(
+            "the stream carried an event that is not JSON", detail=data[:80]
+        ) from error
     if not isinstance(payload, dict):
-        raise BadAnswer("the stream carried an event that is no JSON object", detail=data[:80])
+        raise BadAnswerError("the stream carried an event that is no JSON object", detail=data[:80])
     raise_for_error(payload)
     choices = payload.get("choices")
     choice = _dict(choices[0]) if isinstance(choices, list) and choices else {}

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import RateLimited
+from ..errors import RateLimitedError
 from .messages import Reply
 
 
@@ -21,7 +21,7 @@ class CallObserver:
     They must be quick, safe to call from many threads, and must not raise.
     """
 
-    def on_throttled(self, error: RateLimited) -> None:
+    def on_throttled(self, error: RateLimitedError) -> None:
         """Handle one 429 of the endpoint (or a 424 around it), whether or not the client tries again."""
 
     def on_answered(self, reply: Reply) -> None:
@@ -47,7 +47,7 @@ def observe_calls(observer: CallObserver) -> Iterator[None]:
             _observers = tuple(remaining)
 
 
-def notify_throttled(error: RateLimited) -> None:
+def notify_throttled(error: RateLimitedError) -> None:
     """Report a 429 to the observers."""
     for observer in _observers:
         observer.on_throttled(error)

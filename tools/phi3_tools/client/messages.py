@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from ..errors import ConfigError, PromptTooLong
+from ..errors import ConfigError, PromptTooLongError
 
 ROLES = ("system", "user", "assistant")
 
@@ -240,7 +240,7 @@ def fit(
         counter: counts tokens; without a tokenizer file a safe estimate.
 
     Raises:
-        PromptTooLong: system messages and question alone cannot fit. With the estimate this is
+        PromptTooLongError: system messages and question alone cannot fit. With the estimate this is
             raised only where no tokenizer could make them fit; in between the endpoint decides.
     """
     room = context_window - max_new_tokens
@@ -249,7 +249,7 @@ def fit(
     kept = list(turns[-1]) if turns else []
     least = count_prompt([*system, *kept], counter.least)
     if least > room:
-        raise PromptTooLong(
+        raise PromptTooLongError(
             f"the question takes at least {least} tokens, and {context_window} of context less "
             f"{max_new_tokens} for the answer leave {room}"
         )

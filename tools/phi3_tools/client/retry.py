@@ -18,14 +18,14 @@ from typing import Any
 
 from ..errors import (
     ConfigError,
-    ConnectionLost,
-    DeploymentNotFound,
-    EndpointTimeout,
-    EndpointUnreachable,
-    ModelNotReady,
+    ConnectionLostError,
+    DeploymentNotFoundError,
+    EndpointTimeoutError,
+    EndpointUnreachableError,
+    ModelNotReadyError,
     Phi3Error,
-    RateLimited,
-    ScoringFailed,
+    RateLimitedError,
+    ScoringFailedError,
     ServerError,
 )
 
@@ -42,12 +42,12 @@ MAX_ANSWER_BYTES = 32 * 2**20
 
 # Attempts in all, the first one included. What is not here is tried once.
 ATTEMPTS: dict[type[Phi3Error], int] = {
-    RateLimited: 8,
-    ModelNotReady: 8,
-    EndpointTimeout: 4,
-    ConnectionLost: 4,
-    EndpointUnreachable: 3,
-    ScoringFailed: 3,
+    RateLimitedError: 8,
+    ModelNotReadyError: 8,
+    EndpointTimeoutError: 4,
+    ConnectionLostError: 4,
+    EndpointUnreachableError: 3,
+    ScoringFailedError: 3,
     ServerError: 3,
 }
 # Statuses whose number differs from their class's.
@@ -121,10 +121,10 @@ def _positive(name: str, value: object) -> Any:
 
 
 def _table_attempts(error: Phi3Error) -> int:
-    if isinstance(error, DeploymentNotFound):
+    if isinstance(error, DeploymentNotFoundError):
         being_set = TRAFFIC_BEING_SET in (error.detail or "").lower()
         return TRAFFIC_ATTEMPTS if being_set else 1
-    if isinstance(error, ScoringFailed) and error.status is not None and error.status < 500:
+    if isinstance(error, ScoringFailedError) and error.status is not None and error.status < 500:
         return 1  # 424 around a refusal, or around nothing: it would only be refused again
     if isinstance(error, ServerError) and error.status in ATTEMPTS_BY_STATUS:
         return ATTEMPTS_BY_STATUS[error.status]
@@ -170,9 +170,9 @@ class Deadline:
         return self.seconds - self.elapsed
 
     def check(self) -> None:
-        """Raises EndpointTimeout once the end is past."""
+        """Raises EndpointTimeoutError once the end is past."""
         if self.left <= 0:
-            raise EndpointTimeout(f"no whole answer within {self.seconds:g} s")
+            raise EndpointTimeoutError(f"no whole answer within {self.seconds:g} s")
 
     def shorten(self, seconds: float) -> None:
         """Let no more than these seconds pass from now."""

@@ -15,17 +15,17 @@ from email.utils import parsedate_to_datetime
 
 from ..errors import (
     AuthenticationError,
-    BadRequest,
-    DeploymentNotFound,
-    EndpointTimeout,
-    ModelNotReady,
-    PermissionDenied,
+    BadRequestError,
+    DeploymentNotFoundError,
+    EndpointTimeoutError,
+    ModelNotReadyError,
+    PermissionDeniedError,
     Phi3Error,
-    RateLimited,
-    RequestTooLarge,
-    ScoringFailed,
+    RateLimitedError,
+    RequestTooLargeError,
+    ScoringFailedError,
     ServerError,
-    UnexpectedRedirect,
+    UnexpectedRedirectError,
 )
 from .contracts import error_text, parse_json
 
@@ -36,25 +36,25 @@ NOT_READY = ("model_not_ready", "too_few_model_instance")
 
 # What a status means, when the front end says it itself.
 CAUSES: dict[int, tuple[type[Phi3Error], str]] = {
-    400: (BadRequest, "the endpoint refused the request"),
+    400: (BadRequestError, "the endpoint refused the request"),
     401: (AuthenticationError, "the endpoint refused the key or token"),
-    403: (PermissionDenied, "the endpoint refused this caller"),
-    404: (DeploymentNotFound, "nothing answers at this endpoint"),
-    408: (EndpointTimeout, "the endpoint's own time limit passed"),
-    413: (RequestTooLarge, "the request is too large for the endpoint"),
-    422: (BadRequest, "the endpoint refused the request"),
-    429: (RateLimited, "the endpoint has too many requests"),
+    403: (PermissionDeniedError, "the endpoint refused this caller"),
+    404: (DeploymentNotFoundError, "nothing answers at this endpoint"),
+    408: (EndpointTimeoutError, "the endpoint's own time limit passed"),
+    413: (RequestTooLargeError, "the request is too large for the endpoint"),
+    422: (BadRequestError, "the endpoint refused the request"),
+    429: (RateLimitedError, "the endpoint has too many requests"),
 }
 # What it means when the container said it (424 around it). A 401 from a container is no matter of
 # the caller's key: all that is not here is the model's failure.
 WRAPPED_CAUSES: dict[int, tuple[type[Phi3Error], str]] = {
-    400: (BadRequest, "the model refused the request"),
-    408: (EndpointTimeout, "the model's own time limit passed"),
-    413: (RequestTooLarge, "the request is too large for the model"),
-    415: (BadRequest, "the model refused the content type"),
-    422: (BadRequest, "the model refused the request"),
-    429: (RateLimited, "the model has too many requests"),
-    504: (EndpointTimeout, "the model took too long"),
+    400: (BadRequestError, "the model refused the request"),
+    408: (EndpointTimeoutError, "the model's own time limit passed"),
+    413: (RequestTooLargeError, "the request is too large for the model"),
+    415: (BadRequestError, "the model refused the content type"),
+    422: (BadRequestError, "the model refused the request"),
+    429: (RateLimitedError, "the model has too many requests"),
+    504: (EndpointTimeoutError, "the model took too long"),
 }
 
 
@@ -79,13 +79,13 @@ def error_for_response(status: int, headers: Mapping[str, str], body: bytes) -> 
 def _cause(status: int, headers: Mapping[str, str]) -> tuple[type[Phi3Error], str]:
     if status == 424:
         if headers.get(MODEL_REASON) in NOT_READY:
-            return ModelNotReady, "the model is not ready"
-        failed = (ScoringFailed, "the model failed to answer")
+            return ModelNotReadyError, "the model is not ready"
+        failed = (ScoringFailedError, "the model failed to answer")
         return WRAPPED_CAUSES.get(_model_status(headers) or 0, failed)
     if 300 <= status < 400:
-        return UnexpectedRedirect, "the endpoint redirects elsewhere"
+        return UnexpectedRedirectError, "the endpoint redirects elsewhere"
     if 400 <= status < 500:
-        return CAUSES.get(status, (BadRequest, "the endpoint refused the request"))
+        return CAUSES.get(status, (BadRequestError, "the endpoint refused the request"))
     return ServerError, "the endpoint failed"
 
 

@@ -30,11 +30,11 @@ from urllib3.exceptions import (
 )
 
 from ..errors import (
-    BadAnswer,
+    BadAnswerError,
     ConfigError,
-    ConnectionLost,
-    EndpointTimeout,
-    EndpointUnreachable,
+    ConnectionLostError,
+    EndpointTimeoutError,
+    EndpointUnreachableError,
     Phi3Error,
 )
 from .retry import Deadline, Limits
@@ -69,8 +69,8 @@ class Response:
         """The whole body.
 
         Raises:
-            ConnectionLost, EndpointTimeout: the body did not come to its end.
-            BadAnswer: it is longer than allowed.
+            ConnectionLostError, EndpointTimeoutError: the body did not come to its end.
+            BadAnswerError: it is longer than allowed.
         """
         return b"".join(self.chunks())
 
@@ -81,7 +81,7 @@ class Response:
             for chunk in _read(self._response):
                 total += len(chunk)
                 if total > self._max_bytes:
-                    raise BadAnswer(
+                    raise BadAnswerError(
                         f"the answer is longer than {self._max_bytes} bytes",
                         request_id=self.request_id,
                         hint="Ask for fewer tokens, or raise `max_answer_bytes`.",
@@ -285,16 +285,18 @@ def _named(error: Exception, deadline: Deadline) -> Phi3Error:
     if isinstance(error, LocationParseError):
         return ConfigError(NO_URL)
     if deadline.left <= 0:
-        return EndpointTimeout(f"no whole answer within {deadline.seconds:g} s")
+        return EndpointTimeoutError(f"no whole answer within {deadline.seconds:g} s")
     if isinstance(error, (NewConnectionError, ProxyError)):  # refused, unknown name
-        return EndpointUnreachable("no connection to the endpoint", detail=detail)
+        return EndpointUnreachableError("no connection to the endpoint", detail=detail)
     if isinstance(error, ConnectTimeoutError):
-        return EndpointUnreachable("the endpoint could not be reached in time")
+        return EndpointUnreachableError("the endpoint could not be reached in time")
     if isinstance(error, urllib3.exceptions.TimeoutError):
-        return EndpointTimeout(f"the endpoint went silent after {deadline.elapsed:.1f} s")
+        return EndpointTimeoutError(f"the endpoint went silent after {deadline.elapsed:.1f} s")
     if isinstance(error, SSLError):
-        return EndpointUnreachable("no secure connection to the endpoint", detail=detail)
-    return ConnectionLost("the connection broke before the whole answer was here", detail=detail)
+        return EndpointUnreachableError("no secure connection to the endpoint", detail=detail)
+    return ConnectionLostError(
+        "the connection broke before the whole answer was here", detail=detail
+    )
 
 
 def _root(error: BaseException) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypedDict
 
 from ..client import Message, Params, Reply, Usage
-from ..errors import BadRequest, ConfigError
+from ..errors import BadRequestError, ConfigError
 from .metrics import mean_of
 from .readings import SCORE, WINNER, Scale, read_verdict, weighted_score
 from .rubrics import ANSWER, ANSWER_B, BEST, WORST, Rubric, comparing, defused, grading, missing
@@ -123,7 +123,7 @@ class WithLogprobs:
             return self.ask(messages, params)
         try:
             return self.ask(messages, replace(params, extra={**params.extra, **LOGPROBS}))
-        except BadRequest:
+        except BadRequestError:
             # Only an endpoint that takes the same request without them has refused *them*.
             reply = self.ask(messages, params)
             self.refused = True
