@@ -51,7 +51,7 @@ class Credential:
         if self.error:
             raise self.error
         self.scopes.append(scope)
-        expires = time.time() + self.lifetime
+        expires = auth_module.time.time() + self.lifetime
         return SimpleNamespace(token=f"t{len(self.scopes)}", expires_on=expires)
 
 
