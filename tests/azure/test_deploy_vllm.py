@@ -104,7 +104,7 @@ def test_a_mount_without_a_model_is_told(tmp_path, program, missing):
     done = started(planted(tmp_path / "mount", there))
     assert done.returncode == 1
     assert done.stderr == (
-        f"there is no {missing} in the model that Azure ML mounts at {tmp_path / 'mount'}\n"
+        f"the model that Azure ML mounts at {tmp_path / 'mount'} contains no {missing}\n"
     )
 
 

@@ -1,12 +1,12 @@
 #!/bin/sh
-# An MLflow model keeps its weights in model/ and its tokenizer in components/tokenizer/, a Hugging Face
-# folder both in one place: look for the files themselves.
+# The weights and the tokenizer of an MLflow model are in model/ and components/tokenizer/; those of a Hugging
+# Face model are in one folder. Looking for the files themselves works with both.
 set -eu
 
 folder_of() {
     file=$(find "$AZUREML_MODEL_DIR" -name "$1" | sort | head -n 1)
     if [ -z "$file" ]; then
-        echo "there is no $1 in the model that Azure ML mounts at $AZUREML_MODEL_DIR" >&2
+        echo "the model that Azure ML mounts at $AZUREML_MODEL_DIR contains no $1" >&2
         exit 1
     fi
     dirname "$file"
@@ -14,6 +14,6 @@ folder_of() {
 
 model=$(folder_of '*.safetensors')
 tokenizer=$(folder_of tokenizer.json)
-# VLLM_ARGS is a list of arguments: it is meant to be split.
+# VLLM_ARGS is a list of arguments, so it must be split into words.
 # shellcheck disable=SC2086
 exec vllm serve "$model" --tokenizer "$tokenizer" --host 0.0.0.0 --port 8000 ${VLLM_ARGS-}
