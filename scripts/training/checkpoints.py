@@ -1,8 +1,9 @@
-"""The checkpoints of an unfinished run: only complete ones, and only of this very run.
+"""The checkpoints of an unfinished run: only complete ones, and only those of the same run.
 
-transformers writes them (`checkpoint-STEP/`); here each gets a marker once everything else is there,
-with the sizes of its files and what it was made from. A folder without one, as a kill in the middle of
-writing leaves it, does not count. Nothing is renamed: on a mounted storage that copies.
+transformers writes them (`checkpoint-STEP/`). A complete checkpoint also has a marker file, which is
+written last and holds the sizes of the other files and the fingerprint of the run. A folder without a
+valid marker was interrupted while it was written, and is ignored. Checkpoints are never renamed, since
+renaming on mounted storage copies the files. transformers' `get_last_checkpoint` checks none of this.
 """
 
 from __future__ import annotations
@@ -20,25 +21,28 @@ from inputs import Recipe, Row, TrainError
 
 MARKER = "complete.json"
 PREFIX = "checkpoint-"
-# How the writers of safetensors and of torch say it, who raise no OSError.
-FULL = ("no space left", "storagefull", "file write failed", "unexpected pos", "file too large")
-# Settings of `trainer` that may be others when the run goes on: they do not change the weights.
-MAY_CHANGE = {
+# Texts of the errors that safetensors and torch raise when the disk is full; they raise no OSError.
+DISK_FULL_TEXTS = (
+    "no space left", "storagefull", "file write failed", "unexpected pos", "file too large",
+)  # fmt: skip
+# A resumed run may change these `trainer` settings: they do not change the weights.
+CHANGEABLE_SETTINGS = {
     "save_steps", "save_total_limit", "logging_steps", "logging_first_step", "eval_strategy",
     "eval_steps", "eval_delay", "per_device_eval_batch_size", "eval_packing",
     "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
 }  # fmt: skip
 
 
-def origin(recipe: Recipe, rows: list[Row], processes: int) -> dict[str, str]:
-    """What a run's result follows from, each part as a short hash or number."""
+def fingerprint(recipe: Recipe, rows: list[Row], processes: int) -> dict[str, str]:
+    """Return everything that determines a run's result, each part as a short hash or number."""
     settings: dict[str, Any] = asdict(recipe)
-    model, *_ = (settings.pop(name) for name in ("model", "name", "samples"))
+    for name in ("model", "name", "samples"):
+        del settings[name]
     settings["trainer"] = {
-        key: value for key, value in recipe.trainer.items() if key not in MAY_CHANGE
+        key: value for key, value in recipe.trainer.items() if key not in CHANGEABLE_SETTINGS
     }
     return {
-        "model": _model(model),
+        "model": _model_fingerprint(recipe.model),
         "recipe": _hash(settings),
         "training file": _hash(rows),
         "number of processes": str(processes),
@@ -49,55 +53,60 @@ class Checkpoints:
     """A folder of checkpoints.
 
     Args:
-        folder: where they lie; made when the first one is written.
-        made_from: what this run's are made from (`origin`).
+        folder: folder of the checkpoints; it is created with the first one.
+        made_from: fingerprint of this run (`fingerprint`).
     """
 
     def __init__(self, folder: Path, made_from: dict[str, str]) -> None:
         self.folder = folder
         self._made_from = made_from
 
-    def last(self) -> Path | None:
-        """The complete checkpoint of the latest step, whatever run it is of."""
+    def path_of(self, step: int) -> Path:
+        """Return the folder of a step's checkpoint, whether or not it exists."""
+        return self.folder / f"{PREFIX}{step}"
+
+    def latest(self) -> Path | None:
+        """Return the complete checkpoint of the latest step, of whichever run."""
         complete = [path for path in self._all() if _is_complete(path)]
         return max(complete, key=step_of, default=None)
 
-    def to_resume(self) -> Path | None:
-        """The checkpoint from which this run goes on; None where there is none yet.
+    def latest_of_this_run(self) -> Path | None:
+        """Return the checkpoint from which this run resumes, or None if no checkpoint exists.
 
         Raises:
-            TrainError: it is of a run with another model, recipe or training file.
+            TrainError: the latest checkpoint is of a run with another model, recipe, training file or
+                number of processes.
         """
-        found = self.last()
-        if found is None:
+        checkpoint = self.latest()
+        if checkpoint is None:
             return None
-        theirs = json.loads((found / MARKER).read_text(encoding="utf-8"))["made_from"]
-        other = [part for part, value in self._made_from.items() if theirs.get(part) != value]
-        if other:
-            fix = "go on with the same, or delete that folder to start afresh"
-            raise TrainError(f"the checkpoint was made with another {other[0]}", found, fix)
-        return found
+        made_from = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["made_from"]
+        for part, value in self._made_from.items():
+            if made_from.get(part) != value:
+                fix = "resume with the same one, or delete that folder to start again"
+                raise TrainError(f"the checkpoint was made with another {part}", checkpoint, fix)
+        return checkpoint
 
-    def drop_incomplete(self) -> None:
-        """Remove what a kill in the middle of writing left."""
+    def remove_incomplete(self) -> None:
+        """Remove the checkpoints that were interrupted while they were written."""
         for path in self._all():
             if not _is_complete(path):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def complete(self, step: int) -> None:
-        """Mark the checkpoint of that step, now that all of it is written, and drop other runs'."""
-        path = self.folder / f"{PREFIX}{step}"
-        content = json.dumps({"made_from": self._made_from, "sizes": _sizes(path)}, indent=2)
+    def mark_complete(self, step: int) -> None:
+        """Mark a step's checkpoint as complete, and remove those of later steps (of other runs)."""
+        path = self.path_of(step)
+        content = json.dumps({"made_from": self._made_from, "sizes": _file_sizes(path)}, indent=2)
         with (path / MARKER).open("w", encoding="utf-8") as file:
             file.write(content + "\n")
             file.flush()
             os.fsync(file.fileno())
-        for other in self._all():
-            if step_of(other) > step:
-                shutil.rmtree(other, ignore_errors=True)
+        for checkpoint in self._all():
+            if step_of(checkpoint) > step:
+                shutil.rmtree(checkpoint, ignore_errors=True)
 
-    def remove(self) -> None:
-        """Remove them all: the result is whole, or the run starts afresh."""
+    def remove_all(self) -> None:
+        """Remove all checkpoints, and the folder if it is empty then."""
         for path in self._all():
             shutil.rmtree(path, ignore_errors=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
@@ -112,36 +121,37 @@ class Checkpoints:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step that its name gives."""
+    """Return the step in a checkpoint's name."""
     return int(checkpoint.name.removeprefix(PREFIX))
 
 
-def write_failure(error: Exception) -> str | None:
-    """Why a file could not be written, if that is what the error is about."""
+def write_failure_reason(error: Exception) -> str | None:
+    """Return why a file could not be written, or None if the error has another cause."""
     if isinstance(error, OSError):
         return (error.strerror or type(error).__name__).lower()
-    full = any(word in str(error).lower() for word in FULL)
-    return "the disk is full" if full else None
+    is_full = any(text in str(error).lower() for text in DISK_FULL_TEXTS)
+    return "the disk is full" if is_full else None
 
 
 def _is_complete(path: Path) -> bool:
     try:
-        return json.loads((path / MARKER).read_text(encoding="utf-8"))["sizes"] == _sizes(path)
+        marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
+        return marker["sizes"] == _file_sizes(path)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _sizes(path: Path) -> dict[str, int]:
+def _file_sizes(path: Path) -> dict[str, int]:
     files = (file for file in path.rglob("*") if file.is_file() and file.name != MARKER)
     return {file.relative_to(path).as_posix(): file.stat().st_size for file in sorted(files)}
 
 
-def _model(name: str) -> str:
-    """A folder by its files' names and sizes, since it may have moved; a hub id as it is."""
-    folder = Path(name)
+def _model_fingerprint(model: str) -> str:
+    """Return a hub id unchanged, and for a folder a hash of its files, since it may have moved."""
+    folder = Path(model)
     if not folder.is_dir():
-        return name
-    return _hash([_sizes(folder), (folder / "config.json").read_text(encoding="utf-8")])
+        return model
+    return _hash([_file_sizes(folder), (folder / "config.json").read_text(encoding="utf-8")])
 
 
 def _hash(content: Any) -> str:

@@ -1,71 +1,79 @@
-"""The loss curve's picture."""
+"""Draw the loss curve."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+History = Sequence[dict[str, Any]]
 
 INCHES, DOTS_PER_INCH = (8, 4.5), 144
-TRAIN, EVAL, RATE = "#2a6fbb", "#d1495b", "#c4c8cf"
+TRAIN_COLOR, EVAL_COLOR = "#2a6fbb", "#d1495b"
+RATE_COLOR, RATE_TEXT_COLOR = "#c4c8cf", "#9aa0a8"
 
 
-def draw(
-    history: Sequence[dict[str, Any]], path: Path, *, title: str, base_eval_loss: float
-) -> None:
-    """Draw the training's and the evaluations' loss over the steps, the learning rate lightly.
+def draw(history: History, path: Path, *, title: str, base_eval_loss: float) -> None:
+    """Draw the training and evaluation losses over the steps, with the learning rate behind them.
 
     The same history gives the same file.
 
     Args:
         history: the trainer's log, in the order of its steps.
-        path: a PNG file.
-        title: above the picture.
-        base_eval_loss: the base model's, drawn at step 0.
+        path: PNG file to write.
+        title: title of the picture.
+        base_eval_loss: evaluation loss of the base model, drawn at step 0.
     """
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    evaluations = [(0, base_eval_loss), *series(history, "eval_loss")]
-    figure, losses = pyplot.subplots(figsize=INCHES, layout="constrained")
-    rates = losses.twinx()
-    rates.fill_between(*columns(history, "learning_rate"), color=RATE, alpha=0.35, linewidth=0)
-    rates.set_ylabel("learning rate", color="#9aa0a8")
-    rates.tick_params(axis="y", colors="#9aa0a8")
-    rates.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    rates.set_ylim(bottom=0)
-
-    losses.plot(*columns(history, "loss"), color=TRAIN, label="training", linewidth=1.8)
-    losses.plot(
-        *zip(*evaluations), color=EVAL, label="evaluation", linewidth=1.8, marker="o", markersize=4
-    )
-    losses.annotate(
-        f"{evaluations[-1][1]:.3f}", evaluations[-1], (0, 6), textcoords="offset points",
-        color=EVAL, ha="right", va="bottom",
-    )  # fmt: skip
-    losses.set_zorder(rates.get_zorder() + 1)
-    losses.patch.set_visible(False)
-    losses.set_title(title, loc="left")
-    losses.set_xlabel("step")
-    losses.set_ylabel("loss (nats per token)")
-    losses.set_ylim(bottom=0)
-    losses.margins(x=0.01)
-    losses.grid(axis="y", alpha=0.25)
-    losses.legend(frameon=False)
-    for axes in (losses, rates):
+    figure, loss_axes = pyplot.subplots(figsize=INCHES, layout="constrained")
+    rate_axes = loss_axes.twinx()
+    _draw_learning_rate(rate_axes, history)
+    _draw_losses(loss_axes, history, base_eval_loss)
+    loss_axes.set_title(title, loc="left")
+    loss_axes.set_zorder(rate_axes.get_zorder() + 1)
+    loss_axes.patch.set_visible(False)
+    for axes in (loss_axes, rate_axes):
         axes.spines[["top", "right", "left"]].set_visible(False)
-    # Without matplotlib's version the file is the same wherever it is drawn.
+    # Without matplotlib's version, the file is the same on every machine.
     figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
     pyplot.close(figure)
 
 
-def series(history: Sequence[dict[str, Any]], key: str) -> list[tuple[int, float]]:
-    """(step, value) wherever the log has that key."""
-    return [(entry["step"], entry[key]) for entry in history if key in entry]
+def _draw_learning_rate(axes: Axes, history: History) -> None:
+    axes.fill_between(*columns(history, "learning_rate"), color=RATE_COLOR, alpha=0.35, linewidth=0)
+    axes.set_ylabel("learning rate", color=RATE_TEXT_COLOR)
+    axes.tick_params(axis="y", colors=RATE_TEXT_COLOR)
+    axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.set_ylim(bottom=0)
 
 
-def columns(history: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    points = series(history, key)
-    return [step for step, _ in points], [value for _, value in points]
+def _draw_losses(axes: Axes, history: History, base_eval_loss: float) -> None:
+    axes.plot(*columns(history, "loss"), color=TRAIN_COLOR, label="training", linewidth=1.8)
+    steps, losses = columns(history, "eval_loss")
+    steps, losses = [0, *steps], [base_eval_loss, *losses]
+    axes.plot(
+        steps, losses, color=EVAL_COLOR, label="evaluation", linewidth=1.8, marker="o", markersize=4
+    )
+    axes.annotate(
+        f"{losses[-1]:.3f}", (steps[-1], losses[-1]), (0, 6), textcoords="offset points",
+        color=EVAL_COLOR, ha="right", va="bottom",
+    )  # fmt: skip
+    axes.set_xlabel("step")
+    axes.set_ylabel("loss (nats per token)")
+    axes.set_ylim(bottom=0)
+    axes.margins(x=0.01)
+    axes.grid(axis="y", alpha=0.25)
+    axes.legend(frameon=False)
+
+
+def columns(history: History, key: str) -> tuple[list[int], list[float]]:
+    """Return the steps whose log entry has a key, and the values of that key."""
+    entries = [entry for entry in history if key in entry]
+    return [entry["step"] for entry in entries], [entry[key] for entry in entries]

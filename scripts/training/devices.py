@@ -1,4 +1,4 @@
-"""What this machine computes on, and how: precision, attention kernel, threads."""
+"""Choose the device, and the precision, attention implementation and threads that suit it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import importlib.util
 from typing import Any
 
 AUTO = "auto"
-# Compute capability of Ampere, the first that FlashAttention 2 and fast bf16 run on.
+# Compute capability of Ampere GPUs, the first with FlashAttention 2 and fast bf16.
 AMPERE = (8, 0)
-# Below this, a second thread costs more in waiting than it computes.
+# Models with fewer parameters than this train faster with one thread.
 ONE_THREAD_PARAMETERS = 10_000_000
 PRECISIONS: dict[str, dict[str, Any]] = {
     "cpu": {"use_cpu": True, "bf16": False, "fp16": False},
@@ -18,29 +18,30 @@ PRECISIONS: dict[str, dict[str, Any]] = {
 
 
 def choose_device() -> str:
-    """A key of PRECISIONS: what this machine has."""
+    """Return the key of PRECISIONS that describes this machine."""
     import torch
 
     if not torch.cuda.is_available():
         return "cpu"
-    # V100 and older only emulate bf16, slowly.
+    # V100 and older GPUs emulate bf16, which is slow.
     native = torch.cuda.is_bf16_supported(including_emulation=False)
     return "cuda" if native else "cuda without bf16"
 
 
-def choose_attention(wanted: str, device: str) -> str:
-    """The implementation that a recipe's `attention` names; `auto` is the fastest that is there.
+def choose_attention(attention: str, device: str) -> str:
+    """Return the attention implementation for a recipe's `attention`; `auto` is the fastest one.
 
-    FlashAttention takes a packed row's documents as they are; sdpa builds a mask of length x length.
+    FlashAttention reads the documents of a packed row directly. sdpa builds a mask of size
+    length x length.
     """
-    if wanted != AUTO:
-        return wanted
+    if attention != AUTO:
+        return attention
     import torch
 
     fast = device == "cuda" and torch.cuda.get_device_capability() >= AMPERE
     return "flash_attention_2" if fast and importlib.util.find_spec("flash_attn") else "sdpa"
 
 
-def threads_for(parameters: int, available: int) -> int:
-    """How many threads a model of that many parameters is worth on a CPU."""
+def choose_threads(parameters: int, available: int) -> int:
+    """Return the number of CPU threads for a model with that many parameters."""
     return 1 if parameters < ONE_THREAD_PARAMETERS else available

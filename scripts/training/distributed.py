@@ -1,7 +1,7 @@
-"""Several processes that train together, one a GPU.
+"""Several processes that train together, one per GPU.
 
-Each is told its place by environment variables, which `torchrun`, `accelerate launch` and Azure ML's
-PyTorch distribution all set. Contract: "Environment Variables" of "torchrun (Elastic Launch)".
+`torchrun`, `accelerate launch` and Azure ML's PyTorch distribution give each process its rank in
+environment variables. Contract: "Environment Variables" of "torchrun (Elastic Launch)".
 """
 
 from __future__ import annotations
@@ -19,69 +19,70 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
-    """This process's place among those that train together.
+class ProcessInfo:
+    """One process among those that train together.
 
     Attributes:
-        rank: 0 is the main one, which alone prints and writes the result.
-        local_rank: among those of this machine: the number of its GPU.
-        size: how many there are.
+        rank: number of the process, from 0.
+        local_rank: number among the processes on this machine, which is the number of its GPU.
+        count: number of processes.
     """
 
     rank: int = 0
     local_rank: int = 0
-    size: int = 1
+    count: int = 1
 
     @property
-    def main(self) -> bool:
-        """Whether this process speaks and writes for all."""
+    def is_main(self) -> bool:
+        """Whether this process prints and writes the result for all processes."""
         return self.rank == 0
 
 
-ALONE = Place()
+SINGLE_PROCESS = ProcessInfo()
 
 
-def place() -> Place:
-    """This process's place, by the environment.
+def current_process() -> ProcessInfo:
+    """Return this process's rank and count from the environment variables.
 
     Raises:
-        TrainError: a variable is no number.
+        TrainError: a variable is not an integer.
     """
+    if "WORLD_SIZE" not in os.environ:
+        return SINGLE_PROCESS
     try:
-        found = (int(os.environ.get(name, "")) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
-        return Place(*found) if "WORLD_SIZE" in os.environ else ALONE
+        numbers = (int(os.environ.get(name, "")) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+        return ProcessInfo(*numbers)
     except ValueError as error:
-        fix = "start it with torchrun, or unset WORLD_SIZE"
-        raise TrainError(
-            "RANK, LOCAL_RANK, WORLD_SIZE are not whole", "environment", fix
-        ) from error
+        problem = "RANK, LOCAL_RANK or WORLD_SIZE is not an integer"
+        fix = "start the training with torchrun, or unset WORLD_SIZE"
+        raise TrainError(problem, "environment", fix) from error
 
 
-def arguments(recipe: Recipe, here: Place, device: str) -> dict[str, Any]:
-    """What training in several processes changes in the recipe's `trainer` settings.
+def trainer_settings(recipe: Recipe, process: ProcessInfo, device: str) -> dict[str, Any]:
+    """Return the `trainer` settings that several processes change.
 
-    Accumulation is divided among the processes, so that a step sees as many sequences as the recipe
-    says and its learning rate stays right. The model's states are sharded (FSDP2) where the recipe has
-    a section `fsdp`; elsewhere each process has all of them (DDP).
+    The processes share the accumulation, so that a step has as many sequences as the recipe says and
+    the learning rate stays right. If the recipe has a section `fsdp`, the model, gradients and
+    optimizer states are sharded (FSDP2). Otherwise each process has all of them (DDP).
     """
-    if here.size == 1:
+    if process.count == 1:
         return {}
     accumulation = recipe.trainer.get("gradient_accumulation_steps", 1)
-    changed: dict[str, Any] = {
-        "gradient_accumulation_steps": math.ceil(accumulation / here.size),
+    settings: dict[str, Any] = {
+        "gradient_accumulation_steps": math.ceil(accumulation / process.count),
         "ddp_backend": "gloo" if device == "cpu" else None,
     }
-    checkpointing = recipe.trainer.get("gradient_checkpointing", True)
     if recipe.fsdp is None:
-        return changed | {"ddp_find_unused_parameters": False}
-    # Recomputing outside of FSDP would gather every layer's weights once more.
+        return settings | {"ddp_find_unused_parameters": False}
+    # Outside of FSDP, the recomputation would gather the weights of every layer once more.
+    checkpointing = recipe.trainer.get("gradient_checkpointing", True)
     config = {"activation_checkpointing": checkpointing, **recipe.fsdp}
-    return changed | {"fsdp": True, "fsdp_config": config, "gradient_checkpointing": False}
+    return settings | {"fsdp": True, "fsdp_config": config, "gradient_checkpointing": False}
 
 
-def agreed(value: int | None, here: Place) -> int | None:
-    """The largest of what all processes give, so that all take the same turn."""
-    if here.size == 1:
+def largest_value(value: int | None, processes: int) -> int | None:
+    """Return the largest of the processes' values, so that all processes take the same branch."""
+    if processes == 1:
         return value
     import torch
     from accelerate import PartialState
@@ -91,39 +92,32 @@ def agreed(value: int | None, here: Place) -> int | None:
     return int(shared) or None
 
 
-def together(here: Place) -> None:
-    """Wait until all processes are here."""
-    if here.size > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
-
-
-def leave() -> None:
-    """End the group of processes, if there is one."""
+def end_process_group() -> None:
+    """End the process group, if one was started."""
     torch = sys.modules.get("torch")
     if torch and torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
 
 
-def whole_model(trainer: Trainer) -> PreTrainedModel:
-    """The trained model in one piece, and the end of working together.
+def gather_model(trainer: Trainer) -> PreTrainedModel:
+    """Return the trained model unsharded, and end the process group.
 
-    Every process has to ask, and only the main one gets all of it. The group ends here since
-    transformers would have it agree on each model that is loaded, and the others load none.
+    Every process has to call this function; only the main process gets the gathered weights. The
+    process group ends here because transformers would synchronize all processes whenever a model is
+    loaded, and only the main process loads one after this.
     """
     if not trainer.is_fsdp_enabled:
-        leave()
+        end_process_group()
         return trainer.model
     import transformers
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     weights = get_model_state_dict(trainer.model, options=options)
-    leave()
+    end_process_group()
     if not trainer.args.should_save:
         return trainer.model
-    kind = getattr(transformers, trainer.model.config.architectures[0])
-    model = kind.from_pretrained(None, config=trainer.model.config, state_dict=weights)
+    model_class = getattr(transformers, trainer.model.config.architectures[0])
+    model = model_class.from_pretrained(None, config=trainer.model.config, state_dict=weights)
     model.generation_config = trainer.model.generation_config
     return model

@@ -1,4 +1,4 @@
-"""What the libraries are told before and after they are imported, so that they neither wait nor chat."""
+"""Configure the libraries before and after they are imported: no waiting, no messages."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import os
 import sys
 import warnings
 
-# M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h, in bytes; 32 MiB is the latter's maximum.
-MALLOC = {-1: 512 * 2**20, -3: 32 * 2**20}
+# M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h, in bytes; 32 MiB is the maximum of the latter.
+MALLOC_OPTIONS = {-1: 512 * 2**20, -3: 32 * 2**20}
 
 
-def prepare(offline: bool, verbose: bool) -> None:
-    """Set what the libraries read while they are imported.
+def configure_before_imports(offline: bool, verbose: bool) -> None:
+    """Set the environment variables that the libraries read when they are imported.
 
     Args:
-        offline: the model is here; nothing is asked of the hub.
-        verbose: leave them their messages.
+        offline: whether the model is local, so that no library needs the hub.
+        verbose: whether the libraries may print messages.
     """
-    _keep_memory()
-    # Threads that spin while they wait slow a step tenfold as soon as anything else runs.
+    _keep_freed_memory()
+    # Threads that spin while they wait make a step ten times slower when the machine is busy.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    # Training waits while a tracking server is asked again; the default is minutes.
+    # Training waits while MLflow retries a request; by default that takes minutes.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
@@ -33,8 +33,8 @@ def prepare(offline: bool, verbose: bool) -> None:
         warnings.simplefilter("ignore")
 
 
-def quieten(verbose: bool) -> None:
-    """Leave standard error to train.py, unless asked: some libraries log what they are given."""
+def silence_libraries(verbose: bool) -> None:
+    """Turn off the libraries' messages, unless `verbose`: some of them would print the data."""
     if verbose:
         return
     import datasets
@@ -47,13 +47,13 @@ def quieten(verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL)
 
 
-def _keep_memory() -> None:
-    """Have glibc keep what a step frees for the next one: a third off the tiny model's training.
+def _keep_freed_memory() -> None:
+    """Make glibc reuse freed memory, which makes training the tiny model a third faster.
 
-    By default it hands large blocks back to the system, which clears them anew at every step.
+    By default glibc returns large blocks to the system, which clears them again at every step.
     Source: mallopt(3).
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
     if library is not None and hasattr(library, "mallopt"):
-        for parameter, size in MALLOC.items():
-            library.mallopt(parameter, size)
+        for option, size in MALLOC_OPTIONS.items():
+            library.mallopt(option, size)

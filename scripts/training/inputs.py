@@ -1,13 +1,13 @@
-"""What train.py is given, checked before anything heavy starts.
+"""Read and check the inputs of train.py before the slow imports start.
 
-Every problem is a `TrainError`: what is wrong, where, and what to do. None quotes the data.
+Every problem is a `TrainError` that says what is wrong, where, and what to do. No error quotes the data.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,25 @@ MODELS = {
     "phi-4-mini": "microsoft/Phi-4-mini-instruct",
 }
 ROW_FIX = 'a row is {"messages": [{"role": "user", "content": …}, {"role": "assistant", …}]}'
-SECTIONS: dict[str, tuple[type, ...]] = {
-    "model": (str,),
-    "seed": (int,),
-    "attention": (str,),
-    "save_dtype": (str,),
-    "samples": (int,),
-    "tiny": (dict,),
-    "lora": (dict,),
-    "quantization": (str,),
-    "fsdp": (dict,),
-    "trainer": (dict,),
+SECTION_TYPES = {
+    "model": str,
+    "seed": int,
+    "attention": str,
+    "save_dtype": str,
+    "samples": int,
+    "tiny": dict,
+    "lora": dict,
+    "quantization": str,
+    "fsdp": dict,
+    "trainer": dict,
 }
+TYPE_NAMES = {str: "text", int: "an integer", dict: "a mapping"}
 LORA_KEYS = {"r", "alpha", "dropout", "target_modules"}
+TINY_REQUIRED_KEYS = {"vocab_size", "hidden_size", "max_position_embeddings"}
 QUANTIZATIONS = ("nf4",)
 SAVE_DTYPES = ("float32", "bfloat16", "float16")
-# What decides whether the result is right, or where it goes, is not the recipe's to change.
-NOT_FOR_RECIPES = {
+# A recipe cannot change these: they decide whether the result is right, or where it is written.
+RESERVED_TRAINER_KEYS = {
     "output_dir", "seed", "data_seed", "report_to", "disable_tqdm", "save_strategy", "use_cpu",
     "bf16", "fp16", "assistant_only_loss", "trust_remote_code", "push_to_hub", "save_total_limit",
     "save_only_model", "ignore_data_skip", "logging_nan_inf_filter", "auto_find_batch_size", "fsdp",
@@ -47,37 +49,57 @@ HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class TrainError(Exception):
-    """A cause that the user can do something about: what, where, and what to do."""
+    """An error that the user can fix.
 
-    def __init__(self, what: str, where: object, fix: str) -> None:
-        super().__init__(f"{what}, {where}: {fix}")
+    Args:
+        problem: what is wrong.
+        location: the file, folder, model or setting that is wrong.
+        fix: what to do about it.
+    """
+
+    def __init__(self, problem: str, location: object, fix: str) -> None:
+        super().__init__(f"{problem}, {location}: {fix}")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A checked recipe.
 
-    `trainer` holds settings of TRL's SFTConfig as they stand, `fsdp` those of its `fsdp_config`.
+    Attributes:
+        name: file name of the recipe, without its suffix.
+        model: folder or hub id of the base model, or `TINY`.
+        seed: seed of every random choice.
+        trainer: settings of TRL's SFTConfig, unchanged.
+        tiny: settings of the tiny base model.
+        lora: settings of the adapters (`LORA_KEYS`), or None to train all weights.
+        attention: attention implementation, or "auto".
+        save_dtype: data type of the saved weights, or None for float32.
+        quantization: quantization of the base model under LoRA, or None.
+        fsdp: settings of transformers' `fsdp_config`, or None for a full copy in each process.
+        samples: number of sample answers at each evaluation; they quote the evaluation file.
     """
 
     name: str
     model: str
-    seed: int
-    trainer: dict[str, Any]
-    tiny: dict[str, Any]
-    lora: dict[str, Any] | None
-    attention: str
-    save_dtype: str | None
+    seed: int = 0
+    trainer: dict[str, Any] = field(default_factory=dict)
+    tiny: dict[str, Any] = field(default_factory=dict)
+    lora: dict[str, Any] | None = None
+    attention: str = "auto"
+    save_dtype: str | None = None
     quantization: str | None = None
     fsdp: dict[str, Any] | None = None
-    samples: int = 3  # sample answers an epoch; they quote the evaluation file
+    samples: int = 3
 
 
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe.
 
+    Not TRL's parser: it imports torch before it reads a file, takes flat keys only, and its errors
+    do not say which setting is wrong.
+
     Raises:
-        TrainError: the file is missing or no YAML, or a section or setting is not known.
+        TrainError: the file cannot be read or is not YAML, or a section or setting is wrong.
     """
     import yaml
 
@@ -88,67 +110,56 @@ def read_recipe(path: Path) -> Recipe:
         raise TrainError("cannot read the recipe", path, f"{_reason(error)}; {fix}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
-        where = f"{path} line {mark.line + 1}" if mark else path
-        raise TrainError("the recipe is not YAML", where, "correct it") from error
+        location = f"{path} line {mark.line + 1}" if mark else path
+        raise TrainError("the recipe is not valid YAML", location, "correct it") from error
     problem = _recipe_problem(content)
     if problem:
         raise TrainError(problem, path, "compare with recipes/tiny-cpu.yaml and recipes/lora.yaml")
-    return Recipe(
-        name=path.stem,
-        model=resolve_model(content["model"]),
-        seed=content.get("seed", 0),
-        trainer=content.get("trainer", {}),
-        tiny=content.get("tiny", {}),
-        lora=content.get("lora"),
-        attention=content.get("attention", "auto"),
-        save_dtype=content.get("save_dtype"),
-        quantization=content.get("quantization"),
-        fsdp=content.get("fsdp"),
-        samples=content.get("samples", 3),
-    )
+    return Recipe(name=path.stem, **{**content, "model": resolve_model(content["model"])})
 
 
 def _recipe_problem(content: Any) -> str | None:
+    """Return the first problem of a recipe's content, or None if it is valid."""
     if not isinstance(content, dict) or "model" not in content:
-        return "the recipe names no `model`"
+        return "the recipe has no `model`"
     for key, value in content.items():
-        if key not in SECTIONS:
+        if key not in SECTION_TYPES:
             return f"unknown section {key!r} in the recipe"
-        if not isinstance(value, SECTIONS[key]):
-            return f"the recipe's {key!r} is not {SECTIONS[key][0].__name__}"
+        if not isinstance(value, SECTION_TYPES[key]):
+            return f"the recipe's {key!r} is not {TYPE_NAMES[SECTION_TYPES[key]]}"
     if content.get("save_dtype", SAVE_DTYPES[0]) not in SAVE_DTYPES:
-        return f"the recipe's save_dtype is none of {', '.join(SAVE_DTYPES)}"
+        return f"the recipe's save_dtype is not one of {', '.join(SAVE_DTYPES)}"
     if content.get("quantization", QUANTIZATIONS[0]) not in QUANTIZATIONS:
-        return f"the recipe's quantization is none of {', '.join(QUANTIZATIONS)}"
+        return f"the recipe's quantization is not one of {', '.join(QUANTIZATIONS)}"
     if "quantization" in content and "lora" not in content:
         return (
             "the recipe has `quantization` without `lora`, and quantized weights cannot be trained"
         )
     if "fsdp" in content and "lora" in content:
-        return "the recipe has `fsdp` with `lora`, whose base fits every GPU"
+        return "the recipe has `fsdp` with `lora`, and only full training is sharded"
     if unknown := sorted(content.get("lora", {}).keys() - LORA_KEYS):
         return f"unknown setting lora.{unknown[0]}"
-    if taken := sorted(content.get("trainer", {}).keys() & NOT_FOR_RECIPES):
-        return f"trainer.{taken[0]} is train.py's own to set"
-    if content["model"] == TINY:
-        needed = {"vocab_size", "hidden_size", "max_position_embeddings"}
-        if missing := sorted(needed - content.get("tiny", {}).keys()):
-            return f"the recipe has no tiny.{missing[0]}"
+    if reserved := sorted(content.get("trainer", {}).keys() & RESERVED_TRAINER_KEYS):
+        return f"trainer.{reserved[0]} is set by train.py and cannot be in a recipe"
+    missing = sorted(TINY_REQUIRED_KEYS - content.get("tiny", {}).keys())
+    if content["model"] == TINY and missing:
+        return f"the recipe has no tiny.{missing[0]}"
     return None
 
 
 def read_rows(path: Path, limit: int | None = None) -> list[Row]:
-    """Read a JSONL file's conversations.
+    """Read the conversations of a JSONL file.
 
     Args:
-        path: one JSON object a line, with `messages`; other columns are dropped.
-        limit: rows at most, from the start.
+        path: file with one JSON object per line; columns other than `messages` are dropped.
+        limit: maximum number of rows, counted from the start.
 
     Returns:
-        Rows with nothing but `messages`, each of them a role and a content.
+        Rows that have only `messages`, a list of messages with a role and a content.
 
     Raises:
-        TrainError: the file cannot be read, is empty, or a line (named) is no conversation.
+        TrainError: the file cannot be read or is empty, or a line is not a conversation. The error
+            gives the line's number.
     """
     rows: list[Row] = []
     try:
@@ -157,7 +168,7 @@ def read_rows(path: Path, limit: int | None = None) -> list[Row]:
                 if limit is not None and len(rows) == limit:
                     break
                 if line.strip():
-                    rows.append(_row(line, f"{path} line {number}"))
+                    rows.append(_parse_row(line, f"{path} line {number}"))
     except OSError as error:
         fix = f"{_reason(error)}; give a JSONL file"
         raise TrainError("cannot read the rows", path, fix) from error
@@ -168,52 +179,58 @@ def read_rows(path: Path, limit: int | None = None) -> list[Row]:
     return rows
 
 
-def _row(line: str, where: str) -> Row:
+def _parse_row(line: str, location: str) -> Row:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        # Not chained: the parser's error carries the line's text.
-        raise TrainError(f"not JSON ({error.msg})", where, "write one object a line") from None
+        # The parser's error contains the line's text, so it is not chained.
+        problem = f"the line is not valid JSON ({error.msg})"
+        raise TrainError(problem, location, "write one object per line") from None
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
-        raise TrainError("no messages", where, ROW_FIX)
-    for place, message in enumerate(messages, 1):
-        _check_message(message, place, _expected_role(messages, place), where)
+        raise TrainError("the row has no messages", location, ROW_FIX)
+    for position, message in enumerate(messages, 1):
+        _check_message(message, position, _expected_role(messages, position), location)
     if messages[-1]["role"] != "assistant":
-        raise TrainError("the last message is not the assistant's", where, ROW_FIX)
+        raise TrainError("the last message is not the assistant's", location, ROW_FIX)
     return {"messages": [{"role": m["role"], "content": m["content"]} for m in messages]}
 
 
-def _expected_role(messages: list[Any], place: int) -> str:
-    """Phi-3's order: perhaps a system message, then user and assistant in turn."""
+def _expected_role(messages: list[Any], position: int) -> str:
+    """Return the role at a position (from 1): an optional system message, then user and assistant."""
     first = messages[0]
     has_system = isinstance(first, dict) and first.get("role") == "system"
-    if has_system and place == 1:
+    if has_system and position == 1:
         return "system"
-    return "user" if (place - has_system) % 2 else "assistant"
+    return "user" if (position - has_system) % 2 else "assistant"
 
 
-def _check_message(message: Any, place: int, expected: str, where: str) -> None:
+def _check_message(message: Any, position: int, expected_role: str, location: str) -> None:
     role = message.get("role") if isinstance(message, dict) else None
-    if role != expected:
-        raise TrainError(f"message {place} has the wrong role", where, f"it should be {expected!r}")
+    if role != expected_role:
+        fix = f"the role should be {expected_role!r}"
+        raise TrainError(f"message {position} has the wrong role", location, fix)
     content = message.get("content")
     if not isinstance(content, str) or not content.strip():
-        raise TrainError(
-            f"message {place} ({role}) has no content", where, "fill it or drop the row"
-        )
+        problem = f"message {position} ({role}) has no content"
+        raise TrainError(problem, location, "add the content or remove the row")
 
 
 def resolve_model(name: str) -> str:
-    """A model's folder or hub id; short names (`MODELS`) become hub ids."""
+    """Return a model's folder or hub id; short names (`MODELS`) become hub ids."""
     return name if Path(name).is_dir() else MODELS.get(name.lower(), name)
 
 
+def is_local_model(model: str) -> bool:
+    """Return whether a model can be loaded without the hub."""
+    return model == TINY or Path(model).is_dir()
+
+
 def check_model(model: str) -> None:
-    """Check that a model's name can be one, without asking the hub.
+    """Check that a model's name is valid, without a request to the hub.
 
     Raises:
-        TrainError: a folder that is missing or has no config.json.
+        TrainError: the folder does not exist or has no config.json.
     """
     if model == TINY:
         return
@@ -224,14 +241,14 @@ def check_model(model: str) -> None:
             raise TrainError("the model folder has no config.json", folder, fix)
     elif not HUB_ID.fullmatch(model) or folder.is_absolute():
         fix = f"give a folder, a hub id (owner/name) or one of {', '.join(MODELS)}"
-        raise TrainError("no such model folder", folder, fix)
+        raise TrainError("the model folder does not exist", folder, fix)
 
 
 def check_output(path: Path) -> None:
-    """Make the output folder.
+    """Create the output folder and check that it can be written to.
 
     Raises:
-        TrainError: it cannot be made or written to.
+        TrainError: the folder cannot be created or written to.
     """
     probe = path / f".partial-{id(path)}"
     try:

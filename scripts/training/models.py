@@ -1,4 +1,4 @@
-"""The model to train: a base from a folder, the hub or tiny.py; adapters on it, and their merging."""
+"""The model to train: load or make the base, configure its adapters, and merge them afterwards."""
 
 from __future__ import annotations
 
@@ -6,48 +6,47 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import devices
-import distributed
+from distributed import ProcessInfo
 from inputs import TINY, Recipe, Row, TrainError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from peft import LoraConfig
+    from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-# Phi-3 fuses its projections: q_proj and gate_proj of other models do not exist. Phi-4-mini likewise.
+# Phi-3 and Phi-4-mini fuse their projections: they have no q_proj or gate_proj.
 PHI3_LORA_MODULES = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 
 
 def load(
-    recipe: Recipe, rows: list[Row], device: str, place: distributed.Place, path: Path
+    recipe: Recipe, rows: list[Row], device: str, process: ProcessInfo, path: Path
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The base model that a recipe names, and its tokenizer.
+    """Load the recipe's base model and its tokenizer.
 
     Args:
-        recipe: names the model.
-        rows: to train on; the tiny model's tokenizer is made from them.
-        device: a key of devices.PRECISIONS.
-        place: of this process among those that train together.
-        path: the recipe's file, for messages.
+        recipe: recipe with the model's name.
+        rows: rows to train on; the tiny model's tokenizer is made from them.
+        device: key of devices.PRECISIONS.
+        process: this process among those that train together.
+        path: the recipe's file, for error messages.
 
     Raises:
-        TrainError: it cannot be loaded, or made.
+        TrainError: the model cannot be loaded or made.
     """
     if recipe.model == TINY:
         return make_tiny(recipe, rows, path)
     tokenizer = load_tokenizer(recipe, rows, path)
-    more: dict[str, Any] = {"dtype": weights_dtype(recipe, device)}
+    settings: dict[str, Any] = {"dtype": weights_dtype(recipe, device)}
     if recipe.quantization is not None:
-        more |= {
-            "quantization_config": quantization(recipe, device, path),
-            "device_map": {"": place.local_rank},
-        }
-    return base(recipe, device, **more), tokenizer
+        settings["quantization_config"] = make_quantization(recipe, device, path)
+        settings["device_map"] = {"": process.local_rank}
+    return load_base(recipe, device, **settings), tokenizer
 
 
 def load_tokenizer(recipe: Recipe, rows: list[Row], path: Path) -> PreTrainedTokenizerBase:
-    """The base model's tokenizer alone.
+    """Load only the base model's tokenizer.
 
     Raises:
-        TrainError: it cannot be loaded.
+        TrainError: the tokenizer cannot be loaded.
     """
     if recipe.model == TINY:
         return make_tiny(recipe, rows, path)[1]
@@ -56,17 +55,22 @@ def load_tokenizer(recipe: Recipe, rows: list[Row], path: Path) -> PreTrainedTok
     try:
         tokenizer = AutoTokenizer.from_pretrained(recipe.model, trust_remote_code=False)
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise _cannot_load(recipe.model) from error
+        raise _loading_error(recipe.model) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 
-def base(recipe: Recipe, device: str, **more: Any) -> PreTrainedModel:
-    """A base model from a folder or the hub. Its code is transformers', never the model's own.
+def load_base(recipe: Recipe, device: str, **settings: Any) -> PreTrainedModel:
+    """Load a base model from a folder or the hub, with transformers' code and never the model's own.
+
+    Args:
+        recipe: recipe with the model's name and `attention`.
+        device: key of devices.PRECISIONS.
+        settings: further arguments of `from_pretrained`.
 
     Raises:
-        TrainError: it cannot be loaded.
+        TrainError: the model cannot be loaded.
     """
     from transformers import AutoModelForCausalLM
 
@@ -75,22 +79,22 @@ def base(recipe: Recipe, device: str, **more: Any) -> PreTrainedModel:
             recipe.model,
             attn_implementation=devices.choose_attention(recipe.attention, device),
             trust_remote_code=False,
-            **more,
+            **settings,
         )
     except (OSError, ValueError, ImportError, KeyError) as error:
-        raise _cannot_load(recipe.model) from error
+        raise _loading_error(recipe.model) from error
 
 
-def _cannot_load(model: str) -> TrainError:
+def _loading_error(model: str) -> TrainError:
     fix = "give a complete folder, or a hub id that this machine can reach; see --verbose"
     return TrainError("cannot load the model", model, fix)
 
 
 def weights_dtype(recipe: Recipe, device: str) -> Any:
-    """What the weights are kept in while they are trained, or while adapters are.
+    """Return the data type of the base model's weights during training.
 
-    All weights trained: float32, since AdamW's small steps vanish in bf16's 8 bits. Under LoRA they
-    stay as they are, and only the adapters (which PEFT keeps in float32) are trained.
+    Weights that are trained are float32: AdamW's small steps are lost in bf16, which has 8 significant
+    bits. Under LoRA the base's weights do not change, and PEFT keeps the adapters in float32.
     """
     import torch
 
@@ -101,53 +105,12 @@ def weights_dtype(recipe: Recipe, device: str) -> Any:
     return torch.float16 if recipe.quantization else torch.float32
 
 
-def quantization(recipe: Recipe, device: str, path: Path) -> Any:
-    """QLoRA's frozen base: 4-bit NormalFloat, its constants quantized once more.
+def make_lora(recipe: Recipe) -> LoraConfig | None:
+    """Return PEFT's settings for the recipe's adapters, or None to train all weights.
 
-    Source: "QLoRA: Efficient Finetuning of Quantized LLMs".
-
-    Raises:
-        TrainError: there is no GPU, or no bitsandbytes.
+    Not by way of TRL's ModelConfig and get_peft_config: they turn a list of one module into a string,
+    which PEFT reads as a pattern for whole names, and then finds no such module.
     """
-    import importlib.util
-
-    import torch
-
-    if device == "cpu":
-        fix = "it needs an NVIDIA GPU; use recipes/lora.yaml here"
-        raise TrainError("`quantization` cannot run on the CPU", path, fix)
-    if importlib.util.find_spec("bitsandbytes") is None:
-        fix = "pip install bitsandbytes, or use recipes/lora.yaml"
-        raise TrainError("`quantization` needs the package bitsandbytes", path, fix)
-    from transformers import BitsAndBytesConfig
-
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=recipe.quantization,
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if device == "cuda" else torch.float16,
-    )
-
-
-def make_tiny(
-    recipe: Recipe, rows: list[Row], path: Path
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """The tiny base: random weights, and a tokenizer that has seen the training rows only."""
-    import tiny
-
-    shape = dict(recipe.tiny)
-    texts = (message["content"] for row in rows for message in row["messages"])
-    window = shape["max_position_embeddings"]
-    try:
-        tokenizer = tiny.make_tokenizer(texts, shape.pop("vocab_size"), window)
-        return tiny.make_model(tokenizer, shape), tokenizer
-    except (TypeError, ValueError) as error:
-        fix = "compare with recipes/tiny-cpu.yaml"
-        raise TrainError("the `tiny` settings make no Phi-3", path, fix) from error
-
-
-def make_lora(recipe: Recipe) -> Any:
-    """PEFT's settings, or None to train all weights."""
     if recipe.lora is None:
         return None
     from peft import LoraConfig
@@ -161,15 +124,64 @@ def make_lora(recipe: Recipe) -> Any:
     )
 
 
-def merged(model: Any, recipe: Recipe, folder: Path) -> PreTrainedModel:
-    """The model to deploy, adapters merged into the base.
+def make_quantization(recipe: Recipe, device: str, path: Path) -> BitsAndBytesConfig:
+    """Return the settings of QLoRA's frozen base: 4-bit NormalFloat with double quantization.
 
-    A quantized base would keep its rounding: the adapters go onto the base as it came, on the CPU.
+    Source: "QLoRA: Efficient Finetuning of Quantized LLMs".
+
+    Raises:
+        TrainError: the machine has no GPU, or bitsandbytes is not installed.
+    """
+    import importlib.util
+
+    if device == "cpu":
+        fix = "it needs an NVIDIA GPU; use recipes/lora.yaml here"
+        raise TrainError("`quantization` cannot run on the CPU", path, fix)
+    if importlib.util.find_spec("bitsandbytes") is None:
+        fix = "pip install bitsandbytes, or use recipes/lora.yaml"
+        raise TrainError("`quantization` needs the package bitsandbytes", path, fix)
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=recipe.quantization,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=weights_dtype(recipe, device),
+    )
+
+
+def make_tiny(
+    recipe: Recipe, rows: list[Row], path: Path
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Make the tiny base: random weights, and a tokenizer trained on the training rows only.
+
+    Raises:
+        TrainError: the recipe's `tiny` settings are not valid.
+    """
+    import tiny
+    from huggingface_hub.errors import StrictDataclassError
+
+    shape = dict(recipe.tiny)
+    texts = (message["content"] for row in rows for message in row["messages"])
+    window = shape["max_position_embeddings"]
+    try:
+        tokenizer = tiny.make_tokenizer(texts, shape.pop("vocab_size"), window)
+        return tiny.make_model(tokenizer, shape), tokenizer
+    except (TypeError, ValueError, StrictDataclassError) as error:
+        problem = "the `tiny` settings do not describe a valid Phi-3"
+        raise TrainError(problem, path, "compare with recipes/tiny-cpu.yaml") from error
+
+
+def merge_adapters(model: Any, recipe: Recipe, folder: Path) -> PreTrainedModel:
+    """Return the model to deploy, with its adapters merged into the base.
+
+    Adapters of a quantized base are merged into the original base, on the CPU: the quantized one has
+    rounded weights.
 
     Args:
-        model: as it was trained.
-        recipe: what it was trained by.
-        folder: for the adapters on their way; need not exist.
+        model: trained model.
+        recipe: recipe of the training.
+        folder: folder to save the adapters in on the way; it need not exist.
     """
     if recipe.lora is None:
         return model
@@ -179,5 +191,5 @@ def merged(model: Any, recipe: Recipe, folder: Path) -> PreTrainedModel:
     from peft import PeftModel
 
     model.save_pretrained(folder)
-    whole = base(recipe, "cpu", dtype=torch.bfloat16)
-    return PeftModel.from_pretrained(whole, folder).merge_and_unload()
+    original = load_base(recipe, "cpu", dtype=torch.bfloat16)
+    return PeftModel.from_pretrained(original, folder).merge_and_unload()

@@ -1,67 +1,100 @@
-"""train.py's command line."""
+"""The command line of train.py."""
 
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from inputs import MODELS, Recipe, resolve_model
 
 
-def parse(arguments: list[str] | None, description: str) -> argparse.Namespace:
-    """Read the command line; ends with 2 for a wrong one."""
+@dataclass(frozen=True)
+class CommandLine:
+    """The parsed command line; its attributes are the options."""
+
+    recipe: Path
+    train_file: Path
+    eval_file: Path
+    output_dir: Path
+    checkpoint_dir: Path
+    model: str | None = None
+    seed: int | None = None
+    epochs: float | None = None
+    rows: int | None = None
+    resume: bool = False
+    show_mask: bool = False
+    verbose: bool = False
+
+
+def parse(arguments: Sequence[str] | None, description: str) -> CommandLine:
+    """Parse the command line; exit with code 2 if it is wrong."""
     parser = argparse.ArgumentParser(description=description, prog="train.py")
     parser.add_argument(
-        "--recipe", type=Path, required=True, help="YAML, such as recipes/lora.yaml"
+        "--recipe", type=Path, required=True, help="YAML file, for example recipes/lora.yaml"
     )
-    parser.add_argument("--train-file", type=Path, required=True, help="JSONL with `messages`")
-    parser.add_argument("--eval-file", type=Path, required=True, help="JSONL, for the eval loss")
-    parser.add_argument("--output-dir", type=Path, required=True, help="gets model/, mlflow/, …")
     parser.add_argument(
-        "--model", help=f"instead of the recipe's: {', '.join(MODELS)}, a folder or a hub id"
+        "--train-file", type=Path, required=True, help="JSONL file whose rows have `messages`"
     )
-    parser.add_argument("--seed", type=int, help="instead of the recipe's")
-    parser.add_argument("--epochs", type=_positive(float), help="instead of the recipe's")
-    parser.add_argument("--rows", type=_positive(int), help="use the first N rows of each file")
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint, if there is one"
+        "--eval-file", type=Path, required=True, help="JSONL file for the evaluation loss"
+    )
+    parser.add_argument(
+        "--output-dir", type=Path, required=True, help="folder for model/, mlflow/ and metrics.json"
+    )
+    parser.add_argument(
+        "--model",
+        help=f"base model instead of the recipe's: {', '.join(MODELS)}, a folder or a hub id",
+    )
+    parser.add_argument("--seed", type=int, help="seed instead of the recipe's")
+    parser.add_argument(
+        "--epochs", type=positive(float), help="number of epochs instead of the recipe's"
+    )
+    parser.add_argument("--rows", type=positive(int), help="use the first N rows of each file")
+    parser.add_argument(
+        "--resume", action="store_true", help="continue from the latest checkpoint, if one exists"
     )
     parser.add_argument(
         "--checkpoint-dir",
         type=Path,
-        help="where they lie (default: checkpoints/ in the output folder); with several machines, a "
-        "folder that all of them see",
+        help="folder for checkpoints (default: checkpoints/ in the output folder); several machines "
+        "need a folder that all of them can read and write",
     )
     parser.add_argument(
         "--show-mask",
         action="store_true",
-        help="print the first row's tokens and which are trained on, then end",
+        help="print the first row's tokens and which of them are trained on, then exit",
     )
     parser.add_argument(
-        "--verbose", action="store_true", help="the libraries' messages, tracebacks"
+        "--verbose", action="store_true", help="print the libraries' messages and tracebacks"
     )
     args = parser.parse_args(arguments)
     args.checkpoint_dir = args.checkpoint_dir or args.output_dir / "checkpoints"
-    return args
+    return CommandLine(**vars(args))
 
 
-def _positive(kind: type) -> Any:
-    def convert(text: str) -> Any:
-        value = kind(text)
+def positive(number_type: type[int] | type[float]) -> Callable[[str], float]:
+    """Return an argparse type that accepts numbers above 0."""
+    noun = "a whole number" if number_type is int else "a number"
+
+    def convert(text: str) -> float:
+        try:
+            value = number_type(text)
+        except ValueError:
+            value = number_type(0)
         if not value > 0:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+            raise argparse.ArgumentTypeError(f"{text!r} is not {noun} above 0")
         return value
 
     return convert
 
 
-def override(recipe: Recipe, args: argparse.Namespace) -> Recipe:
-    """The recipe with what the command line says otherwise."""
+def override(recipe: Recipe, options: CommandLine) -> Recipe:
+    """Return the recipe with the command line's model, seed and epochs in place of its own."""
     trainer = dict(recipe.trainer)
-    if args.epochs is not None:
-        trainer["num_train_epochs"] = args.epochs
-    model = recipe.model if args.model is None else resolve_model(args.model)
-    seed = recipe.seed if args.seed is None else args.seed
+    if options.epochs is not None:
+        trainer["num_train_epochs"] = options.epochs
+    model = recipe.model if options.model is None else resolve_model(options.model)
+    seed = recipe.seed if options.seed is None else options.seed
     return replace(recipe, trainer=trainer, model=model, seed=seed)

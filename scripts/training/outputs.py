@@ -1,31 +1,31 @@
-"""What train.py leaves behind: a whole result under its final names, or nothing."""
+"""Write the result of train.py: complete, under its final names, or not at all."""
 
 from __future__ import annotations
 
-import json
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from console import print_line
+from metrics import Metrics, package_versions
+
 if TYPE_CHECKING:
     from inputs import Recipe
+    from samples import SampleAnswer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CURVE, SAMPLES, METRICS = "loss.png", "samples.jsonl", "metrics.json"
-SHOWN = (METRICS, CURVE, "model/README.md")  # what an MLflow run shows of the result
-PARTS = ("base", "model", "mlflow", METRICS, CURVE, SAMPLES)
-PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow-skinny")
+TRACKED_FILES = (METRICS, CURVE, "model/README.md")  # files that an MLflow run displays
+RESULT_NAMES = ("base", "model", "mlflow", METRICS, CURVE, SAMPLES)
 # Phi-3 ends a turn with <|end|>; a model's generation config may name only the end of the text.
 END_MARKS = ("<|end|>", "<|endoftext|>")
 
-# MLflow's flavour applies no chat template: without this one a question is just text to go on from.
+# MLflow's flavour applies no chat template. Without this prompt, the model would continue the question.
 PROMPT_TEMPLATE = "<|user|>\n{prompt}<|end|>\n<|assistant|>\n"
-# A parameter that the signature does not name is dropped without a word.
+# Names, types and defaults for MLflow's signature. MLflow silently drops any other parameter.
 PARAMS = [
     ("max_new_tokens", "long", 128),
     ("temperature", "double", 0.7),
@@ -36,34 +36,39 @@ PARAMS = [
 
 
 @contextmanager
-def partial_folder(out: Path) -> Iterator[Path]:
-    """A folder inside `out` to build in. Gone afterwards, however the block ends."""
-    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=out))
+def partial_folder(output_dir: Path) -> Iterator[Path]:
+    """Give a folder inside `output_dir` to build the result in; it is removed at the end."""
+    folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=output_dir))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def publish(partial: Path, out: Path) -> None:
-    """Put a finished result in the place of the earlier one, by renaming."""
-    earlier = partial / "earlier"
+def publish(folder: Path, output_dir: Path) -> None:
+    """Replace an earlier result with the finished one, by renaming.
+
+    Args:
+        folder: partial folder with the finished result.
+        output_dir: output folder.
+    """
+    earlier = folder / "earlier"
     earlier.mkdir()
-    for name in PARTS:
-        if (out / name).exists():
-            (out / name).rename(earlier / name)
-        if (partial / name).exists():
-            (partial / name).rename(out / name)
+    for name in RESULT_NAMES:
+        if (output_dir / name).exists():
+            (output_dir / name).rename(earlier / name)
+        if (folder / name).exists():
+            (folder / name).rename(output_dir / name)
 
 
 def save_huggingface(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path
 ) -> None:
-    """Save model, tokenizer, chat template and generation config as one Hugging Face folder."""
+    """Save model, tokenizer, chat template and generation config as a Hugging Face folder."""
     config = model.generation_config
     config.eos_token_id = find_end_tokens(tokenizer, config.eos_token_id)
     config.pad_token_id = tokenizer.pad_token_id
-    # As it stands in the file; transformers would derive one without <|end|> from the model's config.
+    # Otherwise transformers derives a generation config without <|end|> from the model's config.
     config._from_model_config = False
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -98,11 +103,11 @@ def save_mlflow(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
-    # MLflow asks the hub for a model card; for a folder's name there is none, and offline it waits.
+    # MLflow asks the hub for the folder's model card, which does not exist; offline, that takes long.
     huggingface_hub.constants.HF_HUB_OFFLINE = True
-    # MLflow writes this down as the model's source; a path means nothing anywhere else.
+    # MLflow stores this as the model's source, and a path is useless on other machines.
     model.name_or_path = Path(model.name_or_path).name
-    # Written out: inferring it needs scipy, and without that gives "anything" as the schema.
+    # Inferring the signature needs scipy; without it, MLflow infers a schema that accepts anything.
     text = Schema([ColSpec(DataType.string)])
     params = ParamSchema([ParamSpec(name, DataType[kind], value) for name, kind, value in PARAMS])
     signature = ModelSignature(inputs=text, outputs=text, params=params)
@@ -117,53 +122,51 @@ def save_mlflow(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
 
 
 def _requirements() -> list[str]:
-    # mlflow as it saved this model: an older one does not know this version of transformers.
-    pinned = {"mlflow": "mlflow-skinny", "torch": "torch", "transformers": "transformers"}
-    pinned["accelerate"] = "accelerate"
-    found = versions()
-    own = [f"{name}=={found[package].partition('+')[0]}" for name, package in pinned.items()]
-    return [*own, "azureml-ai-monitoring", "azureml-inference-server-http>=1.5.1"]
+    # MLflow's version is pinned: older ones cannot load a model of this version of transformers.
+    packages = {"mlflow": "mlflow-skinny", "torch": "torch", "transformers": "transformers"}
+    packages["accelerate"] = "accelerate"
+    versions = package_versions()
+    pins = [f"{name}=={versions[package].partition('+')[0]}" for name, package in packages.items()]
+    return [*pins, "azureml-ai-monitoring", "azureml-inference-server-http>=1.5.1"]
 
 
-def versions() -> dict[str, str]:
-    """The installed versions of what takes part in a training."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def describe(
+def write_curve_and_card(
     folder: Path,
     *,
     recipe: Recipe,
-    metrics: dict[str, Any],
+    metrics: Metrics,
     train_file: Path,
     history: Sequence[dict[str, Any]],
-    samples: Sequence[dict[str, Any]],
+    samples: Sequence[SampleAnswer],
 ) -> None:
-    """Draw the loss curve beside the model and write the model's card, which shows it too.
+    """Draw the loss curve and write the model card, which includes it.
 
-    Neither is worth the model: where one of them fails, that is said and the rest goes on.
+    If one of them fails, a line on standard error says so and the run continues: the model is worth
+    more than both.
+
+    Args:
+        folder: partial folder with the finished model.
+        recipe: recipe of the run.
+        metrics: metrics of the run.
+        train_file: training file, whose manifest.json the card includes.
+        history: the trainer's log.
+        samples: sample answers of all epochs.
     """
-    model = folder / "model"
+    model_folder = folder / "model"
     picture: str | None = None
     try:
         import curve
 
-        title = f"{metrics['model']}, recipe {recipe.name}"
-        curve.draw(history, folder / CURVE, title=title, base_eval_loss=metrics["base_eval_loss"])
-        picture = shutil.copy(folder / CURVE, model / CURVE).name
+        title = f"{metrics.model}, recipe {recipe.name}"
+        curve.draw(history, folder / CURVE, title=title, base_eval_loss=metrics.base_eval_loss)
+        picture = shutil.copy(folder / CURVE, model_folder / CURVE).name
     except Exception as error:
-        _without("loss curve", error)
+        _report_missing("loss curve", error)
     try:
         import card
 
         card.write(
-            model,
+            model_folder,
             recipe=recipe,
             metrics=metrics,
             train_file=train_file,
@@ -171,20 +174,9 @@ def describe(
             picture=picture,
         )
     except Exception as error:
-        _without("model card", error)
+        _report_missing("model card", error)
 
 
-def _without(what: str, error: Exception) -> None:
-    # Not its text, which might quote the data.
-    print(f"train.py: no {what} ({type(error).__name__})", file=sys.stderr)
-
-
-def last_eval_loss(history: Sequence[dict[str, Any]]) -> float | None:
-    """The evaluation loss after the last step, if it was measured there."""
-    last = history[-1]["step"]
-    return next((e["eval_loss"] for e in history if e["step"] == last and "eval_loss" in e), None)
-
-
-def write_metrics(metrics: dict[str, Any], path: Path) -> None:
-    """Write the metrics as JSON."""
-    path.write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+def _report_missing(name: str, error: Exception) -> None:
+    # The error's text might quote the data, so only its type is printed.
+    print_line(f"the {name} was not written ({type(error).__name__})")

@@ -1,4 +1,8 @@
-"""How far the training is, on standard error."""
+"""Print the training's progress on standard error.
+
+Not transformers' ProgressCallback: it redraws its bar in logs too, and shows no memory or tokens per
+second.
+"""
 
 from __future__ import annotations
 
@@ -6,42 +10,47 @@ import sys
 import time
 from typing import Any
 
-import psutil  # accelerate asks for it
+import psutil  # installed with accelerate
 import torch
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-PLAIN_LINES = 10  # on a whole run, where standard error is not a terminal
-# tqdm's own, without the steps a second.
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+LOG_LINES = 10  # lines per run if standard error is not a terminal
+# tqdm's default format without the steps per second.
+BAR_FORMAT = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+)
 EVALUATING, TRAINING = "evaluating", "training"
 
 
 class Progress(TrainerCallback):
-    """A live bar on a terminal; elsewhere (a log, CI) one plain line every tenth of the way.
+    """Shows a live bar on a terminal, and otherwise (a log, CI) prints a line at each tenth of the run.
 
-    Tokens are those of the trained sequences, questions included; the time left counts what
-    evaluations take as well.
+    The tokens are those of the trained sequences, including the questions. The time left includes the
+    time of the evaluations.
     """
 
     def __init__(self) -> None:
         self._bar: tqdm[Any] | None = None
         self._started = 0.0
         self._first_step = 0
-        self._last_line = 0
-        # In the order of their worth: a narrow terminal cuts off the last.
+        self._last_tenth = 0
+        # The most important figure comes first, since a narrow terminal cuts off the last ones.
         self._figures = {"loss": "loss …", "rate": "", "memory": "", "eval_loss": ""}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self._started = time.monotonic()
-        # Not 0 where a stopped training goes on: its steps took none of this run's time.
+        # A resumed training starts at its checkpoint's step; the steps before took none of this time.
         self._first_step = state.global_step
-        self._last_line = state.global_step * PLAIN_LINES // state.max_steps
+        self._last_tenth = state.global_step * LOG_LINES // state.max_steps
         if sys.stderr.isatty() and state.is_world_process_zero:
             self._bar = tqdm(
-                total=state.max_steps, initial=state.global_step, desc=TRAINING, bar_format=BAR
+                total=state.max_steps,
+                initial=state.global_step,
+                desc=TRAINING,
+                bar_format=BAR_FORMAT,
             )
 
     def on_log(
@@ -75,23 +84,26 @@ class Progress(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        step, steps = state.global_step, state.max_steps
         self._figures["memory"] = f"{peak_memory() / 1e9:.1f} GB"
         figures = ", ".join(filter(None, self._figures.values()))
         if self._bar is not None:
-            self._bar.update(step - self._bar.n)
+            self._bar.update(state.global_step - self._bar.n)
             self._bar.set_postfix_str(figures, refresh=False)
-        elif state.is_world_process_zero and (
-            step * PLAIN_LINES // steps > self._last_line or step == steps
-        ):
-            self._last_line = step * PLAIN_LINES // steps
-            rate = (step - self._first_step) / (time.monotonic() - self._started)
-            print(
-                f"{TRAINING} {step}/{steps} steps ({100 * step // steps} %), {figures}, "
-                f"{rate:.1f} steps/s, {(steps - step) / rate:.0f} s left",
-                file=sys.stderr,
-                flush=True,
-            )
+        elif state.is_world_process_zero:
+            self._print_each_tenth(state.global_step, state.max_steps, figures)
+
+    def _print_each_tenth(self, step: int, steps: int, figures: str) -> None:
+        tenth = step * LOG_LINES // steps
+        if tenth == self._last_tenth and step != steps:
+            return
+        self._last_tenth = tenth
+        rate = (step - self._first_step) / (time.monotonic() - self._started)
+        print(
+            f"{TRAINING} {step}/{steps} steps ({100 * step // steps} %), {figures}, "
+            f"{rate:.1f} steps/s, {(steps - step) / rate:.0f} s left",
+            file=sys.stderr,
+            flush=True,
+        )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -101,7 +113,7 @@ class Progress(TrainerCallback):
 
 
 def peak_memory() -> int:
-    """Bytes: the most that tensors took on the GPU, or what this process holds now on a CPU."""
+    """Return bytes: the GPU tensors' peak so far, or on a CPU the process's current memory."""
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return int(psutil.Process().memory_info().rss)

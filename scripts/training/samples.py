@@ -1,14 +1,17 @@
-"""Sample answers while training: what the model says to a few of the evaluation's questions."""
+"""Sample answers: during training, the model answers a few questions of the evaluation file."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from console import print_line
+from inputs import Row
 from outputs import find_end_tokens
 from tqdm import tqdm
 from transformers import (
@@ -20,26 +23,40 @@ from transformers import (
     TrainingArguments,
 )
 
-Row = dict[str, Any]
-
 MAX_NEW_TOKENS = 64
-SHOWN = 60  # characters of a line, on a terminal
+MAX_PRINTED_CHARACTERS = 60  # per text, on a terminal
+
+
+@dataclass(frozen=True)
+class SampleAnswer:
+    """One answer to a question of the evaluation file; its attributes are the keys in samples.jsonl.
+
+    Attributes:
+        epoch: number of epochs trained so far; 0 is the base model.
+        question: the conversation's last question.
+        reference: the answer in the evaluation file.
+        answer: the model's answer.
+    """
+
+    epoch: float
+    question: str
+    reference: str
+    answer: str
 
 
 class Samples(TrainerCallback):
-    """Asks a few questions at each evaluation, that of the base included, and keeps the answers.
+    """Asks a few questions at each evaluation, including the base model's, and stores the answers.
 
-    The training is the same with and without it: decoding is greedy, and the random state and the
-    model's modes are put back. Answers are shown on a terminal only, since logs travel further than
-    the data should; the file stays beside the model.
+    All processes that train together generate the answers, since each may hold only a part of the
+    model; the main process prints and writes them. The training is the same with and without the
+    samples: decoding is greedy, and the random state and the model's modes are restored. The answers
+    are printed on a terminal only, since logs are often shared more widely than the data should be.
 
     Args:
         rows: the evaluation's conversations.
-        count: how many of them to ask, spread evenly; 0 asks none.
-        tokenizer: with a chat template.
-        path: the JSONL file to write; epoch 0 is the base.
-        main: whether to show and write them. Processes that train together all have to ask, since
-            each may hold but a part of the model.
+        count: number of questions, evenly spaced over the rows; 0 turns the samples off.
+        tokenizer: tokenizer with a chat template.
+        path: JSONL file to write.
     """
 
     def __init__(
@@ -48,13 +65,11 @@ class Samples(TrainerCallback):
         count: int,
         tokenizer: PreTrainedTokenizerBase,
         path: Path,
-        main: bool = True,
     ) -> None:
-        self._chosen = spread(rows, count)
-        self._main = main
+        self._rows = evenly_spaced(rows, count)
         self._tokenizer = tokenizer
         self._path = path
-        self.kept: list[Row] = []
+        self.answers: list[SampleAnswer] = []
 
     def on_evaluate(
         self,
@@ -64,46 +79,53 @@ class Samples(TrainerCallback):
         model: Any = None,
         **_: Any,
     ) -> None:
-        if not self._chosen:
+        if not self._rows:
             return
-        prompts = [row["messages"][:-1] for row in self._chosen]
+        prompts = [row["messages"][:-1] for row in self._rows]
         try:
-            answers = answer(model, self._tokenizer, prompts)
-            if self._main:
-                self._keep(answers, round(state.epoch or 0, 2))
-        except Exception as error:  # it is not worth the training
-            self._chosen = []
+            answers = generate_answers(model, self._tokenizer, prompts)
+            if state.is_world_process_zero:
+                self._store(answers, round(state.epoch or 0, 2))
+        except Exception as error:  # the samples are not worth stopping the training
+            self._rows = []
             name = type(error).__name__
-            print(f"train.py: no more sample answers ({name}); training goes on", file=sys.stderr)
+            line = f"sample answers failed and are turned off ({name}); training continues"
+            print_line(line, from_every_process=True)
 
-    def _keep(self, answers: list[str], epoch: float) -> None:
-        for row, said in zip(self._chosen, answers):
-            question, expected = (message["content"] for message in row["messages"][-2:])
-            kept = {"epoch": epoch, "question": question, "reference": expected, "answer": said}
-            self.kept.append(kept)
+    def _store(self, answers: Sequence[str], epoch: float) -> None:
+        for row, answer in zip(self._rows, answers):
+            question, reference = (message["content"] for message in row["messages"][-2:])
+            sample = SampleAnswer(epoch, question, reference, answer)
+            self.answers.append(sample)
             if sys.stderr.isatty():
-                tqdm.write(_line(kept), file=sys.stderr)
-        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in self.kept)
+                tqdm.write(format_line(sample), file=sys.stderr)
+        lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in self.answers)
         self._path.write_text("".join(lines), encoding="utf-8")
 
 
-def spread(rows: Sequence[Row], count: int) -> list[Row]:
-    """`count` rows from the first to the last, evenly spaced."""
+def evenly_spaced(rows: Sequence[Row], count: int) -> list[Row]:
+    """Return up to `count` rows, evenly spaced from the first to the last."""
     count = min(count, len(rows))
     if count < 2:
         return list(rows[:count])
-    return [rows[place * (len(rows) - 1) // (count - 1)] for place in range(count)]
+    return [rows[index * (len(rows) - 1) // (count - 1)] for index in range(count)]
 
 
-def answer(
+def generate_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     conversations: Sequence[list[dict[str, str]]],
     max_new_tokens: int = MAX_NEW_TOKENS,
 ) -> list[str]:
-    """What the model says next in each conversation, greedily, all of them in one batch.
+    """Return the model's next message in each conversation: greedy decoding, in one batch.
 
-    Whether it was training, and the random state, are afterwards as they were.
+    The training modes and the random state are restored afterwards.
+
+    Args:
+        model: model to ask.
+        tokenizer: tokenizer with a chat template.
+        conversations: messages with a role and a content, ending with a question.
+        max_new_tokens: maximum length of an answer, in tokens.
     """
     inputs = tokenizer.apply_chat_template(
         list(conversations),
@@ -111,14 +133,14 @@ def answer(
         return_dict=True,
         return_tensors="pt",
         padding=True,
-        # Generation goes on from the last column: that must be a token.
+        # Generation continues from the last column, which must not be padding.
         tokenizer_kwargs={"padding_side": "left"},
     ).to(model.device)
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
         with torch.random.fork_rng(), torch.no_grad():
-            found = model.generate(
+            tokens = model.generate(
                 **inputs,
                 max_new_tokens=max_new_tokens,
                 do_sample=False,
@@ -129,12 +151,19 @@ def answer(
     finally:
         for module, training in modes.items():
             module.training = training
-    new = found[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
+    new_tokens = tokens[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in tokenizer.batch_decode(new_tokens, skip_special_tokens=True)]
 
 
-def _line(row: Row) -> str:
-    parts = [" ".join(str(row[key]).split()) for key in ("question", "answer", "reference")]
-    short = [part if len(part) <= SHOWN else part[: SHOWN - 1] + "…" for part in parts]
-    mark = "=" if row["answer"] == row["reference"] else "≠"
-    return f"  epoch {row['epoch']:g}: {short[0]} → {short[1]} {mark} {short[2]}"
+def format_line(sample: SampleAnswer) -> str:
+    """Return a sample answer as one line, with long texts cut off."""
+    question, answer, reference = map(_shorten, (sample.question, sample.answer, sample.reference))
+    sign = "=" if sample.answer == sample.reference else "≠"
+    return f"  epoch {sample.epoch:g}: {question} → {answer} {sign} {reference}"
+
+
+def _shorten(text: str) -> str:
+    line = " ".join(text.split())
+    if len(line) <= MAX_PRINTED_CHARACTERS:
+        return line
+    return line[: MAX_PRINTED_CHARACTERS - 1] + "…"

@@ -1,4 +1,4 @@
-"""Stopping on a signal: at once where nothing is lost by it, after the running step in training."""
+"""Stop on a signal: at once where nothing is lost, and after the current step during training."""
 
 from __future__ import annotations
 
@@ -12,80 +12,88 @@ from contextlib import contextmanager
 from types import FrameType
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Seconds in which further signals are the first one's echo: a terminal sends SIGINT to the launcher too,
-# which passes it on.
-ECHO = 2.0
-AGAIN = 0.05  # seconds until a signal whose Stopped got lost is sent once more
+# Further signals within this many seconds repeat the first one: a terminal sends SIGINT to the launcher
+# as well, and the launcher sends it again.
+REPEAT_SECONDS = 2.0
+RESEND_SECONDS = 0.05  # delay before a signal whose exception was lost is sent again
 
 
 class Stopped(BaseException):
-    """SIGINT or SIGTERM: not an Exception, so that no library takes it for its own."""
+    """SIGINT or SIGTERM arrived. It is not an Exception, so that no library handles it.
+
+    Args:
+        number: the signal's number.
+    """
 
     def __init__(self, number: int) -> None:
         self.number = number
 
 
-_waiting = False  # whether the first signal is only noted
-_noted: int | None = None
-_noted_at = 0.0
+_deferring = False  # whether the first signal is recorded instead of raised
+_pending: int | None = None
+_pending_since = 0.0  # time.monotonic()
 
 
-def noted() -> int | None:
-    """The signal that came since the block of `at_a_step` began."""
-    return _noted
+def pending_signal() -> int | None:
+    """Return the signal that arrived since `defer_first_signal` began, or None."""
+    return _pending
 
 
-def listen() -> None:
-    """Have the signals raise Stopped from now on."""
+def install_handlers() -> None:
+    """Make the signals raise Stopped from now on."""
     for number in SIGNALS:
-        signal.signal(number, _stop)
-    sys.unraisablehook = _unraisable
+        signal.signal(number, _handle)
+    sys.unraisablehook = _resend_lost_signal
 
 
-def _unraisable(lost: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised while it runs a `__del__`, a handler's Stopped too: signal again."""
-    if not isinstance(lost.exc_value, Stopped):
-        sys.__unraisablehook__(lost)
+def _resend_lost_signal(unraisable: sys.UnraisableHookArgs) -> None:
+    """Send a signal again if Python dropped its Stopped, as it does with exceptions in a `__del__`."""
+    if not isinstance(unraisable.exc_value, Stopped):
+        sys.__unraisablehook__(unraisable)
         return
     for number in SIGNALS:
-        signal.signal(number, _stop)
-    again = threading.Timer(AGAIN, os.kill, [os.getpid(), lost.exc_value.number])
-    again.daemon = True
-    again.start()
+        signal.signal(number, _handle)
+    timer = threading.Timer(RESEND_SECONDS, os.kill, [os.getpid(), unraisable.exc_value.number])
+    timer.daemon = True
+    timer.start()
 
 
 @contextmanager
-def at_a_step() -> Iterator[None]:
-    """In this block the first signal is noted, for the training to end at a step; a second stops it."""
-    global _waiting, _noted
-    _waiting, _noted = True, None
+def defer_first_signal() -> Iterator[None]:
+    """Record the first signal in this block, so that training ends after a step; a second one raises.
+
+    Raises:
+        Stopped: a signal arrived, but no further step followed.
+    """
+    global _deferring, _pending
+    _deferring, _pending = True, None
     try:
         yield
     finally:
-        _waiting = False
-    if _noted is not None:  # too late for a step
-        _stop(_noted, None)
+        _deferring = False
+    if _pending is not None:
+        _handle(_pending, None)
 
 
 @contextmanager
-def put_off() -> Iterator[None]:
-    """Ignore the signals in this short block."""
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+def ignore_signals() -> Iterator[None]:
+    """Ignore the signals in this block, which must be short."""
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    global _noted, _noted_at
-    if _waiting and _noted is None:
-        _noted, _noted_at = number, time.monotonic()
+def _handle(number: int, frame: FrameType | None) -> None:
+    global _pending, _pending_since
+    if _deferring and _pending is None:
+        _pending, _pending_since = number, time.monotonic()
         return
-    if _waiting and time.monotonic() - _noted_at < ECHO:
+    if _deferring and time.monotonic() - _pending_since < REPEAT_SECONDS:
         return
-    # A further Ctrl-C must not interrupt the clearing up.
-    for each in SIGNALS:
-        signal.signal(each, signal.SIG_IGN)
+    # A further Ctrl-C must not interrupt the clean-up.
+    for handled in SIGNALS:
+        signal.signal(handled, signal.SIG_IGN)
     raise Stopped(number)

@@ -1,4 +1,4 @@
-"""Chat templates in which the assistant's tokens are marked, since only those are trained on."""
+"""Chat templates that mark the assistant's tokens, since only those are trained on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from inputs import Row, TrainError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# TRL has none for Phi-4-mini, whose turns have no line breaks. Source of what it renders: the
-# `chat_template` of microsoft/Phi-4-mini-instruct; tools are left out, which rows do not have.
+# TRL has no training template for Phi-4-mini, whose turns have no line breaks. It renders the same text
+# as the `chat_template` of microsoft/Phi-4-mini-instruct, without tools, which rows do not have.
 PHI4_MINI = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
     "{% if message['role'] == 'assistant' %}"
@@ -24,94 +24,113 @@ PHI4_MINI = (
 GENERATION = "{% generation"
 
 
-def marked(tokenizer: PreTrainedTokenizerBase, model: str) -> str:
-    """A template that renders what the tokenizer's own does, with the answers marked.
+def training_template(tokenizer: PreTrainedTokenizerBase, model: str) -> str:
+    """Return a template that renders the same text as the tokenizer's and marks the answers.
+
+    TRL recognizes a template only if it is equal to a known one, character by character. This function
+    compares the rendered text instead.
+
+    Args:
+        tokenizer: tokenizer with a chat template.
+        model: the model's name, for the error.
 
     Returns:
-        The tokenizer's own where it has the marks, else the first of Phi-3's, Phi-3.5's and
-        Phi-4-mini's that renders every kind of conversation as the tokenizer's own does.
+        The tokenizer's template if it has marks. Otherwise the first of Phi-3's, Phi-3.5's and
+        Phi-4-mini's that renders every kind of conversation as the tokenizer's template does.
 
     Raises:
-        TrainError: there is none: training would be on the questions too.
+        TrainError: no template is suitable; the questions would be trained on too.
     """
     from trl.chat_template_utils import phi3_5_training_chat_template, phi3_training_chat_template
 
-    own = tokenizer.chat_template
-    if isinstance(own, str):
-        if GENERATION in own.replace("{%-", "{%"):
-            return own
-        rendered = renderings(tokenizer, own)
+    own_template = tokenizer.chat_template
+    if isinstance(own_template, str):
+        if GENERATION in own_template.replace("{%-", "{%"):
+            return own_template
+        rendered = render_cases(tokenizer, own_template)
         for known in (phi3_training_chat_template, phi3_5_training_chat_template, PHI4_MINI):
-            if renderings(tokenizer, known) == rendered:
+            if render_cases(tokenizer, known) == rendered:
                 return str(known)
     fix = "use a Phi-3 instruct model, or mark the answers with {% generation %} in its template"
-    raise TrainError("its chat template does not show what the assistant says", model, fix)
+    raise TrainError("the chat template does not mark the assistant's answers", model, fix)
 
 
-def renderings(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:
-    """What a template makes of the kinds of conversation that there are."""
-    turns = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
-    empty = [{"role": "system", "content": ""}, *turns[1:]]
-    again = [*turns, *turns[1:]]
+def render_cases(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:
+    """Render one conversation of each kind: with and without system message, prompt and more turns."""
+    one_turn = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
+    empty_system = [{"role": "system", "content": ""}, *one_turn[1:]]
+    two_turns = [*one_turn, *one_turn[1:]]
     cases = [
-        (turns[1:], False),
-        (turns, False),
-        (empty, False),
-        (again, False),
-        (turns[:2], True),
-        (again[:-1], True),
+        (one_turn[1:], False),
+        (one_turn, False),
+        (empty_system, False),
+        (two_turns, False),
+        (one_turn[:2], True),
+        (two_turns[:-1], True),
     ]
     return [
         str(
             tokenizer.apply_chat_template(
-                turns, tokenize=False, add_generation_prompt=prompt, chat_template=template
+                messages, tokenize=False, add_generation_prompt=prompt, chat_template=template
             )
         )
-        for turns, prompt in cases
+        for messages, prompt in cases
     ]
 
 
-def tokens(tokenizer: PreTrainedTokenizerBase, row: Row, template: str) -> list[tuple[int, bool]]:
-    """A conversation's tokens, each with whether it is trained on."""
-    found = tokenizer.apply_chat_template(
+def mask_tokens(
+    tokenizer: PreTrainedTokenizerBase, row: Row, template: str
+) -> list[tuple[int, bool]]:
+    """Return a conversation's tokens, each with whether it is trained on."""
+
+    encoded = tokenizer.apply_chat_template(
         row["messages"],
         chat_template=template,
         return_dict=True,
         return_assistant_tokens_mask=True,
     )
-    return [
-        (token, bool(mask)) for token, mask in zip(found["input_ids"], found["assistant_masks"])
-    ]
+    mask = map(bool, encoded["assistant_masks"])
+    return list(zip(encoded["input_ids"], mask))
 
 
-def check(tokenizer: PreTrainedTokenizerBase, row: Row, template: str, model: str) -> None:
-    """Check that what is trained on is each answer and its end, and nothing else.
+def check_mask(tokenizer: PreTrainedTokenizerBase, row: Row, template: str, model: str) -> None:
+    """Check that exactly the answers and their end tokens are trained on.
+
+    Args:
+        tokenizer: tokenizer of the model.
+        row: conversation to check.
+        template: chat template with marks.
+        model: the model's name, for the error.
 
     Raises:
-        TrainError: it is not.
+        TrainError: other tokens are trained on, or some of these are not.
     """
     answers = [turn["content"] for turn in row["messages"] if turn["role"] == "assistant"]
-    trained = [text for text, is_trained in spans(tokenizer, row, template) if is_trained]
-    for answer, text in zip(answers, trained) if len(answers) == len(trained) else [("", None)]:
-        # Some tokenizers put or drop a blank at either end.
-        if text is None or not text.strip().startswith(answer.strip()) or text.strip() == answer:
-            fix = "correct its chat template; --show-mask prints what would be trained on"
-            raise TrainError(
-                "the tokens to train on are not the answers and their ends", model, fix
-            )
+    trained = [text for text, is_trained in mask_spans(tokenizer, row, template) if is_trained]
+    if len(answers) == len(trained) and all(map(_is_answer_with_end, answers, trained)):
+        return
+    fix = "correct its chat template; --show-mask prints the tokens to train on"
+    problem = "the tokens to train on are not exactly the answers and their end tokens"
+    raise TrainError(problem, model, fix)
 
 
-def spans(
+def _is_answer_with_end(answer: str, text: str) -> bool:
+    # Some tokenizers add or drop a space at either end.
+    return text.strip().startswith(answer.strip()) and text.strip() != answer
+
+
+def mask_spans(
     tokenizer: PreTrainedTokenizerBase, row: Row, template: str
 ) -> Iterator[tuple[str, bool]]:
-    """A conversation's text in stretches, each with whether it is trained on."""
-    for is_trained, group in groupby(tokens(tokenizer, row, template), key=lambda pair: pair[1]):
+    """Yield a conversation's text in spans, each with whether it is trained on."""
+    masked = mask_tokens(tokenizer, row, template)
+    for is_trained, group in groupby(masked, key=lambda pair: pair[1]):
         yield tokenizer.decode([token for token, _ in group]), is_trained
 
 
-def shown(tokenizer: PreTrainedTokenizerBase, row: Row, template: str) -> str:
-    """A line a token: its number, `train` or `-`, its text."""
+def format_mask(tokenizer: PreTrainedTokenizerBase, row: Row, template: str) -> str:
+    """Return one line per token: its number, `train` or `-`, and its text."""
     return "\n".join(
         f"{number:5} {'train' if is_trained else '-':5} {tokenizer.decode([token])!r}"
-        for number, (token, is_trained) in enumerate(tokens(tokenizer, row, template))
+        for number, (token, is_trained) in enumerate(mask_tokens(tokenizer, row, template))
     )

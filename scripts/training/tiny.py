@@ -1,8 +1,8 @@
-"""A tiny, random Phi-3 to fine-tune where there is neither a GPU nor a model to download.
+"""Make a tiny Phi-3 with random weights, to fine-tune without a GPU and without a download.
 
-It is the real architecture (`Phi3ForCausalLM`), the real special tokens and the real chat
-template, only small: everything that works with it works the same way with a real Phi-3.
-What it knows after training is the training file and nothing else.
+It has the real architecture (`Phi3ForCausalLM`), special tokens and chat template, only smaller:
+everything that works with it works the same way with a real Phi-3. After training it knows the
+training file and nothing else.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 
 END_OF_TEXT = "<|endoftext|>"
 END_OF_TURN = "<|end|>"
-# Phi-3's own, in the order of their ids in Phi-3-mini's tokenizer.
+# Phi-3's special tokens, in the order of their ids in Phi-3-mini's tokenizer.
 SPECIAL_TOKENS = [END_OF_TEXT, "<|assistant|>", "<|system|>", END_OF_TURN, "<|user|>"]
 
 
 def make_tokenizer(texts: Iterable[str], vocab_size: int, window: int) -> PreTrainedTokenizerFast:
     """Train a byte-level BPE tokenizer with Phi-3's special tokens and chat template.
 
-    Any text survives a round trip, since what is not in the vocabulary falls back to bytes.
+    Any text can be encoded and decoded without loss: unknown words become bytes.
 
     Args:
-        texts: what to learn the merges from: the training file's texts, never the test file's.
-        vocab_size: tokens at most, special tokens and the 256 bytes included.
-        window: the longest sequence that the model takes, in tokens.
+        texts: texts to learn the merges from: those of the training file, never of the test file.
+        vocab_size: maximum number of tokens, including the special tokens and the 256 bytes.
+        window: length of the longest sequence that the model accepts, in tokens.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
     from trl.chat_template_utils import phi3_chat_template
 
     tokenizer = Tokenizer(models.BPE())
-    # Digits stay apart, so that no number in a question is one opaque token.
+    # Each digit is a token, so that the model can read numbers that it has not seen.
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Digits(individual_digits=True),
@@ -54,24 +54,24 @@ def make_tokenizer(texts: Iterable[str], vocab_size: int, window: int) -> PreTra
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
-        # Exactly TRL's: only then does it know where the assistant's tokens are.
+        # Equal to TRL's template, for which TRL has a version that marks the assistant's tokens.
         chat_template=phi3_chat_template,
         model_max_length=window,
-        # Generation wants the prompts' ends aligned; training pads by itself.
+        # For generation, the ends of the prompts must be aligned. Training has its own padding.
         padding_side="left",
         clean_up_tokenization_spaces=False,
     )
 
 
 def make_model(tokenizer: PreTrainedTokenizerFast, shape: dict[str, Any]) -> Phi3ForCausalLM:
-    """Make a Phi-3 with random weights. Seed torch first to get the same weights again.
+    """Make a Phi-3 with random weights. The same torch seed gives the same weights.
 
     Args:
-        tokenizer: sets the size of the vocabulary and the ids of the special tokens.
+        tokenizer: tokenizer that gives the size of the vocabulary and the ids of the special tokens.
         shape: settings of `Phi3Config`, such as hidden_size and num_hidden_layers.
 
     Raises:
-        TypeError, ValueError: settings that make no Phi-3.
+        TypeError, ValueError, StrictDataclassError: the settings do not describe a valid Phi-3.
     """
     from transformers import Phi3Config, Phi3ForCausalLM
 
@@ -81,7 +81,7 @@ def make_model(tokenizer: PreTrainedTokenizerFast, shape: dict[str, Any]) -> Phi
         bos_token_id=end_of_text,
         eos_token_id=end_of_text,
         pad_token_id=end_of_text,
-        # Longer inputs than the window get no rescaled positions, as with Phi-3-mini-4k.
+        # As with Phi-3-mini-4k, positions are not rescaled for inputs longer than the window.
         original_max_position_embeddings=shape["max_position_embeddings"],
         **shape,
     )

@@ -1,36 +1,37 @@
-"""Metrics and artifacts to MLflow: to the server that the environment names, or to files."""
+"""Log metrics and files to MLflow: to the server in the environment, or to local files."""
 
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from console import print_line
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.utils import flatten_dict
 
 EXPERIMENT = "phi3-finetune"
-LONGEST_PARAM = 500  # characters; the smallest that MLflow's servers accept, Azure ML's
+MAX_PARAM_LENGTH = 500  # characters; Azure ML has the lowest limit of the MLflow servers
 
 
 class Tracking(TrainerCallback):
     """One MLflow run, from `with Tracking(…)` to its end: FINISHED, FAILED or KILLED.
 
-    Not transformers' own callback: that ends the training when the server refuses a request, and
-    Azure ML's refuses what it does not know of newer MLflow versions. A curve is not worth a GPU's
-    hours.
+    Not transformers' MLflowCallback: it stops the training when the server refuses a request, and
+    Azure ML's server refuses some requests of newer MLflow versions. It also logs the Trainer's
+    settings instead of the recipe, and ends the run before the result's files exist.
 
     Args:
-        store: the folder to log to where MLFLOW_TRACKING_URI is not set.
-        params: what the run is made with; nested ones are named `a.b`.
-        name: the run's name where MLflow starts one; Azure ML has started its own.
+        folder: folder to log to if MLFLOW_TRACKING_URI is not set.
+        settings: settings of the run, which become MLflow's parameters; nested ones are named `a.b`.
+        name: name of a new run; Azure ML starts the run itself.
     """
 
-    def __init__(self, store: Path, params: dict[str, Any], name: str) -> None:
-        self._store, self._params, self._name = store, params, name
-        self._on = True
+    def __init__(self, folder: Path, settings: dict[str, Any], name: str) -> None:
+        self._folder, self._settings, self._name = folder, settings, name
+        self._is_enabled = True
 
     def __enter__(self) -> Tracking:
         self._try(self._start)
@@ -38,15 +39,16 @@ class Tracking(TrainerCallback):
 
     def __exit__(
         self,
-        kind: type[BaseException] | None,
+        error_type: type[BaseException] | None,
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
         import mlflow
 
-        status = (
-            "FINISHED" if kind is None else "FAILED" if issubclass(kind, Exception) else "KILLED"
-        )
+        if error_type is None:
+            status = "FINISHED"
+        else:
+            status = "FAILED" if issubclass(error_type, Exception) else "KILLED"
         self._try(mlflow.end_run, status)
 
     def on_log(
@@ -61,14 +63,14 @@ class Tracking(TrainerCallback):
             self.log(logs or {}, state.global_step)
 
     def log(self, metrics: dict[str, Any], step: int) -> None:
-        """Log the numbers among `metrics`."""
+        """Log the metrics that are numbers."""
         import mlflow
 
         numbers = {key: value for key, value in metrics.items() if isinstance(value, (int, float))}
         self._try(mlflow.log_metrics, numbers, step=step)
 
     def attach(self, files: Iterable[Path]) -> None:
-        """Add those of the files that there are to the run."""
+        """Add the files that exist to the run."""
         import mlflow
 
         for path in files:
@@ -77,33 +79,34 @@ class Tracking(TrainerCallback):
 
     def _start(self) -> None:
         if "MLFLOW_TRACKING_URI" not in os.environ:
-            # MLflow 3 refuses plain files unless asked for; a database needs packages of its own.
+            # MLflow 3 needs permission for plain files; its databases need further packages.
             os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
             import mlflow
 
-            mlflow.set_tracking_uri(self._store.resolve().as_uri())
+            mlflow.set_tracking_uri(self._folder.resolve().as_uri())
             mlflow.set_experiment(EXPERIMENT)
         import mlflow
 
-        running = "MLFLOW_RUN_ID" in os.environ
-        mlflow.start_run(run_name=None if running else self._name)
-        mlflow.log_params(dict(_flat(self._params)))
+        is_started = "MLFLOW_RUN_ID" in os.environ
+        mlflow.start_run(run_name=None if is_started else self._name)
+        mlflow.log_params(to_params(self._settings))
 
     def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Whatever goes wrong with MLflow, the training goes on."""
-        if not self._on:
+        """Call MLflow; after an error, log nothing more and let the training go on."""
+        if not self._is_enabled:
             return
         try:
             action(*args, **kwargs)
         except Exception as error:
-            self._on = False
+            self._is_enabled = False
             name = type(error).__name__
-            print(f"train.py: no more to MLflow ({name}); training goes on", file=sys.stderr)
+            print_line(f"logging to MLflow failed and is turned off ({name}); training continues")
 
 
-def _flat(params: dict[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
-    for key, value in params.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            yield f"{prefix}{key}", str(value)[:LONGEST_PARAM]
+def to_params(settings: dict[str, Any]) -> dict[str, str]:
+    """Return settings as MLflow parameters: nested ones under dotted names, and without empty ones."""
+    return {
+        name: str(value)[:MAX_PARAM_LENGTH]
+        for name, value in flatten_dict(settings).items()
+        if value is not None and value != {}
+    }

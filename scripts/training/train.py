@@ -1,4 +1,4 @@
-"""Fine-tune a Phi-3 on conversations, here or as an Azure ML job: the same file, the same recipe.
+"""Fine-tune a Phi-3 on conversations: the same file and recipes on this machine and in an Azure ML job.
 
     python train.py --recipe recipes/tiny-cpu.yaml --train-file train.jsonl --eval-file test.jsonl \
         --output-dir out
@@ -7,332 +7,334 @@
     torchrun --nproc-per-node 8 train.py --recipe recipes/full.yaml --train-file train.jsonl \
         --eval-file test.jsonl --output-dir out
 
-A row is {"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}; the loss
-is on the assistant's tokens only: --show-mask prints them. The output folder gets `model/` (Hugging
-Face), `mlflow/` (MLflow, ready for a deployment without a scoring script), `metrics.json` and, for the
-tiny model, `base/` (as it was before training). They appear when all of them are complete; until then an
-earlier result stays, and `checkpoints/` has what --resume goes on from.
+A row is {"messages": [{"role": "user", "content": …}, {"role": "assistant", "content": …}]}. The loss is
+on the assistant's tokens only; --show-mask prints them.
 
-Exit codes: 0, 1 (one line on standard error says what, where and what to do), 2 for a wrong command
-line, 128 + the signal's number when stopped.
+The output folder contains `model/` (Hugging Face), `mlflow/` (MLflow, for a deployment without a scoring
+script), `metrics.json` and, for the tiny model, `base/` (the model before training). All of them appear
+when the run is complete. Until then an earlier result stays, and --resume continues from `checkpoints/`.
+
+Exit codes: 0; 1 after an error (one line on standard error says what is wrong, where, and what to do);
+2 for a wrong command line; 128 + the signal's number after a signal.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import math
-import os
 import signal
 import sys
 import time
 import traceback
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import checkpoints
 import devices
 import distributed
 import environment
-import options
 import stopping
-from inputs import TINY, Recipe, Row, TrainError, check_model, check_output, read_recipe, read_rows
+from checkpoints import step_of
+from console import describe_unexpected, print_line, resume_hint
+from inputs import TINY, TrainError, is_local_model
+from options import CommandLine, parse
+from run import Run, prepare, read_inputs
 
 if TYPE_CHECKING:
+    from metrics import Metrics
+    from samples import Samples
+    from tracking import Tracking
+    from trainer import Trainer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
     from trl import SFTConfig
 
+# -- Command line ----------------------------------------------------------------------------------
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    args = options.parse(arguments, (__doc__ or "").split("\n", 1)[0])
-    stopping.listen()
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code."""
+    options = parse(arguments, (__doc__ or "").split("\n", 1)[0])
+    stopping.install_handlers()
     try:
-        train(args)
+        if options.show_mask:
+            print_mask(options)
+        else:
+            train(options)
     except stopping.Stopped as stopped:
-        say(f"stopped by {signal.Signals(stopped.number).name}, {what_is_kept(args)}")
+        print_line(f"stopped by {signal.Signals(stopped.number).name}, {resume_hint(options)}")
         return 128 + stopped.number
     except Exception as error:
-        if args.verbose:
+        if options.verbose:
             traceback.print_exc()
-        known = isinstance(error, TrainError)
-        say(str(error) if known else unexpected(error, args), everywhere=not known)
+        if isinstance(error, TrainError):
+            print_line(str(error))
+        else:
+            print_line(describe_unexpected(error, options), from_every_process=True)
         return 1
     return 0
 
 
-def say(line: str, everywhere: bool = False) -> None:
-    """Print a line on standard error: the main process's, unless `everywhere`."""
-    rank = os.environ.get("RANK", "0")
-    if everywhere or rank == "0":
-        process = "" if rank == "0" else f"process {rank}: "
-        print(f"train.py: {process}{line}", file=sys.stderr, flush=True)
-
-
-def what_is_kept(args: argparse.Namespace) -> str:
-    last = checkpoints.Checkpoints(args.checkpoint_dir, {}).last()
-    if last is None:
-        return f"{args.output_dir}: run it again; it has only earlier results"
-    return f"{last}: run the same command with --resume to go on"
-
-
-def unexpected(error: Exception, args: argparse.Namespace) -> str:
-    """One line for an error that nobody foresaw. Not its text, which might quote the data."""
-    if type(error).__name__ == "OutOfMemoryError":
-        fix = "lower trainer.per_device_train_batch_size or max_length, or use recipes/lora.yaml"
-        return f"the accelerator's memory is full, {args.recipe}: {fix}"
-    if isinstance(error, ModuleNotFoundError):
-        return f"no package {error.name!r}, {sys.executable}: install what conda.yaml lists"
-    if reason := checkpoints.write_failure(error):
-        where = getattr(error, "filename", None) or args.output_dir
-        return f"{reason}, {where}: make room or correct it, then run again with --resume"
-    return f"{type(error).__name__}, {args.recipe}: run again with --verbose for the traceback"
-
-
-def train(args: argparse.Namespace) -> None:
-    """From files to a fine-tuned model. Reads top to bottom like the recipe it follows.
+def print_mask(options: CommandLine) -> None:
+    """Print the first row's tokens as the model sees them, and which of them are trained on.
 
     Raises:
-        TrainError: an input is wrong; before anything heavy has started wherever that can be.
+        TrainError: an input is wrong, or the wrong tokens would be trained on.
     """
-    started = time.monotonic()
-
-    # Check the inputs, while it costs nothing ---------------------------------------------------
-    recipe = options.override(read_recipe(args.recipe), args)
-    check_model(recipe.model)
-    train_rows = read_rows(args.train_file, args.rows)
-    eval_rows = read_rows(args.eval_file, args.rows)
-    if args.show_mask:
-        return show_mask(recipe, train_rows, args)
-    check_output(args.output_dir)
-    place = distributed.place()
-    origin = checkpoints.origin(recipe, train_rows, place.size)
-    kept = checkpoints.Checkpoints(args.checkpoint_dir, origin)
-    if place.main:
-        kept.drop_incomplete()
-    resumed = find_checkpoint(kept, args.resume)
-
-    # Import the libraries, which takes seconds --------------------------------------------------
-    environment.prepare(is_local(recipe.model), args.verbose)
+    inputs = read_inputs(options)
+    environment.configure_before_imports(is_local_model(inputs.recipe.model), options.verbose)
     import models
-    import outputs
     import templates
-    import torch
+
+    environment.silence_libraries(options.verbose)
+    row, model = inputs.train_rows[0], inputs.recipe.model
+    tokenizer = models.load_tokenizer(inputs.recipe, inputs.train_rows, options.recipe)
+    template = templates.training_template(tokenizer, model)
+    print(templates.format_mask(tokenizer, row, template), flush=True)
+    templates.check_mask(tokenizer, row, template, model)
+
+
+# -- Training --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Base:
+    """The loaded base model, and how to train it.
+
+    Attributes:
+        model: base model.
+        tokenizer: its tokenizer, with the chat template that serving uses.
+        parameters: number of the model's parameters.
+        device: key of devices.PRECISIONS.
+        config: TRL's settings.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    parameters: int
+    device: str
+    config: SFTConfig
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training.
+
+    Attributes:
+        trainer: trainer with the trained model and its log.
+        samples: sample answers of all epochs.
+        seconds: duration of the training.
+        eval_loss: evaluation loss after the last step, in nats per token.
+    """
+
+    trainer: Trainer
+    samples: Samples
+    seconds: float
+    eval_loss: float
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The trainer's log."""
+        return self.trainer.state.log_history
+
+
+def train(options: CommandLine) -> None:
+    """Fine-tune a model: check the inputs, load the base, fit it, and save the result.
+
+    Raises:
+        TrainError: an input is wrong. Wherever possible, this is raised before the slow imports.
+    """
+    # Check the inputs, which is fast -------------------------------------------------------------
+    run = prepare(options)
+
+    # Import the libraries, which takes seconds ---------------------------------------------------
+    environment.configure_before_imports(is_local_model(run.inputs.recipe.model), options.verbose)
+    import outputs
     import transformers
-    from datasets import Dataset
-    from progress import Progress
-    from samples import Samples
     from tracking import Tracking
-    from trainer import Trainer
 
-    environment.quieten(args.verbose)
-    transformers.set_seed(recipe.seed)
+    environment.silence_libraries(options.verbose)
+    transformers.set_seed(run.inputs.recipe.seed)
 
-    tracking = Tracking(args.output_dir / "mlruns", asdict(recipe), recipe.name)
+    recipe = run.inputs.recipe
+    tracking = Tracking(options.output_dir / "mlruns", asdict(recipe), recipe.name)
     with (
-        outputs.partial_folder(args.output_dir) as partial,
-        tracking if place.main else contextlib.nullcontext(),
+        outputs.partial_folder(options.output_dir) as folder,
+        tracking if run.process.is_main else contextlib.nullcontext(),
     ):
-        # Model and tokenizer --------------------------------------------------------------------
-        device = devices.choose_device()
-        config = make_config(recipe, device, kept.folder, args.recipe, place)
-        # The base's loss. Not by trainer.evaluate(): after that, the processes would train apart.
-        config.eval_on_start = resumed is None
-        model, tokenizer = models.load(recipe, train_rows, device, place, args.recipe)
-        if recipe.model == TINY:
-            outputs.save_huggingface(model, tokenizer, partial / "base")
-        parameters = model.num_parameters()
-        torch.set_num_threads(devices.threads_for(parameters, torch.get_num_threads()))
+        # Load the model and its tokenizer --------------------------------------------------------
+        base = load(run, folder)
 
-        # Train ----------------------------------------------------------------------------------
-        served_template = tokenizer.chat_template
-        tokenizer.chat_template = templates.marked(tokenizer, recipe.model)
-        templates.check(tokenizer, train_rows[0], tokenizer.chat_template, recipe.model)
-        samples = Samples(
-            eval_rows, recipe.samples, tokenizer, partial / outputs.SAMPLES, place.main
-        )
-        trainer = Trainer(
-            model=model,
-            processing_class=tokenizer,
-            args=config,
-            train_dataset=Dataset.from_list(train_rows),
-            eval_dataset=Dataset.from_list(eval_rows),
-            peft_config=models.make_lora(recipe),
-            callbacks=[Progress(), tracking, samples],
-            checkpoints=kept,
-            place=place,
-        )
-        tokenizer.chat_template = served_template
-        trainer.remove_callback(transformers.PrinterCallback)
-        say(
-            f"training {parameters:,} parameters on {device}, {len(train_rows)} rows, {batch(config)}"
-        )
-        with stopping.at_a_step():
-            result = trainer.train(resume_from_checkpoint=resumed and str(resumed))
-        history = trainer.state.log_history
-        base_loss = next(entry["eval_loss"] for entry in history if "eval_loss" in entry)
-        eval_loss = outputs.last_eval_loss(history) or trainer.evaluate()["eval_loss"]
+        # Train -----------------------------------------------------------------------------------
+        fitted = fit(run, base, tracking, folder)
 
-        # Save -----------------------------------------------------------------------------------
-        tuned = distributed.whole_model(trainer)
-        if not place.main:
+        # Save ------------------------------------------------------------------------------------
+        model = distributed.gather_model(fitted.trainer)
+        if not run.process.is_main:
             return
-        tuned = models.merged(tuned, recipe, partial / "adapters")
-        tuned = tuned.to(device="cpu", dtype=getattr(torch, recipe.save_dtype or "float32"))
-        tuned.config.use_cache = True
-        outputs.save_huggingface(tuned, tokenizer, partial / "model")
-        outputs.save_mlflow(tuned, tokenizer, partial / "mlflow")
-        metrics = {
-            "seconds": round(time.monotonic() - started, 2),
-            "train_seconds": round(result.metrics["train_runtime"], 2),
-            "steps": trainer.state.global_step,
-            "resumed_from": checkpoints.step_of(resumed) if resumed else None,
-            "epochs": config.num_train_epochs,
-            "tokens": total_tokens(history),
-            "train_loss": mean_loss(history),
-            "eval_loss": eval_loss,
-            "perplexity": math.exp(eval_loss),
-            "base_eval_loss": base_loss,
-            "base_perplexity": math.exp(base_loss),
-            "train_rows": len(train_rows),
-            "eval_rows": len(eval_rows),
-            "model": Path(recipe.model).name if Path(recipe.model).is_dir() else recipe.model,
-            "parameters": parameters,
-            "device": device,
-            "attention": model.config._attn_implementation,
-            "processes": place.size,
-            "threads": torch.get_num_threads(),
-            "seed": recipe.seed,
-            "recipe": recipe.name,
-            "versions": outputs.versions(),
-        }
-        outputs.write_metrics(metrics, partial / outputs.METRICS)
-        outputs.describe(
-            partial,
-            recipe=recipe,
-            metrics=metrics,
-            train_file=args.train_file,
-            history=history,
-            samples=samples.kept,
-        )
-        # Half of a new result beside half of an old one is neither.
-        with stopping.put_off():
-            outputs.publish(partial, args.output_dir)
-            kept.remove()
-        tracking.log(metrics, trainer.state.global_step)
-        tracking.attach(args.output_dir / name for name in outputs.SHOWN)
-    say(
-        f"done in {time.monotonic() - started:.0f} s, {args.output_dir}: "
-        f"train loss {metrics['train_loss']:.3f}, eval loss {metrics['eval_loss']:.3f}"
+        metrics = save(run, base, fitted, model, folder)
+        # A signal in between would leave half of the new result beside half of the earlier one.
+        with stopping.ignore_signals():
+            outputs.publish(folder, options.output_dir)
+            run.checkpoints.remove_all()
+        tracking.log(asdict(metrics), metrics.steps)
+        tracking.attach(options.output_dir / name for name in outputs.TRACKED_FILES)
+    print_line(
+        f"done in {time.monotonic() - run.started:.0f} s, {options.output_dir}: "
+        f"train loss {metrics.train_loss:.3f}, eval loss {metrics.eval_loss:.3f}"
     )
 
 
-def is_local(model: str) -> bool:
-    return model == TINY or Path(model).is_dir()
-
-
-def find_checkpoint(kept: checkpoints.Checkpoints, resume: bool) -> Path | None:
-    """The checkpoint to go on from, if that is wanted and there is one; says which.
+def load(run: Run, folder: Path) -> Base:
+    """Load or make the base model; a made one is saved in `folder`, since it exists nowhere else.
 
     Raises:
-        TrainError: it is of another run.
+        TrainError: the model cannot be loaded, or a setting of the recipe is wrong.
     """
-    if resume:
-        found = kept.to_resume()
-        say(
-            f"going on from {found}"
-            if found
-            else f"no checkpoint in {kept.folder}: starting afresh"
-        )
-        return found
-    if found := kept.last():
-        say(
-            f"starting afresh; --resume would go on from {found}, which the next checkpoint replaces"
-        )
-    return None
+    import models
+    import outputs
+    import torch
+    from sft_config import make_config
+
+    recipe, recipe_path = run.inputs.recipe, run.options.recipe
+    device = devices.choose_device()
+    config = make_config(recipe, device, run.checkpoints.folder, recipe_path, run.process)
+    # The base's loss. After a separate trainer.evaluate(), the processes would train separately.
+    config.eval_on_start = run.resume_from is None
+    model, tokenizer = models.load(recipe, run.inputs.train_rows, device, run.process, recipe_path)
+    if recipe.model == TINY:
+        outputs.save_huggingface(model, tokenizer, folder / "base")
+    parameters = model.num_parameters()
+    torch.set_num_threads(devices.choose_threads(parameters, torch.get_num_threads()))
+    return Base(model, tokenizer, parameters, device, config)
 
 
-def show_mask(recipe: Recipe, rows: list[Row], args: argparse.Namespace) -> None:
-    """Print the first row as the model will see it, and which of its tokens are trained on."""
-    environment.prepare(is_local(recipe.model), args.verbose)
+def fit(run: Run, base: Base, tracking: Tracking, folder: Path) -> Fitted:
+    """Train the base model on the rows, from the checkpoint to resume from if there is one.
+
+    Raises:
+        TrainError: a loss is not a number, a checkpoint cannot be written, or the chat template is
+            not suitable.
+        stopping.Stopped: a signal arrived.
+    """
+    import metrics
+    import outputs
+    from samples import Samples
+
+    inputs = run.inputs
+    path = folder / outputs.SAMPLES
+    samples = Samples(inputs.eval_rows, inputs.recipe.samples, base.tokenizer, path)
+    trainer = make_trainer(run, base, [tracking, samples])
+    with stopping.defer_first_signal():
+        result = trainer.train(resume_from_checkpoint=run.resume_from and str(run.resume_from))
+    eval_loss = metrics.last_eval_loss(trainer.state.log_history)
+    if eval_loss is None:
+        eval_loss = trainer.evaluate()["eval_loss"]
+    return Fitted(trainer, samples, result.metrics["train_runtime"], eval_loss)
+
+
+def make_trainer(run: Run, base: Base, callbacks: list[Any]) -> Trainer:
+    """Make the trainer, and print what it trains."""
     import models
     import templates
+    import transformers
+    from datasets import Dataset
+    from progress import Progress
+    from sft_config import describe_batch
+    from trainer import Trainer
 
-    environment.quieten(args.verbose)
-    tokenizer = models.load_tokenizer(recipe, rows, args.recipe)
-    template = templates.marked(tokenizer, recipe.model)
-    print(templates.shown(tokenizer, rows[0], template), flush=True)
-    templates.check(tokenizer, rows[0], template, recipe.model)
+    inputs, tokenizer = run.inputs, base.tokenizer
+    serving_template = tokenizer.chat_template
+    template = templates.training_template(tokenizer, inputs.recipe.model)
+    templates.check_mask(tokenizer, inputs.train_rows[0], template, inputs.recipe.model)
+    tokenizer.chat_template = template
+    trainer = Trainer(
+        model=base.model,
+        processing_class=tokenizer,
+        args=base.config,
+        train_dataset=Dataset.from_list(inputs.train_rows),
+        eval_dataset=Dataset.from_list(inputs.eval_rows),
+        peft_config=models.make_lora(inputs.recipe),
+        callbacks=[Progress(), *callbacks],
+        checkpoints=run.checkpoints,
+    )
+    tokenizer.chat_template = serving_template
+    trainer.remove_callback(transformers.PrinterCallback)
+    print_line(
+        f"training {base.parameters:,} parameters on {base.device}, "
+        f"{len(inputs.train_rows)} rows, {describe_batch(base.config)}"
+    )
+    return trainer
 
 
-def make_config(
-    recipe: Recipe,
-    device: str,
-    folder: Path,
-    path: Path,
-    place: distributed.Place = distributed.ALONE,
-) -> SFTConfig:
-    """TRL's settings: the recipe's, plus those that are not a matter of taste.
+def save(run: Run, base: Base, fitted: Fitted, model: Any, folder: Path) -> Metrics:
+    """Save the trained model, the metrics, the loss curve and the model card in `folder`.
 
-    Raises:
-        TrainError: the recipe has a setting that TRL does not know, or a value it does not take.
+    Args:
+        run: the run.
+        base: base model before training.
+        fitted: finished training.
+        model: trained model, unsharded.
+        folder: partial folder of the result.
     """
-    from trl import SFTConfig
+    import models
+    import outputs
+    import torch
+    from metrics import write_metrics
 
-    try:
-        return SFTConfig(
-            **{
-                "logging_steps": 10,
-                "logging_first_step": True,
-                "eval_strategy": "epoch",
-                "dataloader_pin_memory": device != "cpu",
-                **recipe.trainer,
-                **distributed.arguments(recipe, place, device),
-            },
-            **devices.PRECISIONS[device],
-            output_dir=str(folder),
-            seed=recipe.seed,
-            assistant_only_loss=True,
-            save_strategy="steps",
-            save_total_limit=2,
-            # Otherwise a loss that is no number is logged as the mean of those before it.
-            logging_nan_inf_filter=False,
-            report_to="none",
-            disable_tqdm=True,
-        )
-    except (TypeError, ValueError) as error:
-        reason = str(error).partition("\n")[0].replace("SFTConfig.__init__() got an ", "")
-        fix = "see the settings of TRL's SFTConfig"
-        raise TrainError(f"the recipe's `trainer` is wrong ({reason})", path, fix) from error
+    recipe = run.inputs.recipe
+    model = models.merge_adapters(model, recipe, folder / "adapters")
+    model = model.to(device="cpu", dtype=getattr(torch, recipe.save_dtype or "float32"))
+    model.config.use_cache = True
+    outputs.save_huggingface(model, base.tokenizer, folder / "model")
+    outputs.save_mlflow(model, base.tokenizer, folder / "mlflow")
+    metrics = collect_metrics(run, base, fitted)
+    write_metrics(metrics, folder / outputs.METRICS)
+    outputs.write_curve_and_card(
+        folder,
+        recipe=recipe,
+        metrics=metrics,
+        train_file=run.options.train_file,
+        history=fitted.history,
+        samples=fitted.samples.answers,
+    )
+    return metrics
 
 
-def batch(config: SFTConfig) -> str:
-    """How many sequences the optimizer sees at a time, and what that is made of."""
-    each, accumulation = config.per_device_train_batch_size, config.gradient_accumulation_steps
-    total = each * accumulation * config.world_size
-    return f"{total} a step (batch {each} x accumulation {accumulation} x processes {config.world_size})"
+def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
+    """Return the metrics of a finished training."""
+    import metrics
+    import torch
 
-
-def total_tokens(history: list[dict[str, Any]]) -> int:
-    """Tokens trained on, questions included, padding not; TRL counts anew when a run goes on."""
-    total = before = 0.0
-    for count in (entry["num_tokens"] for entry in history if "num_tokens" in entry):
-        total += count - before if count >= before else count
-        before = count
-    return int(total)
-
-
-def mean_loss(history: list[dict[str, Any]]) -> float:
-    """The mean over all steps, also of those before a run went on."""
-    total = before = 0.0
-    for entry in history:
-        if "loss" in entry:
-            total += entry["loss"] * (entry["step"] - before)
-            before = entry["step"]
-    return total / before
+    recipe, resume_from = run.inputs.recipe, run.resume_from
+    base_eval_loss = metrics.base_eval_loss(fitted.history)
+    return metrics.Metrics(
+        seconds=round(time.monotonic() - run.started, 2),
+        train_seconds=round(fitted.seconds, 2),
+        steps=fitted.trainer.state.global_step,
+        resumed_from=step_of(resume_from) if resume_from else None,
+        epochs=base.config.num_train_epochs,
+        tokens=metrics.total_tokens(fitted.history),
+        train_loss=metrics.mean_loss(fitted.history),
+        eval_loss=fitted.eval_loss,
+        perplexity=math.exp(fitted.eval_loss),
+        base_eval_loss=base_eval_loss,
+        base_perplexity=math.exp(base_eval_loss),
+        train_rows=len(run.inputs.train_rows),
+        eval_rows=len(run.inputs.eval_rows),
+        model=Path(recipe.model).name if Path(recipe.model).is_dir() else recipe.model,
+        parameters=base.parameters,
+        device=base.device,
+        attention=base.model.config._attn_implementation,
+        processes=run.process.count,
+        threads=torch.get_num_threads(),
+        seed=recipe.seed,
+        recipe=recipe.name,
+        versions=metrics.package_versions(),
+    )
 
 
 if __name__ == "__main__":
     code = main()
-    distributed.leave()
+    distributed.end_process_group()
     sys.exit(code)

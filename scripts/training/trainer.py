@@ -1,4 +1,4 @@
-"""TRL's trainer, which here stops on a loss that is no number, and knows a checkpoint's whole story."""
+"""TRL's trainer with complete checkpoints, and an error for a loss that is not a number."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from typing import Any
 
 import distributed
 import stopping
-from checkpoints import PREFIX, Checkpoints, step_of, write_failure
+from accelerate import PartialState
+from checkpoints import Checkpoints, step_of, write_failure_reason
 from inputs import TrainError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
 
 
 class Trainer(SFTTrainer):
-    """SFTTrainer with checkpoints that are whole or absent, and gradients that are numbers or an error.
+    """SFTTrainer that marks complete checkpoints, and stops if a gradient or loss is not finite.
 
     Args:
-        checkpoints: where they go.
-        place: of this process among those that train together.
-        everything else: SFTTrainer's.
+        checkpoints: the run's checkpoints.
+        args, kwargs: SFTTrainer's arguments.
     """
 
-    def __init__(self, *args: Any, checkpoints: Checkpoints, place: distributed.Place, **more: Any):
+    def __init__(self, *args: Any, checkpoints: Checkpoints, **kwargs: Any):
         self._checkpoints = checkpoints
-        self._place = place
-        super().__init__(*args, **more)
-        self.add_callback(_Keeper(checkpoints, place))
+        super().__init__(*args, **kwargs)
+        self.add_callback(CheckpointCallback(checkpoints))
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
-        """The norm over all processes, after the backward pass and before the weights change.
+        """Return the gradient's norm over all processes; called before the weights change.
 
         Raises:
-            TrainError: it is no finite number, so that neither is the loss or the next step's.
+            TrainError: the norm is not finite, so the next weights would not be either.
         """
         norm = super()._get_grad_norm(model, grad_norm=grad_norm)
-        # fp16's scaler meets infinite gradients as a matter of course, and leaves those steps out.
+        # With fp16, infinite gradients are normal: the scaler skips those steps.
         if norm is not None and self.accelerator.scaler is None:
             self._require_finite(float(norm), self.state.global_step + 1)
         return norm
@@ -47,58 +46,64 @@ class Trainer(SFTTrainer):
 
     def _require_finite(self, value: float, step: int) -> None:
         if not math.isfinite(value):
+            problem = f"the loss or its gradient is not a number at step {step}"
             fix = "lower trainer.learning_rate or raise trainer.warmup_steps, then run again"
-            raise TrainError(
-                f"the loss or its gradient is not a number at step {step}", self._kept(), fix
-            )
+            raise TrainError(problem, self._describe_checkpoints(), fix)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        folder = self._checkpoints.folder / f"{PREFIX}{self.state.global_step}"
-        # An earlier run's of the same step: its marker must not stand for this one.
-        if self._place.main:
+        step = self.state.global_step
+        folder = self._checkpoints.path_of(step)
+        # The marker of an earlier run's checkpoint of this step must not remain.
+        if self.is_world_process_zero():
             shutil.rmtree(folder, ignore_errors=True)
-        distributed.together(self._place)
+        self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)
         except Exception as error:
-            reason = write_failure(error)
+            reason = write_failure_reason(error)
             if reason is None:
                 raise
             shutil.rmtree(folder, ignore_errors=True)
-            fix = "make room, then run the same command with --resume"
-            problem = f"cannot write the checkpoint of step {self.state.global_step} ({reason})"
-            raise TrainError(problem, self._kept(), fix) from error
+            fix = "free some space, then run the same command with --resume"
+            problem = f"cannot write the checkpoint of step {step} ({reason})"
+            raise TrainError(problem, self._describe_checkpoints(), fix) from error
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Not TRL's, which would go into the checkpoints' folder at every checkpoint."""
+        """Do nothing: TRL would write its own model card at every checkpoint."""
 
-    def _kept(self) -> str:
-        last = self._checkpoints.last()
-        folder = self._checkpoints.folder
-        return f"{folder} ({f'step {step_of(last)} is kept' if last else 'no checkpoint yet'})"
+    def _describe_checkpoints(self) -> str:
+        latest = self._checkpoints.latest()
+        state = f"step {step_of(latest)} is kept" if latest else "no checkpoint yet"
+        return f"{self._checkpoints.folder} ({state})"
 
 
-class _Keeper(TrainerCallback):
-    """Marks each checkpoint when it is whole, and has one made when a signal asks to stop."""
+class CheckpointCallback(TrainerCallback):
+    """Marks each complete checkpoint; after a signal, requests one and stops the training.
 
-    def __init__(self, checkpoints: Checkpoints, place: distributed.Place) -> None:
+    Not transformers' `enable_jit_checkpoint`: it handles SIGTERM only, three seconds late, does not
+    make the processes agree on a step, and ends the training as if it were complete.
+
+    Args:
+        checkpoints: the run's checkpoints.
+    """
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
         self._checkpoints = checkpoints
-        self._place = place
         self._signal: int | None = None
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self._signal = distributed.agreed(stopping.noted(), self._place)
+        self._signal = distributed.largest_value(stopping.pending_signal(), args.world_size)
         control.should_save |= self._signal is not None
-        # What the loss added up to since the last entry is not in a checkpoint.
+        # A checkpoint does not contain the loss that was summed since the last log entry.
         control.should_log |= control.should_save
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        distributed.together(self._place)
-        if self._place.main:
-            self._checkpoints.complete(state.global_step)
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            self._checkpoints.mark_complete(state.global_step)
         if self._signal is not None:
             raise stopping.Stopped(self._signal)

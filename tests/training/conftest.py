@@ -1,4 +1,4 @@
-"""The training code stands alone: it is imported as Azure does, from its own folder."""
+"""Import the training code as Azure does: from its own folder."""
 
 import subprocess
 import sys
@@ -17,13 +17,14 @@ Run = Callable[..., subprocess.CompletedProcess]
 
 @pytest.fixture(scope="session")
 def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    extra = [{**row, "prompt": "a column to ignore"} for row in ROWS]
-    return write_rows(tmp_path_factory.mktemp("data") / "rows.jsonl", extra)
+    """A JSONL file with ROWS and a column that training ignores."""
+    rows = [{**row, "prompt": "a column to ignore"} for row in ROWS]
+    return write_rows(tmp_path_factory.mktemp("data") / "rows.jsonl", rows)
 
 
 @pytest.fixture(scope="session")
 def train_cli(rows_file: Path) -> Run:
-    """Runs the real command line in a process of its own."""
+    """A function that runs the real command line in a process of its own."""
 
     def run(out: Path, *extra: str, recipe: Path = TINY_RECIPE) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -40,9 +41,10 @@ def train_cli(rows_file: Path) -> Run:
 
 @pytest.fixture(scope="session")
 def trained(train_cli: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model that knows four capitals; what the run said is in said.txt beside it."""
+    """A tiny model that knows four capitals; the run's output is in output.txt beside it."""
     out = tmp_path_factory.mktemp("trained") / "out"
-    done = train_cli(out, "--epochs", "60")
-    assert done.returncode == 0, done.stderr
-    (out.parent / "said.txt").write_text(done.stdout + done.stderr, encoding="utf-8")
+    finished = train_cli(out, "--epochs", "60")
+    assert finished.returncode == 0, finished.stderr
+    output = finished.stdout + finished.stderr
+    (out.parent / "output.txt").write_text(output, encoding="utf-8")
     return out

@@ -1,6 +1,6 @@
-"""train.py with FSDP2 on CPU processes: PyTorch can do it with gloo, accelerate turns it off there.
+"""Run train.py with FSDP2 on CPU processes, which accelerate otherwise turns off.
 
-Run by torchrun in place of train.py; everything but the switch is the product's.
+torchrun starts this file in place of train.py. Only the switch differs from the real code.
 """
 
 import os
@@ -11,33 +11,33 @@ from accelerate import DistributedType
 from accelerate.state import AcceleratorState
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts" / "training"))
-plain = AcceleratorState.__init__
+original_init = AcceleratorState.__init__
 
 
-def sharded(self, *args, fsdp_plugin=None, **more):
-    plain(self, *args, fsdp_plugin=fsdp_plugin, **more)
-    # Its state is one for all instances, but each of them begins with the plain type again.
+def init_with_fsdp(self, *args, fsdp_plugin=None, **kwargs):
+    """Set the FSDP type again: the instances share their state, but each resets the type."""
+    original_init(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
     self.fsdp_plugin = fsdp_plugin or getattr(self, "fsdp_plugin", None)
     if self.fsdp_plugin is not None:
         self.distributed_type = DistributedType.FSDP
 
 
-AcceleratorState.__init__ = sharded
+AcceleratorState.__init__ = init_with_fsdp
 
 import distributed  # noqa: E402
 import train  # noqa: E402
 
-whole_model = distributed.whole_model
+gather_model = distributed.gather_model
 
 
-def watched(trainer):
-    """Say, in a file, what the parameters were: the test must not pass without any sharding."""
-    kinds = {type(parameter).__name__ for parameter in trainer.model.parameters()}
-    Path(os.environ["KINDS_FILE"]).write_text(" ".join(sorted(kinds)))
-    return whole_model(trainer)
+def gather_and_record(trainer):
+    """Write the parameters' types to a file, so that the test fails if nothing was sharded."""
+    types = {type(parameter).__name__ for parameter in trainer.model.parameters()}
+    Path(os.environ["TYPES_FILE"]).write_text(" ".join(sorted(types)))
+    return gather_model(trainer)
 
 
-distributed.whole_model = watched
+distributed.gather_model = gather_and_record
 code = train.main()
-distributed.leave()
+distributed.end_process_group()
 sys.exit(code)

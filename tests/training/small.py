@@ -1,4 +1,4 @@
-"""A Phi-3 of a second's training, for the tests that train more than once."""
+"""A Phi-3 that trains in a second, for the tests that train more than once."""
 
 import json
 import subprocess
@@ -19,8 +19,8 @@ trainer: {num_train_epochs: 20, per_device_train_batch_size: 2, gradient_accumul
 """
 
 
-def write(path: Path, **settings: object) -> Path:
-    """The recipe as a file; settings go into its `trainer` section, `tiny_…` into `tiny`."""
+def write_recipe(path: Path, **settings: object) -> Path:
+    """Write the recipe; a setting goes into its `trainer` section, `tiny_…` into `tiny`."""
     import yaml
 
     recipe = yaml.safe_load(RECIPE)
@@ -35,8 +35,10 @@ def write(path: Path, **settings: object) -> Path:
     return path
 
 
-def together(script: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess:
-    """Run a script in two processes by torchrun, on a port that the system gives."""
+def run_two_processes(
+    script: Path, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess:
+    """Run a script in two processes with torchrun, on a free port."""
     line = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.run(
         [*line, str(script), *arguments],
@@ -48,17 +50,13 @@ def together(script: Path, *arguments: str, **variables: str) -> subprocess.Comp
     )
 
 
-def arguments(rows_file: Path, out: Path, recipe: Path, *extra: str) -> list[str]:
-    """train.py's arguments."""
-    files = ["--train-file", str(rows_file), "--eval-file", str(rows_file)]
-    return ["--recipe", str(recipe), *files, "--output-dir", str(out), *extra]
-
-
-def weights(out: Path) -> dict:
+def read_weights(out: Path) -> dict:
+    """Return the trained model's weights."""
     from safetensors.torch import load_file
 
     return load_file(out / "model" / "model.safetensors")
 
 
-def metrics(out: Path) -> dict:
+def read_metrics(out: Path) -> dict:
+    """Return metrics.json."""
     return json.loads((out / "metrics.json").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The model card: what the hub reads in it, whose licence it names, and what it does not quote."""
+"""The model card: the hub's metadata, the base's licence, and no quotes from the data."""
 
 import hashlib
 import json
@@ -6,42 +6,51 @@ from dataclasses import replace
 
 import pytest
 from inputs import read_recipe
+from metrics import Metrics
 from training_run import TINY_RECIPE
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-METRICS = {
-    "train_seconds": 12.3, "steps": 420, "epochs": 14, "tokens": 205772, "train_loss": 0.8423,
-    "eval_loss": 1.6778, "perplexity": 5.354, "base_eval_loss": 7.2128, "base_perplexity": 1356.7,
-    "train_rows": 480, "eval_rows": 120, "model": "tiny", "parameters": 568448, "device": "cpu",
-    "recipe": "tiny-cpu", "versions": {"torch": "2.13.0"},
-}  # fmt: skip
-SAMPLES = [
-    {"epoch": 0, "question": "Who?", "reference": "Ada | Grace", "answer": "compos"},
-    {"epoch": 1.0, "question": "Who?", "reference": "Ada | Grace", "answer": "Ad"},
-    {"epoch": 2.0, "question": "Who?", "reference": "Ada | Grace", "answer": "Ada\nGrace"},
-]
+METRICS = Metrics(
+    seconds=20.1, train_seconds=12.3, steps=420, resumed_from=None, epochs=14, tokens=205772,
+    train_loss=0.8423, eval_loss=1.6778, perplexity=5.354, base_eval_loss=7.2128,
+    base_perplexity=1356.7, train_rows=480, eval_rows=120, model="tiny", parameters=568448,
+    device="cpu", attention="sdpa", processes=1, threads=1, seed=0, recipe="tiny-cpu",
+    versions={"torch": "2.13.0"},
+)  # fmt: skip
 
 
 @pytest.fixture
-def written(tmp_path):
-    """Writes a card; gives the hub's reading of it and its text."""
+def samples():
+    from samples import SampleAnswer
+
+    return [
+        SampleAnswer(epoch, "Who?", "Ada | Grace", answer)
+        for epoch, answer in ((0, "compos"), (1.0, "Ad"), (2.0, "Ada\nGrace"))
+    ]
+
+
+@pytest.fixture
+def write_card(tmp_path):
+    """A function that writes a card and returns the hub's metadata and the card's text."""
     import card
     from huggingface_hub import ModelCard
 
-    def write(model="tiny", samples=(), train_file=tmp_path / "train.jsonl", **more):
-        recipe = replace(read_recipe(TINY_RECIPE), model=str(model))
-        metrics = {**METRICS, "model": str(model).rpartition("/" if train_file else "")[2]}
+    def write(model="tiny", **settings):
         card.write(
-            tmp_path, recipe=recipe, metrics=metrics, train_file=train_file, samples=samples, **more
+            tmp_path,
+            recipe=replace(read_recipe(TINY_RECIPE), model=str(model)),
+            metrics=replace(METRICS, model=str(model).rpartition("/")[2]),
+            train_file=tmp_path / "train.jsonl",
+            **settings,
         )
         return ModelCard.load(tmp_path / "README.md").data, (tmp_path / "README.md").read_text()
 
     return write
 
 
-def test_the_hub_can_read_what_it_is(written):
-    data, text = written("microsoft/Phi-3.5-mini-instruct")
+def test_the_hub_reads_base_licence_and_task(write_card):
+    data, text = write_card("microsoft/Phi-3.5-mini-instruct")
     assert data.base_model == "microsoft/Phi-3.5-mini-instruct"
     assert (data.license, data.library_name) == ("mit", "transformers")
     assert data.pipeline_tag == "text-generation" and "phi3" in data.tags
@@ -50,45 +59,45 @@ def test_the_hub_can_read_what_it_is(written):
     assert "{{" not in text and "{%" not in text
 
 
-def test_the_licence_is_the_bases(written, tmp_path):
-    assert written("microsoft/Phi-4-mini-instruct")[0].license == "mit"
-    data, text = written("someone/else")
-    assert data.license is None and "could not tell" in text
-    data, text = written("tiny")
+def test_the_licence_is_that_of_the_base(write_card, tmp_path):
+    assert write_card("microsoft/Phi-4-mini-instruct")[0].license == "mit"
+    data, text = write_card("someone/else")
+    assert data.license is None and "is unknown to this run" in text
+    data, text = write_card("tiny")
     assert data.license is None and "were random" in text
     base = tmp_path / "a-base"
     base.mkdir()
     (base / "README.md").write_text("---\nlicense: apache-2.0\n---\n# A base\n")
-    data, text = written(base)
-    assert data.license == "apache-2.0" and "`apache-2.0`, as its base" in text
+    data, text = write_card(base)
+    assert data.license == "apache-2.0" and "`apache-2.0`, like its base" in text
 
 
-def test_a_base_in_a_folder_is_named_without_its_path(written, tmp_path):
+def test_a_base_in_a_folder_is_named_without_its_path(write_card, tmp_path):
     base = tmp_path / "a-base"
     base.mkdir()
-    data, text = written(base)
+    data, text = write_card(base)
     assert data.base_model is None
     assert str(tmp_path) not in text and "a-base" in text
 
 
-def test_samples_are_shown_before_and_after(written):
-    text = written(samples=SAMPLES, picture="loss.png")[1]
+def test_samples_are_shown_before_and_after(write_card, samples):
+    text = write_card(samples=samples, picture="loss.png")[1]
     assert "| Who? | Ada \\| Grace | compos | Ada<br>Grace |" in text
     assert "![Loss over the steps](loss.png)" in text
 
 
-def test_without_samples_and_picture_neither_is_spoken_of(written):
-    text = written()[1]
+def test_a_card_without_samples_and_picture_does_not_mention_them(write_card):
+    text = write_card()[1]
     assert "Sample answers" not in text and "![" not in text
 
 
-def test_the_manifest_beside_the_rows_is_shown_if_it_is_of_these_rows(written, tmp_path):
+def test_the_manifest_is_shown_only_if_it_is_of_these_rows(write_card, tmp_path):
     rows = tmp_path / "train.jsonl"
     rows.write_text('{"messages": []}\n')
     digest = hashlib.sha256(rows.read_bytes()).hexdigest()
     manifest = {"source": "facts.jsonl", "rows": {"train": 480}, "sha256": {rows.name: digest}}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    text = written()[1]
+    text = write_card()[1]
     assert "| source | facts.jsonl |" in text and "| rows | train: 480 |" in text
-    rows.write_text("others\n")
-    assert "no manifest" in written()[1]
+    rows.write_text("other rows\n")
+    assert "no manifest" in write_card()[1]

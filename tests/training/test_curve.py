@@ -1,4 +1,4 @@
-"""The loss curve's picture: what it shows, and the same bytes for the same history."""
+"""The loss curve: its lines, and the same bytes for the same history."""
 
 import pytest
 
@@ -22,28 +22,28 @@ def draw(path, history=HISTORY):
 
 
 def test_the_same_history_gives_the_same_file(tmp_path):
-    first, again = (draw(tmp_path / name) for name in ("a.png", "b.png"))
-    assert first.startswith(b"\x89PNG") and first == again
-    other = [*HISTORY[:-2], {"step": 20, "eval_loss": 3.0}]
-    assert draw(tmp_path / "c.png", other) != first
+    first, second = (draw(tmp_path / name) for name in ("a.png", "b.png"))
+    assert first.startswith(b"\x89PNG") and first == second
+    other_history = [*HISTORY[:-2], {"step": 20, "eval_loss": 3.0}]
+    assert draw(tmp_path / "c.png", other_history) != first
 
 
-def test_it_shows_both_losses_from_the_base_on(tmp_path, monkeypatch):
+def test_both_losses_are_drawn_and_the_evaluation_starts_at_the_base(tmp_path, monkeypatch):
     from matplotlib import pyplot
 
-    shown = []
-    monkeypatch.setattr(pyplot, "close", shown.append)
+    figures = []
+    monkeypatch.setattr(pyplot, "close", figures.append)
     draw(tmp_path / "a.png")
     monkeypatch.undo()
-    losses = shown[0].axes[0]
-    lines = {line.get_label(): list(zip(*line.get_data())) for line in losses.get_lines()}
+    axes = figures[0].axes[0]
+    lines = {line.get_label(): list(zip(*line.get_data())) for line in axes.get_lines()}
     assert lines == {
         "training": [(1, 7.0), (10, 4.0), (20, 1.0)],
         "evaluation": [(0, 7.1), (10, 4.5), (20, 2.0)],
     }
-    assert losses.get_title(loc="left") == "tiny, recipe tiny-cpu"
-    pyplot.close(shown[0])
+    assert axes.get_title(loc="left") == "tiny, recipe tiny-cpu"
+    pyplot.close(figures[0])
 
 
-def test_a_history_without_losses_shows_the_bases(tmp_path):
+def test_a_history_without_losses_still_gives_a_picture(tmp_path):
     assert draw(tmp_path / "a.png", []).startswith(b"\x89PNG")

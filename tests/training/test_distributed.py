@@ -1,4 +1,4 @@
-"""Two processes train what one does: the same curve, one whole model."""
+"""Two processes train the same model as one process: same losses, one complete model."""
 
 import sys
 from dataclasses import replace
@@ -7,8 +7,8 @@ from pathlib import Path
 import distributed
 import pytest
 from inputs import TrainError, read_recipe
-from small import arguments, metrics, together, weights, write
-from training_run import TRAINING
+from small import read_metrics, read_weights, run_two_processes, write_recipe
+from training_run import TRAINING, arguments
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -18,101 +18,109 @@ pytestmark = [
 ]
 HERE = Path(__file__).parent
 FULL = TRAINING / "recipes" / "full.yaml"
-FEW = {"num_train_epochs": 3, "logging_steps": 1, "save_steps": 4}
+FEW_STEPS = {"num_train_epochs": 3, "logging_steps": 1, "save_steps": 4}
 
 
 @pytest.fixture(scope="module")
-def alone(train_cli, tmp_path_factory):
-    out = tmp_path_factory.mktemp("alone") / "out"
-    done = train_cli(out, recipe=write(out.parent / "small.yaml", **FEW))
-    assert done.returncode == 0, done.stderr
+def single_process(train_cli, tmp_path_factory):
+    """The output folder of a training in one process."""
+    out = tmp_path_factory.mktemp("single") / "out"
+    finished = train_cli(out, recipe=write_recipe(out.parent / "small.yaml", **FEW_STEPS))
+    assert finished.returncode == 0, finished.stderr
     return out
 
 
-def curve(out: Path) -> list[float]:
+def logged_losses(out: Path) -> list[float]:
     (file,) = out.glob("mlruns/*/*/metrics/loss")
     return [float(line.split()[1]) for line in file.read_text().splitlines()]
 
 
-def same(out: Path, alone: Path) -> None:
-    assert curve(out) == pytest.approx(curve(alone), rel=1e-4)
-    assert len(curve(out)) == metrics(out)["steps"] == 9
-    assert metrics(out)["train_loss"] == pytest.approx(metrics(alone)["train_loss"], rel=1e-4)
-    # The last batches of an evaluation are filled up, and so its rows are not weighed alike.
-    assert metrics(out)["eval_loss"] == pytest.approx(metrics(alone)["eval_loss"], rel=1e-2)
-    expected, found = weights(alone), weights(out)
-    assert {name: each.shape for name, each in found.items()} == {
-        name: each.shape for name, each in expected.items()
+def assert_same_result(out: Path, expected: Path) -> None:
+    assert logged_losses(out) == pytest.approx(logged_losses(expected), rel=1e-4)
+    metrics, expected_metrics = read_metrics(out), read_metrics(expected)
+    assert len(logged_losses(out)) == metrics["steps"] == 9
+    assert metrics["train_loss"] == pytest.approx(expected_metrics["train_loss"], rel=1e-4)
+    # The last evaluation batches are padded with repeated rows, so the rows have other weights.
+    assert metrics["eval_loss"] == pytest.approx(expected_metrics["eval_loss"], rel=1e-2)
+    weights, expected_weights = read_weights(out), read_weights(expected)
+    assert {name: weight.shape for name, weight in weights.items()} == {
+        name: weight.shape for name, weight in expected_weights.items()
     }
-    for name in expected:
-        assert (expected[name] - found[name]).abs().max() < 1e-4
-    assert {path.name for path in out.iterdir()} == {path.name for path in alone.iterdir()}
+    for name in expected_weights:
+        assert (expected_weights[name] - weights[name]).abs().max() < 1e-4
+    assert {path.name for path in out.iterdir()} == {path.name for path in expected.iterdir()}
 
 
-def test_two_processes_train_as_one(alone, rows_file, tmp_path):
-    recipe = write(tmp_path / "small.yaml", **FEW)
-    done = together(TRAINING / "train.py", *arguments(rows_file, tmp_path / "out", recipe))
-    assert done.returncode == 0, done.stderr
-    said = [line for line in done.stderr.splitlines() if line.startswith("train.py: ")]
-    assert "4 a step (batch 2 x accumulation 1 x processes 2)" in said[0]
-    assert len(said) == 2 and said[1].startswith("train.py: done in "), "one process speaks"
-    same(tmp_path / "out", alone)
+def test_two_processes_train_the_same_model_as_one(single_process, rows_file, tmp_path):
+    recipe = write_recipe(tmp_path / "small.yaml", **FEW_STEPS)
+    out = tmp_path / "out"
+    finished = run_two_processes(TRAINING / "train.py", *arguments(rows_file, out, recipe))
+    assert finished.returncode == 0, finished.stderr
+    lines = [line for line in finished.stderr.splitlines() if line.startswith("train.py: ")]
+    assert "4 per step (batch 2 x accumulation 1 x processes 2)" in lines[0]
+    assert len(lines) == 2 and lines[1].startswith("train.py: done in "), "one process prints"
+    assert_same_result(out, single_process)
 
 
 @pytest.mark.slow  # a third training, in two processes
-def test_a_sharded_model_is_trained_as_one_and_saved_whole(alone, rows_file, tmp_path):
+def test_a_sharded_model_is_trained_and_saved_like_an_unsharded_one(
+    single_process, rows_file, tmp_path
+):
     fsdp = read_recipe(FULL).fsdp
-    recipe = write(tmp_path / "small.yaml", fsdp=fsdp, **FEW)
+    recipe = write_recipe(tmp_path / "small.yaml", fsdp=fsdp, **FEW_STEPS)
     line = arguments(rows_file, tmp_path / "out", recipe)
-    kinds = tmp_path / "kinds"
-    done = together(HERE / "fsdp_on_cpu.py", *line, KINDS_FILE=str(kinds))
-    assert done.returncode == 0, done.stderr
-    assert "DTensor" in kinds.read_text(), "nothing was sharded"
-    same(tmp_path / "out", alone)
+    types_file = tmp_path / "types"
+    finished = run_two_processes(HERE / "fsdp_on_cpu.py", *line, TYPES_FILE=str(types_file))
+    assert finished.returncode == 0, finished.stderr
+    assert "DTensor" in types_file.read_text(), "nothing was sharded"
+    assert_same_result(tmp_path / "out", single_process)
 
 
-def test_a_wrong_input_is_said_once(rows_file, tmp_path):
-    gone = arguments(rows_file, tmp_path / "out", tmp_path / "gone.yaml")
-    done = together(TRAINING / "train.py", *gone)
-    assert done.returncode == 1
-    lines = [line for line in done.stderr.splitlines() if line.startswith("train.py: ")]
+def test_two_processes_print_a_wrong_input_once(rows_file, tmp_path):
+    missing = arguments(rows_file, tmp_path / "out", tmp_path / "missing.yaml")
+    finished = run_two_processes(TRAINING / "train.py", *missing)
+    assert finished.returncode == 1
+    lines = [line for line in finished.stderr.splitlines() if line.startswith("train.py: ")]
     assert len(lines) == 1 and "cannot read the recipe" in lines[0]
 
 
-@pytest.mark.parametrize(("size", "accumulation"), [(1, 8), (2, 4), (8, 1), (16, 1)])
-def test_a_step_sees_as_many_sequences_whatever_the_number_of_processes(size, accumulation):
+@pytest.mark.parametrize(("count", "accumulation"), [(1, 8), (2, 4), (8, 1), (16, 1)])
+def test_a_step_has_as_many_sequences_for_any_number_of_processes(count, accumulation):
     recipe = read_recipe(FULL)
-    changed = distributed.arguments(recipe, distributed.Place(size=size), "cuda")
-    settings = recipe.trainer | changed
+    process = distributed.ProcessInfo(count=count)
+    changes = distributed.trainer_settings(recipe, process, "cuda")
+    settings = recipe.trainer | changes
     assert settings["gradient_accumulation_steps"] == accumulation
-    assert ("fsdp" in changed) == (size > 1)
+    assert ("fsdp" in changes) == (count > 1)
 
 
 def test_fsdp_recomputes_activations_itself():
     recipe = read_recipe(FULL)
-    here = distributed.Place(size=8)
-    changed = distributed.arguments(recipe, here, "cuda")
-    assert changed["fsdp_config"]["activation_checkpointing"] is True
-    assert changed["gradient_checkpointing"] is False
+    process = distributed.ProcessInfo(count=8)
+    settings = distributed.trainer_settings(recipe, process, "cuda")
+    assert settings["fsdp_config"]["activation_checkpointing"] is True
+    assert settings["gradient_checkpointing"] is False
     without = replace(recipe, trainer=recipe.trainer | {"gradient_checkpointing": False})
-    changed = distributed.arguments(without, here, "cuda")
-    assert changed["fsdp_config"]["activation_checkpointing"] is False
+    settings = distributed.trainer_settings(without, process, "cuda")
+    assert settings["fsdp_config"]["activation_checkpointing"] is False
 
 
-def test_a_place_is_what_the_environment_says(monkeypatch):
+def test_the_environment_gives_the_ranks(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
-    assert distributed.place() == distributed.ALONE
-    # What Azure ML's PyTorch distribution sets, besides MASTER_ADDR and MASTER_PORT.
-    for name, value in {
-        "RANK": "9",
-        "LOCAL_RANK": "1",
-        "WORLD_SIZE": "16",
-        "NODE_RANK": "1",
-    }.items():
+    assert distributed.current_process() == distributed.SINGLE_PROCESS
+    # Azure ML's PyTorch distribution sets these, besides MASTER_ADDR and MASTER_PORT.
+    ranks = {"RANK": "9", "LOCAL_RANK": "1", "WORLD_SIZE": "16", "NODE_RANK": "1"}
+    for name, value in ranks.items():
         monkeypatch.setenv(name, value)
-    assert distributed.place() == distributed.Place(rank=9, local_rank=1, size=16)
-    assert not distributed.place().main
+    process = distributed.current_process()
+    assert process == distributed.ProcessInfo(rank=9, local_rank=1, count=16)
+    assert not process.is_main
     monkeypatch.setenv("RANK", "")
-    with pytest.raises(TrainError, match="start it with torchrun"):
-        distributed.place()
+    with pytest.raises(TrainError, match="start the training with torchrun"):
+        distributed.current_process()
+
+
+def test_a_single_process_agrees_with_itself():
+    assert distributed.largest_value(15, processes=1) == 15
+    assert distributed.largest_value(None, processes=1) is None

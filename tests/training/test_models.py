@@ -1,13 +1,12 @@
-"""Models by name, what they are trained in, and adapters that are merged for deployment."""
+"""The model to train: its weights' data type, its adapters, and how they are merged."""
 
 import importlib.util
 from dataclasses import replace
-from pathlib import Path
 
-import devices
 import models
 import pytest
-from inputs import MODELS, TrainError, read_recipe, resolve_model
+from distributed import SINGLE_PROCESS
+from inputs import TrainError, read_recipe
 from training_run import ROWS, TINY_RECIPE
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -18,7 +17,7 @@ QLORA = RECIPES / "qlora.yaml"
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
-    """A folder with a tiny model, and a recipe for adapters on it."""
+    """A recipe for adapters on a tiny model in a folder."""
     recipe = read_recipe(TINY_RECIPE)
     model, tokenizer = models.make_tiny(recipe, ROWS, TINY_RECIPE)
     folder = tmp_path_factory.mktemp("base")
@@ -29,12 +28,14 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def adapted(base):
-    """The tiny model with adapters that change what it says."""
+    """The tiny model with adapters that change its answers."""
     import torch
     from peft import get_peft_model
 
     torch.manual_seed(1)
-    model = get_peft_model(models.base(base, "cpu", dtype=torch.float32), models.make_lora(base))
+    model = get_peft_model(
+        models.load_base(base, "cpu", dtype=torch.float32), models.make_lora(base)
+    )
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.02)
@@ -48,50 +49,97 @@ def logits(model):
         return model(input_ids=torch.arange(5, 45)[None]).logits.float()
 
 
-def test_the_adapters_are_on_every_linear_layer_of_phi3(adapted):
+def test_the_adapters_are_on_every_linear_layer_of_phi3_but_the_head(adapted):
     from torch.nn import Linear
 
-    plain = {
-        name.rpartition(".")[2] for name, m in adapted.named_modules() if isinstance(m, Linear)
+    linear = {
+        name.rpartition(".")[2]
+        for name, module in adapted.named_modules()
+        if isinstance(module, Linear)
     }
-    assert plain - {"default", "base_layer"} == {"lm_head"}
+    assert linear - {"default", "base_layer"} == {"lm_head"}
     trained = {
-        n.split(".lora_")[0].rpartition(".")[2]
-        for n, p in adapted.named_parameters()
-        if p.requires_grad
+        name.split(".lora_")[0].rpartition(".")[2]
+        for name, parameter in adapted.named_parameters()
+        if parameter.requires_grad
     }
     assert trained == set(models.PHI3_LORA_MODULES)
+
+
+def test_a_recipe_may_adapt_a_single_module(base):
+    import torch
+    from peft import get_peft_model
+
+    recipe = replace(base, lora={"r": 4, "target_modules": ["qkv_proj"]})
+    model = models.load_base(base, "cpu", dtype=torch.float32)
+    adapted = get_peft_model(model, models.make_lora(recipe))
+    trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
+    assert trained and all(".qkv_proj.lora_" in name for name in trained)
+
+
+def test_adapters_have_the_settings_of_the_recipe(base):
+    lora = {"r": 4, "alpha": 8, "dropout": 0.5, "target_modules": ["o_proj", "down_proj"]}
+    config = models.make_lora(replace(base, lora=lora))
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (4, 8, 0.5)
+    assert config.target_modules == {"o_proj", "down_proj"}
+    defaults = models.make_lora(replace(base, lora={}))
+    assert (defaults.r, defaults.lora_alpha, defaults.lora_dropout) == (16, 32, 0.0)
+    assert defaults.target_modules == set(models.PHI3_LORA_MODULES)
+    assert models.make_lora(replace(base, lora=None)) is None
+
+
+def test_a_base_in_a_folder_is_loaded_with_its_tokenizer(base):
+    model, tokenizer = models.load(base, ROWS, "cpu", SINGLE_PROCESS, TINY_RECIPE)
+    assert model.config.architectures == ["Phi3ForCausalLM"]
+    assert tokenizer.pad_token == "<|endoftext|>"
+
+
+def test_a_folder_that_is_not_a_model_is_reported(base, tmp_path):
+    broken = replace(base, model=str(tmp_path))
+    with pytest.raises(TrainError, match=f"cannot load the model, {tmp_path}: "):
+        models.load(broken, ROWS, "cpu", SINGLE_PROCESS, TINY_RECIPE)
+
+
+def test_wrong_tiny_settings_are_reported():
+    recipe = read_recipe(TINY_RECIPE)
+    wrong = replace(recipe, tiny=recipe.tiny | {"hidden_size": "wide"})
+    with pytest.raises(
+        TrainError, match="`tiny` settings do not describe a valid Phi-3, .*tiny-cpu"
+    ):
+        models.make_tiny(wrong, ROWS, TINY_RECIPE)
 
 
 def test_the_merged_model_equals_the_adapted_one(adapted, base, tmp_path):
     import torch
 
     expected = logits(adapted)
-    plain = logits(models.base(base, "cpu", dtype=torch.float32))
-    merged = models.merged(adapted, base, tmp_path / "adapters")
+    plain = logits(models.load_base(base, "cpu", dtype=torch.float32))
+    merged = models.merge_adapters(adapted, base, tmp_path / "adapters")
     assert not [name for name in merged.state_dict() if "lora" in name]
     torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-4)
     assert (expected - plain).abs().max() > 0.05, "the adapters do something"
 
 
-def test_a_quantized_models_adapters_are_merged_into_the_base_as_it_came(adapted, base, tmp_path):
+def test_adapters_of_a_quantized_model_are_merged_into_the_original_base(adapted, base, tmp_path):
     import torch
 
     expected = logits(adapted)
-    plain = logits(models.base(base, "cpu", dtype=torch.float32))
-    merged = models.merged(adapted, replace(base, quantization="nf4"), tmp_path / "adapters")
-    assert {each.dtype for each in merged.state_dict().values()} == {torch.bfloat16}
+    plain = logits(models.load_base(base, "cpu", dtype=torch.float32))
+    merged = models.merge_adapters(
+        adapted, replace(base, quantization="nf4"), tmp_path / "adapters"
+    )
+    assert {weight.dtype for weight in merged.state_dict().values()} == {torch.bfloat16}
     assert not [name for name in merged.state_dict() if "lora" in name]
-    # bf16 has three digits: far nearer to the adapted model than that is to the base.
+    # bf16 has three digits. The difference is small compared with what the adapters change.
     assert (logits(merged) - expected).abs().max() < (expected - plain).abs().max() / 5
 
 
-def test_quantization_is_qloras(monkeypatch):
+def test_quantization_has_the_settings_of_qlora(monkeypatch):
     import torch
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     for device, dtype in (("cuda", torch.bfloat16), ("cuda without bf16", torch.float16)):
-        config = models.quantization(read_recipe(QLORA), device, QLORA)
+        config = models.make_quantization(read_recipe(QLORA), device, QLORA)
         assert config.load_in_4bit and config.bnb_4bit_use_double_quant
         assert (config.bnb_4bit_quant_type, config.bnb_4bit_compute_dtype) == ("nf4", dtype)
 
@@ -99,10 +147,10 @@ def test_quantization_is_qloras(monkeypatch):
 def test_quantization_without_a_gpu_or_bitsandbytes_is_one_clear_line(monkeypatch):
     recipe = read_recipe(QLORA)
     with pytest.raises(TrainError, match="cannot run on the CPU, .*use recipes/lora.yaml"):
-        models.quantization(recipe, "cpu", QLORA)
+        models.make_quantization(recipe, "cpu", QLORA)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(TrainError, match="needs the package bitsandbytes"):
-        models.quantization(recipe, "cuda", QLORA)
+        models.make_quantization(recipe, "cuda", QLORA)
 
 
 @pytest.mark.parametrize(
@@ -123,39 +171,6 @@ def test_weights_that_are_trained_are_float32(recipe, device, dtype):
 
     recipe = read_recipe(RECIPES / f"{recipe}.yaml")
     assert models.weights_dtype(recipe, device) == getattr(torch, dtype)
-
-
-@pytest.mark.parametrize(
-    ("capability", "installed", "device", "expected"),
-    [
-        ((8, 0), True, "cuda", "flash_attention_2"),
-        ((9, 0), True, "cuda", "flash_attention_2"),
-        ((7, 5), True, "cuda without bf16", "sdpa"),
-        ((8, 0), False, "cuda", "sdpa"),
-        ((8, 0), True, "cpu", "sdpa"),
-    ],
-)
-def test_attention_is_the_fastest_that_is_there(
-    monkeypatch, capability, installed, device, expected
-):
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True if installed else None)
-    assert devices.choose_attention("auto", device) == expected
-    assert devices.choose_attention("eager", device) == "eager"
-
-
-@pytest.mark.parametrize(("name", "hub_id"), MODELS.items())
-def test_a_short_name_is_a_hub_id(name, hub_id):
-    assert resolve_model(name) == resolve_model(name.upper()) == hub_id
-    assert resolve_model(hub_id) == hub_id
-
-
-def test_a_folder_of_that_name_is_the_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Path("phi-4-mini").mkdir()
-    assert resolve_model("phi-4-mini") == "phi-4-mini"
 
 
 def test_generation_stops_at_the_end_of_the_turn(trained):

@@ -1,7 +1,7 @@
-"""What is saved answers when it is loaded back: as transformers does, and as Azure ML asks it."""
+"""The saved model answers when it is loaded again, by transformers and like Azure ML."""
 
-import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +15,7 @@ TOKENS = 24
 
 @pytest.fixture(scope="module")
 def saved(tiny_model_dir, tmp_path_factory):  # noqa: F811
-    """A folder with model/ and mlflow/ of a random model, as train.py saves them."""
+    """A folder with model/ and mlflow/ of a random model, saved by the real code."""
     import outputs
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -51,12 +51,12 @@ def new_tokens(model, tokenizer, **settings):
 
 
 def greedy(model, tokenizer, tokens=TOKENS):
-    found = new_tokens(model, tokenizer, max_new_tokens=tokens, do_sample=False)
-    return tokenizer.decode(found, skip_special_tokens=True)
+    answer = new_tokens(model, tokenizer, max_new_tokens=tokens, do_sample=False)
+    return tokenizer.decode(answer, skip_special_tokens=True)
 
 
 def azure_run(model, input_data, params=None):
-    """As the scoring script that Azure ML generates for an MLflow model without one."""
+    """Call the model like the scoring script that Azure ML generates for an MLflow model."""
     if params is None and "parameters" in input_data:
         params = input_data.pop("parameters")
         if list(input_data) == ["input_string"]:
@@ -64,15 +64,15 @@ def azure_run(model, input_data, params=None):
     return model.predict(input_data, params=params)
 
 
-def test_the_folder_stops_at_the_end_of_a_turn(loaded):
+def test_the_saved_model_stops_at_the_end_of_a_turn(loaded):
     model, tokenizer = loaded
     end = tokenizer.convert_tokens_to_ids("<|end|>")
     assert set(model.generation_config.eos_token_id) == {end, tokenizer.eos_token_id}
-    # Made to say it at once: nothing comes after it.
+    # With this bias the model generates the end of the turn first, and nothing follows.
     assert new_tokens(model, tokenizer, max_new_tokens=9, sequence_bias={(end,): 1e4}) == end
 
 
-def test_defaults_are_transformers_greedy_answers(loaded, served):
+def test_by_default_mlflow_answers_like_greedy_transformers(loaded, served):
     assert served.predict([QUESTION], params={"max_new_tokens": TOKENS}) == [greedy(*loaded)]
 
 
@@ -80,7 +80,7 @@ def test_max_new_tokens_is_honoured(loaded, served):
     assert served.predict([QUESTION], params={"max_new_tokens": 3}) == [greedy(*loaded, tokens=3)]
 
 
-def test_return_full_text_puts_the_prompt_in_front(served):
+def test_return_full_text_includes_the_prompt(served):
     params = {"max_new_tokens": TOKENS, "return_full_text": True}
     text = served.predict([QUESTION], params=params)[0]
     assert text.startswith(f"<|user|>\n{QUESTION}<|end|>\n<|assistant|>\n")
@@ -100,7 +100,7 @@ def test_do_sample_temperature_and_top_p_are_honoured(loaded, served):
     assert sampled(temperature=5.0, top_p=1e-6) == expected
 
 
-def test_azures_two_requests_are_answered_alike(loaded, served):
+def test_both_request_forms_of_azure_get_the_same_answer(loaded, served):
     expected = [greedy(*loaded)]
     params = {"max_new_tokens": TOKENS, "temperature": 0.7, "do_sample": False}
     assert azure_run(served, [QUESTION], params) == expected
@@ -108,43 +108,67 @@ def test_azures_two_requests_are_answered_alike(loaded, served):
     assert azure_run(served, nested) == expected
 
 
-def test_several_questions_are_answered_in_their_order(served):
+def test_several_questions_are_answered_in_order(served):
     params = {"max_new_tokens": 5}
     both = served.predict([QUESTION, "Hi"], params=params)
     assert both == [served.predict([text], params=params)[0] for text in (QUESTION, "Hi")]
 
 
-def test_the_loss_after_the_last_step_is_not_measured_twice():
+def test_a_card_or_curve_that_fails_does_not_fail_the_run(tmp_path, capsys, monkeypatch):
+    import card
+    import curve
     import outputs
 
-    history = [
-        {"step": 1, "eval_loss": 3.0},
-        {"step": 2, "loss": 1.0},
-        {"step": 2, "eval_loss": 2.0},
-    ]
-    assert outputs.last_eval_loss(history) == 2.0
-    assert outputs.last_eval_loss([*history, {"step": 3, "train_loss": 1.0}]) is None
+    def fail(*args, **kwargs):
+        raise RuntimeError("SECRET")
 
-
-def test_a_card_or_curve_that_fails_costs_nothing_else(tmp_path, capsys):
-    import outputs
-    from inputs import read_recipe
-    from training_run import TINY_RECIPE
-
-    (tmp_path / "model").mkdir()
-    outputs.describe(
+    monkeypatch.delenv("RANK", raising=False)
+    monkeypatch.setattr(card, "write", fail)
+    monkeypatch.setattr(curve, "draw", fail)
+    outputs.write_curve_and_card(
         tmp_path,
-        recipe=read_recipe(TINY_RECIPE),
-        metrics={"model": "tiny", "base_eval_loss": math.nan},
-        train_file=tmp_path / "none.jsonl",
+        recipe=SimpleNamespace(name="tiny-cpu"),
+        metrics=SimpleNamespace(model="tiny", base_eval_loss=math.nan),
+        train_file=tmp_path / "missing.jsonl",
         history=[],
         samples=[],
     )
-    assert "train.py: no model card (" in capsys.readouterr().err
+    assert capsys.readouterr().err.splitlines() == [
+        "train.py: the loss curve was not written (RuntimeError)",
+        "train.py: the model card was not written (RuntimeError)",
+    ]
 
 
-def test_metrics_are_json(tmp_path):
+def test_the_end_tokens_are_the_bases_and_the_ends_of_text_and_turn(loaded):
     import outputs
 
-    outputs.write_metrics({"loss": 1.5}, tmp_path / "metrics.json")
-    assert json.loads((tmp_path / "metrics.json").read_text()) == {"loss": 1.5}
+    tokenizer = loaded[1]
+    end_of_turn = tokenizer.convert_tokens_to_ids("<|end|>")
+    assert outputs.find_end_tokens(tokenizer, None) == [tokenizer.eos_token_id, end_of_turn]
+    assert outputs.find_end_tokens(tokenizer, 7) == [7, tokenizer.eos_token_id, end_of_turn]
+    assert outputs.find_end_tokens(tokenizer, [end_of_turn]) == [
+        end_of_turn,
+        tokenizer.eos_token_id,
+    ]
+
+
+def test_a_new_result_replaces_the_earlier_one(tmp_path):
+    import outputs
+
+    (tmp_path / "base").mkdir()
+    (tmp_path / "metrics.json").write_text("earlier")
+    with outputs.partial_folder(tmp_path) as folder:
+        (folder / "model").mkdir()
+        (folder / "metrics.json").write_text("new")
+        outputs.publish(folder, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "metrics.json"}
+    assert (tmp_path / "metrics.json").read_text() == "new"
+
+
+def test_a_partial_folder_is_removed_after_an_error(tmp_path):
+    import outputs
+
+    with pytest.raises(RuntimeError), outputs.partial_folder(tmp_path) as folder:
+        (folder / "model").mkdir()
+        raise RuntimeError
+    assert not list(tmp_path.iterdir())

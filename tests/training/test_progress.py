@@ -1,4 +1,4 @@
-"""What a run shows on the way: plain lines in a log, a bar on a terminal."""
+"""The progress of a run: lines in a log, a bar on a terminal."""
 
 import io
 import re
@@ -15,8 +15,8 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def shown(monkeypatch, tmp_path):
-    """Runs the callback over some steps; gives what standard error got."""
+def run_steps(monkeypatch, tmp_path):
+    """A function that runs the callback over some steps and returns the standard error."""
     import progress
 
     def run(stderr, steps, first=0):
@@ -25,45 +25,46 @@ def shown(monkeypatch, tmp_path):
         monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
         callback = progress.Progress()
         state = TrainerState(global_step=first, max_steps=steps, is_world_process_zero=True)
-        rest = (TrainingArguments(output_dir=str(tmp_path), use_cpu=True), state, TrainerControl())
-        callback.on_train_begin(*rest)
+        args = TrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+        event = (args, state, TrainerControl())
+        callback.on_train_begin(*event)
         for step in range(first + 1, steps + 1):
             state.global_step = step
-            callback.on_log(*rest, logs={"loss": 2.0 / step, "num_tokens": 100.0 * step})
+            callback.on_log(*event, logs={"loss": 2.0 / step, "num_tokens": 100.0 * step})
             if step % 10 == 0:
-                callback.on_prediction_step(*rest)
-                callback.on_log(*rest, logs={"eval_loss": 1.25})
-                callback.on_evaluate(*rest)
-            callback.on_step_end(*rest)
-        callback.on_train_end(*rest)
+                callback.on_prediction_step(*event)
+                callback.on_log(*event, logs={"eval_loss": 1.25})
+                callback.on_evaluate(*event)
+            callback.on_step_end(*event)
+        callback.on_train_end(*event)
         return stderr.getvalue()
 
     return run
 
 
-def test_a_log_gets_ten_lines_with_everything_to_watch(shown):
-    lines = shown(io.StringIO(), 40).splitlines()
+def test_a_log_gets_ten_lines_with_all_figures(run_steps):
+    lines = run_steps(io.StringIO(), 40).splitlines()
     assert len(lines) == 10
-    line = re.compile(
+    pattern = re.compile(
         r"training \d+/40 steps \(\d+ %\), loss \d\.\d{3}, [\d,]+ tokens/s, \d+\.\d GB, "
         r"(eval loss 1\.250, )?\d+\.\d steps/s, \d+ s left"
     )
-    assert all(line.fullmatch(each) for each in lines), lines
+    assert all(pattern.fullmatch(line) for line in lines), lines
     assert "eval loss" not in lines[0] and "eval loss 1.250" in lines[-1]
     assert lines[-1].endswith(" 0 s left")
 
 
-def test_the_time_left_is_that_of_the_steps_left(shown):
-    for line in shown(io.StringIO(), 40).splitlines():
+def test_the_time_left_is_that_of_the_remaining_steps(run_steps):
+    for line in run_steps(io.StringIO(), 40).splitlines():
         step, rate, left = map(
             float, re.search(r"training (\d+).* ([\d.]+) steps/s, (\d+)", line).groups()
         )
-        # The rate is shown with one digit behind the point.
+        # The rate is printed with one decimal.
         assert (40 - step) / (rate + 0.05) - 1 <= left <= (40 - step) / (rate - 0.05) + 1
 
 
-def test_a_run_that_goes_on_counts_its_own_steps_only(shown):
-    fresh, resumed = (shown(io.StringIO(), 40, first).splitlines() for first in (0, 20))
+def test_a_resumed_run_counts_only_its_own_steps(run_steps):
+    fresh, resumed = (run_steps(io.StringIO(), 40, first).splitlines() for first in (0, 20))
     assert len(resumed) == 5 and resumed[0].startswith("training 24/40")
 
     def rate(line):
@@ -72,13 +73,13 @@ def test_a_run_that_goes_on_counts_its_own_steps_only(shown):
     assert rate(resumed[-1]) == pytest.approx(rate(fresh[-1]), rel=0.3)
 
 
-def test_a_terminal_gets_one_bar(shown):
-    text = shown(Terminal(), 40)
+def test_a_terminal_gets_one_bar(run_steps):
+    text = run_steps(Terminal(), 40)
     assert "training: 100%" in text and "40/40" in text
     assert "evaluating" in text and "steps/s" not in text
 
 
-def test_memory_is_that_of_this_process():
+def test_the_memory_is_that_of_this_process():
     import progress
 
     assert 50e6 < progress.peak_memory() < 100e9

@@ -1,6 +1,7 @@
-"""Sample answers: right for each question, kept, and without a trace in the training."""
+"""Sample answers: correct for each question, stored, and without an effect on the training."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from training_run import ROWS, conversation
@@ -19,7 +20,7 @@ def loaded(tiny_model_dir):  # noqa: F811
 
 
 def train(loaded, folder, callbacks):
-    """Four steps with dropout, which draws on the random state, and two evaluations."""
+    """Train four steps with dropout, which uses the random state, and evaluate twice."""
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -41,54 +42,57 @@ def train(loaded, folder, callbacks):
     return {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
 
 
-def test_the_training_is_the_same_with_and_without(loaded, tiny_model_dir, tmp_path, capsys):  # noqa: F811
+def test_samples_do_not_change_the_training(loaded, tiny_model_dir, tmp_path, capsys):  # noqa: F811
     import torch
     from samples import Samples
     from transformers import AutoModelForCausalLM
 
-    again = AutoModelForCausalLM.from_pretrained(tiny_model_dir), loaded[1]
+    same_model = AutoModelForCausalLM.from_pretrained(tiny_model_dir), loaded[1]
     without = train(loaded, tmp_path, [])
     samples = Samples(ROWS, 3, loaded[1], tmp_path / "samples.jsonl")
-    found = train(again, tmp_path, [samples])
-    assert all(torch.equal(found[name], without[name]) for name in without)
-    kept = [json.loads(line) for line in (tmp_path / "samples.jsonl").open(encoding="utf-8")]
-    assert kept == samples.kept and [row["epoch"] for row in kept] == [1.0] * 3 + [2.0] * 3
-    # Not a terminal: none of the data is printed.
+    with_samples = train(same_model, tmp_path, [samples])
+    assert all(torch.equal(with_samples[name], without[name]) for name in without)
+    stored = [json.loads(line) for line in (tmp_path / "samples.jsonl").open(encoding="utf-8")]
+    assert stored == [asdict(sample) for sample in samples.answers]
+    assert [row["epoch"] for row in stored] == [1.0] * 3 + [2.0] * 3
+    # Standard error is not a terminal, so none of the data is printed.
     assert "capital" not in "".join(capsys.readouterr())
 
 
-def test_answers_in_a_batch_are_those_of_each_alone(loaded):
+def test_answers_in_a_batch_equal_those_of_single_questions(loaded):
     import samples
     import torch
 
     model, tokenizer = loaded
-    tokenizer.padding_side = "right"  # as some bases have it
+    tokenizer.padding_side = "right"  # the default of some bases
     model.train()
     model.lm_head.eval()
     state = torch.get_rng_state()
-    asked = [
-        conversation(text, "…")["messages"][:1] for text in ("Hi", "What is the capital of France?")
-    ]
-    together = samples.answer(model, tokenizer, asked, max_new_tokens=12)
-    assert together == [
-        samples.answer(model, tokenizer, [one], max_new_tokens=12)[0] for one in asked
-    ]
-    assert together[0] != together[1]
+    questions = ("Hi", "What is the capital of France?")
+    prompts = [conversation(question, "…")["messages"][:1] for question in questions]
+
+    def answers(prompts):
+        return samples.generate_answers(model, tokenizer, prompts, max_new_tokens=12)
+
+    batch = answers(prompts)
+    assert batch == [answers([prompt])[0] for prompt in prompts]
+    assert batch[0] != batch[1]
     assert model.training and not model.lm_head.training
     assert torch.equal(torch.get_rng_state(), state)
     assert tokenizer.padding_side == "right"
 
 
-def test_the_rows_asked_are_spread_over_the_file():
-    from samples import spread
+def test_the_questions_are_evenly_spaced_over_the_file():
+    from samples import evenly_spaced
 
     rows = [{"row": n} for n in range(10)]
-    assert [row["row"] for row in spread(rows, 3)] == [0, 4, 9]
-    assert spread(rows, 0) == [] and spread(rows, 1) == rows[:1] and spread(rows[:2], 3) == rows[:2]
+    assert [row["row"] for row in evenly_spaced(rows, 3)] == [0, 4, 9]
+    assert evenly_spaced(rows, 0) == [] and evenly_spaced(rows, 1) == rows[:1]
+    assert evenly_spaced(rows[:2], 3) == rows[:2]
 
 
 @pytest.mark.parametrize("count", [0, 2])
-def test_no_samples_or_a_failure_of_them_is_no_failure(tmp_path, capsys, count):
+def test_samples_that_fail_do_not_fail_the_training(tmp_path, capsys, count):
     from samples import Samples
     from transformers import TrainerState
 
@@ -96,5 +100,29 @@ def test_no_samples_or_a_failure_of_them_is_no_failure(tmp_path, capsys, count):
     for _ in range(2):
         samples.on_evaluate(None, TrainerState(epoch=1.0), None, model=None)
     assert not (tmp_path / "samples.jsonl").exists()
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == (1 if count else 0) and all("training goes on" in line for line in said)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == (1 if count else 0)
+    assert all(line.endswith("training continues") for line in lines)
+
+
+def test_a_terminal_gets_one_line_per_answer():
+    from samples import SampleAnswer, format_line
+
+    right = SampleAnswer(1.5, "Who?", "Ada", "Ada")
+    assert format_line(right) == "  epoch 1.5: Who? → Ada = Ada"
+    wrong = SampleAnswer(2.0, "Who\nis it?", "Ada", "x" * 100)
+    assert format_line(wrong) == f"  epoch 2: Who is it? → {'x' * 59}… ≠ Ada"
+
+
+def test_only_the_main_process_stores_answers(loaded, tmp_path, monkeypatch):
+    import samples
+    from transformers import TrainerState
+
+    monkeypatch.setattr(samples, "generate_answers", lambda *args: ["an answer"])
+    callback = samples.Samples(ROWS, 1, loaded[1], tmp_path / "samples.jsonl")
+    state = TrainerState(epoch=1.0, is_world_process_zero=False)
+    callback.on_evaluate(None, state, None, model=None)
+    assert not (tmp_path / "samples.jsonl").exists()
+    state.is_world_process_zero = True
+    callback.on_evaluate(None, state, None, model=None)
+    assert [sample.answer for sample in callback.answers] == ["an answer"]

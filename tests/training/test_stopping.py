@@ -1,12 +1,13 @@
-"""A signal stops the training wherever in Python's own work it comes."""
+"""Signals: they stop the run wherever they arrive, and during training after a step."""
 
+import os
 import signal
 import subprocess
 import sys
 
 import pytest
-
-from phi3_ops import paths
+import stopping
+from training_run import TRAINING
 
 PROGRAM = """
 import signal, sys, time
@@ -20,36 +21,85 @@ class Sleeps:
     def __del__(self):
         time.sleep(1)
 
-stopping.listen()
+stopping.install_handlers()
 try:
     Signals()
-    Sleeps()  # it is lost here once more
+    Sleeps()  # the signal is lost here once more
     time.sleep(600)
 except stopping.Stopped as stopped:
     sys.exit(128 + stopped.number)
 """
 
 
+def run_program(program: str) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=TRAINING, capture_output=True, text=True, timeout=60
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_within_a_del_is_not_lost(number):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM.format(number=int(number))],
-        cwd=paths.TRAINING,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert (done.returncode, done.stderr) == (128 + number, "")
+    finished = run_program(PROGRAM.format(number=int(number)))
+    assert (finished.returncode, finished.stderr) == (128 + number, "")
 
 
-def test_other_errors_of_a_del_are_told():
-    program = "import stopping\nclass A:\n  def __del__(self): 1 / 0\nstopping.listen()\nA()"
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=paths.TRAINING,
-        capture_output=True,
-        text=True,
-        timeout=60,
+def test_other_errors_within_a_del_are_printed():
+    finished = run_program(
+        "import stopping\nclass A:\n  def __del__(self): 1 / 0\nstopping.install_handlers()\nA()"
     )
-    assert done.returncode == 0
-    assert "ZeroDivisionError" in done.stderr
+    assert finished.returncode == 0
+    assert "ZeroDivisionError" in finished.stderr
+
+
+@pytest.fixture
+def handlers(monkeypatch):
+    """The handlers are installed, and afterwards everything is as before; returns a clock."""
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+    clock = [100.0]
+    monkeypatch.setattr(stopping.time, "monotonic", lambda: clock[0])
+    before = {number: signal.getsignal(number) for number in stopping.SIGNALS}
+    stopping.install_handlers()
+    yield clock
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_outside_of_the_training_a_signal_stops_at_once_and_further_ones_are_ignored(handlers):
+    with pytest.raises(stopping.Stopped) as caught:
+        signal.raise_signal(signal.SIGTERM)
+    assert caught.value.number == signal.SIGTERM
+    signal.raise_signal(signal.SIGINT)
+
+
+def test_the_first_signal_is_deferred_to_the_end_of_the_step(handlers):
+    finished_step = False
+    with pytest.raises(stopping.Stopped) as caught, stopping.defer_first_signal():
+        assert stopping.pending_signal() is None
+        signal.raise_signal(signal.SIGINT)
+        assert stopping.pending_signal() == signal.SIGINT
+        finished_step = True
+    assert finished_step and caught.value.number == signal.SIGINT
+
+
+def test_a_repeated_signal_is_ignored_and_a_later_one_stops_at_once(handlers):
+    with pytest.raises(stopping.Stopped) as caught, stopping.defer_first_signal():
+        signal.raise_signal(signal.SIGINT)
+        handlers[0] += stopping.REPEAT_SECONDS / 2
+        signal.raise_signal(signal.SIGTERM)
+        handlers[0] += stopping.REPEAT_SECONDS
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("the later signal did not stop the block")
+    assert caught.value.number == signal.SIGTERM
+
+
+def test_a_block_without_a_signal_ends_normally(handlers):
+    with stopping.defer_first_signal():
+        pass
+    assert stopping.pending_signal() is None
+
+
+def test_signals_are_ignored_in_a_short_block_only(handlers):
+    with stopping.ignore_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+    with pytest.raises(stopping.Stopped):
+        signal.raise_signal(signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The tiny base: Phi-3's architecture, special tokens and template, and any text survives."""
+"""The tiny base: Phi-3's architecture, special tokens and template, and lossless encoding."""
 
 import random
 import string
@@ -28,15 +28,15 @@ def tokenizer():
         "in 1975: 3.14 % of 1,000,000",
     ],
 )
-def test_text_survives_a_round_trip(tokenizer, text):
+def test_text_is_encoded_and_decoded_without_loss(tokenizer, text):
     assert tokenizer.decode(tokenizer.encode(text)) == text
 
 
-def test_digits_stay_apart(tokenizer):
+def test_each_digit_is_a_token(tokenizer):
     assert len(tokenizer.encode("1975")) == 4
 
 
-def test_special_tokens_are_single_and_padding_is_the_end_of_text(tokenizer):
+def test_each_special_token_is_one_token_and_padding_is_the_end_of_text(tokenizer):
     import tiny
 
     for token in tiny.SPECIAL_TOKENS:
@@ -51,15 +51,15 @@ def test_the_template_is_phi3s(tokenizer):
     assert text == "<|user|>\nWhat is the capital of France?<|end|>\n<|assistant|>\n"
 
 
-def test_the_recipes_model_has_half_a_million_to_a_million_parameters():
+def test_the_model_of_the_recipe_has_half_a_million_to_a_million_parameters():
     import tiny
 
     shape = dict(read_recipe(TINY_RECIPE).tiny)
-    chance = random.Random(0)
-    words = ("".join(chance.choices(string.ascii_letters, k=9)) for _ in range(3000))
+    generator = random.Random(0)
+    words = ("".join(generator.choices(string.ascii_letters, k=9)) for _ in range(3000))
     window = shape["max_position_embeddings"]
-    full = tiny.make_tokenizer(words, shape.pop("vocab_size"), window)
-    assert 500_000 < tiny.make_model(full, shape).num_parameters() < 1_000_000
+    tokenizer = tiny.make_tokenizer(words, shape.pop("vocab_size"), window)
+    assert 500_000 < tiny.make_model(tokenizer, shape).num_parameters() < 1_000_000
 
 
 def test_the_same_seed_gives_the_same_model(tokenizer):

@@ -1,4 +1,4 @@
-"""What the tiny recipe promises of the shipped samples: trainings in full, so minutes."""
+"""Journey: the tiny recipe learns the shipped samples. Complete trainings, so it takes minutes."""
 
 import json
 import subprocess
@@ -10,26 +10,28 @@ from training_run import TINY_RECIPE, TRAINING, command, environment
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
-    pytest.mark.slow,  # three whole trainings
+    pytest.mark.slow,  # three complete trainings
 ]
 
 SAMPLES = TRAINING.parent / "phi3_ops" / "samples" / "facts.jsonl"
-SEEDS = (1, 2, 3)  # of the split and of the training
+SEEDS = (1, 2, 3)  # seeds of the split and of the training
 
 
 @pytest.fixture(scope="module")
 def exact_matches(tmp_path_factory):
-    """For each kind of question, the share of exact answers (greedy), seed by seed."""
+    """The share of exact greedy answers, by kind of question, as a list with one entry per seed."""
     sys.path.insert(0, str(TRAINING.parent))
-    from phi3_ops import data
+    from phi3_ops.data.prepare import prepare_data
 
     shares = []
     for seed in SEEDS:
         folder = tmp_path_factory.mktemp(f"seed-{seed}")
-        data.prepare(SAMPLES, folder, seed=seed)
+        prepare_data(SAMPLES, folder, seed=seed)
         train(folder, seed)
-        asked = [json.loads(line) for line in (folder / "questions.jsonl").open(encoding="utf-8")]
-        shares.append(score(folder / "out" / "model", asked))
+        questions = [
+            json.loads(line) for line in (folder / "questions.jsonl").open(encoding="utf-8")
+        ]
+        shares.append(score(folder / "out" / "model", questions))
     return {kind: [share[kind] for share in shares] for kind in shares[0]}
 
 
@@ -39,16 +41,17 @@ def train(folder, seed):
     subprocess.run(line, check=True, env=environment(), timeout=600)
 
 
-def score(model_folder, asked):
+def score(model_folder, questions):
+    """Return the share of exact answers by kind of question."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     torch.set_num_threads(1)
     tokenizer = AutoTokenizer.from_pretrained(model_folder)
     model = AutoModelForCausalLM.from_pretrained(model_folder)
-    right: dict[str, list[bool]] = {}
-    for start in range(0, len(asked), 50):
-        rows = asked[start : start + 50]
+    is_exact: dict[str, list[bool]] = {}
+    for start in range(0, len(questions), 50):
+        rows = questions[start : start + 50]
         turns = [[{"role": "user", "content": row["question"]}] for row in rows]
         prompts = tokenizer.apply_chat_template(
             turns, add_generation_prompt=True, padding=True, return_tensors="pt"
@@ -56,8 +59,8 @@ def score(model_folder, asked):
         tokens = model.generate(**prompts, max_new_tokens=64)[:, prompts["input_ids"].shape[1] :]
         answers = tokenizer.batch_decode(tokens, skip_special_tokens=True)
         for row, answer in zip(rows, answers):
-            right.setdefault(row["kind"], []).append(answer == row["ground_truth"])
-    return {kind: mean(values) for kind, values in right.items()}
+            is_exact.setdefault(row["kind"], []).append(answer == row["ground_truth"])
+    return {kind: mean(values) for kind, values in is_exact.items()}
 
 
 def test_trained_phrasings_are_answered_exactly(exact_matches):

@@ -1,4 +1,4 @@
-"""One MLflow run a training: parameters, metrics, files and how it ended; never the training's end."""
+"""One MLflow run per training: parameters, metrics, files and status; an error of MLflow ends nothing."""
 
 import mlflow
 import pytest
@@ -6,13 +6,13 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
-PARAMS = {"model": "tiny", "lora": None, "trainer": {"learning_rate": 1e-3, "optim": "x" * 600}}
+SETTINGS = {"model": "tiny", "lora": None, "trainer": {"learning_rate": 1e-3, "optim": "x" * 600}}
 
 
 @pytest.fixture
-def local(monkeypatch):
-    """No server in the environment, and MLflow as it was afterwards."""
-    # Set first, so that what MLflow and the callback set in between is undone.
+def no_server(monkeypatch):
+    """No server in the environment; afterwards MLflow is as before."""
+    # Set before it is deleted, so that monkeypatch restores the variable in any case.
     for name in ("TRACKING_URI", "RUN_ID", "EXPERIMENT_ID", "ALLOW_FILE_STORE"):
         monkeypatch.setenv(f"MLFLOW_{name}", "")
         monkeypatch.delenv(f"MLFLOW_{name}")
@@ -22,9 +22,9 @@ def local(monkeypatch):
     mlflow.set_tracking_uri(None)
 
 
-def only_run(store):
-    client = mlflow.MlflowClient(store.resolve().as_uri())
-    experiments = [each.experiment_id for each in client.search_experiments()]
+def only_run(folder):
+    client = mlflow.MlflowClient(folder.resolve().as_uri())
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     (run,) = client.search_runs(experiments)
     return client, run
 
@@ -35,26 +35,26 @@ def log(tracking, tmp_path, step, **logs):
     tracking.on_log(args, state, TrainerControl(), logs=logs)
 
 
-def test_a_run_beside_the_model_has_everything(local, tmp_path):
+def test_a_local_run_has_parameters_metrics_and_files(no_server, tmp_path):
     from tracking import Tracking
 
     (tmp_path / "loss.png").write_bytes(b"picture")
-    with Tracking(tmp_path / "mlruns", PARAMS, "a-recipe") as tracking:
+    with Tracking(tmp_path / "mlruns", SETTINGS, "a-recipe") as tracking:
         log(tracking, tmp_path, 10, loss=2.0, epoch=1)
-        log(tracking, tmp_path, 20, loss=1.0, note="no number")
+        log(tracking, tmp_path, 20, loss=1.0, note="not a number")
         tracking.attach([tmp_path / "loss.png", tmp_path / "missing"])
     client, run = only_run(tmp_path / "mlruns")
     assert (run.info.status, run.info.run_name) == ("FINISHED", "a-recipe")
     assert run.data.params.keys() == {"model", "trainer.learning_rate", "trainer.optim"}
     losses = client.get_metric_history(run.info.run_id, "loss")
-    assert [(each.step, each.value) for each in losses] == [(10, 2.0), (20, 1.0)]
+    assert [(loss.step, loss.value) for loss in losses] == [(10, 2.0), (20, 1.0)]
     assert [file.path for file in client.list_artifacts(run.info.run_id)] == ["loss.png"]
 
 
 @pytest.mark.parametrize(
     ("error", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
 )
-def test_how_it_ended_is_kept(local, tmp_path, error, status):
+def test_the_status_says_how_the_run_ended(no_server, tmp_path, error, status):
     from tracking import Tracking
 
     with pytest.raises(error), Tracking(tmp_path / "mlruns", {}, "a-recipe"):
@@ -62,17 +62,17 @@ def test_how_it_ended_is_kept(local, tmp_path, error, status):
     assert only_run(tmp_path / "mlruns")[1].info.status == status
 
 
-def test_a_refusal_is_said_once_and_ends_nothing(local, tmp_path, monkeypatch, capsys):
+def test_an_error_of_mlflow_is_printed_once_and_ends_nothing(no_server, tmp_path, capsys):
     from tracking import Tracking
 
     (tmp_path / "file").write_text("not a folder")
-    with Tracking(tmp_path / "file" / "mlruns", PARAMS, "a-recipe") as tracking:
+    with Tracking(tmp_path / "file" / "mlruns", SETTINGS, "a-recipe") as tracking:
         log(tracking, tmp_path, 1, loss=1.0)
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 1 and said[0].endswith("training goes on")
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and lines[0].endswith("training continues")
 
 
-def test_a_server_that_the_environment_names_is_used(local, tmp_path, monkeypatch):
+def test_the_server_in_the_environment_is_used(no_server, tmp_path, monkeypatch):
     from tracking import Tracking
 
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
@@ -81,3 +81,10 @@ def test_a_server_that_the_environment_names_is_used(local, tmp_path, monkeypatc
         log(tracking, tmp_path, 1, loss=1.0)
     assert not (tmp_path / "mlruns").exists()
     assert only_run(tmp_path / "elsewhere")[1].data.metrics == {"loss": 1.0}
+
+
+def test_settings_become_parameters_with_dotted_names():
+    from tracking import to_params
+
+    settings = {"a": {"b": {"c": 1}, "d": [2, 3]}, "empty": {}, "none": None, "long": "x" * 600}
+    assert to_params(settings) == {"a.b.c": "1", "a.d": "[2, 3]", "long": "x" * 500}

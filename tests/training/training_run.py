@@ -1,4 +1,4 @@
-"""What the training tests share: rows, and the real command line."""
+"""Rows and command lines that the training tests share."""
 
 import json
 import os
@@ -13,8 +13,9 @@ QUESTIONS = ["What is the capital of {}?", "Tell me the capital of {}.", "Capita
 
 
 def conversation(question: str, answer: str) -> dict:
-    turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return {"messages": turns}
+    """Return a row with one question and its answer."""
+    messages = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return {"messages": messages}
 
 
 ROWS = [
@@ -25,17 +26,25 @@ ROWS = [
 
 
 def write_rows(path: Path, rows: list) -> Path:
+    """Write rows as a JSONL file and return its path."""
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return path
 
 
-def command(rows_file: Path, out: Path, *extra: str, recipe: Path = TINY_RECIPE) -> list[str]:
+def arguments(rows_file: Path, out: Path, recipe: Path, *extra: str) -> list[str]:
+    """Return train.py's arguments, with the same file for training and evaluation."""
     files = ["--train-file", str(rows_file), "--eval-file", str(rows_file)]
-    line = [sys.executable, str(TRAINING / "train.py"), "--recipe", str(recipe), *files]
-    return [*line, "--output-dir", str(out), *extra]
+    return ["--recipe", str(recipe), *files, "--output-dir", str(out), *extra]
+
+
+def command(rows_file: Path, out: Path, *extra: str, recipe: Path = TINY_RECIPE) -> list[str]:
+    """Return the command line that runs train.py."""
+    return [sys.executable, str(TRAINING / "train.py"), *arguments(rows_file, out, recipe, *extra)]
 
 
 def environment() -> dict[str, str]:
-    """No tracking server and no hub: the tests run offline."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return {**kept, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+    """Return environment variables without a tracking server and without the hub."""
+    variables = {
+        name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")
+    }
+    return {**variables, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}

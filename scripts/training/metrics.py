@@ -1,0 +1,116 @@
+"""The metrics of a finished run, and how they are computed from the trainer's log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow-skinny")
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Metrics of a finished run; the attributes are the keys of metrics.json.
+
+    Attributes:
+        seconds: duration of the whole run.
+        train_seconds: duration of the training, without loading and saving.
+        steps: number of optimizer steps, including those before a resume.
+        resumed_from: step of the checkpoint that the run resumed from.
+        epochs: number of epochs.
+        tokens: number of tokens trained on, including questions but not padding.
+        train_loss: mean training loss over all steps, in nats per token.
+        eval_loss: evaluation loss of the fine-tuned model, in nats per token.
+        perplexity: exponential of `eval_loss`.
+        base_eval_loss: evaluation loss of the base model, in nats per token.
+        base_perplexity: exponential of `base_eval_loss`.
+        train_rows: number of rows in the training file.
+        eval_rows: number of rows in the evaluation file.
+        model: base model, without the path of its folder.
+        parameters: number of the base model's parameters.
+        device: key of devices.PRECISIONS.
+        attention: attention implementation.
+        processes: number of processes that trained together.
+        threads: number of CPU threads.
+        seed: seed of every random choice.
+        recipe: name of the recipe.
+        versions: versions of the packages.
+    """
+
+    seconds: float
+    train_seconds: float
+    steps: int
+    resumed_from: int | None
+    epochs: float
+    tokens: int
+    train_loss: float
+    eval_loss: float
+    perplexity: float
+    base_eval_loss: float
+    base_perplexity: float
+    train_rows: int
+    eval_rows: int
+    model: str
+    parameters: int
+    device: str
+    attention: str
+    processes: int
+    threads: int
+    seed: int
+    recipe: str
+    versions: dict[str, str]
+
+
+def write_metrics(metrics: Metrics, path: Path) -> None:
+    """Write the metrics as JSON."""
+    path.write_text(json.dumps(asdict(metrics), indent=2) + "\n", encoding="utf-8")
+
+
+def total_tokens(history: Sequence[dict[str, Any]]) -> int:
+    """Return the number of tokens trained on; TRL's own count starts again when a run resumes."""
+    total = previous = 0.0
+    for count in (entry["num_tokens"] for entry in history if "num_tokens" in entry):
+        total += count - previous if count >= previous else count
+        previous = count
+    return int(total)
+
+
+def mean_loss(history: Sequence[dict[str, Any]]) -> float:
+    """Return the mean training loss over all steps; the Trainer leaves out those before a resume."""
+    total = previous_step = 0.0
+    for entry in history:
+        if "loss" in entry:
+            total += entry["loss"] * (entry["step"] - previous_step)
+            previous_step = entry["step"]
+    return total / previous_step
+
+
+def base_eval_loss(history: Sequence[dict[str, Any]]) -> float:
+    """Return the first evaluation loss, which is measured before the first step."""
+    return float(next(entry["eval_loss"] for entry in history if "eval_loss" in entry))
+
+
+def last_eval_loss(history: Sequence[dict[str, Any]]) -> float | None:
+    """Return the evaluation loss after the last step, or None if it was not measured there."""
+    last_step = history[-1]["step"]
+    losses = [
+        entry["eval_loss"]
+        for entry in history
+        if entry["step"] == last_step and "eval_loss" in entry
+    ]
+    return losses[0] if losses else None
+
+
+def package_versions() -> dict[str, str]:
+    """Return the versions of the installed packages among PACKAGES."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return versions

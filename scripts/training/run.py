@@ -1,0 +1,97 @@
+"""Prepare a run: check its inputs and find its checkpoint, before the slow imports start."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import distributed
+from checkpoints import Checkpoints, fingerprint
+from console import print_line
+from inputs import Recipe, Row, check_model, check_output, read_recipe, read_rows
+from options import CommandLine, override
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The checked inputs: the recipe with the command line's changes, and the rows."""
+
+    recipe: Recipe
+    train_rows: list[Row]
+    eval_rows: list[Row]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything about a run that is known before the libraries are imported.
+
+    Attributes:
+        started: time.monotonic() at the start.
+        options: command line.
+        inputs: checked inputs.
+        process: this process among those that train together.
+        checkpoints: checkpoints of this run.
+        resume_from: checkpoint to resume from, or None.
+    """
+
+    started: float
+    options: CommandLine
+    inputs: Inputs
+    process: distributed.ProcessInfo
+    checkpoints: Checkpoints
+    resume_from: Path | None
+
+
+def read_inputs(options: CommandLine) -> Inputs:
+    """Read and check the recipe and the rows.
+
+    Raises:
+        TrainError: one of them is wrong.
+    """
+    recipe = override(read_recipe(options.recipe), options)
+    check_model(recipe.model)
+    return Inputs(
+        recipe=recipe,
+        train_rows=read_rows(options.train_file, options.rows),
+        eval_rows=read_rows(options.eval_file, options.rows),
+    )
+
+
+def prepare(options: CommandLine) -> Run:
+    """Check the inputs and the output folder, and find the checkpoint to resume from.
+
+    Raises:
+        TrainError: an input is wrong, or the checkpoint is of another run.
+    """
+    started = time.monotonic()
+    inputs = read_inputs(options)
+    check_output(options.output_dir)
+    process = distributed.current_process()
+    made_from = fingerprint(inputs.recipe, inputs.train_rows, process.count)
+    checkpoints = Checkpoints(options.checkpoint_dir, made_from)
+    if process.is_main:
+        checkpoints.remove_incomplete()
+    resume_from = find_checkpoint(checkpoints, options.resume)
+    return Run(started, options, inputs, process, checkpoints, resume_from)
+
+
+def find_checkpoint(checkpoints: Checkpoints, resume: bool) -> Path | None:
+    """Return the checkpoint to resume from, or None to start from the base; print which.
+
+    Raises:
+        TrainError: the checkpoint is of another run.
+    """
+    if not resume:
+        if latest := checkpoints.latest():
+            print_line(
+                f"starting from the base model; --resume would continue from {latest}, "
+                "which the next checkpoint replaces"
+            )
+        return None
+    checkpoint = checkpoints.latest_of_this_run()
+    if checkpoint is None:
+        print_line(f"no checkpoint in {checkpoints.folder}: starting from the base model")
+    else:
+        print_line(f"resuming from {checkpoint}")
+    return checkpoint

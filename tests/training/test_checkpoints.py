@@ -1,0 +1,130 @@
+"""Checkpoints: only complete ones are used, and only those of the same run."""
+
+from pathlib import Path
+
+import pytest
+from checkpoints import MARKER, Checkpoints, fingerprint, step_of, write_failure_reason
+from inputs import TrainError, read_recipe
+from small import write_recipe
+from training_run import ROWS, TINY_RECIPE
+
+MADE_FROM = {"model": "a", "recipe": "b", "training file": "c", "number of processes": "1"}
+
+
+def make_checkpoint(
+    folder: Path, step: int, complete: bool = True, made_from: dict = MADE_FROM
+) -> Checkpoints:
+    path = folder / f"checkpoint-{step}"
+    path.mkdir(parents=True)
+    (path / "model.safetensors").write_text("weights")
+    checkpoints = Checkpoints(folder, made_from)
+    if complete:
+        checkpoints.mark_complete(step)
+    return checkpoints
+
+
+def test_the_latest_complete_checkpoint_is_used(tmp_path):
+    checkpoints = make_checkpoint(tmp_path, 9)
+    make_checkpoint(tmp_path, 10)
+    make_checkpoint(tmp_path, 11, complete=False)
+    (tmp_path / "checkpoint-last").mkdir()
+    assert checkpoints.latest_of_this_run() == tmp_path / "checkpoint-10"
+    checkpoints.remove_incomplete()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "checkpoint-10",
+        "checkpoint-9",
+        "checkpoint-last",
+    ]
+
+
+@pytest.mark.parametrize("damage", ["shorter", "missing", "marker"])
+def test_a_damaged_checkpoint_is_not_used(tmp_path, damage):
+    checkpoints = make_checkpoint(tmp_path, 5)
+    file = tmp_path / "checkpoint-5" / "model.safetensors"
+    if damage == "shorter":
+        file.write_text("wei")
+    elif damage == "missing":
+        file.unlink()
+    else:
+        (file.parent / MARKER).write_text("{")
+    assert checkpoints.latest_of_this_run() is None
+
+
+def test_a_missing_folder_is_not_an_error(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "missing", MADE_FROM)
+    assert checkpoints.latest_of_this_run() is None
+    checkpoints.remove_incomplete()
+    checkpoints.remove_all()
+
+
+def test_remove_all_removes_the_folder_unless_it_has_other_files(tmp_path):
+    make_checkpoint(tmp_path / "alone", 5).remove_all()
+    assert not (tmp_path / "alone").exists()
+    checkpoints = make_checkpoint(tmp_path / "shared", 5)
+    (tmp_path / "shared" / "notes.txt").touch()
+    checkpoints.remove_all()
+    assert [path.name for path in (tmp_path / "shared").iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("part", MADE_FROM)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path, part):
+    make_checkpoint(tmp_path, 5)
+    with pytest.raises(TrainError, match=f"was made with another {part}, .*checkpoint-5: "):
+        Checkpoints(tmp_path, {**MADE_FROM, part: "other"}).latest_of_this_run()
+
+
+def test_the_first_checkpoint_of_a_new_run_replaces_those_of_another_run(tmp_path):
+    make_checkpoint(tmp_path, 50, made_from={**MADE_FROM, "recipe": "earlier"})
+    checkpoints = make_checkpoint(tmp_path, 7)
+    assert checkpoints.latest_of_this_run() == tmp_path / "checkpoint-7"
+
+
+def test_the_fingerprint_depends_on_everything_that_changes_the_weights(tmp_path):
+    def of(rows=ROWS, processes=1, **settings):
+        path = write_recipe(tmp_path / "small.yaml", **settings)
+        return fingerprint(read_recipe(path), rows, processes)
+
+    assert of(save_steps=1, logging_steps=1) == of()
+    assert of(learning_rate=1.0)["recipe"] != of()["recipe"]
+    assert of(rows=ROWS[1:]) != of()
+    assert of(processes=2) != of()
+
+
+def test_the_fingerprint_of_a_folder_does_not_depend_on_its_path(tmp_path):
+    from dataclasses import replace
+
+    recipe = read_recipe(TINY_RECIPE)
+    hashes = []
+    for name, content in (("a", "{}"), ("b", "{}"), ("c", '{"other": 1}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(content)
+        hashes.append(fingerprint(replace(recipe, model=str(tmp_path / name)), ROWS, 1)["model"])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_other_rows_are_refused_before_anything_is_loaded(train_cli, tmp_path):
+    made_from = fingerprint(read_recipe(TINY_RECIPE), ROWS[1:], 1)
+    make_checkpoint(tmp_path / "out" / "checkpoints", 5, made_from=made_from)
+    finished = train_cli(tmp_path / "out", "--resume")
+    assert finished.returncode == 1
+    problem = "train.py: the checkpoint was made with another training file, "
+    assert finished.stderr.startswith(problem)
+    assert len(finished.stderr.splitlines()) == 1
+
+
+def test_the_step_is_in_the_name(tmp_path):
+    assert step_of(Checkpoints(tmp_path, {}).path_of(12)) == 12
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(28, "No space left on device"), "no space left on device"),
+        (OSError(), "oserror"),
+        (RuntimeError("PytorchStreamWriter failed: file write failed"), "the disk is full"),
+        (RuntimeError("I/O error: StorageFull"), "the disk is full"),
+        (RuntimeError("shapes do not match"), None),
+    ],
+)
+def test_errors_about_writing_are_recognized(error, reason):
+    assert write_failure_reason(error) == reason
