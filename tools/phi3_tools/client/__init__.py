@@ -6,7 +6,6 @@ It does not import promptflow.
 from __future__ import annotations
 
 from .auth import EntraAuth, KeyAuth, token_scope
-from .calls import Stream
 from .client import Phi3Client
 from .events import CallObserver, observe_calls
 from .messages import Message, Reply, Usage, check_messages, fit, from_chat_history, to_chat_history
@@ -15,6 +14,7 @@ from .prompts import parse_prompt
 from .retry import Deadline, Limits
 from .settings import SETTINGS_VARIABLES, Settings, connection_fields, read_settings
 from .spans import ANSWERED_LOG, CAPTURE_VARIABLE
+from .streams import Stream
 
 __all__ = [
     "ANSWERED_LOG",

@@ -1,93 +1,90 @@
-"""One call to an endpoint: its deadline, its attempts, its contract, its pieces."""
+"""One call to an endpoint: its deadline, its attempts, and the contracts that it tries."""
 
 from __future__ import annotations
 
 import json
 import logging
-import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from ..errors import (
     BadAnswerError,
     BadRequestError,
     ConfigError,
-    ConnectionLostError,
     Phi3Error,
     RateLimitedError,
     ScoringFailedError,
 )
-from .contracts import Contract, Decoded, decode, decode_event, parse_json
-from .events import notify_answered, notify_throttled
+from .contracts import Contract, Decoded, decode, parse_json
+from .events import notify_throttled
 from .messages import Message, Reply
 from .params import Params
 from .retry import Deadline, Limits, next_wait_s
-from .spans import call_span
-from .sse import DONE, events
+from .session import Session
 from .transport import Response
-
-if TYPE_CHECKING:
-    from .client import Phi3Client
 
 log = logging.getLogger("phi3_tools")
 T = TypeVar("T")
 
-# While it is still open which contract an endpoint speaks, a failure of the model may just mean
-# that this was the wrong one: ask twice, then try the next.
+# While the endpoint's contract is not known, a failure of the model may only mean that the request was
+# in the wrong contract: send it twice, then try the next contract.
 PROBE_ATTEMPTS = 2
-# Seconds that a stream's connection has to come to its end once the last event is here; one that does
-# not is closed instead of kept.
-DRAIN_S = 0.2
-# What may mean that an endpoint speaks another contract than the one tried.
+# Errors that may mean that the endpoint speaks another contract than the one that was tried.
 MISFITS = (BadRequestError, ScoringFailedError, BadAnswerError)
 
 
 class Call:
-    """One call: its deadline, its attempts, the contracts it tries."""
+    """One call: its deadline, its attempts, the contracts that it tries.
+
+    Args:
+        session: state of the endpoint; the call updates what it learns.
+        messages: the chat to send.
+        params: generation parameters.
+        limits: timeouts and attempts.
+    """
 
     def __init__(
-        self, client: Phi3Client, messages: list[Message], params: Params, limits: Limits
+        self, session: Session, messages: list[Message], params: Params, limits: Limits
     ) -> None:
-        self.client = client
+        self.session = session
         self.messages = messages
         self.params = params
         self.limits = limits
         self.deadline = Deadline(limits.deadline_s)
         self.attempts = 0
         self._key = ""
-        self._shown: Contract | None = None  # the contract that an unfitting answer has shown
+        self._answered_in: Contract | None = None  # contract of an answer to another one's request
 
-    def speak(self, *, stream: bool, finish: Callable[[Contract, Response], T]) -> T:
-        """Send the request, in the contract that is known or in each that may be, until one fits.
+    def send(self, *, stream: bool, finish: Callable[[Contract, Response], T]) -> T:
+        """Send the request in the known contract, or in each candidate until one fits.
 
         Args:
             stream: whether to ask for server-sent events where the contract has them.
-            finish: makes the result of an answer; its errors count as the attempt's.
+            finish: makes the result from a response; its errors count as the attempt's.
         """
-        known = self.client.found
-        options = [known] if known else self.client.options
+        known = self.session.detected_contract
+        contracts = [known] if known else self.session.contracts
         misfits: list[Phi3Error] = []
-        for contract in options:
+        for contract in contracts:
             try:
-                result = self._try(contract, stream, finish, probing=len(options) > 1)
+                result = self._try(contract, stream, finish, probing=len(contracts) > 1)
             except MISFITS as error:
                 misfits.append(error)
                 continue
-            if contract in (options[0], self._shown) or self._refuses(options[0]):
-                self.client.remember(contract)
+            likeliest = contracts[0]
+            if contract in (likeliest, self._answered_in) or self._is_refused(likeliest):
+                self.session.remember(contract)
             return result
-        raise misfits[0]  # the likeliest contract's own complaint
+        raise misfits[0]  # the error of the likeliest contract
 
-    def _refuses(self, contract: Contract) -> bool:
-        """Whether the endpoint still refuses the likelier contract; else it had only stumbled."""
+    def _is_refused(self, contract: Contract) -> bool:
+        """Return whether the endpoint refuses this contract once more; otherwise it failed by chance."""
         try:
-            self.whole(contract, self._post(contract, False))
+            self.read_reply(contract, self._post(contract, False))
         except MISFITS:
             return True
         except Phi3Error:
-            pass  # still open
+            pass  # still not known
         return False
 
     def _try(
@@ -97,7 +94,7 @@ class Call:
         finish: Callable[[Contract, Response], T],
         probing: bool,
     ) -> T:
-        streams = stream and contract.streams and self.client.can_stream is not False
+        streams = stream and contract.streams and self.session.can_stream is not False
         refused_stream = False
         attempt = 0
         while True:
@@ -107,14 +104,14 @@ class Call:
                 result = finish(contract, self._post(contract, streams))
             except Phi3Error as error:
                 failure = self.without_key(error)
-                if isinstance(failure, RateLimitedError):
-                    notify_throttled(failure)
             else:
                 if refused_stream:
-                    self.client.can_stream = False
+                    self.session.can_stream = False
                 return result
+            if isinstance(failure, RateLimitedError):
+                notify_throttled(failure)
             if streams and self._may_not_know_stream(contract, failure):
-                # A failure may pass, so that the next call asks for a stream again; a refusal stays.
+                # Only a refusal is remembered: a failure may pass, and the next call may stream.
                 streams, refused_stream = False, isinstance(failure, BadRequestError)
                 continue
             wait = next_wait_s(failure, attempt, self.limits, self.deadline)
@@ -126,18 +123,18 @@ class Call:
             self.deadline.sleep(wait)
 
     def _may_not_know_stream(self, contract: Contract, failure: Phi3Error) -> bool:
-        """An older image chokes on `stream`; one that has streamed before has other reasons."""
-        unknown = self.client.can_stream is None and contract.name == "chat"
+        """Return whether an older serving image may have failed on the parameter `stream`."""
+        unknown = self.session.can_stream is None and contract.name == "chat"
         return unknown and isinstance(failure, (BadRequestError, ScoringFailedError))
 
     def without_key(self, error: Phi3Error) -> Phi3Error:
-        """The error with the key cut out of the endpoint's words, should it repeat them."""
+        """Remove the key from the endpoint's message, in case the endpoint repeats it."""
         if self._key and error.detail:
             error.detail = error.detail.replace(self._key, "…")
         return error
 
     def _post(self, contract: Contract, streams: bool) -> Response:
-        settings = self.client.settings
+        settings = self.session.settings
         payload = contract.encode(self.messages, self.params, streams, settings.model)
         authorization = settings.auth.header()
         self._key = authorization.removeprefix("Bearer ")
@@ -148,11 +145,11 @@ class Call:
         }
         if settings.deployment:
             headers["azureml-model-deployment"] = settings.deployment
-        transport = self.client.transport(contract)
+        transport = self.session.transport(contract)
         return transport.post(_json(payload), headers, self.limits, self.deadline)
 
-    def whole(self, contract: Contract, response: Response) -> Reply:
-        """The reply in a whole answer."""
+    def read_reply(self, contract: Contract, response: Response) -> Reply:
+        """Read and decode an answer that is not a stream."""
         body = response.read()
         try:
             payload = parse_json(body)
@@ -162,164 +159,42 @@ class Call:
                 request_id=response.request_id,
                 detail=body[:80].decode("utf-8", "replace"),
             ) from error
-        self._check_fit(contract, payload, response)
+        self._check_contract(contract, payload, response)
         try:
             decoded = decode(payload, prompt=contract.prompt(self.messages))
         except Phi3Error as error:
             error.request_id = error.request_id or response.request_id
             raise
-        return self.reply(contract, response, decoded, payload)
+        return self.make_reply(contract, response, decoded, payload)
 
-    def _check_fit(self, contract: Contract, payload: Any, response: Response) -> None:
-        """Another contract's answer means that the endpoint misread the request."""
-        if self.client.found or len(self.client.options) == 1 or contract.answers(payload):
+    def _check_contract(self, contract: Contract, payload: Any, response: Response) -> None:
+        """Raise BadAnswerError for an answer in another contract: the endpoint misread the request."""
+        candidates = self.session.contracts
+        if self.session.detected_contract or len(candidates) == 1 or contract.answers(payload):
             return
-        self._shown = next((o for o in self.client.options if o.answers(payload)), None)
-        if self._shown:
+        self._answered_in = next((other for other in candidates if other.answers(payload)), None)
+        if self._answered_in:
             raise BadAnswerError(
-                f"the endpoint answered a {contract.name} request in the {self._shown.name} contract",
+                f"the endpoint answered a {contract.name} request in the "
+                f"{self._answered_in.name} contract",
                 request_id=response.request_id,
             )
 
-    def reply(
+    def make_reply(
         self, contract: Contract, response: Response, decoded: Decoded, raw: Any = None
     ) -> Reply:
-        """A reply with what this call knows of itself."""
+        """Return a reply with the facts of this call: attempts, latency, request id."""
         return Reply(
             text=decoded.text,
-            usage=self.client.usage(decoded, self.messages),
+            usage=self.session.usage(decoded, self.messages),
             finish_reason=decoded.finish_reason,
-            model=decoded.model or self.client.settings.model,
+            model=decoded.model or self.session.settings.model,
             contract=contract.name,
             request_id=response.request_id,
             latency_s=self.deadline.elapsed,
             attempts=self.attempts,
             raw=raw,
         )
-
-
-class StreamedCall(Call):
-    """A call whose answer is handed on as it comes. `result` is there once the last piece is.
-
-    Apart from `Stream`, so that the generator does not refer to whoever holds it: a stream that
-    nobody keeps any more is then closed at once.
-    """
-
-    result: Reply | None = None
-
-    def pieces(self) -> Generator[str, None, None]:
-        settings = self.client.settings
-        with call_span(settings.endpoint, settings.model, self.messages, self.params) as span:
-            self.deadline = Deadline(self.limits.deadline_s)
-            # Attempts end with the first piece: what a person has seen is not taken back.
-            first, rest = self.speak(stream=True, finish=self._begin)
-            with closing(rest):
-                if first:
-                    yield first
-                yield from rest
-            if self.result:
-                span.reply(self.result)
-                notify_answered(self.result)
-
-    def _begin(
-        self, contract: Contract, response: Response
-    ) -> tuple[str, Generator[str, None, None]]:
-        if not response.is_stream:
-            self.result = self.whole(contract, response)
-            return "", _one(self.result.text)
-        pieces = self._pieces_of(contract, response)
-        first = next(pieces, "")
-        self.client.can_stream = True
-        return first, pieces
-
-    def _pieces_of(self, contract: Contract, response: Response) -> Generator[str, None, None]:
-        total = Decoded("")
-        said: list[str] = []
-        try:
-            for data in events(response.chunks()):
-                if self.result:
-                    continue  # past the end: read on, so that the connection can be kept
-                if data == DONE:
-                    self.result = self._ended(contract, response, total, said)
-                    self.deadline.shorten(DRAIN_S)
-                    continue
-                event = decode_event(data)
-                total = _merged(total, event)
-                if event.text:
-                    said.append(event.text)
-                    yield event.text
-            if self.result is None:
-                if total.finish_reason is None:
-                    raise ConnectionLostError("the stream broke off before its end")
-                self.result = self._ended(contract, response, total, said)
-        except Phi3Error as error:
-            error.request_id = error.request_id or response.request_id
-            if self.result is None:
-                raise self.without_key(error) from None
-        finally:
-            response.close()
-
-    def _ended(
-        self, contract: Contract, response: Response, total: Decoded, said: list[str]
-    ) -> Reply:
-        if not said and total.finish_reason is None:
-            raise BadAnswerError("the stream ended without an answer")
-        return self.reply(contract, response, replace(total, text="".join(said)))
-
-
-class Stream(Iterator[str]):
-    """Pieces of an answer, as they come.
-
-    Use it as an iterator, and as a context manager where the loop may be left early. `close` may be
-    called from any thread.
-    """
-
-    def __init__(
-        self, client: Phi3Client, messages: list[Message], params: Params, limits: Limits
-    ) -> None:
-        self._call = StreamedCall(client, messages, params, limits)
-        self._pieces = self._call.pieces()
-        self._lock = threading.Lock()
-
-    @property
-    def reply(self) -> Reply | None:
-        """The whole answer, once its last piece is here."""
-        return self._call.result
-
-    def __next__(self) -> str:
-        with self._lock:
-            return next(self._pieces)
-
-    def __enter__(self) -> Stream:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stop reading and close the connection."""
-        if not self._lock.acquire(blocking=False):
-            self._call.deadline.cancel()  # another thread waits for a piece
-            self._lock.acquire()
-        try:
-            self._pieces.close()
-        finally:
-            self._lock.release()
-
-
-def _one(piece: str) -> Generator[str, None, None]:
-    if piece:
-        yield piece
-
-
-def _merged(total: Decoded, event: Decoded) -> Decoded:
-    """What the events so far say beside the text."""
-    return Decoded(
-        text="",
-        usage=event.usage or total.usage,
-        finish_reason=event.finish_reason or total.finish_reason,
-        model=event.model or total.model,
-    )
 
 
 def _json(payload: Mapping[str, Any]) -> bytes:

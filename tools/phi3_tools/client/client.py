@@ -1,45 +1,39 @@
-"""The client: one endpoint, any contract, whole answers or streams, sync or async."""
+"""The client of one endpoint: any contract, complete answers or streams, sync or async."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from .calls import Call, Stream
-from .contracts import AUTO, Contract, Decoded, candidates, request_url
+from .calls import Call
+from .contracts import AUTO
 from .events import notify_answered
-from .messages import (
-    ESTIMATE,
-    Message,
-    Reply,
-    Usage,
-    check_messages,
-    count_prompt,
-    fit,
-    tokenizer_counter,
-)
+from .messages import ESTIMATE, Message, Reply, check_messages, fit
 from .params import Params
 from .retry import Limits
+from .session import Session
 from .settings import Settings, read_settings
 from .spans import call_span
-from .transport import POOL_SIZE, Transport
+from .streams import Stream
+from .transport import POOL_SIZE
 
-log = logging.getLogger("phi3_tools")
 T = TypeVar("T")
 
 
 class Phi3Client:
-    """Talks to one Phi-3 endpoint. Safe to use from many threads; keep it for the process's life.
+    """Client of one Phi-3 endpoint. Safe to use from many threads; keep it while the process lives.
 
     Args:
-        settings: a checked connection; see `phi3_tools.connection.read`.
-        pool_size: connections kept open, and calls that `achat` keeps in flight at most.
+        settings: a checked connection; `from_connection` makes it from a connection's fields.
+        pool_size: number of connections to keep open, and of `achat` calls in flight at most.
+
+    Attributes:
+        settings: the checked connection.
 
     Example:
         >>> client = Phi3Client.from_connection({"endpoint": url, "key": key})
@@ -48,34 +42,30 @@ class Phi3Client:
 
     def __init__(self, settings: Settings, *, pool_size: int = POOL_SIZE) -> None:
         self.settings = settings
-        self._counter = tokenizer_counter(settings.tokenizer) if settings.tokenizer else None
-        self.options = candidates(settings.contract, settings.endpoint, settings.template)
-        self.found: Contract | None = self.options[0] if len(self.options) == 1 else None
-        self.can_stream: bool | None = None  # None until the endpoint has shown it
+        self._session = Session(settings, pool_size)
         self._pool_size = pool_size
-        self._transports: dict[str, Transport] = {}
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
 
     @classmethod
     def from_connection(cls, connection: Any = None, **overrides: Any) -> Phi3Client:
-        """A client for a CustomConnection, a mapping of its fields, or the environment (None).
+        """Return a client for a connection.
 
         Args:
-            connection: see `phi3_tools.connection.read`.
-            overrides: fields of `Settings` that win over the connection's.
+            connection: a CustomConnection, a mapping of its fields, or None for the environment
+                (`PHI3_ENDPOINT`, `PHI3_KEY`, …).
+            overrides: fields of `Settings` that replace the connection's.
 
         Raises:
-            ConfigError: naming the field that is missing or wrong, and the fix.
+            ConfigError: a field is missing or wrong; the message names it and the fix.
         """
         return cls(replace(read_settings(connection), **overrides))
 
     @property
     def contract(self) -> str:
-        """The contract that is spoken, or `auto` while that is not yet known."""
-        return self.found.name if self.found else AUTO
-
-    # -- asking ------------------------------------------------------------------------------------
+        """Name of the endpoint's contract, or `auto` while that is not known."""
+        detected = self._session.detected_contract
+        return detected.name if detected else AUTO
 
     def chat(
         self,
@@ -85,22 +75,22 @@ class Phi3Client:
         context_window: int | None = None,
         limits: Limits | None = None,
     ) -> Reply:
-        """One whole answer.
+        """Send a chat and return the complete answer.
 
         Args:
             messages: a question, or messages with `role` and `content`.
-            params: how to generate.
-            context_window: tokens that prompt and answer share; older turns are left out to fit.
+            params: generation parameters.
+            context_window: tokens that prompt and answer share; the oldest turns are left out to fit.
                 None sends everything.
-            limits: timeouts and attempts of this call.
+            limits: timeouts and attempts of this call; by default those of the settings.
 
         Raises:
-            Phi3Error: the class that names the cause.
+            Phi3Error: the subclass names the cause.
         """
-        said = self._prepare(messages, params, context_window)
-        with call_span(self.settings.endpoint, self.settings.model, said, params) as span:
-            call = Call(self, said, params, limits or self.settings.limits)
-            reply = call.speak(stream=False, finish=call.whole)
+        chat = self._prepare(messages, params, context_window)
+        with call_span(self.settings.endpoint, self.settings.model, chat, params) as span:
+            call = Call(self._session, chat, params, limits or self.settings.limits)
+            reply = call.send(stream=False, finish=call.read_reply)
             span.reply(reply)
             notify_answered(reply)
             return reply
@@ -113,26 +103,28 @@ class Phi3Client:
         context_window: int | None = None,
         limits: Limits | None = None,
     ) -> Stream:
-        """The answer as it is generated; one piece where the endpoint does not stream.
+        """Send a chat and return the answer as a stream; one piece if the endpoint does not stream.
 
-        Takes and raises what `chat` does. The request is sent when the first piece is asked for.
-        Leaving the loop early closes the connection, so that the endpoint can stop generating. The
-        total deadline counts the time that the reader takes, too.
+        Arguments and exceptions are those of `chat`. The request is sent when the first piece is read.
+        Closing the stream early closes the connection, so that the endpoint can stop generating. The
+        total time limit includes the time that the reader takes.
         """
-        said = self._prepare(messages, params, context_window)
-        return Stream(self, said, params, limits or self.settings.limits)
+        chat = self._prepare(messages, params, context_window)
+        return Stream(self._session, chat, params, limits or self.settings.limits)
 
     async def achat(
         self, messages: str | Iterable[Mapping[str, Any]], *args: Any, **kw: Any
     ) -> Reply:
-        """`chat` without blocking the event loop; the same code on a thread of this client's own. A
-        cancelled one runs on there until its answer or its deadline comes."""
+        """Run `chat` in a thread, without blocking the event loop.
+
+        A cancelled call continues in its thread until its answer or its deadline.
+        """
         return await self._in_thread(lambda: self.chat(messages, *args, **kw))
 
     async def astream(
         self, messages: str | Iterable[Mapping[str, Any]], *args: Any, **kw: Any
     ) -> AsyncIterator[str]:
-        """`stream` without blocking the event loop."""
+        """Run `stream` in a thread, without blocking the event loop."""
         stream = self.stream(messages, *args, **kw)
         try:
             while (piece := await self._in_thread(lambda: next(stream, None))) is not None:
@@ -144,9 +136,7 @@ class Phi3Client:
         """Close the kept connections."""
         with self._lock:
             executor, self._executor = self._executor, None
-            transports, self._transports = self._transports, {}
-        for transport in transports.values():
-            transport.close()
+        self._session.close()
         if executor:
             executor.shutdown(wait=False)
 
@@ -156,49 +146,30 @@ class Phi3Client:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    # -- for a call ------------------------------------------------------------------------------------
-
     def _prepare(
         self,
         messages: str | Iterable[Mapping[str, Any]],
         params: Params,
         context_window: int | None,
     ) -> list[Message]:
-        given = [{"role": "user", "content": messages}] if isinstance(messages, str) else messages
-        said = check_messages(given)
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        chat = check_messages(messages)
         if context_window is None:
-            return said
+            return chat
         return fit(
-            said,
+            chat,
             context_window=context_window,
             max_new_tokens=params.max_new_tokens or 0,
-            counter=self._counter or ESTIMATE,
+            counter=self._session.counter or ESTIMATE,
         )
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        # asyncio's own pool has cores + 4 threads, far fewer than an endpoint takes requests.
+        # asyncio's own pool has cores + 4 threads, far fewer than the requests an endpoint takes.
         with self._lock:
             if self._executor is None:
                 self._executor = ThreadPoolExecutor(self._pool_size, "phi3")
             executor = self._executor
-        # The context carries the caller's span, of which this call's is a child.
+        # The context holds the caller's span, the parent of the span of this call.
         run = contextvars.copy_context().run
         return await asyncio.get_running_loop().run_in_executor(executor, run, work)
-
-    def transport(self, contract: Contract) -> Transport:
-        url = request_url(self.settings.endpoint, contract)
-        with self._lock:
-            if url not in self._transports:
-                self._transports[url] = Transport(url, pool_size=self._pool_size)
-            return self._transports[url]
-
-    def remember(self, contract: Contract) -> None:
-        if self.found is not contract:
-            self.found = contract
-            log.info("%s speaks the %s contract", self.settings.endpoint, contract.name)
-
-    def usage(self, decoded: Decoded, messages: list[Message]) -> Usage | None:
-        if decoded.usage or self._counter is None:
-            return decoded.usage
-        count = self._counter.most
-        return Usage(count_prompt(messages, count), count(decoded.text), counted=True)

@@ -1,0 +1,148 @@
+"""Answers that arrive in pieces: the call behind a stream, and the stream that callers iterate."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import replace
+
+from ..errors import BadAnswerError, ConnectionLostError, Phi3Error
+from .calls import Call
+from .contracts import Contract, Decoded, decode_event
+from .events import notify_answered
+from .messages import Message, Reply
+from .params import Params
+from .retry import Deadline, Limits
+from .session import Session
+from .spans import call_span
+from .sse import DONE, events
+from .transport import Response
+
+# Seconds that a stream's connection may take to end after the last event. After that it is closed and
+# not kept for the next call.
+DRAIN_S = 0.2
+
+
+class StreamedCall(Call):
+    """A call whose answer is passed on piece by piece. `result` is set after the last piece.
+
+    This class is separate from `Stream`, so that the generator does not refer to the stream: an
+    abandoned stream is then closed at once.
+    """
+
+    result: Reply | None = None
+
+    def pieces(self) -> Generator[str, None, None]:
+        """Yield the pieces of the answer."""
+        settings = self.session.settings
+        with call_span(settings.endpoint, settings.model, self.messages, self.params) as span:
+            self.deadline = Deadline(self.limits.deadline_s)
+            # No attempt after the first piece: text that a person has read is not taken back.
+            first, rest = self.send(stream=True, finish=self._begin)
+            with closing(rest):
+                if first:
+                    yield first
+                yield from rest
+            if self.result:
+                span.reply(self.result)
+                notify_answered(self.result)
+
+    def _begin(
+        self, contract: Contract, response: Response
+    ) -> tuple[str, Generator[str, None, None]]:
+        if not response.is_stream:
+            self.result = self.read_reply(contract, response)
+            return "", _single_piece(self.result.text)
+        pieces = self._pieces_of(contract, response)
+        first = next(pieces, "")
+        self.session.can_stream = True
+        return first, pieces
+
+    def _pieces_of(self, contract: Contract, response: Response) -> Generator[str, None, None]:
+        total = Decoded("")
+        texts: list[str] = []
+        try:
+            for data in events(response.chunks()):
+                if self.result:
+                    continue  # after the last event: read on, so that the connection can be kept
+                if data == DONE:
+                    self.result = self._end(contract, response, total, texts)
+                    self.deadline.shorten(DRAIN_S)
+                    continue
+                event = decode_event(data)
+                total = _merge(total, event)
+                if event.text:
+                    texts.append(event.text)
+                    yield event.text
+            if self.result is None:
+                if total.finish_reason is None:
+                    raise ConnectionLostError("the stream broke off before its end")
+                self.result = self._end(contract, response, total, texts)
+        except Phi3Error as error:
+            error.request_id = error.request_id or response.request_id
+            if self.result is None:
+                raise self.without_key(error) from None
+        finally:
+            response.close()
+
+    def _end(
+        self, contract: Contract, response: Response, total: Decoded, texts: list[str]
+    ) -> Reply:
+        if not texts and total.finish_reason is None:
+            raise BadAnswerError("the stream ended without an answer")
+        return self.make_reply(contract, response, replace(total, text="".join(texts)))
+
+
+class Stream(Iterator[str]):
+    """Iterator over the pieces of an answer.
+
+    Use it as a context manager if the loop may end early. `close` may be called from any thread.
+    """
+
+    def __init__(
+        self, session: Session, messages: list[Message], params: Params, limits: Limits
+    ) -> None:
+        self._call = StreamedCall(session, messages, params, limits)
+        self._pieces = self._call.pieces()
+        self._lock = threading.Lock()
+
+    @property
+    def reply(self) -> Reply | None:
+        """The complete reply, or None before the last piece."""
+        return self._call.result
+
+    def __next__(self) -> str:
+        with self._lock:
+            return next(self._pieces)
+
+    def __enter__(self) -> Stream:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop reading and close the connection."""
+        if not self._lock.acquire(blocking=False):
+            self._call.deadline.cancel()  # another thread is waiting for a piece
+            self._lock.acquire()
+        try:
+            self._pieces.close()
+        finally:
+            self._lock.release()
+
+
+def _single_piece(text: str) -> Generator[str, None, None]:
+    if text:
+        yield text
+
+
+def _merge(total: Decoded, event: Decoded) -> Decoded:
+    """Return what the events so far report apart from the text."""
+    return Decoded(
+        text="",
+        usage=event.usage or total.usage,
+        finish_reason=event.finish_reason or total.finish_reason,
+        model=event.model or total.model,
+    )
