@@ -24,8 +24,8 @@ from phi3_ops import paths
 from phi3_ops.azure.cloud import Cloud
 from phi3_ops.azure.config import Config
 from phi3_ops.errors import OpsError
+from phi3_ops.flows.content import copy_flow
 from phi3_ops.flows.definition import FlowDefinition
-from phi3_ops.flows.lock import copy_flow
 from phi3_ops.flows.wheel import build_tool_wheel
 from phi3_ops.pf.client import pf_client
 from phi3_ops.remote_runs.cluster import PARALLEL, ClusterRequest, ClusterSubmission
@@ -367,10 +367,10 @@ def test_rows_are_joined_flat_or_nested_and_once(tmp_path):
 
 
 def test_the_wheel_installs_the_tools(tmp_path):
-    name, content = build_tool_wheel()
-    assert (name, content) == build_tool_wheel()
-    (tmp_path / name).write_bytes(content)
-    words = ("install", "--no-deps", "--no-index", "--target", tmp_path / "site", tmp_path / name)
+    wheel = build_tool_wheel()
+    assert wheel == build_tool_wheel()
+    file = wheel.write(tmp_path)
+    words = ("install", "--no-deps", "--no-index", "--target", tmp_path / "site", file)
     subprocess.run([sys.executable, "-m", "pip", *words], check=True, capture_output=True)
     (own,) = importlib.metadata.distributions(path=[str(tmp_path / "site")])
     (tool,) = own.entry_points.select(group="package_tools")

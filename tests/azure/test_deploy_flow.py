@@ -16,9 +16,9 @@ from phi3_ops import paths
 from phi3_ops.azure.roles import CONNECTION_SECRETS, assignment_name
 from phi3_ops.deploy.flow import YAML_FILE, smoke_question
 from phi3_ops.deploy.model import SMOKE_QUESTION
+from phi3_ops.flows.content import copy_flow
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.flows.image import IMAGE_FOLDER
-from phi3_ops.flows.lock import copy_flow
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 ENDPOINT = "phi3-endpoint-chat"
@@ -186,7 +186,7 @@ def test_a_key_in_the_flow_is_not_uploaded(flows, phi3, flow):
     (flow / "notes.txt").write_text(KEY)
     done = phi3("deploy", "--flow", flow)
     assert done.code == 1
-    assert "notes.txt holds the key of phi3" in done.err
+    assert "notes.txt contains the key of phi3" in done.err
     assert flows.of("models/versions") == []
 
 
@@ -244,7 +244,7 @@ def test_without_the_workspaces_connection_nothing_is_deployed(serving, phi3):
     ("words", "told"),
     [
         (("--flow", "eval"), "has no default"),
-        (("--flow", "nothing"), "there is no flow in nothing"),
+        (("--flow", "nothing"), "nothing is not a flow"),
         (("--flow", "chat", "--endpoint", "9chat"), "'9chat' is no such name"),
         (("--flow", "chat", "--endpoint", "phi3-endpoint"), "is the model's endpoint"),
         (("--endpoint", "other"), "--endpoint is for --flow"),

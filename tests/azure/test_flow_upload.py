@@ -12,7 +12,8 @@ import pytest
 
 from azure_fixtures import GROUP, plant
 from phi3_ops import paths
-from phi3_ops.flows.lock import LOCK_FILE, content_hash, copy_flow, lock_flows
+from phi3_ops.flows.content import content_hash, copy_flow
+from phi3_ops.flows.lock import LOCK_FILE, lock_flows
 from phi3_ops.pf.connections import delete_connection, save_connection
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
@@ -166,7 +167,7 @@ def test_a_version_that_is_there_with_other_content_is_refused(service, phi3, ho
         (lambda home: shutil.move(home / "chat", home / "talk"), "no flow 'chat'"),
         (lambda home: older_tools(home), "locked with the tools of phi3-promptflow 0.0.1"),
         (lambda home: broken(home), "phi3_tools.nothing, which is no tool here"),
-        (lambda home: with_key(home), "notes.txt holds the key of phi3"),
+        (lambda home: with_key(home), "notes.txt contains the key of phi3"),
     ],
 )
 def test_bad_input_is_told_in_a_line_and_nothing_is_sent(service, phi3, home, change, told):

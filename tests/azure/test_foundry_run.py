@@ -19,7 +19,8 @@ from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import paths
 from phi3_ops.azure.cloud import Cloud
 from phi3_ops.azure.config import load_config
-from phi3_ops.flows.lock import copy_flow, lock_flows, read_lock
+from phi3_ops.flows.content import copy_flow
+from phi3_ops.flows.lock import lock_flows, read_lock
 from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.connections import delete_connection, save_connection
 from phi3_ops.publish.promote import _refuse_other_run

@@ -13,7 +13,7 @@ from echo_endpoint import KEY as ECHO_KEY
 from echo_endpoint import echo_endpoint
 from judge_endpoint import KEY, Crash, fair, fields, judge_endpoint
 from phi3_ops import paths
-from phi3_ops.flows.lock import copy_flow
+from phi3_ops.flows.content import copy_flow
 from phi3_ops.pf.connections import delete_connection, save_connection
 from phi3_tools.evaluation.rubrics import RUBRICS
 from processes import pf

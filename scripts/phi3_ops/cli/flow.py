@@ -11,7 +11,7 @@ from typing import Any
 
 from .. import paths
 from . import flow_build
-from ._common import add_config, add_dry_run, console, positive
+from ._common import add_config, add_dry_run, console, positive_number
 
 COLUMNS = ("flow", "version", "state", "tools", "content", "other versions")
 
@@ -78,7 +78,7 @@ def _lock(args: argparse.Namespace) -> int:
     for state in new:
         print(f"locked {state}")
     if not new:
-        print(f"{len(found)} flows are as they were locked")
+        print(f"all {len(found)} flows match their lock")
     return 0
 
 
@@ -116,7 +116,7 @@ def _table(found: Any) -> Any:
                 state.status,
                 state.entry.tools if state.entry else "–",
                 state.sha256[:12],
-                ", ".join(state.earlier) or "–",
+                ", ".join(state.other_versions) or "–",
             )
             for state in found
         ],
@@ -187,7 +187,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=positive,
+        type=positive_number,
         default=900.0,
         metavar="S",
         help="most seconds for each step, such as installing (default: %(default)g)",

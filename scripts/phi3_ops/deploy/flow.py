@@ -33,12 +33,12 @@ from ..azure import (
 )
 from ..errors import OpsError
 from ..flows import (
-    EXCLUDED_FROM_IMAGE,
     IMAGE_FOLDER,
     FlowDefinition,
     add_image_files,
     build_tool_wheel,
     copy_resolved_flow,
+    is_never_uploaded,
     refuse_secrets,
 )
 from ..hashing import sha256_hex
@@ -163,7 +163,7 @@ class FlowDeployer(Rollout):
         """The deployment's name, from the flow, the image and the package that is installed in it."""
         image = [paths.AZURE / YAML_FILE, *sorted(IMAGE_FOLDER.glob("*"))]
         texts = [path.read_text(encoding="utf-8") for path in image if path.is_file()]
-        wheel = sha256_hex(build_tool_wheel()[1])
+        wheel = sha256_hex(build_tool_wheel().content)
         return content_name([self.flow_name, self._content, *texts, wheel])
 
     def _create_deployment(self) -> None:
@@ -279,7 +279,7 @@ def _texts(folder: Path) -> list[str]:
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.is_file() and not set(path.relative_to(folder).parts) & set(EXCLUDED_FROM_IMAGE)
+        if path.is_file() and not any(map(is_never_uploaded, path.relative_to(folder).parts))
     )
     return [
         f"{path.relative_to(folder).as_posix()}\n{path.read_bytes().decode('utf-8', 'replace')}"

@@ -1,49 +1,35 @@
-"""Flows as files: their definition, locked versions, image build context and tool wheel.
+"""Flows as files: definition, content, lock, image build context, search for secrets, and tool wheel.
 
 It may import `pf` and `data`.
 """
 
 from __future__ import annotations
 
+from .content import content_hash, copy_flow, flow_files, is_never_uploaded, is_text
 from .definition import FlowDefinition
-from .image import (
-    EXCLUDED_FROM_IMAGE,
-    IMAGE_FOLDER,
-    add_image_files,
-    build_image_context,
-    copy_resolved_flow,
-    refuse_secrets,
-)
+from .image import IMAGE_FOLDER, add_image_files, build_image_context, copy_resolved_flow
 from .lock import (
     LOCK_CHANGED,
     LOCK_FILE,
-    NEVER_UPLOADED,
     NOT_LOCKED,
-    PACKAGE,
-    TEXT_PROBE_BYTES,
     FlowState,
-    content_hash,
-    copy_flow,
-    flow_files,
     flow_states,
     lock_flows,
     read_lock,
     refuse_changed_flows,
     save_lock,
 )
-from .wheel import build_tool_wheel
+from .secrets import refuse_secrets
+from .wheel import PACKAGE, build_tool_wheel
 
 __all__ = [
-    "EXCLUDED_FROM_IMAGE",
     "FlowDefinition",
     "FlowState",
     "IMAGE_FOLDER",
     "LOCK_CHANGED",
     "LOCK_FILE",
-    "NEVER_UPLOADED",
     "NOT_LOCKED",
     "PACKAGE",
-    "TEXT_PROBE_BYTES",
     "add_image_files",
     "build_image_context",
     "build_tool_wheel",
@@ -52,6 +38,8 @@ __all__ = [
     "copy_resolved_flow",
     "flow_files",
     "flow_states",
+    "is_never_uploaded",
+    "is_text",
     "lock_flows",
     "read_lock",
     "refuse_changed_flows",

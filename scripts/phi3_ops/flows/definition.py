@@ -1,4 +1,4 @@
-"""What the commands need to know of a flow: its version, its inputs, which nodes speak to an endpoint."""
+"""The part of a flow.dag.yaml that commands need: version, inputs, and nodes that use a connection."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class FlowDefinition:
     """A flow.dag.yaml.
 
     Attributes:
-        folder: where it lies.
-        inputs: input -> its definition.
-        nodes: the nodes' definitions.
-        version: the flow's, from `tags.version`, as it stands there; or None.
+        folder: the flow's folder.
+        inputs: input name -> its definition.
+        nodes: the definitions of the nodes.
+        version: the flow's `tags.version` as written in the file, or None.
     """
 
     folder: Path
@@ -31,76 +31,80 @@ class FlowDefinition:
 
     @classmethod
     def read(cls, flow: Path) -> FlowDefinition:
-        """Read a flow's folder, or one of the shipped flows by its name.
+        """Read a flow from its folder, or one of the shipped flows by its name.
 
         Raises:
-            OpsError: there is no flow.dag.yaml, or it is no flow.
+            OpsError: the folder has no flow.dag.yaml, or the file is not a valid flow.
         """
-        places = (flow, paths.FLOWS / flow)
-        folder = next((place for place in places if (place / "flow.dag.yaml").is_file()), None)
+        candidates = (flow, paths.FLOWS / flow)
+        folder = next((path for path in candidates if (path / "flow.dag.yaml").is_file()), None)
         if folder is None:
             fix = "Give a folder with a flow.dag.yaml, or the name of a shipped flow."
-            raise OpsError(f"there is no flow in {flow}", fix)
+            raise OpsError(f"{flow} is not a flow", fix)
         try:
             content = yaml.safe_load((folder / "flow.dag.yaml").read_text(encoding="utf-8"))
             version = (content.get("tags") or {}).get("version")
             return cls(folder, dict(content["inputs"]), list(content["nodes"]), version)
         except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-            what = f"{folder / 'flow.dag.yaml'} is no flow"
+            what = f"{folder / 'flow.dag.yaml'} is not a valid flow"
             raise OpsError(what, "Compare it with flows/qa/flow.dag.yaml.") from error
 
     def connections(self, name: str) -> dict[str, dict[str, str]]:
-        """Every node that takes a connection, given this one.
+        """Return promptflow's `connections` argument that gives this connection to every node with one.
 
         Raises:
-            OpsError: no node takes one.
+            OpsError: no node uses a connection.
         """
         nodes = [n["name"] for n in self.nodes if "connection" in (n.get("inputs") or {})]
         if not nodes:
-            raise OpsError(f"no node of {self.folder} takes a connection", "Leave it out.")
+            raise OpsError(f"no node of {self.folder} uses a connection", "Omit the connection.")
         return {node: {"connection": name} for node in nodes}
 
-    def connection_names(self, given: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
-        """Node -> the connection that it is given, else the one that the flow names."""
-        found = {}
-        for node in self.nodes:
-            name = node.get("name", "")
-            own = (node.get("inputs") or {}).get("connection")
-            connection = given.get(name, {}).get("connection", own)
-            if isinstance(connection, str) and connection and not connection.startswith("${"):
-                found[name] = connection
-        return found
-
-    def columns(
-        self, given: Mapping[str, str], data: Collection[str], outputs: Collection[str] = ()
-    ) -> dict[str, str]:
-        """Where each input comes from: what is given, else the base run's output or the data's column
-        of the same name.
-
-        An input's default would win over the data where nothing is said, and every line would then be
-        the same: so an input is only left to its default when another one varies.
+    def connection_names(self, overrides: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+        """Return node -> name of its connection: from the overrides, or else from the flow.
 
         Args:
-            given: input -> `${data.x}`, `${run.outputs.x}` or a constant.
-            data: the data file's columns.
-            outputs: the base run's outputs.
+            overrides: node -> its overridden inputs, such as `{"connection": name}`.
+        """
+        names = {}
+        for node in self.nodes:
+            node_name = node.get("name", "")
+            default = (node.get("inputs") or {}).get("connection")
+            connection = overrides.get(node_name, {}).get("connection", default)
+            if isinstance(connection, str) and connection and not connection.startswith("${"):
+                names[node_name] = connection
+        return names
+
+    def columns(
+        self, mapping: Mapping[str, str], data: Collection[str], outputs: Collection[str] = ()
+    ) -> dict[str, str]:
+        """Return the complete column mapping of a run: input -> its source.
+
+        The source is the given one, or else the base run's output of the same name, or else the data's
+        column of the same name. An input without a source keeps its default only if another input
+        varies: otherwise all lines would be the same.
+
+        Args:
+            mapping: input -> `${data.x}`, `${run.outputs.x}` or a constant.
+            data: the columns of the data file.
+            outputs: the outputs of the base run.
 
         Raises:
-            OpsError: an input has no source, or a given name is no input.
+            OpsError: an input has no source, or the mapping names an unknown input.
         """
-        if unknown := sorted(set(given) - set(self.inputs)):
-            fix = f"It has {', '.join(self.inputs)}."
+        if unknown := sorted(set(mapping) - set(self.inputs)):
+            fix = f"Its inputs are {', '.join(self.inputs)}."
             raise OpsError(f"{self.folder} has no input {unknown[0]!r}", fix)
-        found = dict(given)
+        sources = dict(mapping)
         for name in self.inputs:
-            if name not in given and name in outputs:
-                found[name] = f"${{run.outputs.{name}}}"
-            elif name not in given and name in data:
-                found[name] = f"${{data.{name}}}"
-        varies = any(value.startswith("${") for value in found.values())
+            if name not in mapping and name in outputs:
+                sources[name] = f"${{run.outputs.{name}}}"
+            elif name not in mapping and name in data:
+                sources[name] = f"${{data.{name}}}"
+        varies = any(value.startswith("${") for value in sources.values())
         for name, definition in self.inputs.items():
-            if name not in found and ("default" not in definition or not varies):
-                there = ", ".join(sorted(data)) or "none"
-                fix = f"Give it one: --column-mapping {name}='${{data.COLUMN}}'. Columns: {there}."
+            if name not in sources and ("default" not in definition or not varies):
+                columns = ", ".join(sorted(data)) or "none"
+                fix = f"Map one: --column-mapping {name}='${{data.COLUMN}}'. Columns: {columns}."
                 raise OpsError(f"the input {name!r} of {self.folder} has no column", fix)
-        return found
+        return sources

@@ -1,20 +1,17 @@
-"""Versions of flows: each version's content is locked once, in `flows.lock.json`, and never changes.
+"""Versions of flows: the content of each version is locked once in `flows.lock.json` and never changes.
 
     {"chat": {"1.0.0": {"sha256": "…", "tools": "0.1.0"}}}
 
-A version is the flow's `tags.version` (Semantic Versioning 2.0.0), `sha256` is over everything that is
-uploaded, `tools` the version of this package whose tools the flow was locked with. `uploads` is there
-once a version is published.
+The version is the flow's `tags.version` (Semantic Versioning 2.0.0). `sha256` is the hash of the files
+that are uploaded. `tools` is the version of this package that was installed when the flow was locked.
+`uploads` is added when the version is uploaded.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,18 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from .. import paths
 from ..errors import OpsError
 from ..files import write_json
-from ..hashing import parts_sha256
+from .content import content_hash
 from .definition import FlowDefinition
+from .wheel import PACKAGE
 
 LOCK_FILE = "flows.lock.json"
-PACKAGE = "phi3-promptflow"
-# Never uploaded and never hashed, by the name of a file or of a folder above it: caches, leavings of
-# editors, secrets. All that begins with a dot is among them, as in the wheel: `.promptflow` holds prompts
-# and answers, `.env` keys. `process_log` is where promptflow's process pool logs.
-NEVER_UPLOADED = (".*", "__pycache__", "process_log", "*.py[cod]", "*.env", "*.pem", "*~")
-# The start of a file in which a NUL tells that it is no text; git looks as far.
-TEXT_PROBE_BYTES = 8000
-# Semantic Versioning 2.0.0, its own pattern.
+# The pattern that Semantic Versioning 2.0.0 suggests.
 _PART = r"(0|[1-9]\d*)"
 _LABEL = r"(0|[1-9]\d*|\d*[a-zA-Z-][0-9a-zA-Z-]*)"
 SEMANTIC = re.compile(
@@ -49,9 +40,9 @@ class LockEntry(BaseModel):
     """One locked version.
 
     Attributes:
-        sha256: of the content; see `content_hash`.
+        sha256: hash of the content; see `content_hash`.
         tools: version of this package.
-        uploads: where it was published -> the flow's id there.
+        uploads: workspace -> id of the uploaded flow.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,108 +58,60 @@ _LOCK: TypeAdapter[Lock] = TypeAdapter(Lock)
 
 @dataclass(frozen=True)
 class FlowState:
-    """A flow as it is, beside what is locked of its version.
+    """A flow compared with the lock entry of its version.
 
     Attributes:
-        flow: its file.
+        flow: the flow's definition.
         version: its `tags.version`.
-        sha256: of its content now.
-        entry: what is locked under that version, or None.
-        earlier: other versions that are locked.
+        sha256: hash of its present content.
+        entry: lock entry of that version; None if the version is not locked.
+        other_versions: versions of the flow that are also locked.
     """
 
     flow: FlowDefinition
     version: str
     sha256: str
     entry: LockEntry | None
-    earlier: tuple[str, ...] = ()
+    other_versions: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """The flow's: that of its folder."""
+        """The flow's name, which is that of its folder."""
         return self.flow.folder.name
 
     @property
+    def label(self) -> str:
+        """The flow's name and version, as messages show them."""
+        return f"{self.name} {self.version}"
+
+    @property
     def status(self) -> str:
-        """`LOCKED`, `NEW` or `CHANGED`."""
+        """`LOCKED`, `NOT_LOCKED` or `LOCK_CHANGED`."""
         if self.entry is None:
             return NOT_LOCKED
         return LOCKED if self.entry.sha256 == self.sha256 else LOCK_CHANGED
 
 
-def flow_files(folder: Path) -> list[Path]:
-    """The files of a flow that are uploaded, sorted by their path.
-
-    Raises:
-        OpsError: one of them is a link, which may lead out of the folder.
-    """
-    found = []
-    for place, folders, names in os.walk(folder):
-        # What is ignored is not looked into: a run that is under way writes and removes logs there.
-        folders[:] = [name for name in folders if not _is_ignored(name)]
-        for name in (*folders, *(name for name in names if not _is_ignored(name))):
-            path = Path(place, name)
-            if path.is_symlink():
-                raise OpsError(f"{path} is a link", "Put the file itself there.")
-            if path.is_file():
-                found.append(path)
-    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
-
-
-def _is_ignored(name: str) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in NEVER_UPLOADED)
-
-
-def copy_flow(folder: Path, target: Path) -> Path:
-    """Copy a flow's `files`, and no others; the target."""
-    for file in flow_files(folder):
-        place = target / file.relative_to(folder)
-        place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, place)
-    return target
-
-
-def content_hash(folder: Path) -> str:
-    """SHA-256, in hex, over the names and the content of all that is uploaded of a flow.
-
-    Line ends of text count as LF: git writes CRLF into a checkout on Windows.
-
-    Raises:
-        OpsError: a file cannot be read, or is a link.
-    """
-    parts: list[bytes] = []
-    for path in flow_files(folder):
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            raise OpsError(f"cannot read {path}: {error.strerror}", "Check the file.") from error
-        if b"\0" not in content[:TEXT_PROBE_BYTES]:
-            content = content.replace(b"\r\n", b"\n")
-        parts += (path.relative_to(folder).as_posix().encode("utf-8", "surrogateescape"), content)
-    return parts_sha256(parts)
-
-
 def semantic_version(flow: FlowDefinition) -> str:
-    """A flow's version.
+    """Return a flow's version.
 
     Raises:
-        OpsError: it has none, or it is not a semantic one.
+        OpsError: the version is missing or is not a semantic version.
     """
-    found = flow.version
-    if isinstance(found, str) and SEMANTIC.fullmatch(found):
-        return found
-    what = f"{flow.folder / 'flow.dag.yaml'}: `tags.version` is {found!r}"
-    raise OpsError(what, "Give three numbers, such as 1.0.0 (Semantic Versioning).")
+    if isinstance(flow.version, str) and SEMANTIC.fullmatch(flow.version):
+        return flow.version
+    what = f"{flow.folder / 'flow.dag.yaml'}: `tags.version` is {flow.version!r}"
+    raise OpsError(what, "Use three numbers, such as 1.0.0 (Semantic Versioning).")
 
 
 def read_lock(folder: Path = paths.FLOWS) -> Lock:
-    """What is locked of the flows in a folder; nothing where there is no lock yet.
+    """Return the lock of a folder of flows; it is empty if the file does not exist yet.
 
     Raises:
-        OpsError: the lock cannot be read.
+        OpsError: the lock file cannot be read or is not valid.
     """
     file = folder / LOCK_FILE
-    fix = "Take it back from version control: its entries never change."
+    fix = "Restore it from version control: its entries never change."
     try:
         return _LOCK.validate_json(file.read_bytes())
     except FileNotFoundError:
@@ -177,68 +120,67 @@ def read_lock(folder: Path = paths.FLOWS) -> Lock:
         raise OpsError(f"cannot read {file}: {error.strerror}", fix) from error
     except ValidationError as error:
         first = error.errors()[0]
-        place = " > ".join(str(part) for part in first["loc"])
-        raise OpsError(
-            f"{file} is no lock: {place + ': ' if place else ''}{first['msg']}", fix
-        ) from error
+        where = " > ".join(str(part) for part in first["loc"])
+        message = f"{where}: {first['msg']}" if where else first["msg"]
+        raise OpsError(f"{file} is not a valid lock file: {message}", fix) from error
 
 
 def flow_states(folder: Path = paths.FLOWS) -> list[FlowState]:
-    """Every flow of a folder beside its lock, sorted by name.
+    """Return every flow of a folder, compared with the lock and sorted by name.
 
     Raises:
-        OpsError: there is no flow, one cannot be read or has no semantic version, or the lock is none.
+        OpsError: the folder has no flow, a flow cannot be read or has no semantic version, or the lock
+            file is not valid.
     """
-    found = sorted(file.parent for file in folder.glob("*/flow.dag.yaml"))
-    if not found:
-        raise OpsError(
-            f"there is no flow in {folder}", "Give the folder that holds the flows' folders."
-        )
+    flow_folders = sorted(file.parent for file in folder.glob("*/flow.dag.yaml"))
+    if not flow_folders:
+        fix = "Give the folder that contains the flows' folders."
+        raise OpsError(f"{folder} does not contain a flow", fix)
     lock = read_lock(folder)
-    return [_state(FlowDefinition.read(flow), lock.get(flow.name, {})) for flow in found]
+    return [
+        _flow_state(FlowDefinition.read(flow), lock.get(flow.name, {})) for flow in flow_folders
+    ]
 
 
-def _state(flow: FlowDefinition, locked: Mapping[str, LockEntry]) -> FlowState:
-    own = semantic_version(flow)
-    earlier = tuple(other for other in locked if other != own)
-    return FlowState(flow, own, content_hash(flow.folder), locked.get(own), earlier)
+def _flow_state(flow: FlowDefinition, entries: Mapping[str, LockEntry]) -> FlowState:
+    present = semantic_version(flow)
+    others = tuple(other for other in entries if other != present)
+    return FlowState(flow, present, content_hash(flow.folder), entries.get(present), others)
 
 
-def refuse_changed_flows(found: Iterable[FlowState]) -> None:
-    """Raises OpsError naming each flow whose content is no longer that of its version."""
-    if changed := [
-        f"{state.name} {state.version}" for state in found if state.status == LOCK_CHANGED
-    ]:
-        fix = "Raise `tags.version` in its flow.dag.yaml: what is locked never changes."
+def refuse_changed_flows(states: Iterable[FlowState]) -> None:
+    """Raise OpsError if the content of a flow differs from that of its locked version."""
+    if changed := [state.label for state in states if state.status == LOCK_CHANGED]:
+        fix = "Raise `tags.version` in its flow.dag.yaml: a locked version never changes."
         raise OpsError(f"locked with other content: {', '.join(changed)}", fix)
 
 
 def lock_flows(folder: Path = paths.FLOWS) -> list[FlowState]:
-    """Lock the versions that are not locked yet; what is locked already stays as it is.
+    """Lock the versions that are not locked yet. Versions that are locked stay unchanged.
 
     Returns:
-        The flows as they were found.
+        The flows as they were before.
 
     Raises:
-        OpsError: a flow's content changed without a new version (nothing is written then); what
-            `states` raises; the lock cannot be written.
+        OpsError: the content of a flow changed without a new version, in which case nothing is written;
+            the flows cannot be read, as for `flow_states`; or the lock cannot be written.
     """
-    found = flow_states(folder)
-    refuse_changed_flows(found)
-    if new := [state for state in found if state.status == NOT_LOCKED]:
+    states = flow_states(folder)
+    refuse_changed_flows(states)
+    if new := [state for state in states if state.status == NOT_LOCKED]:
         lock = read_lock(folder)
         for state in new:
             entry = LockEntry(sha256=state.sha256, tools=version(PACKAGE))
             lock.setdefault(state.name, {})[state.version] = entry
         save_lock(lock, folder)
-    return found
+    return states
 
 
 def save_lock(lock: Lock, folder: Path = paths.FLOWS) -> None:
-    """Write a lock, flows by name and versions in the order in which they were locked.
+    """Write a lock: flows sorted by name, versions in the order in which they were locked.
 
     Raises:
-        OpsError: it cannot be written.
+        OpsError: the file cannot be written.
     """
     plain = _LOCK.dump_python(dict(sorted(lock.items())), exclude_defaults=True)
     write_json(folder / LOCK_FILE, plain)

@@ -1,47 +1,75 @@
-"""A wheel of the tool package alone, made of the files that are here: for images that run flows."""
+"""A wheel of the tool package alone, built from the installed files: for images that run flows."""
 
 from __future__ import annotations
 
 import tempfile
 import zipfile
-from importlib.metadata import distribution
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import Distribution, distribution
 from pathlib import Path
 
 import phi3_tools
 
 from ..hashing import sha256_urlsafe
-from .lock import PACKAGE
+
+PACKAGE = "phi3-promptflow"
 
 
-def build_tool_wheel() -> tuple[str, bytes]:
-    """Its file name and its content, the same bytes for the same files.
+@dataclass(frozen=True)
+class ToolWheel:
+    """A wheel: its file name and its content."""
 
-    It has the package's name and version, and of its requirements those that flows have. The form is that
-    of the "Binary distribution format" specification.
+    name: str
+    content: bytes
+
+    def write(self, folder: Path) -> Path:
+        """Write the wheel into an existing folder; return its path."""
+        path = folder / self.name
+        path.write_bytes(self.content)
+        return path
+
+
+def build_tool_wheel() -> ToolWheel:
+    """Build the wheel of `phi3_tools`. The same files give the same bytes.
+
+    The wheel has the name and the version of this package, and those of its requirements that flows need.
+    The layout follows the "Binary distribution format" specification.
     """
-    own = distribution(PACKAGE)
-    name = f"{PACKAGE.replace('-', '_')}-{own.version}"
+    package = distribution(PACKAGE)
+    name = f"{PACKAGE.replace('-', '_')}-{package.version}"
     info = f"{name}.dist-info"
-    needs = [need for need in own.requires or () if "extra ==" not in need]
-    tools = own.entry_points.select(group="package_tools")
+    files = _tool_files() | {f"{info}/{file}": text for file, text in _metadata(package).items()}
+    record = [f"{file},sha256={sha256_urlsafe(data)},{len(data)}" for file, data in files.items()]
+    files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
+    return ToolWheel(f"{name}-py3-none-any.whl", _zip(files))
+
+
+def _tool_files() -> dict[str, bytes]:
     package = Path(phi3_tools.__file__).parent
-    content = {
+    return {
         f"phi3_tools/{file.relative_to(package).as_posix()}": file.read_bytes()
         for file in sorted(package.rglob("*"))
         if file.is_file() and "__pycache__" not in file.parts
     }
-    texts = {
-        "METADATA": ["Metadata-Version: 2.1", f"Name: {PACKAGE}", f"Version: {own.version}"]
+
+
+def _metadata(package: Distribution) -> dict[str, bytes]:
+    needs = [need for need in package.requires or () if "extra ==" not in need]
+    tools = package.entry_points.select(group="package_tools")
+    lines = {
+        "METADATA": ["Metadata-Version: 2.1", f"Name: {PACKAGE}", f"Version: {package.version}"]
         + [f"Requires-Dist: {need}" for need in needs],
         "WHEEL": ["Wheel-Version: 1.0", "Root-Is-Purelib: true", "Tag: py3-none-any"],
         "entry_points.txt": ["[package_tools]", *(f"{tool.name} = {tool.value}" for tool in tools)],
     }
-    content |= {f"{info}/{file}": "\n".join([*text, ""]).encode() for file, text in texts.items()}
-    record = [f"{file},sha256={sha256_urlsafe(data)},{len(data)}" for file, data in content.items()]
-    content[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
+    return {file: "\n".join([*text, ""]).encode() for file, text in lines.items()}
+
+
+def _zip(files: Mapping[str, bytes]) -> bytes:
     with tempfile.TemporaryFile() as file:
         with zipfile.ZipFile(file, "w") as archive:
-            for member, data in content.items():
-                archive.writestr(zipfile.ZipInfo(member), data)
+            for name, data in files.items():
+                archive.writestr(zipfile.ZipInfo(name), data)
         file.seek(0)
-        return f"{name}-py3-none-any.whl", file.read()
+        return file.read()

@@ -21,7 +21,7 @@ from ..azure import CONNECTIONS_API_VERSION, Cloud, find_resource
 from ..errors import OpsError, first_line
 from ..files import read_jsonl
 from ..flows import FlowDefinition
-from ..pf import QUIET_ENVIRONMENT, load_connection, probe_endpoint
+from ..pf import QUIET_ENVIRONMENT, probe_endpoint, require_connection
 from .upload import REQUIREMENTS_FILE
 
 SAMPLES = "samples.jsonl"
@@ -78,10 +78,8 @@ def check_with_local_connection(name: str) -> Fields:
     Raises:
         OpsError: there is none.
     """
-    found = load_connection(name)
-    if found is None:
-        raise OpsError(f"there is no connection {name!r}", "Write it with `phi3 connect`.")
-    return {"configs": dict(found.configs), "secrets": dict(found.secrets)}
+    connection = require_connection(name)
+    return {"configs": dict(connection.configs), "secrets": dict(connection.secrets)}
 
 
 def check_answers(name: str, fields: Fields) -> str:

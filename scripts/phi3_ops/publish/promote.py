@@ -92,11 +92,11 @@ def _refuse_other_run(state: FlowState, target: FoundryProject, run: ScoredRun) 
             raise OpsError(f"{what} {there or 'none'}", fix)
 
 
-def gate_reasons(report: Comparison) -> list[str]:
-    """A line for each score that was gated, and what came of all."""
-    found = [
-        f"gate {entry['metric']}: {entry['gate']['verdict']} ({entry['gate']['reason']})"
-        for entry in report.summary["comparisons"]
-        if "gate" in entry
+def gate_reasons(comparison: Comparison) -> list[str]:
+    """Return one line per gated score with its verdict, and one with the verdict on all of them."""
+    lines = [
+        f"gate {entry.metric}: {entry.gate.verdict} ({entry.gate.reason})"
+        for entry in comparison.comparisons
+        if entry.gate
     ]
-    return [*found, f"gate: {report.summary['gate']['verdict']}"]
+    return [*lines, f"gate: {comparison.gate.verdict}"] if comparison.gate else lines

@@ -38,12 +38,13 @@ from ..flows import (
     LOCK_FILE,
     NOT_LOCKED,
     PACKAGE,
-    TEXT_PROBE_BYTES,
     FlowDefinition,
     FlowState,
     build_tool_wheel,
+    copy_flow,
     flow_files,
     flow_states,
+    is_text,
     read_lock,
     refuse_changed_flows,
     refuse_secrets,
@@ -105,14 +106,9 @@ def stage_flow(flow: Path, folder: Path) -> None:
     Raises:
         OpsError: prompt flow refuses the flow, or a key that this machine knows stands in a file.
     """
-    folder.mkdir()
-    for file in flow_files(flow):
-        target = folder / file.relative_to(flow)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
-    name, wheel = build_tool_wheel()
-    (folder / name).write_bytes(wheel)
-    _append(folder / REQUIREMENTS_FILE, f"./{name}\n")
+    copy_flow(flow, folder)
+    wheel = build_tool_wheel().write(folder)
+    _append(folder / REQUIREMENTS_FILE, f"./{wheel.name}\n")
     dag = folder / "flow.dag.yaml"
     if "environment" not in yaml.safe_load(dag.read_text(encoding="utf-8")):
         _append(dag, f"environment:\n  python_requirements_txt: {REQUIREMENTS_FILE}\n")
@@ -391,7 +387,7 @@ def diff_flow(local: Path, uploaded: Path) -> list[str]:
         contents = [side[name].read_bytes() if name in side else b"" for side in sides]
         if contents[0] == contents[1]:
             continue
-        if any(b"\0" in content[:TEXT_PROBE_BYTES] for content in contents):
+        if not all(map(is_text, contents)):
             lines.append(f"{name} differs")
             continue
         here, there = (content.decode("utf-8", "replace").splitlines() for content in contents)

@@ -141,13 +141,13 @@ class ClusterSubmission(BatchSubmission):
 
     def _context(self) -> dict[str, bytes]:
         """The files that the environment's image is built from."""
-        name, wheel = build_tool_wheel()
+        wheel = build_tool_wheel()
         own = _requirements(self.request.flow.folder)
-        requirements = "\n".join([f"/phi3/{name}", PARALLEL, *own, ""])
+        requirements = "\n".join([f"/phi3/{wheel.name}", PARALLEL, *own, ""])
         dockerfile = (CONTEXT / "Dockerfile").read_bytes()
         return {
             "Dockerfile": dockerfile,
-            name: wheel,
+            wheel.name: wheel.content,
             "requirements.txt": requirements.encode(),
         }
 

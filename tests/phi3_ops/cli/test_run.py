@@ -193,7 +193,7 @@ def test_a_data_file_that_changed_is_refused(endpoint, data):
         ([*FILES, "--dry-run"], 2, "--follow and --dry-run go with --on-azure or --on-foundry"),
         ([*FILES, "--fetch", "x", "--dry-run"], 2, "--fetch and --dry-run exclude each other"),
         (["--resume", "nowhere"], 1, "there is no run 'nowhere'"),
-        (["--flow", "nowhere", "--data", "DATA"], 1, "there is no flow in nowhere"),
+        (["--flow", "nowhere", "--data", "DATA"], 1, "nowhere is not a flow"),
         (["--flow", "qa", "--data", "DATA"], 1, "the input 'input_data'"),
         (["--flow", "qa", "--data", "nowhere.jsonl"], 1, "there is no file nowhere.jsonl"),
         (["--flow", "qa", "--data", "DATA", "--column-mapping", "x"], 1, "no INPUT=VALUE"),
@@ -210,7 +210,7 @@ def test_a_data_file_that_changed_is_refused(endpoint, data):
                 "r",
             ],
             1,
-            "takes a connection",
+            "uses a connection",
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a batch reads of a flow: its inputs' columns, and the nodes that take a connection."""
+"""What a batch reads from a flow: the columns of its inputs, and the nodes that use a connection."""
 
 from __future__ import annotations
 
@@ -14,16 +14,20 @@ def flow(**inputs):
     return FlowDefinition(folder="flow", inputs=inputs, nodes=[], version=None)
 
 
+def node(name, connection):
+    return {"name": name, "inputs": {"connection": connection}}
+
+
 def test_a_shipped_flow_is_found_by_its_name():
-    found = FlowDefinition.read(Path("chat"))
-    assert set(found.inputs) == {"question", "chat_history"}
-    assert found.version
-    assert found.connections("mine") == {"chat": {"connection": "mine"}}
+    chat = FlowDefinition.read(Path("chat"))
+    assert set(chat.inputs) == {"question", "chat_history"}
+    assert chat.version
+    assert chat.connections("mine") == {"chat": {"connection": "mine"}}
 
 
 def test_columns_come_by_name_and_the_base_runs_outputs_first():
-    found = flow(answer={}, ground_truth={}).columns({}, ["answer", "ground_truth"], ["answer"])
-    assert found == {"answer": "${run.outputs.answer}", "ground_truth": "${data.ground_truth}"}
+    columns = flow(answer={}, ground_truth={}).columns({}, ["answer", "ground_truth"], ["answer"])
+    assert columns == {"answer": "${run.outputs.answer}", "ground_truth": "${data.ground_truth}"}
 
 
 def test_what_is_given_wins():
@@ -47,7 +51,29 @@ def test_a_constant_does_not_vary():
         flow(q={"default": 1}, k={}).columns({"k": "2"}, [])
 
 
-def test_a_file_that_is_no_flow_is_told(tmp_path):
+def test_a_file_that_is_not_a_flow_is_an_error(tmp_path):
     (tmp_path / "flow.dag.yaml").write_text("inputs: 3")
-    with pytest.raises(OpsError, match="is no flow"):
+    with pytest.raises(OpsError, match="is not a valid flow"):
         FlowDefinition.read(tmp_path)
+
+
+def test_a_folder_without_a_flow_is_an_error(tmp_path):
+    with pytest.raises(OpsError, match="is not a flow. Give a folder with a flow.dag.yaml"):
+        FlowDefinition.read(tmp_path)
+
+
+def test_a_flow_without_a_connection_cannot_be_given_one():
+    with pytest.raises(OpsError, match="no node of flow uses a connection"):
+        flow().connections("mine")
+
+
+def test_connections_are_those_of_the_overrides_then_those_of_the_flow():
+    nodes = [node("a", "one"), node("b", "two"), node("c", "${inputs.x}"), {"name": "d"}]
+    definition = FlowDefinition(folder="flow", inputs={}, nodes=nodes, version=None)
+    names = definition.connection_names({"b": {"connection": "mine"}})
+    assert names == {"a": "one", "b": "mine"}
+
+
+def test_an_unknown_input_is_named():
+    with pytest.raises(OpsError, match="flow has no input 'x'. Its inputs are q."):
+        flow(q={}).columns({"x": "1"}, ["q"])

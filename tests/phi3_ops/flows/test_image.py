@@ -1,4 +1,4 @@
-"""`phi3 flow build`: the context of an image, and the server that the image would start."""
+"""`phi3 flow build`: the context of an image, and the server that the image starts."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import paths
 from phi3_ops.cli import main
 from phi3_ops.errors import OpsError
+from phi3_ops.flows.content import copy_flow
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.flows.image import build_image_context, connection_placeholders
-from phi3_ops.flows.lock import copy_flow
 from phi3_ops.flows.wheel import build_tool_wheel
+from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.connections import delete_connection, save_connection
 from processes import BIN
 from served_flow import HANG_S, free_port
@@ -42,11 +43,9 @@ def endpoint():
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A folder into which the wheel is installed."""
+    """A folder in which the wheel is installed."""
     folder = tmp_path_factory.mktemp("site")
-    name, content = build_tool_wheel()
-    wheel = tmp_path_factory.mktemp("wheel") / name
-    wheel.write_bytes(content)
+    wheel = build_tool_wheel().write(tmp_path_factory.mktemp("wheel"))
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
     subprocess.run([*pip, "--no-deps", "--target", folder, wheel], check=True, timeout=HANG_S)
     return folder
@@ -85,9 +84,11 @@ def test_the_context_has_the_wheel_installs_it_and_holds_no_key(built, name):
         assert file.is_dir() or KEY.encode() not in file.read_bytes(), file
     for each in names:
         assert KEY.encode() not in zipfile.ZipFile(packed).read(each), each
-    shown = json.loads((folder / "connections.json").read_text())
+    connections = json.loads((folder / "connections.json").read_text())
     uses = "connection: phi3" in (paths.FLOWS / name / "flow.dag.yaml").read_text()
-    assert [fields["secrets"] for fields in shown.values()] == [{"key": "${env:PHI3_KEY}"}] * uses
+    assert [fields["secrets"] for fields in connections.values()] == [
+        {"key": "${env:PHI3_KEY}"}
+    ] * uses
 
 
 def test_a_flows_own_requirements_are_installed(built):
@@ -97,7 +98,7 @@ def test_a_flows_own_requirements_are_installed(built):
 
 @contextlib.contextmanager
 def started(folder, tmp_path, site, **variables):
-    """What the image's CMD starts, from the folder, without a store, with the wheel's own package."""
+    """Run the CMD of the image from its folder, without a store, with the package of the wheel."""
     command = json.loads(dict(dockerfile(folder))["CMD"])
     port = free_port()
     command[command.index("--host") + 1] = "127.0.0.1"
@@ -143,7 +144,7 @@ def test_the_images_command_answers_with_a_key_from_the_environment(built, tmp_p
 
 
 def test_on_azure_the_flow_is_the_mounted_model(built, endpoint, tmp_path, site):
-    """With the connection as Azure's documentation lets one give it in place of the workspace's."""
+    """With the connection in the environment, in the form that Azure's documentation describes."""
     folder = built("chat")
     (folder / "flow").rename(tmp_path / "chat")
     (folder / "connections.json").unlink()
@@ -172,14 +173,14 @@ def test_on_azure_the_flow_is_the_mounted_model(built, endpoint, tmp_path, site)
     assert answer.json() == {"answer": "Hello there"}, (tmp_path / "log.txt").read_text()
 
 
-@pytest.mark.parametrize("place", ["flow.dag.yaml", "deep/in/it.txt"])
-def test_a_key_in_the_flow_is_refused_and_nothing_is_left(endpoint, tmp_path, place):
+@pytest.mark.parametrize("name", ["flow.dag.yaml", "deep/in/it.txt"])
+def test_a_key_in_the_flow_is_refused_and_nothing_is_left(endpoint, tmp_path, name):
     flow = tmp_path / "chat"
     copy_flow(paths.FLOWS / "chat", flow)
-    (flow / place).parent.mkdir(parents=True, exist_ok=True)
-    with (flow / place).open("a") as file:
+    (flow / name).parent.mkdir(parents=True, exist_ok=True)
+    with (flow / name).open("a") as file:
         file.write(f"# {KEY}\n")
-    with pytest.raises(OpsError, match=f"flow/{place} holds the key of phi3"):
+    with pytest.raises(OpsError, match=f"flow/{name} contains the key of phi3"):
         build_image_context(FlowDefinition.read(flow), tmp_path / "image")
     assert [path.name for path in tmp_path.iterdir()] == ["chat"]
 
@@ -187,36 +188,38 @@ def test_a_key_in_the_flow_is_refused_and_nothing_is_left(endpoint, tmp_path, pl
 def test_what_runs_leave_behind_stays_out(endpoint, tmp_path):
     flow = copy_flow(paths.FLOWS / "chat", tmp_path / "chat")
     shutil.copy(paths.FLOWS / "chat" / ".gitignore", flow)
-    for name in (".promptflow/chat.detail.json", ".env", "__pycache__/x.pyc", "more/.env"):
+    for name in (".promptflow/chat.detail.json", ".env", "__pycache__/x.pyc", "more/.env", "a.pem"):
         (flow / name).parent.mkdir(parents=True, exist_ok=True)
         (flow / name).write_text(KEY)
     build_image_context(FlowDefinition.read(flow), tmp_path / "image")
-    there = {str(p.relative_to(tmp_path / "image/flow")) for p in (tmp_path / "image").rglob("*.*")
-             if p.is_relative_to(tmp_path / "image/flow")}  # fmt: skip
-    assert there == {"flow.dag.yaml", "samples.jsonl"}
+    copy = tmp_path / "image" / "flow"
+    names = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    assert names == {"flow.dag.yaml", "samples.jsonl"}
 
 
 def test_the_key_of_entra_is_no_variable(tmp_path):
     save_connection("phi3-entra", {"endpoint": "https://a.b/score", "auth": "entra"}, "")
     try:
-        shown = connection_placeholders("phi3-entra")
+        placeholders = connection_placeholders("phi3-entra")
     finally:
         delete_connection("phi3-entra")
-    assert shown["secrets"] == {}
+    assert placeholders.secrets == {}
+    assert placeholders.variables == ()
+    assert placeholders.configs["key"] == "none"
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (lambda out: (out / "mine").mkdir(parents=True), "is not empty"),
         (lambda out: out.write_text(""), "is not empty"),
-        (lambda out: delete_connection("phi3"), "there is no connection 'phi3'"),
+        (lambda out: delete_connection("phi3"), "the connection 'phi3' does not exist"),
     ],
 )
-def test_bad_input_is_told(endpoint, tmp_path, spoil, told):
+def test_bad_input_is_an_error(endpoint, tmp_path, spoil, message):
     spoil(tmp_path / "image")
     try:
-        with pytest.raises(OpsError, match=told):
+        with pytest.raises(OpsError, match=message):
             build_image_context(FlowDefinition.read(Path("chat")), tmp_path / "image")
     finally:
         save_connection("phi3", {"endpoint": endpoint.url, "max_attempts": "1"}, KEY)
@@ -225,8 +228,24 @@ def test_bad_input_is_told(endpoint, tmp_path, spoil, told):
 def test_the_command_says_how_to_run_it(endpoint, tmp_path, capsys):
     out = tmp_path / "image"
     assert main(["flow", "build", "chat", "--out", str(out)]) == 0
-    told = capsys.readouterr().out
-    assert f"docker build -t phi3-chat {out}\n" in told
-    assert "docker run -p 127.0.0.1:8080:8080 -e PHI3_KEY phi3-chat\n" in told
+    printed = capsys.readouterr().out
+    assert f"docker build -t phi3-chat {out}\n" in printed
+    assert "docker run -p 127.0.0.1:8080:8080 -e PHI3_KEY phi3-chat\n" in printed
     assert main(["flow", "build", "chat", "--out", str(out)]) == 1
     assert "is not empty" in capsys.readouterr().err
+
+
+def test_a_key_in_the_configs_is_a_secret_too(tmp_path):
+    """Foundry lets users store either field as a secret."""
+    from promptflow.entities import CustomConnection
+
+    configs = {"endpoint": "https://a.b/score", "key": KEY}
+    connection = CustomConnection(name="a b", configs=configs, secrets={"more": "a-secret"})
+    pf_client().connections.create_or_update(connection)
+    try:
+        placeholders = connection_placeholders("a b")
+    finally:
+        delete_connection("a b")
+    assert placeholders.configs == {"endpoint": "https://a.b/score"}
+    assert placeholders.secrets == {"more": "${env:A_B_MORE}", "key": "${env:A_B_KEY}"}
+    assert placeholders.variables == ("A_B_MORE", "A_B_KEY")

@@ -12,7 +12,8 @@ from azure_fixtures import GROUP, plant
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import paths
 from phi3_ops.errors import OpsError
-from phi3_ops.flows.lock import copy_flow, lock_flows
+from phi3_ops.flows.content import copy_flow
+from phi3_ops.flows.lock import lock_flows
 from phi3_ops.pf.connections import delete_connection, save_connection
 from phi3_ops.publish import check as check_module
 from phi3_ops.publish.check import sample_row
@@ -110,7 +111,7 @@ def test_an_endpoint_that_does_not_answer(phi3, home):
 
 
 def test_no_connection_here(phi3, home):
-    assert "there is no connection 'phi3'" in refused(phi3, home, "--local")
+    assert "the connection 'phi3' does not exist" in refused(phi3, home, "--local")
 
 
 GOOD = {

@@ -10,8 +10,8 @@ from phi3_ops import paths
 from phi3_ops.azure.cloud import Cloud
 from phi3_ops.azure.config import Config
 from phi3_ops.errors import OpsError
+from phi3_ops.flows.content import copy_flow
 from phi3_ops.flows.definition import FlowDefinition
-from phi3_ops.flows.lock import copy_flow
 from phi3_ops.remote_runs.foundry import LOST, FoundrySubmission, downloaded_outputs
 from phi3_ops.remote_runs.submission import BatchRequest
 

@@ -11,7 +11,8 @@ import pytest
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import cli, paths
 from phi3_ops.errors import OpsError
-from phi3_ops.flows.lock import copy_flow, flow_states
+from phi3_ops.flows.content import copy_flow
+from phi3_ops.flows.lock import flow_states
 from phi3_ops.pf.connections import delete_connection, save_connection
 from phi3_ops.runs.batch import ask_and_score, find_run, mean_by_kind, resume_run, run_flow
 from phi3_ops.runs.properties import (

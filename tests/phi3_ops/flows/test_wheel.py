@@ -1,0 +1,62 @@
+"""The wheel of the tool package: its name, its content, and its record."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+
+import pytest
+
+from phi3_ops.flows.wheel import PACKAGE, build_tool_wheel
+from phi3_ops.hashing import sha256_urlsafe
+from phi3_tools import __version__
+
+INFO = f"phi3_promptflow-{__version__}.dist-info"
+
+
+@pytest.fixture(scope="module")
+def members():
+    """Every member of the wheel: name -> bytes."""
+    with zipfile.ZipFile(io.BytesIO(build_tool_wheel().content)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_the_same_files_give_the_same_bytes():
+    assert build_tool_wheel() == build_tool_wheel()
+
+
+def test_the_name_has_the_version_and_no_platform():
+    assert build_tool_wheel().name == f"phi3_promptflow-{__version__}-py3-none-any.whl"
+
+
+def test_it_is_written_under_its_name(tmp_path):
+    wheel = build_tool_wheel()
+    assert wheel.write(tmp_path) == tmp_path / wheel.name
+    assert (tmp_path / wheel.name).read_bytes() == wheel.content
+
+
+def test_it_contains_the_tools_and_no_caches(members):
+    assert {"phi3_tools/pf_tools.py", "phi3_tools/yamls/phi3_chat.yaml"} <= set(members)
+    assert not [name for name in members if "__pycache__" in name]
+    assert not [name for name in members if not name.startswith(("phi3_tools/", f"{INFO}/"))]
+
+
+def test_the_metadata_name_the_package_and_the_requirements_of_flows(members):
+    lines = members[f"{INFO}/METADATA"].decode().splitlines()
+    assert lines[:3] == ["Metadata-Version: 2.1", f"Name: {PACKAGE}", f"Version: {__version__}"]
+    needs = [line for line in lines if line.startswith("Requires-Dist: ")]
+    assert any("requests" in need for need in needs)
+    assert not [need for need in needs if "extra" in need]
+    entry_points = members[f"{INFO}/entry_points.txt"].decode()
+    assert "= phi3_tools.pf_tools:list_package_tools" in entry_points
+
+
+def test_the_record_has_the_hash_and_the_size_of_every_other_member(members):
+    *rows, last = members[f"{INFO}/RECORD"].decode().splitlines()
+    assert last == f"{INFO}/RECORD,,"
+    recorded = dict(row.split(",", 1) for row in rows)
+    assert recorded == {
+        name: f"sha256={sha256_urlsafe(data)},{len(data)}"
+        for name, data in members.items()
+        if name != f"{INFO}/RECORD"
+    }

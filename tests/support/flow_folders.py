@@ -1,0 +1,19 @@
+"""Folders of small flows, for tests of what is in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+DAG = """tags: {version: VERSION}
+inputs: {q: {type: string}}
+nodes: []
+"""
+
+
+def write_flow(folder: Path, version: str = "1.0.0", **files: str) -> Path:
+    """Write a flow without nodes, and one Python file for each further argument; return its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "flow.dag.yaml").write_text(DAG.replace("VERSION", version))
+    for name, text in files.items():
+        (folder / f"{name}.py").write_text(text)
+    return folder
