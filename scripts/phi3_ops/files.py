@@ -108,7 +108,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (FileNotFoundError, IsADirectoryError) as error:
-        raise OpsError(f"there is no file {path}", "Check the path.") from error
+        raise OpsError(f"{path} does not exist", "Check the path.") from error
     except UnicodeDecodeError as error:
         raise OpsError(f"{path} is not UTF-8 (byte {error.start})", "Save it as UTF-8.") from error
     except OSError as error:

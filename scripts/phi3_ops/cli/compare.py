@@ -6,38 +6,49 @@ import argparse
 import json
 import math
 import sys
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import paths
-from ._common import console, whole
+from ._common import console, positive_int
 
-INCONCLUSIVE = 2
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from ..comparison import Comparison, PairedResult
+
+EXIT_INCONCLUSIVE = 2
+MAX_FACT = 60  # characters of a recorded property that are printed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Compare runs line by line with the first of them: differences with intervals, what was won and "
-        "lost, slices. Prints a table, writes compare.json and compare.html. A line that failed or is "
-        "missing counts as a failure. With --gate the exit code is 0 (pass), 1 (regression) or 2 "
-        "(inconclusive, too many lines without a score, or nothing could be compared)."
+        "Compare every run with the first run, line by line: differences with intervals, numbers of won "
+        "and lost lines, slices. The command prints a table and writes compare.json and compare.html. A "
+        "line that failed or is missing counts as a failure. With --gate, the exit code is 0 (pass), 1 "
+        "(regression) or 2 (inconclusive, too many lines without a score, or nothing could be compared)."
     )
     parser.add_argument(
-        "baseline", metavar="A", help="run in prompt flow's store, folder or JSONL file"
+        "baseline",
+        metavar="A",
+        help="baseline: a run in Prompt flow's store, a folder or a JSONL file",
     )
-    parser.add_argument("others", metavar="B", nargs="+", help="runs to set against it")
+    parser.add_argument(
+        "others", metavar="B", nargs="+", help="run to compare with the baseline; repeatable"
+    )
     parser.add_argument(
         "--data",
         type=Path,
         metavar="FILE",
-        help="data file (default: the one that the runs record)",
+        help="data file (default: the file that the runs record)",
     )
     parser.add_argument(
         "--metric",
         action="append",
         default=[],
         metavar="NAME",
-        help="score; repeatable (default: all)",
+        help="score to compare; repeatable (default: all)",
     )
     parser.add_argument(
         "--by",
@@ -51,13 +62,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=_gate,
         default=[],
         metavar="METRIC[:MARGIN]",
-        help="fail unless at most MARGIN worse; repeatable; `all`: each score that has a margin",
+        help="fail if the score may be more than MARGIN worse; repeatable; `all`: every score that has "
+        "a margin in the thresholds",
     )
     parser.add_argument(
         "--thresholds",
         type=Path,
         metavar="FILE",
-        help="margins and directions (default: thresholds.yaml beside the flow of the scores)",
+        help="file with margins and directions (default: thresholds.yaml of the flow that computed the "
+        "scores)",
     )
     parser.add_argument(
         "--out",
@@ -67,28 +80,40 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for compare.json and compare.html (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=1, help="of the resampling (default: %(default)s)"
+        "--seed", type=int, default=1, help="seed of the bootstrap (default: %(default)s)"
     )
     parser.add_argument(
-        "--resamples", type=whole, default=10_000, metavar="N", help="(default: %(default)s)"
+        "--resamples",
+        type=positive_int,
+        default=10_000,
+        metavar="N",
+        help="number of bootstrap samples (default: %(default)s)",
     )
     parser.add_argument(
         "--rows",
-        type=whole,
+        type=positive_int,
         default=500,
         metavar="N",
-        help="lines in the page (default: %(default)s)",
+        help="maximum number of lines in compare.html (default: %(default)s)",
     )
 
 
 def _gate(text: str) -> tuple[str, float | None]:
-    name, colon, margin = text.rpartition(":")
+    """Parse METRIC[:MARGIN].
+
+    Raises:
+        argparse.ArgumentTypeError: the name is empty, or the margin is not a number of 0 or more.
+    """
+    name, colon, margin_text = text.rpartition(":")
     if not colon:
         return text, None
-    value = float(margin)
-    if not name or not 0 <= value < math.inf:
-        raise ValueError
-    return name, value
+    try:
+        margin = float(margin_text)
+    except ValueError:
+        margin = math.nan
+    if not name or not 0 <= margin < math.inf:
+        raise argparse.ArgumentTypeError("use METRIC:MARGIN, for example exact_match:0.02")
+    return name, margin
 
 
 def run(args: argparse.Namespace) -> int:
@@ -99,14 +124,13 @@ def run(args: argparse.Namespace) -> int:
     except OpsError as error:
         if not args.gate or args.verbose:
             raise
-        # 1 would say that the model is worse.
+        # With a gate, exit code 1 would mean that the model is worse.
         print(f"phi3 compare: {error}", file=sys.stderr)
-        return INCONCLUSIVE
+        return EXIT_INCONCLUSIVE
 
 
 def _compare(args: argparse.Namespace) -> int:
     from ..errors import OpsError
-    from ..files import atomic_file as whole_file
 
     try:
         from ..comparison import ComparisonSettings, compare_runs, load_thresholds, render_report
@@ -124,115 +148,139 @@ def _compare(args: argparse.Namespace) -> int:
     )
     screen = console()
     with screen.status("reading the runs"):
-        found = [load_scored_run(name, args.data) for name in (args.baseline, *args.others)]
-    file = args.thresholds or found[0].thresholds or paths.FLOWS / "eval" / THRESHOLDS_FILE
+        runs = [load_scored_run(name, args.data) for name in (args.baseline, *args.others)]
+    thresholds = args.thresholds or runs[0].thresholds or paths.FLOWS / "eval" / THRESHOLDS_FILE
     with screen.status("comparing"):
-        report = compare_runs(found, load_thresholds(file), settings)
-        page = render_report(report, rows=args.rows)
-    with whole_file(args.out / "compare.json") as out:
-        # ASCII: a slice's name can hold half a surrogate pair, which JSON has and UTF-8 has not.
-        json.dump(report.summary, out, indent=2, allow_nan=False)
-        out.write("\n")
-    with whole_file(args.out / "compare.html") as out:
-        out.write(page)
-    _print(screen, report.summary)
-    names = ", ".join(str(args.out / name) for name in ("compare.html", "compare.json"))
-    _say(screen, f"thresholds of {file}; written: {names}")
-    return report.exit_code
+        comparison = compare_runs(runs, load_thresholds(thresholds), settings)
+        page = render_report(comparison, rows=args.rows)
+    files = _write(comparison, page, args.out)
+    _print_comparison(screen, comparison)
+    written = ", ".join(map(str, files))
+    _print_line(screen, f"thresholds: {thresholds}; written: {written}")
+    return comparison.exit_code
 
 
-# -- what is printed -------------------------------------------------------------------------------
+def _write(comparison: Comparison, page: str, folder: Path) -> tuple[Path, Path]:
+    from ..files import atomic_file
+
+    document_path, page_path = folder / "compare.json", folder / "compare.html"
+    with atomic_file(document_path) as file:
+        # ASCII: the name of a slice can contain half a surrogate pair, which UTF-8 cannot encode.
+        json.dump(comparison.to_json(), file, indent=2, allow_nan=False)
+        file.write("\n")
+    with atomic_file(page_path) as file:
+        file.write(page)
+    return page_path, document_path
 
 
-def _print(screen: Any, summary: dict[str, Any]) -> None:
+# -- printing --------------------------------------------------------------------------------------
+
+
+def _print_comparison(screen: Any, comparison: Comparison) -> None:
+    _print_runs(screen, comparison)
+    table = _table("Scores", ("run", "score"))
+    for entry in comparison.comparisons:
+        table.add_row(entry.run, _text(entry.metric), *_result_cells(entry.result))
+    screen.print(table)
+    if any(entry.slices for entry in comparison.comparisons):
+        screen.print(_slice_table(comparison))
+    _print_notes(screen, comparison)
+
+
+def _print_runs(screen: Any, comparison: Comparison) -> None:
     from ..comparison import escape_invisible
 
-    data = summary["data"]
-    _say(screen, f"{data['lines']:,} lines of {escape_invisible(data['path'])}")
-    for row in summary["runs"]:
-        failed = f", {row['failed']:,} failed" if row["failed"] else ""
-        note = f" ({escape_invisible(row['note'])})" if row["note"] else ""
-        _say(
-            screen,
-            f"  {row['letter']}  {escape_invisible(row['name'])}: "
-            f"{row['answered']:,} answered{failed}{note}",
-        )
-    for row in summary["differences"]:
+    data = comparison.data
+    _print_line(screen, f"{data.lines:,} lines of {escape_invisible(data.path)}")
+    for run in comparison.runs:
+        failed = f", {run.failed:,} failed" if run.failed else ""
+        note = f" ({escape_invisible(run.note)})" if run.note else ""
+        name = escape_invisible(run.name)
+        _print_line(screen, f"  {run.letter}  {name}: {run.answered:,} answered{failed}{note}")
+    for difference in comparison.differences:
         values = " | ".join(
-            "–" if v is None else _short(escape_invisible(v)) for v in row["values"]
+            "–" if value is None else _shorten(escape_invisible(value))
+            for value in difference.values
         )
-        _say(screen, f"     {escape_invisible(row['fact'])}: {values}")
-    screen.print(_table("Scores", summary["comparisons"], head=("run", "score")))
-    slices = [
-        {**part, "run": entry["run"], "metric": entry["metric"]}
-        for entry in summary["comparisons"]
-        for part in entry["slices"]
-    ]
-    if slices:
-        slices.sort(key=lambda part: (part["by"], part["value"]))
-        screen.print(_table("Slices", slices, head=("slice", "run", "score")))
-    _notes(screen, summary)
+        _print_line(screen, f"     {escape_invisible(difference.fact)}: {values}")
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= 60 else line[:59] + "…"
+    return line if len(line) <= MAX_FACT else line[: MAX_FACT - 1] + "…"
 
 
-def _table(title: str, rows: list[dict[str, Any]], *, head: tuple[str, ...]) -> Any:
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    from ..comparison import escape_invisible, format_number, format_p_value, format_signed
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in head:
-        table.add_column(name, overflow="fold")
-    for name in ("n", "mean of A", "mean", "difference", "95 % interval", "won/lost/tied", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    before = None
-    for row in rows:
-        part = f"{row['by']}: {row['value']}" if "slice" in head else None
-        first = [] if part is None else [Text(escape_invisible(part) if part != before else "")]
-        before = part
-        won = f"{row['wins']}/{row['losses']}/{row['ties']}" if "wins" in row else "–"
+def _slice_table(comparison: Comparison) -> Table:
+    table = _table("Slices", ("slice", "run", "score"))
+    parts = [(entry, part) for entry in comparison.comparisons for part in entry.slices]
+    parts.sort(key=lambda pair: (pair[1].by, pair[1].value))
+    previous = None
+    for entry, part in parts:
+        title = f"{part.by}: {part.value}"
+        cells = _result_cells(part.result)
         table.add_row(
-            *first,
-            row["run"],
-            Text(escape_invisible(row["metric"])),
-            f"{row['n']:,}",
-            format_number(row["baseline_mean"]),
-            format_number(row["mean"]),
-            format_signed(row["difference"]),
-            f"{format_signed(row['low'])} to {format_signed(row['high'])}",
-            won,
-            format_p_value(row["p_value"]) if "wins" in row else "–",
+            _text("" if title == previous else title), entry.run, _text(entry.metric), *cells
         )
+        previous = title
     return table
 
 
-def _notes(screen: Any, summary: dict[str, Any]) -> None:
-    compared = summary["comparisons"]
-    for entry in compared:
-        if entry["unscored"]:
-            share = entry["unscored"] / summary["data"]["lines"]
-            _say(
-                screen, f"{entry['run']}, {entry['metric']}: {share:.1%} of the lines have no score"
+def _table(title: str, columns: Iterable[str]) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for name in ("n", "mean of A", "mean", "difference", "95 % interval", "won/lost/tied", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _text(text: str) -> Any:
+    """Return a text whose brackets are not read as markup."""
+    from rich.text import Text
+
+    from ..comparison import escape_invisible
+
+    return Text(escape_invisible(text))
+
+
+def _result_cells(result: PairedResult) -> tuple[str, ...]:
+    from ..comparison import format_number, format_p_value, format_signed
+
+    outcomes = result.outcomes
+    return (
+        f"{result.n:,}",
+        format_number(result.baseline_mean),
+        format_number(result.mean),
+        format_signed(result.difference),
+        f"{format_signed(result.low)} to {format_signed(result.high)}",
+        f"{outcomes.wins}/{outcomes.losses}/{outcomes.ties}" if outcomes else "–",
+        format_p_value(outcomes.p_value) if outcomes else "–",
+    )
+
+
+def _print_notes(screen: Any, comparison: Comparison) -> None:
+    entries = comparison.comparisons
+    for entry in entries:
+        if entry.unscored:
+            share = entry.unscored / comparison.data.lines
+            _print_line(
+                screen, f"{entry.run}, {entry.metric}: {share:.1%} of the lines have no score"
             )
-    if len(compared) > 1:
-        text = "of twenty between equals, one falls outside its interval by chance"
-        _say(screen, f"{len(compared)} comparisons: {text}")
-    for entry in compared:
-        if "gate" in entry:
-            gate = entry["gate"]
-            _say(
+    if len(entries) > 1:
+        note = "about 1 in 20 comparisons looks significant by chance"
+        _print_line(screen, f"{len(entries)} comparisons: {note}")
+    for entry in entries:
+        if entry.gate:
+            _print_line(
                 screen,
-                f"gate {entry['run']}, {entry['metric']}: {gate['verdict']} ({gate['reason']})",
+                f"gate {entry.run}, {entry.metric}: {entry.gate.verdict} ({entry.gate.reason})",
             )
-    if summary["gate"]:
-        _say(screen, f"gate: {summary['gate']['verdict']}")
+    if comparison.gate:
+        _print_line(screen, f"gate: {comparison.gate.verdict}")
 
 
-def _say(screen: Any, text: str) -> None:
+def _print_line(screen: Any, text: str) -> None:
     screen.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,18 +1,21 @@
 """Compare scored runs line by line: paired statistics, gates and the HTML report.
 
-It needs the extra `[eval]`. It may import `runs` and every room below it.
+This room needs the extra `[eval]`. It may import `runs` and every room below it.
 """
 
 from __future__ import annotations
 
-from .compare import ALL_METRICS, Comparison, ComparisonSettings, compare_runs
+from .compare import ComparisonSettings, compare_runs
+from .gates import ALL_METRICS
 from .report import escape_invisible, format_number, format_p_value, format_signed, render_report
+from .results import Comparison, PairedResult
 from .thresholds import load_thresholds
 
 __all__ = [
     "ALL_METRICS",
     "Comparison",
     "ComparisonSettings",
+    "PairedResult",
     "compare_runs",
     "escape_invisible",
     "format_number",

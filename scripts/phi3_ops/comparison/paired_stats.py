@@ -1,4 +1,4 @@
-"""Statistics of paired scores: intervals, the sign test, who won. Pure functions on numpy arrays."""
+"""Statistics of paired scores: intervals, the sign test, wins and losses. Pure functions on arrays."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[np.float64]
+BoolArray: TypeAlias = NDArray[np.bool_]
 
 CONFIDENCE = 0.95
 RESAMPLES = 10_000
-TIE = 1e-9  # scores this close are the same: less than what the order of a sum changes
-CHUNK = 4_000_000  # numbers drawn at a time: 32 MB
+TIE = 1e-9  # a smaller difference is a tie: it can come from rounding
+CHUNK = 4_000_000  # numbers that are drawn at a time: 32 MB
 
 
 @dataclass(frozen=True)
 class SampleMean:
-    """A mean with its standard error, which is NaN below two values; so is the mean of none."""
+    """A mean with its standard error.
+
+    The standard error is NaN for fewer than two values, the mean for no values.
+    """
 
     n: int
     mean: float
@@ -28,7 +32,11 @@ class SampleMean:
 
 
 def sample_mean(values: Array) -> SampleMean:
-    """The mean of one score a line."""
+    """Return the mean of a score over lines, with its standard error.
+
+    Args:
+        values: one value per line, shape (n,).
+    """
     n = values.size
     stderr = float(values.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
     return SampleMean(n, float(values.mean()) if n else math.nan, stderr)
@@ -41,20 +49,21 @@ def bootstrap_interval(
     resamples: int = RESAMPLES,
     seed: int = 1,
 ) -> tuple[float, float]:
-    """Bootstrap interval of the mean of paired differences.
+    """Return the bootstrap interval of the mean of paired differences.
 
-    Lines are drawn with replacement, both runs' scores of a line together. The ends are percentiles of
-    the drawn means, set further out for few lines, where plain percentiles are too narrow: the "expanded
-    percentile interval" of Hesterberg, "What Teachers Should Know About the Bootstrap" (2015).
+    Lines are drawn with replacement; both scores of a line are drawn together. The ends are percentiles
+    of the drawn means. For few lines, plain percentiles are too narrow, so the percentiles are moved
+    outwards: the "expanded percentile interval" of Hesterberg, "What Teachers Should Know About the
+    Bootstrap" (2015).
 
     Args:
-        differences: one a line, shape (n,).
-        confidence: how often such an interval holds the true mean, between 0 and 1.
-        resamples: how often to draw.
+        differences: one difference per line, shape (n,).
+        confidence: how often such an interval contains the true mean, between 0 and 1.
+        resamples: number of samples to draw.
         seed: the same differences and seed give the same interval.
 
     Returns:
-        Lower and upper end; NaN for fewer than two lines, which tell nothing of their spread.
+        Lower and upper end; NaN for fewer than two lines, whose spread is unknown.
     """
     n = differences.size
     if n < 2:
@@ -69,7 +78,7 @@ def _resampled_means(values: Array, resamples: int, rng: np.random.Generator) ->
     n = values.size
     levels, counts = np.unique(values, return_counts=True)
     if levels.size * 25 < n:
-        # The same distribution for much less: how often each of a few levels is drawn.
+        # The same distribution with less work: draw how often each of the few levels occurs.
         return rng.multinomial(n, counts / n, resamples) @ levels / n
     means = np.empty(resamples)
     step = max(1, CHUNK // n)
@@ -80,9 +89,9 @@ def _resampled_means(values: Array, resamples: int, rng: np.random.Generator) ->
 
 
 def t_quantile(p: float, freedom: int) -> float:
-    """Quantile of Student's t distribution: Abramowitz and Stegun, 26.7.5.
+    """Return a quantile of Student's t distribution: Abramowitz and Stegun, 26.7.5.
 
-    Within 0.1 % from 4 degrees of freedom on, for the confidence that one asks for.
+    The error is below 0.1 % from 4 degrees of freedom on, for the usual confidences.
 
     Args:
         p: between 0 and 1.
@@ -100,22 +109,23 @@ def t_quantile(p: float, freedom: int) -> float:
 
 
 def count_outcomes(differences: Array, tie: float = TIE) -> tuple[int, int, int]:
-    """How many lines are won (the difference is above 0), lost and tied."""
+    """Return the numbers of lines that are won (the difference is above 0), lost and tied."""
     wins = int((differences > tie).sum())
     losses = int((differences < -tie).sum())
     return wins, losses, differences.size - wins - losses
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """Exact two-sided sign test: how likely a split at least this uneven is, if both were as good.
+    """Return the p-value of the exact two-sided sign test.
 
-    Ties tell nothing of the sign and are left out.
+    It is the probability of a split at least this uneven if both runs are equally good. Ties are
+    excluded.
 
     Returns:
-        p between 0 and 1; 1.0 where nothing was won or lost.
+        p between 0 and 1; 1.0 if no line was won or lost.
     """
     n, fewer = wins + losses, min(wins, losses)
-    # In logarithms: 2**n is no float from n = 1024 on.
+    # In logarithms, because 2**n exceeds the range of floats from n = 1024 on.
     total = math.lgamma(n + 1) - n * math.log(2)
     tail = (math.exp(total - math.lgamma(k + 1) - math.lgamma(n - k + 1)) for k in range(fewer + 1))
     return min(1.0, 2 * math.fsum(tail))

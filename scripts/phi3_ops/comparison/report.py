@@ -1,59 +1,138 @@
-"""A comparison as one HTML file: no script, nothing loaded, whatever a model said shown as text."""
+"""Render a comparison as one HTML file without scripts and external content; model output stays text."""
 
 from __future__ import annotations
 
 import json
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from numpy.typing import NDArray
 
 from ..hashing import sha256_base64
-from ..runs import RowsByLine, ScoredRun
-from .compare import RUN_LETTERS, Comparison
 from .paired_stats import TIE, Array
+from .results import Comparison, LineScores, MetricComparison, RunSummary
 
 TEMPLATES = Path(__file__).parent / "templates"
-ROWS = 500
-SHORT = 400  # characters; a longer text folds
-LONGEST = 20_000
+MAX_LINES = 500
+SHORT = 400  # characters; a longer text is folded
+LONGEST = 20_000  # characters of a text that are shown
 BINS = 21
-# Formatting characters that turn text round or hide it, and what stays as it is.
-_TURNING = frozenset("\u200b\u200e\u200f\u061c\u2028\u2029\ufeff") | {
+SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the intervals, as shares of a score's range
+WIN, LOSS, TIED = "win", "loss", "tie"  # CSS classes, too
+# Formatting characters that change the direction of text or hide it, and control characters to keep.
+_HIDING = frozenset("\u200b\u200e\u200f\u061c\u2028\u2029\ufeff") | {
     chr(code) for span in ((0x202A, 0x202F), (0x2066, 0x206A)) for code in range(*span)
 }
-_PLAIN = frozenset("\n\t")
+_ALLOWED = frozenset("\n\t")
 
 
-def render_report(report: Comparison, *, rows: int = ROWS) -> str:
-    """The report as HTML.
+@dataclass(frozen=True)
+class IntervalBar:
+    """Positions of an interval on a scale from 0 to 200; 100 is no difference, 200 is better."""
+
+    low: float
+    high: float
+    difference: float
+    margin: float | None  # position of the gate's margin, if it is on the scale
+
+
+@dataclass(frozen=True)
+class HistogramBar:
+    """One bar of a histogram, in pixels, with the number of lines that it stands for."""
+
+    x: int
+    height: float
+    count: int
+    outcome: str
+
+
+@dataclass(frozen=True)
+class Histogram:
+    """How often each difference occurs, from the largest loss to the largest win."""
+
+    largest: float
+    bars: list[HistogramBar]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The figures of one comparison; each is None if there is nothing to draw."""
+
+    bar: IntervalBar | None
+    histogram: Histogram | None
+
+
+class CellScore(NamedTuple):
+    """A score of one line: its name, its value and its outcome against the baseline."""
+
+    name: str
+    value: float | None
+    outcome: str | None
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the page shows of one run in one line."""
+
+    letter: str
+    failed: bool
+    error: str
+    texts: list[tuple[str, Any]]
+    scores: list[CellScore]
+
+
+@dataclass(frozen=True)
+class Line:
+    """What the page shows of one line of the data, and the CSS classes that the filters use."""
+
+    number: int
+    data: list[tuple[str, Any]]
+    classes: list[str]
+    cells: list[Cell]
+
+
+@dataclass(frozen=True)
+class Filter:
+    """The filters of one comparison: outcome -> CSS class and number of shown lines."""
+
+    run: str
+    metric: str
+    counts: dict[str, tuple[str, int]]
+
+
+def render_report(comparison: Comparison, *, rows: int = MAX_LINES) -> str:
+    """Return the report as HTML.
 
     Args:
-        report: what was compared.
-        rows: lines to show at most: lost ones first, then won ones, the largest difference first.
+        comparison: the comparison to report.
+        rows: maximum number of lines to show: lost lines first, then won lines, the largest difference
+            first.
     """
-    entries = report.summary["comparisons"]
-    better = [_improvement(report, entry) for entry in entries]
-    shown = _order(entries, better)[:rows].tolist()
-    lines = _lines(report, better, shown)
-    css = (TEMPLATES / "compare.css").read_text(encoding="utf-8") + _filters_css(len(entries))
-    digest = sha256_base64(css.encode())
+    improvements = [_improvement(comparison, entry) for entry in comparison.comparisons]
+    order = _order(comparison.comparisons, improvements)[:rows].tolist()
+    runs = [_PageRun(*pair) for pair in zip(comparison.runs, comparison.line_scores)]
+    lines = [_line(comparison, runs, improvements, number) for number in order]
+    filters_css = _filters_css(len(comparison.comparisons))
+    css = (TEMPLATES / "compare.css").read_text(encoding="utf-8") + filters_css
+    reach = _reach(comparison)
     return _template().render(
-        summary=report.summary,
-        entries=[
-            {**entry, "bar": _bar(report, entry), "bins": _bins(found)}
-            for entry, found in zip(entries, better)
+        comparison=comparison,
+        figures=[
+            Figure(_interval_bar(comparison, entry, reach), _histogram(improvement))
+            for entry, improvement in zip(comparison.comparisons, improvements)
         ],
-        reach=_reach(report),
+        reach=reach,
         lines=lines,
-        filters=[_counts(number, entry, lines) for number, entry in enumerate(entries)],
-        failed_lines=sum("f" in line["classes"] for line in lines),
-        total=len(report.data),
+        filters=_filters(comparison.comparisons, lines),
+        failed_lines=sum("f" in line.classes for line in lines),
+        total=comparison.data.lines,
         css=css,
-        style_hash=f"sha256-{digest}",
+        style_hash=f"sha256-{sha256_base64(css.encode())}",
     )
 
 
@@ -69,7 +148,7 @@ def _template() -> Template:
         "visible": escape_invisible,
         "number": format_number,
         "signed": format_signed,
-        "chance": format_p_value,
+        "p_value": format_p_value,
     }
     environment.globals |= {"SHORT": SHORT, "LONGEST": LONGEST}
     return environment.get_template("compare.html")
@@ -79,136 +158,154 @@ def _template() -> Template:
 
 
 def escape_invisible(value: object) -> str:
-    """Text in which control characters, and those that turn text round, can be seen: `‹U+202E›`."""
+    """Return a value as text, with invisible characters replaced: `‹U+202E›`.
+
+    Invisible characters are control characters and characters that change the direction of text.
+    """
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     return "".join(f"‹U+{ord(c):04X}›" if _is_hidden(c) else c for c in text)
 
 
 def _is_hidden(character: str) -> bool:
-    # Cs: half a surrogate pair, which JSON can hold and UTF-8 cannot.
-    unseen = character in _TURNING or unicodedata.category(character) in ("Cc", "Cs")
-    return unseen and character not in _PLAIN
+    # Cs: half a surrogate pair, which JSON can contain and UTF-8 cannot.
+    hidden = character in _HIDING or unicodedata.category(character) in ("Cc", "Cs")
+    return hidden and character not in _ALLOWED
 
 
 def format_number(value: float | None) -> str:
-    """A score in four digits; a dash where there is none."""
+    """Return a score with four significant digits; a dash for None."""
     return "–" if value is None else f"{value:.4g}".replace("-", "−")
 
 
 def format_signed(value: float | None) -> str:
-    """A difference, with its sign."""
+    """Return a difference with its sign; a dash for None."""
     return "–" if value is None else f"{value:+.3g}".replace("-", "−") if value else "0"
 
 
 def format_p_value(p: float) -> str:
-    """A p-value."""
+    """Return a p-value with three decimals."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 # -- lines -----------------------------------------------------------------------------------------
 
 
-def _improvement(report: Comparison, entry: Mapping[str, Any]) -> Array:
-    """How much better the run is, a line; NaN where one of both has no score."""
-    name = entry["metric"]
-    number = RUN_LETTERS.index(entry["run"])
-    difference = report.scores[number][name] - report.scores[0][name]
-    return (
-        -difference if report.summary["metrics"][name]["higher_is_better"] is False else difference
-    )
+def _run_index(comparison: Comparison, entry: MetricComparison) -> int:
+    return [run.letter for run in comparison.runs].index(entry.run)
 
 
-def _order(entries: Sequence[Mapping[str, Any]], better: Sequence[Array]) -> np.ndarray:
-    """Lines by what came of the first comparison: lost, won, the rest; the largest difference first."""
-    first = next((found for entry, found in zip(entries, better) if "wins" in entry), None)
-    if first is None:
-        return np.arange(better[0].size)
-    first = np.nan_to_num(first)
-    return np.lexsort((-np.abs(first), np.select([first < 0, first > 0], [0, 1], 2)))
+def _improvement(comparison: Comparison, entry: MetricComparison) -> Array:
+    """Return how much better the run is in each line, shape (lines,); NaN without both scores."""
+    baseline = comparison.line_scores[0].scores[entry.metric]
+    other = comparison.line_scores[_run_index(comparison, entry)].scores[entry.metric]
+    lower_is_better = comparison.metrics[entry.metric].higher_is_better is False
+    return baseline - other if lower_is_better else other - baseline
 
 
-def _lines(
-    report: Comparison, better: Sequence[Array], shown: Sequence[int]
-) -> list[dict[str, Any]]:
-    """What the template shows of some lines of the data."""
-    answers = [run.answers for run in report.runs]
-    errors = [run.errors for run in report.runs]
-    found = []
-    for line in shown:
-        outcomes = _outcomes(report, better, line)
-        classes = [f"{outcome}{place}" for place, outcome in outcomes.items()]
-        cells = []
-        for number, run in enumerate(report.runs):
-            won = {
-                entry["metric"]: outcomes.get(place)
-                for place, entry in enumerate(report.summary["comparisons"])
-                if entry["run"] == RUN_LETTERS[number]
-            }
-            cells.append(
-                {
-                    "letter": RUN_LETTERS[number],
-                    "failed": bool(report.failed[number][line]),
-                    "error": errors[number].get(line, ""),
-                    "texts": list(_texts(run, answers[number], line, report.data[line])),
-                    "scores": [
-                        (
-                            name,
-                            None if np.isnan(values[line]) else float(values[line]),
-                            won.get(name),
-                        )
-                        for name, values in report.scores[number].items()
-                    ],
-                }
-            )
-        if any(cell["failed"] for cell in cells):
-            classes.append("f")
-        row = {"number": line, "data": list(report.data[line].items()), "classes": classes}
-        found.append({**row, "cells": cells})
-    return found
+def _order(entries: Sequence[MetricComparison], improvements: Sequence[Array]) -> NDArray[np.int64]:
+    """Return the lines in the order of the page: lost, won, then the rest of the first comparison.
+
+    Lines with the largest difference come first.
+    """
+    directed = [values for entry, values in zip(entries, improvements) if entry.result.outcomes]
+    if not directed:
+        return np.arange(improvements[0].size)
+    improvement = np.nan_to_num(directed[0])
+    groups = np.select([improvement < 0, improvement > 0], [0, 1], 2)
+    return np.lexsort((-np.abs(improvement), groups))
 
 
-def _outcomes(report: Comparison, better: Sequence[Array], line: int) -> dict[int, str]:
-    """What became of a line in each comparison, by its place; in some there is nothing to win."""
-    found = {}
-    for place, entry in enumerate(report.summary["comparisons"]):
-        value = better[place][line]
-        if "wins" in entry and not np.isnan(value):
-            tie = abs(value) <= TIE
-            found[place] = "tie" if tie else "win" if value > 0 else "loss"
-    return found
+class _PageRun:
+    """A run with its answers and errors by line, which the run computes anew at each access."""
+
+    def __init__(self, summary: RunSummary, line_scores: LineScores) -> None:
+        self.letter = summary.letter
+        self.line_scores = line_scores
+        self.run = line_scores.run
+        self.answers = self.run.answers
+        self.errors = self.run.errors
+
+    def cell(self, number: int, row: Mapping[str, Any], outcomes: Mapping[str, str | None]) -> Cell:
+        """Return the cell of a line.
+
+        Args:
+            number: number of the line, from 0.
+            row: row of the data.
+            outcomes: score -> outcome of the line against the baseline.
+        """
+        scores = []
+        for name, values in self.line_scores.scores.items():
+            value = None if np.isnan(values[number]) else float(values[number])
+            scores.append(CellScore(name, value, outcomes.get(name)))
+        return Cell(
+            letter=self.letter,
+            failed=bool(self.line_scores.failed[number]),
+            error=self.errors.get(number, ""),
+            texts=list(self._texts(number, row)),
+            scores=scores,
+        )
+
+    def _texts(self, number: int, row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Yield the outputs of a line, without numbers and without copies of the data."""
+        outputs = dict(self.answers.get(number, {}))
+        if self.run.asked:
+            scored = self.run.scored.rows.get(number, {})
+            outputs |= {f"scored by: {name}": value for name, value in scored.items()}
+        for name, value in outputs.items():
+            is_copy = name in row and row[name] == value
+            if not is_copy and value is not None and not isinstance(value, (int, float)):
+                yield name, value
 
 
-def _texts(
-    run: ScoredRun, answers: RowsByLine, line: int, row: Mapping[str, Any]
-) -> Iterator[tuple[str, Any]]:
-    """What a run said to a line: no numbers, and nothing that the data say already."""
-    said = dict(answers.get(line, {}))
-    if run.asked:
-        said |= {f"scored by: {k}": v for k, v in run.scored.rows.get(line, {}).items()}
-    for name, value in said.items():
-        handed_on = name in row and row[name] == value
-        if not handed_on and value is not None and not isinstance(value, (int, float)):
-            yield name, value
+def _line(
+    comparison: Comparison, runs: Sequence[_PageRun], improvements: Sequence[Array], number: int
+) -> Line:
+    outcomes = _outcomes(comparison.comparisons, improvements, number)
+    row = comparison.rows[number]
+    cells = []
+    for run in runs:
+        by_metric = {
+            entry.metric: outcomes.get(index)
+            for index, entry in enumerate(comparison.comparisons)
+            if entry.run == run.letter
+        }
+        cells.append(run.cell(number, row, by_metric))
+    classes = [f"{outcome}{index}" for index, outcome in outcomes.items()]
+    if any(cell.failed for cell in cells):
+        classes.append("f")
+    return Line(number, list(row.items()), classes, cells)
+
+
+def _outcomes(
+    entries: Sequence[MetricComparison], improvements: Sequence[Array], number: int
+) -> dict[int, str]:
+    """Return the outcome of a line in each comparison that has outcomes, by the comparison's index."""
+    outcomes = {}
+    for index, entry in enumerate(entries):
+        value = improvements[index][number]
+        if entry.result.outcomes and not np.isnan(value):
+            outcomes[index] = TIED if abs(value) <= TIE else WIN if value > 0 else LOSS
+    return outcomes
 
 
 # -- filters ---------------------------------------------------------------------------------------
 
 
-def _counts(
-    place: int, entry: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
-) -> dict[str, Any] | None:
-    """How many of the shown lines each choice leaves."""
-    if "wins" not in entry:
-        return None
-    names = {outcome: f"{outcome}{place}" for outcome in ("win", "loss", "tie")}
-    counts = {
-        o: (name, sum(name in line["classes"] for line in lines)) for o, name in names.items()
-    }
-    return {"run": entry["run"], "metric": entry["metric"], "counts": counts}
+def _filters(entries: Sequence[MetricComparison], lines: Sequence[Line]) -> list[Filter]:
+    filters = []
+    for index, entry in enumerate(entries):
+        if entry.result.outcomes:
+            names = {outcome: f"{outcome}{index}" for outcome in (WIN, LOSS, TIED)}
+            counts = {
+                outcome: (name, sum(name in line.classes for line in lines))
+                for outcome, name in names.items()
+            }
+            filters.append(Filter(entry.run, entry.metric, counts))
+    return filters
 
 
 def _filters_css(comparisons: int) -> str:
-    names = ["f", *(f"{o}{place}" for place in range(comparisons) for o in ("win", "loss", "tie"))]
+    names = ["f", *(f"{o}{index}" for index in range(comparisons) for o in (WIN, LOSS, TIED))]
     return "".join(
         f".lines:has(#pick-{name}:checked) .listing tbody tr:not(.{name}){{display:none}}\n"
         for name in names
@@ -218,52 +315,58 @@ def _filters_css(comparisons: int) -> str:
 # -- figures ---------------------------------------------------------------------------------------
 
 
-def _reach(report: Comparison) -> float:
-    """How far the scale of the intervals goes to both sides, as a share of a score's range."""
+def _reach(comparison: Comparison) -> float:
+    """Return the share of a score's range that the scale of the intervals shows on each side."""
     ends = [
-        abs(entry[end]) / width
-        for entry in report.summary["comparisons"]
-        if (width := _width(report, entry["metric"])) and entry["low"] is not None
-        for end in ("low", "high")
+        abs(end) / width
+        for entry in comparison.comparisons
+        if (width := _width(comparison, entry.metric))
+        for end in (entry.result.low, entry.result.high)
+        if end is not None
     ]
-    steps = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
-    return next((step for step in steps if max(ends, default=0) <= step), 1.0)
+    return next((scale for scale in SCALES if max(ends, default=0) <= scale), 1.0)
 
 
-def _width(report: Comparison, metric: str) -> float | None:
-    found = report.summary["metrics"][metric]["range"]
-    return found[1] - found[0] if found else None
+def _width(comparison: Comparison, metric: str) -> float | None:
+    limits = comparison.metrics[metric].range
+    return limits[1] - limits[0] if limits else None
 
 
-def _bar(report: Comparison, entry: Mapping[str, Any]) -> dict[str, float] | None:
-    """Where an interval lies on a scale from 0 to 200 with no difference at 100."""
-    width = _width(report, entry["metric"])
-    if not width or entry["low"] is None:
+def _interval_bar(
+    comparison: Comparison, entry: MetricComparison, reach: float
+) -> IntervalBar | None:
+    width = _width(comparison, entry.metric)
+    low, high, difference = entry.result.low, entry.result.high, entry.result.difference
+    if not width or low is None or high is None or difference is None:
         return None
-    lower = report.summary["metrics"][entry["metric"]]["higher_is_better"] is False
-    scale = (-100 if lower else 100) / width / _reach(report)
-    place = {end: round(100 + entry[end] * scale, 2) for end in ("low", "high", "difference")}
-    if "gate" in entry:
-        margin = 100 - entry["gate"]["margin"] * abs(scale)
-        if margin >= 0:
-            place["margin"] = round(margin, 2)
-    return place
-
-
-def _bins(better: Array) -> dict[str, Any] | None:
-    """How often which difference occurs; the middle bin holds the ties."""
-    better = better[~np.isnan(better)]
-    most = float(np.abs(better).max(initial=0))
-    if not most:
-        return None
-    counts, _ = np.histogram(
-        better, bins=BINS, range=(-most * BINS / (BINS - 1), most * BINS / (BINS - 1))
+    lower_is_better = comparison.metrics[entry.metric].higher_is_better is False
+    scale = (-100 if lower_is_better else 100) / width / reach
+    margin = 100 - entry.gate.margin * abs(scale) if entry.gate else -1
+    return IntervalBar(
+        low=round(100 + low * scale, 2),
+        high=round(100 + high * scale, 2),
+        difference=round(100 + difference * scale, 2),
+        margin=round(margin, 2) if margin >= 0 else None,
     )
+
+
+def _histogram(improvement: Array) -> Histogram | None:
+    """Return how often each difference occurs; the middle bin contains the ties."""
+    improvement = improvement[~np.isnan(improvement)]
+    largest = float(np.abs(improvement).max(initial=0))
+    if not largest:
+        return None
+    edge = largest * BINS / (BINS - 1)
+    counts, _ = np.histogram(improvement, bins=BINS, range=(-edge, edge))
     heights = counts / counts.max() * 60
-    half = BINS // 2
+    middle = BINS // 2
     bars = [
-        {"x": place * 10, "height": round(float(height), 2), "count": int(count),
-         "outcome": "loss" if place < half else "win" if place > half else "tie"}
-        for place, (height, count) in enumerate(zip(heights, counts))
-    ]  # fmt: skip
-    return {"most": most, "bars": bars}
+        HistogramBar(
+            x=index * 10,
+            height=round(float(height), 2),
+            count=int(count),
+            outcome=LOSS if index < middle else WIN if index > middle else TIED,
+        )
+        for index, (height, count) in enumerate(zip(heights, counts))
+    ]
+    return Histogram(largest, bars)

@@ -1,4 +1,4 @@
-"""What is known of each score: which way is better, its range, and what a gate asks. From a YAML file."""
+"""Thresholds: the direction, the range and the accepted margin of each score, read from a YAML file."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from ..errors import OpsError
 
 
 class Metric(BaseModel):
-    """One score.
+    """The direction, the range and the margin of one score.
 
     Attributes:
-        higher_is_better: None for a number that is neither better nor worse, such as a length.
-        range: lowest and highest score.
-        margin: how much worse than the baseline is still accepted; None asks for nothing.
-        failed: what a line without an answer scores; the worst end of the range when left out.
+        higher_is_better: None if neither direction is better, for example for a length.
+        range: lowest and highest possible score.
+        margin: how much worse than the baseline a gate accepts; None means that `--gate all` skips the
+            score.
+        failed: score of a line without an answer; by default the worst end of the range.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -32,14 +33,16 @@ class Metric(BaseModel):
         if self.range and self.range[0] >= self.range[1]:
             raise ValueError("range must be [lowest, highest]")
         if self.higher_is_better is False and self.failed is None and not self.range:
-            raise ValueError("lower is better: say what a failed line scores (`failed` or `range`)")
+            raise ValueError(
+                "lower is better: the score of a failed line is unknown; set `failed` or `range`"
+            )
         if self.higher_is_better is None and self.margin is not None:
-            raise ValueError("neither better nor worse: it cannot have a margin")
+            raise ValueError("neither direction is better, so it cannot have a margin")
         return self
 
     @property
     def worst(self) -> float | None:
-        """The score of a line that failed; None where such a line has no place in the mean."""
+        """The score of a failed line; None if failed lines are excluded from the mean."""
         if self.failed is not None or self.higher_is_better is None:
             return self.failed
         if self.range:
@@ -48,7 +51,12 @@ class Metric(BaseModel):
 
 
 class Thresholds(BaseModel):
-    """The whole file."""
+    """The content of a thresholds file.
+
+    Attributes:
+        max_unparsed: largest share of lines without a score at which a gate still decides, 0 to 1.
+        metrics: score -> its direction, range and margin.
+    """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
@@ -56,27 +64,27 @@ class Thresholds(BaseModel):
     metrics: dict[str, Metric] = Field(default_factory=dict)
 
     def metric(self, name: str) -> Metric:
-        """What is known of a score; one that the file does not name is taken as better when higher."""
+        """Return the entry of a score; by default, higher is better and a failed line scores 0."""
         return self.metrics.get(name) or Metric()
 
 
 def load_thresholds(file: Path | None) -> Thresholds:
-    """The thresholds of a file, or what holds without one.
+    """Return the thresholds of a file; without a file, the defaults.
 
     Raises:
-        OpsError: naming the file, the field and what is wrong with it.
+        OpsError: the file is missing or invalid; the error names the field.
     """
     if file is None:
         return Thresholds()
     try:
         return Thresholds.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
     except FileNotFoundError as error:
-        raise OpsError(f"there is no file {file}", "Check --thresholds.") from error
+        raise OpsError(f"{file} does not exist", "Check --thresholds.") from error
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
+        field = ".".join(map(str, first["loc"])) or "the file"
         reason = first["msg"].removeprefix("Value error, ")
-        raise OpsError(f"{file}: `{where}`: {reason[:1].lower()}{reason[1:]}") from error
+        raise OpsError(f"{file}: `{field}`: {reason[:1].lower()}{reason[1:]}") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise OpsError(f"cannot read {file}: {problem}", "It must be a YAML file.") from error

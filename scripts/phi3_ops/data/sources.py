@@ -64,7 +64,7 @@ def _files(path: Path) -> list[Path]:
         return files
     if not path.exists():
         fix = "Give a file, a folder, or a dataset's id on the hub (owner/name)."
-        raise OpsError(f"there is no file {path}", fix)
+        raise OpsError(f"{path} does not exist", fix)
     if path.suffix.lower() not in FORMATS:
         raise OpsError(f"the format of {path} is not known", f"Give one of {known}.")
     return [path]

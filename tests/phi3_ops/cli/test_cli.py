@@ -46,7 +46,7 @@ def folder_with(tmp_path, name, text):
 
 
 BAD_INPUT = {
-    "data file missing": (["data", "--source", "none.jsonl"], "there is no file none.jsonl"),
+    "data file missing": (["data", "--source", "none.jsonl"], "none.jsonl does not exist"),
     "data malformed": (["data", "--source", "bad.jsonl"], "bad.jsonl, line 1: not JSON"),
     "train file missing": (
         ["finetune", "--local", "--train-file", "none.jsonl", "--eval-file", "none.jsonl"],

@@ -195,7 +195,7 @@ def test_a_data_file_that_changed_is_refused(endpoint, data):
         (["--resume", "nowhere"], 1, "there is no run 'nowhere'"),
         (["--flow", "nowhere", "--data", "DATA"], 1, "nowhere is not a flow"),
         (["--flow", "qa", "--data", "DATA"], 1, "the input 'input_data'"),
-        (["--flow", "qa", "--data", "nowhere.jsonl"], 1, "there is no file nowhere.jsonl"),
+        (["--flow", "qa", "--data", "nowhere.jsonl"], 1, "nowhere.jsonl does not exist"),
         (["--flow", "qa", "--data", "DATA", "--column-mapping", "x"], 1, "no INPUT=VALUE"),
         (["--flow", "qa", "--data", "DATA", "--column-mapping", "x=1"], 1, "has no input 'x'"),
         (

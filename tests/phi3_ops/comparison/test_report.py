@@ -1,4 +1,4 @@
-"""The page as text: well formed, complete, and nothing of it active."""
+"""The HTML report as text: it is well formed, complete and contains nothing active."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ VOID = {"meta", "input", "br"}
 
 
 class Page(HTMLParser):
-    """Tags, attributes and text; every tag closed in its turn."""
+    """Collects tags, attributes and text; every tag must be closed in order."""
 
     def __init__(self, text):
         super().__init__()
@@ -76,17 +76,18 @@ def test_a_policy_allows_this_style_and_nothing_else(report, page):
     assert "unsafe" not in policy
 
 
-def test_what_was_said_can_be_read(page):
+def test_every_answer_can_be_read(page):
     text = "".join(page.text)
-    for said in HOSTILE:
-        assert escape_invisible(said)[:LONGEST] in text, said[:40]
+    for answer in HOSTILE:
+        assert escape_invisible(answer)[:LONGEST] in text, answer[:40]
     assert "told to fail <b>loudly</b>" in text
 
 
-def test_every_part_of_the_summary_is_on_the_page(report, page):
+def test_every_part_of_the_comparison_is_on_the_page(report, page):
     text = "".join(page.text)
-    for entry in report.summary["comparisons"]:
-        assert f"{format_signed(entry['low'])} to {format_signed(entry['high'])}" in text
+    for entry in report.comparisons:
+        low, high = format_signed(entry.result.low), format_signed(entry.result.high)
+        assert f"{low} to {high}" in text
     for name in ("Gate: ", "Scores", "Runs", "Differences line by line", "Slices", "Lines"):
         assert name in text
     assert "answer.connection" in text and "phi3-base" in text
@@ -104,10 +105,10 @@ def test_tables_are_labelled(page):
 
 def test_lost_lines_come_first_and_the_rest_is_counted(report):
     text = render_report(report, rows=3)
-    rows = re.findall(r'<tr class="([^"]*)"><th scope="row" class="place">(\d+)', text)
+    rows = re.findall(r'<tr class="([^"]*)"><th scope="row" class="line-number">(\d+)', text)
     assert len(rows) == 3
     assert all("loss0" in classes.split() for classes, _ in rows)
-    assert f"3 of {len(report.data)} lines: lost ones first" in text
+    assert f"3 of {report.data.lines} lines: lost lines first" in text
 
 
 def test_the_same_report_makes_the_same_page(report):
@@ -115,7 +116,7 @@ def test_the_same_report_makes_the_same_page(report):
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "escaped"),
     [
         ("plain\n\ttext é 你好 👩‍👧", "plain\n\ttext é 你好 👩‍👧"),
         ("a\u202eb\u2066c", "a‹U+202E›b‹U+2066›c"),
@@ -125,8 +126,8 @@ def test_the_same_report_makes_the_same_page(report):
         (3, "3"),
     ],
 )
-def test_visible(text, shown):
-    assert escape_invisible(text) == shown
+def test_invisible_characters_are_replaced(text, escaped):
+    assert escape_invisible(text) == escaped
     html.escape(escape_invisible(text)).encode()  # UTF-8 can hold it
 
 
@@ -140,3 +141,21 @@ def test_numbers():
     ]
     assert [format_signed(v) for v in (None, 0.0, 0.5, -0.25)] == ["–", "0", "+0.5", "−0.25"]
     assert [format_p_value(v) for v in (1, 0.0312, 0.0001)] == ["1.000", "0.031", "< 0.001"]
+
+
+def test_several_comparisons_come_with_a_warning(page):
+    assert "about 1 in 20 comparisons looks significant by chance" in "".join(page.text)
+
+
+def test_answers_and_errors_are_read_once_per_run(tmp_path, monkeypatch):
+    """A run computes them for all lines at each access: once per shown line would be quadratic."""
+    from phi3_ops.runs.scored import ScoredRun
+
+    comparison = hostile_report(tmp_path)
+    accesses = []
+    for name in ("answers", "errors"):
+        getter = getattr(ScoredRun, name).fget
+        counted = property(lambda run, name=name, get=getter: (accesses.append(name), get(run))[1])
+        monkeypatch.setattr(ScoredRun, name, counted)
+    render_report(comparison)
+    assert sorted(accesses) == ["answers", "answers", "errors", "errors"]

@@ -1,4 +1,4 @@
-"""The page in a real browser: read, filtered, folded, and nothing that was said does anything."""
+"""The HTML report in a real browser: it can be read, filtered and folded; no answer becomes active."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def chromium():
 
 @pytest.fixture
 def look(chromium, address):
-    """Opens the page, and in the end holds what it did against it."""
+    """Opens the page; at the end, fails if the page loaded, logged or opened anything."""
     contexts, happened = [], []
 
     def open_page(**words):
@@ -56,9 +56,9 @@ def look(chromium, address):
     assert happened == []
 
 
-def shown(page):
-    """Numbers of the lines that can be seen."""
-    cells = page.locator(".listing tbody tr:visible .place").all_inner_texts()
+def visible_lines(page):
+    """Numbers of the visible lines."""
+    cells = page.locator(".listing tbody tr:visible .line-number").all_inner_texts()
     return {int(text) for text in cells}
 
 
@@ -72,36 +72,36 @@ def test_hostile_answers_do_nothing(look, address):
     assert page.locator("script, iframe, img, a, base, .listing h1").count() == 0
     assert page.evaluate("document.querySelectorAll('style').length") == 1
     text = page.locator(".listing").inner_text()
-    for said in HOSTILE:
-        flat = re.sub(r"\s+", " ", escape_invisible(said)[:20_000]).strip()
-        assert flat in re.sub(r"\s+", " ", text), said[:40]
+    for answer in HOSTILE:
+        flat = re.sub(r"\s+", " ", escape_invisible(answer)[:20_000]).strip()
+        assert flat in re.sub(r"\s+", " ", text), answer[:40]
     assert "49" not in page.locator(".listing td:has-text('7 * 7')").first.inner_text()
 
 
 def test_filters_work_without_script(look):
     page = look(java_script_enabled=False)
-    everything = shown(page)
+    everything = visible_lines(page)
     assert len(everything) == len(HOSTILE) + 24
     page.get_by_label(re.compile("failed in a run: 2")).check()
-    assert shown(page) == {20, 21}
+    assert visible_lines(page) == {20, 21}
     parts = []
     for outcome in ("loss", "win", "tie"):
         box = page.locator(f"#pick-{outcome}0")
         box.check()
-        parts.append(shown(page))
+        parts.append(visible_lines(page))
         label = box.locator("xpath=..").inner_text()
         assert label.endswith(f" {len(parts[-1])}")
     assert set.union(*parts) == everything
     assert sum(map(len, parts)) == len(everything)
     page.locator("#pick-all").check()
-    assert shown(page) == everything
+    assert visible_lines(page) == everything
 
 
 def test_filters_work_from_the_keyboard(look):
     page = look()
     page.locator("#pick-all").focus()
     page.keyboard.press("ArrowDown")
-    assert shown(page) == {20, 21}
+    assert visible_lines(page) == {20, 21}
 
 
 def test_long_answers_fold(look):
@@ -110,7 +110,7 @@ def test_long_answers_fold(look):
     assert not fold.locator(".text").is_visible()
     fold.locator("summary").click()
     assert fold.locator(".text").is_visible()
-    assert "The rest is left out here." in fold.inner_text()
+    assert "The rest of the text is not shown." in fold.inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -232,7 +232,7 @@ class TestSources:
 
 UTF16 = '{"messages": []}\n'
 CANNOT = {
-    "missing": ("none.jsonl", None, "there is no file"),
+    "missing": ("none.jsonl", None, "does not exist"),
     "UTF-16 marked": ("in.jsonl", UTF16.encode("utf-16"), "UTF-16 or binary, not UTF-8"),
     "UTF-16": ("in.csv", UTF16.encode("utf-16-le"), "UTF-16 or binary, not UTF-8"),
     "empty": ("in.jsonl", b"", "has 0 good rows"),
