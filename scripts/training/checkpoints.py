@@ -3,7 +3,7 @@
 transformers writes them (`checkpoint-STEP/`). A complete checkpoint also has a marker file, which is
 written last and holds the sizes of the other files and the fingerprint of the run. A folder without a
 valid marker was interrupted while it was written, and is ignored. Checkpoints are never renamed, since
-renaming on mounted storage copies the files. transformers' `get_last_checkpoint` checks none of this.
+renaming on mounted storage copies the files. (transformers' `get_last_checkpoint` ignores completeness.)
 """
 
 from __future__ import annotations

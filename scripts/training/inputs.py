@@ -95,8 +95,8 @@ class Recipe:
 def read_recipe(path: Path) -> Recipe:
     """Read and check a recipe.
 
-    Not TRL's parser: it imports torch before it reads a file, takes flat keys only, and its errors
-    do not say which setting is wrong.
+    It does not use TRL's parser, which imports torch for SFTConfig, has no sections, and answers a wrong
+    value with its usage text and the value instead of the file.
 
     Raises:
         TrainError: the file cannot be read or is not YAML, or a section or setting is wrong.

@@ -108,8 +108,8 @@ def weights_dtype(recipe: Recipe, device: str) -> Any:
 def make_lora(recipe: Recipe) -> LoraConfig | None:
     """Return PEFT's settings for the recipe's adapters, or None to train all weights.
 
-    Not by way of TRL's ModelConfig and get_peft_config: they turn a list of one module into a string,
-    which PEFT reads as a pattern for whole names, and then finds no such module.
+    It does not use TRL's ModelConfig and get_peft_config: they turn a list of one module into a string,
+    which PEFT reads as a pattern for the full name, so that it does not find the module.
     """
     if recipe.lora is None:
         return None

@@ -91,7 +91,7 @@ def positive(number_type: type[int] | type[float]) -> Callable[[str], float]:
 
 
 def override(recipe: Recipe, options: CommandLine) -> Recipe:
-    """Return the recipe with the command line's model, seed and epochs in place of its own."""
+    """Return the recipe with the command line's model, seed and epochs instead of its own values."""
     trainer = dict(recipe.trainer)
     if options.epochs is not None:
         trainer["num_train_epochs"] = options.epochs

@@ -1,7 +1,7 @@
 """Print the training's progress on standard error.
 
-Not transformers' ProgressCallback: it redraws its bar in logs too, and shows no memory or tokens per
-second.
+It replaces transformers' ProgressCallback, which also draws its bar in logs and does not show the memory
+and the tokens per second.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Progress(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         self._started = time.monotonic()
-        # A resumed training starts at its checkpoint's step; the steps before took none of this time.
+        # A resumed training starts at its checkpoint's step; earlier steps do not count for the rate.
         self._first_step = state.global_step
         self._last_tenth = state.global_step * LOG_LINES // state.max_steps
         if sys.stderr.isatty() and state.is_world_process_zero:

@@ -19,9 +19,9 @@ MAX_PARAM_LENGTH = 500  # characters; Azure ML has the lowest limit of the MLflo
 class Tracking(TrainerCallback):
     """One MLflow run, from `with Tracking(…)` to its end: FINISHED, FAILED or KILLED.
 
-    Not transformers' MLflowCallback: it stops the training when the server refuses a request, and
-    Azure ML's server refuses some requests of newer MLflow versions. It also logs the Trainer's
-    settings instead of the recipe, and ends the run before the result's files exist.
+    It replaces transformers' MLflowCallback, which stops the training when the server refuses a
+    request; Azure ML's server refuses some requests of newer MLflow versions. MLflowCallback also logs
+    the Trainer's settings instead of the recipe, and ends the run before the result's files exist.
 
     Args:
         folder: folder to log to if MLFLOW_TRACKING_URI is not set.
@@ -92,7 +92,7 @@ class Tracking(TrainerCallback):
         mlflow.log_params(to_params(self._settings))
 
     def _try(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-        """Call MLflow; after an error, log nothing more and let the training go on."""
+        """Call MLflow; after an error, log nothing more, so that the training continues."""
         if not self._is_enabled:
             return
         try:

@@ -80,8 +80,8 @@ class Trainer(SFTTrainer):
 class CheckpointCallback(TrainerCallback):
     """Marks each complete checkpoint; after a signal, requests one and stops the training.
 
-    Not transformers' `enable_jit_checkpoint`: it handles SIGTERM only, three seconds late, does not
-    make the processes agree on a step, and ends the training as if it were complete.
+    It replaces transformers' `enable_jit_checkpoint`, which handles only SIGTERM, waits three seconds,
+    does not make the processes agree on a step, and ends the training as if it were complete.
 
     Args:
         checkpoints: the run's checkpoints.

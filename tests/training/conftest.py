@@ -24,7 +24,7 @@ def rows_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def train_cli(rows_file: Path) -> Run:
-    """A function that runs the real command line in a process of its own."""
+    """A function that runs the real command line in its own process."""
 
     def run(out: Path, *extra: str, recipe: Path = TINY_RECIPE) -> subprocess.CompletedProcess:
         return subprocess.run(

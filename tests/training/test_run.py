@@ -1,4 +1,4 @@
-"""Preparing a run: wrong inputs end it before the slow imports, and the checkpoint is found."""
+"""The preparation of a run: its inputs are checked before the slow imports."""
 
 import json
 import subprocess

@@ -21,7 +21,7 @@ SEEDS = (1, 2, 3)  # seeds of the split and of the training
 def exact_matches(tmp_path_factory):
     """The share of exact greedy answers, by kind of question, as a list with one entry per seed."""
     sys.path.insert(0, str(TRAINING.parent))
-    from phi3_ops.data.prepare import prepare_data
+    from phi3_ops.data import prepare_data
 
     shares = []
     for seed in SEEDS:
