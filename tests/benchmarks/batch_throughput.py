@@ -1,13 +1,14 @@
-"""Lines a second of a batch: `phi3 run` against `pf run create`, whole commands in turns.
+"""Measures the lines per second of a batch: `phi3 run` compared with `pf run create`.
 
     python tests/benchmarks/batch_throughput.py --json bench/batch_throughput.json
 
-1,000 lines through flows/qa, against an endpoint in a process of its own that takes 0.2 s for an answer.
-The ideal is what the endpoint gives to that many lines in flight: in flight / 0.2 s. "While lines run" is
-from the first line's beginning to the last one's end, as promptflow's own records have them. "Whole
-command" is from the process's start to its end: a quarter of ours is starting Python and importing
-promptflow, which more lines would make small. Both have to keep the limit of 10. Memory is the peak of
-all of a command's processes together (proportional set size, Linux). Exits 1 where a limit is missed.
+The commands take turns. Each runs 1,000 lines through flows/qa, with an endpoint in another process
+that takes 0.2 s per answer. The ideal is the number of lines in flight divided by 0.2 s. "While
+lines run" is the time from the start of the first line to the end of the last one, according to
+promptflow's records. "Whole command" is the time from the start of the process to its end. A
+quarter of ours is starting Python and importing promptflow, which matters less with more lines.
+Both must reach 10 times the peer's speed. The memory is the peak of all processes of a command
+together (proportional set size, Linux). Exits with 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -40,12 +41,18 @@ IN_FLIGHT = 64
 ROUNDS = 2
 IDEAL = IN_FLIGHT / LATENCY_S
 CONNECTION = "bench"
-AT_LEAST, OF_IDEAL = 10.0, 0.6
+MIN_SPEEDUP, MIN_OF_IDEAL = 10.0, 0.6
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A finished command: lines a second in all and while lines ran, and its peak memory in MB."""
+    """A finished command.
+
+    Attributes:
+        rate: lines per second of the whole command.
+        running: lines per second while lines ran.
+        memory: peak memory in MB.
+    """
 
     rate: float
     running: float
@@ -53,15 +60,15 @@ class Timed:
 
 
 def measure(words: list[str], environment: dict[str, str]) -> tuple[float, float, str]:
-    """Seconds, peak memory in MB and standard output of a command."""
+    """Run a command. Return its seconds, its peak memory in MB and its standard output."""
     import psutil
 
-    started, seen = time.perf_counter(), [0.0]
+    started, samples = time.perf_counter(), [0.0]
     ended = threading.Event()
 
     def watch(process: psutil.Process) -> None:
         while not ended.wait(1.0):
-            seen.append(memory(process))
+            samples.append(memory(process))
 
     with subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
@@ -73,19 +80,19 @@ def measure(words: list[str], environment: dict[str, str]) -> tuple[float, float
         ended.set()
         watcher.join()
     assert child.returncode == 0, out
-    return seconds, max(seen) / 2**20, out
+    return seconds, max(samples) / 2**20, out
 
 
 def memory(process: Any) -> float:
-    """Bytes of a process and its children; shared pages are counted once."""
+    """Return the bytes of a process and its children. Shared pages count once."""
     import psutil
 
     total = 0.0
     try:
-        for each in [process, *process.children(recursive=True)]:
-            total += each.memory_full_info().pss
+        for member in [process, *process.children(recursive=True)]:
+            total += member.memory_full_info().pss
     except psutil.Error:
-        pass  # one has just ended
+        pass  # a process has just ended
     return total
 
 
@@ -111,16 +118,8 @@ def run(url: str, folder: Path) -> tuple[list[Timed], list[Timed]]:
         "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
         "PHI3_KEY": "a-key-for-benchmarks",
     }
-    connect = [
-        BIN / "phi3",
-        "connect",
-        "--name",
-        CONNECTION,
-        "--endpoint",
-        url,
-        "--contract",
-        "chat",
-    ]
+    connect = [BIN / "phi3", "connect", "--name", CONNECTION]
+    connect += ["--endpoint", url, "--contract", "chat"]
     subprocess.run([*connect, "--no-check"], env=environment, check=True, stdout=subprocess.DEVNULL)
     data = folder / "questions.jsonl"
     data.write_text("".join(json.dumps({"question": f"question {n}"}) + "\n" for n in range(LINES)))
@@ -128,27 +127,29 @@ def run(url: str, folder: Path) -> tuple[list[Timed], list[Timed]]:
     mapping = ["--column-mapping", "input_data=${data.question}"]
     ours, theirs = [], []
     for number in range(ROUNDS):
-        own = [BIN / "phi3", "run", *shared, *mapping, "--connection", CONNECTION]
-        own += ["--in-flight", IN_FLIGHT, "--name", f"ours{number}"]
-        stock = [BIN / "pf", "run", "create", *shared, "--connections"]
-        stock += [f"answer.connection={CONNECTION}", *mapping, "--name", f"stock{number}"]
-        ours.append(timed(f"ours{number}", list(map(str, own)), environment, home))
-        theirs.append(timed(f"stock{number}", list(map(str, stock)), environment, home))
+        our_command = [BIN / "phi3", "run", *shared, *mapping, "--connection", CONNECTION]
+        our_command += ["--in-flight", IN_FLIGHT, "--name", f"ours{number}"]
+        their_command = [BIN / "pf", "run", "create", *shared, "--connections"]
+        their_command += [f"answer.connection={CONNECTION}", *mapping, "--name", f"stock{number}"]
+        ours.append(timed(f"ours{number}", list(map(str, our_command)), environment, home))
+        theirs.append(timed(f"stock{number}", list(map(str, their_command)), environment, home))
         print(f"round {number + 1}: {ours[-1]} against {theirs[-1]}", file=sys.stderr)
     return ours, theirs
 
 
-def median(runs: list[Timed], what: str) -> float:
-    return statistics.median(getattr(one, what) for one in runs)
+def median(runs: list[Timed], attribute: str) -> float:
+    return statistics.median(getattr(run, attribute) for run in runs)
 
 
 def rows(ours: list[Timed], theirs: list[Timed]) -> list[Row]:
     stock, ideal = "pf run create, defaults", "the ideal"
     rate, running, slow = median(ours, "rate"), median(ours, "running"), median(theirs, "running")
     return [
-        Row("while lines run", "lines/s", running, slow, stock, AT_LEAST, more=True),
-        Row("while lines run", "lines/s", running, IDEAL, ideal, OF_IDEAL, more=True),
-        Row("whole command", "lines/s", rate, median(theirs, "rate"), stock, AT_LEAST, more=True),
+        Row("while lines run", "lines/s", running, slow, stock, MIN_SPEEDUP, more=True),
+        Row("while lines run", "lines/s", running, IDEAL, ideal, MIN_OF_IDEAL, more=True),
+        Row(
+            "whole command", "lines/s", rate, median(theirs, "rate"), stock, MIN_SPEEDUP, more=True
+        ),
         Row("whole command", "lines/s", rate, IDEAL, ideal, more=True),
         Row("memory", "MB", median(ours, "memory"), median(theirs, "memory"), stock),
     ]
@@ -156,12 +157,14 @@ def rows(ours: list[Timed], theirs: list[Timed]) -> list[Row]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows to this file"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, slow_process(LATENCY_S) as url:
-        found = rows(*run(url, Path(folder)))
-    print(f"{LINES} lines, {IN_FLIGHT} in flight, {LATENCY_S} s an answer")
-    return report(found, args.json)
+        measured = rows(*run(url, Path(folder)))
+    print(f"{LINES} lines, {IN_FLIGHT} in flight, {LATENCY_S} s per answer")
+    return report(measured, args.json)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What a call costs beside the endpoint's own time: this client against what else there is.
+"""Measures the time that a call takes in the client, compared with other clients.
 
     python tests/benchmarks/client_overhead.py --json bench/client_overhead.json
 
-A server in a process of its own answers every request at once, over http and https. The peers send
-it the same question, in turns and in one process, so that what else the machine does meets all of
-them. Memory is measured in one fresh process a peer: the peak of its resident memory (VmHWM, Linux),
-less what it held before it imported the peer. Exits 1 where a limit is missed.
+A server in another process answers every request immediately, over http and https. All clients run
+in one process and send the same question in turns, so that other load on the machine affects all of
+them. The memory is measured in a new process per client: the peak of its resident memory (VmHWM,
+Linux) minus the peak before the client was imported. Exits with 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ QUESTION = "Who founded Microsoft?"
 ANSWER = "Bill Gates and Paul Allen founded Microsoft in 1975."
 PARAMETERS = {"temperature": 0.7, "max_new_tokens": 128}
 
-ROUNDS = 300  # calls of each peer
+ROUNDS = 300  # calls of each client
 WARM_UP = 20
 THREADS = (1, 16, 64)
-THREAD_SECONDS = 1.5  # for each peer and number of threads
+THREAD_SECONDS = 1.5  # for each client and number of threads
 MEMORY_CALLS = 300
 SCHEMES = ("http", "https")
 
-# Ours over theirs, the median of a call: more than this is a failure.
+# Our median time of a call divided by the peer's, at most.
 LIMITS = {
     ("http", "tutorials"): 0.5,
     ("https", "tutorials"): 0.3,
@@ -56,7 +56,7 @@ LIMITS = {
 
 Ask = Callable[[str], str]
 
-# -- peers: from the endpoint's URL, something that answers a question -------------------------------
+# -- the clients: each function returns a function that sends a question to the URL ------------------
 
 
 def ours(url: str) -> Ask:
@@ -101,7 +101,7 @@ def bare_session(url: str) -> Ask:
 
 
 def open_model_llm(url: str) -> Ask:
-    """promptflow-tools' tool with a connection of prompt flow's store, which it reads at each call."""
+    """The tool of promptflow-tools. It reads its connection from Prompt flow's store at each call."""
     from promptflow.client import PFClient
     from promptflow.connections import CustomConnection
     from promptflow.tools.open_model_llm import API, OpenModelLLM
@@ -115,7 +115,7 @@ def open_model_llm(url: str) -> Ask:
 
 
 def open_model_llm_arguments(url: str) -> Ask:
-    """The same tool with the endpoint in arguments: a way its source calls `mostly for testing`."""
+    """The same tool with the endpoint in arguments, which its source calls `mostly for testing`."""
     from promptflow.tools.open_model_llm import API, OpenModelLLM
 
     call = partial(
@@ -140,8 +140,8 @@ PEERS: dict[str, Callable[[str], Ask]] = {
 # -- the endpoint ------------------------------------------------------------------------------------
 
 
-class Constant(asyncio.Protocol):
-    """HTTP/1.1 with connections kept: the same answer to every request."""
+class ConstantAnswer(asyncio.Protocol):
+    """Sends the same answer to every request. Keeps connections open (HTTP/1.1)."""
 
     BODY = json.dumps({"output": ANSWER}).encode()
     HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
@@ -163,14 +163,14 @@ class Constant(asyncio.Protocol):
 
 
 def serve(ports: Any, certificate: str) -> None:
-    """Serve http and https until the process is ended; the two ports go to the queue."""
+    """Serve http and https until the process is terminated. Put both ports into the queue."""
 
     async def run() -> None:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(certificate)
         loop = asyncio.get_running_loop()
-        plain = await loop.create_server(Constant, "127.0.0.1", 0, backlog=512)
-        secure = await loop.create_server(Constant, "127.0.0.1", 0, backlog=512, ssl=context)
+        plain = await loop.create_server(ConstantAnswer, "127.0.0.1", 0, backlog=512)
+        secure = await loop.create_server(ConstantAnswer, "127.0.0.1", 0, backlog=512, ssl=context)
         ports.put([server.sockets[0].getsockname()[1] for server in (plain, secure)])
         await asyncio.Event().wait()
 
@@ -179,7 +179,7 @@ def serve(ports: Any, certificate: str) -> None:
 
 @contextlib.contextmanager
 def endpoint(folder: Path) -> Iterator[dict[str, str]]:
-    """A running endpoint whose certificate is trusted: scheme -> URL."""
+    """Run an endpoint whose certificate is trusted. Yield its URLs by scheme."""
     import trustme
 
     authority = trustme.CA()
@@ -208,7 +208,7 @@ def endpoint(folder: Path) -> Iterator[dict[str, str]]:
 
 
 def times_of(asks: dict[str, Ask]) -> dict[str, list[float]]:
-    """Microseconds of each call, the peers in turns."""
+    """Return the microseconds of each call. The clients take turns."""
     times: dict[str, list[float]] = {name: [] for name in asks}
     for number in range(WARM_UP + ROUNDS):
         for name, ask in asks.items():
@@ -220,7 +220,7 @@ def times_of(asks: dict[str, Ask]) -> dict[str, list[float]]:
 
 
 def calls_per_second(ask: Ask, threads: int) -> float:
-    """Calls that so many threads get through together."""
+    """Return the calls per second of all threads together."""
     end = time.perf_counter() + THREAD_SECONDS
 
     def work(_: int) -> int:
@@ -236,34 +236,34 @@ def calls_per_second(ask: Ask, threads: int) -> float:
 
 
 def memory_mib(name: str, url: str) -> float:
-    """Peak resident memory that a peer adds to a fresh process."""
+    """Return the peak memory that a client adds to a new process."""
     processes = multiprocessing.get_context("spawn")
-    found = processes.Queue()
-    process = processes.Process(target=_use_memory, args=(found, name, url))
+    results = processes.Queue()
+    process = processes.Process(target=_measure_memory, args=(results, name, url))
     process.start()
-    mib: float = found.get(timeout=120)
+    mib: float = results.get(timeout=120)
     process.join()
     return mib
 
 
-def _use_memory(found: Any, name: str, url: str) -> None:
+def _measure_memory(results: Any, name: str, url: str) -> None:
     before = _peak_mib()
     with quiet():
         ask = PEERS[name](url)
         for _ in range(MEMORY_CALLS):
             ask(QUESTION)
-    found.put(_peak_mib() - before)
+    results.put(_peak_mib() - before)
 
 
 def _peak_mib() -> float:
-    # Not getrusage's ru_maxrss: a child process inherits that from its parent.
+    # ru_maxrss of getrusage does not work here: a child process inherits it from its parent.
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Open Model LLM prints at each call."""
+    """Suppress the output of Open Model LLM, which prints at each call."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield
 
@@ -272,7 +272,7 @@ def quiet() -> Iterator[None]:
 
 
 def rows_of(name: str, unit: str, figures: dict[str, float], scheme: str = "") -> list[Row]:
-    """A row for each peer; with a scheme, the limits count."""
+    """Return a row per peer. The rows have limits only if a scheme is given."""
     return [
         Row(name, unit, figures["ours"], figure, peer, LIMITS.get((scheme, peer)))
         for peer, figure in figures.items()
@@ -298,9 +298,11 @@ def measure(urls: dict[str, str]) -> Iterator[Row]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows to this file"
+    )
     args = parser.parse_args()
-    # A bare session keeps 10 connections, and complains at each further one.
+    # A bare session keeps 10 connections and logs a warning for each further one.
     logging.getLogger("urllib3").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)

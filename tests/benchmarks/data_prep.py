@@ -1,13 +1,14 @@
-"""How fast chats are prepared: `phi3 data` beside the loop of the tutorials.
+"""Measures how fast chats are prepared: `phi3 data` compared with the tutorials' script.
 
     python tests/benchmarks/data_prep.py --json bench/data_prep.json
 
-Both read the same 200,000 chats, made here from a seed: 2 to 4 turns, 2 kB, like ultrachat_200k's in
-form. The tutorials' download_dataset.py loads them with the datasets library, splits them and writes
-each half with `json.dump`; we read, check, count, look for duplicates, split, hash and write, too. The
-two run in turns, each time in a fresh process; times are medians, without the imports. The peer's time
-is that of its loop alone, and in a further row of all that it does. Memory is the peak (VmHWM, Linux).
-Exits 1 where a limit is missed. Slow disks blur the figures: TMPDIR=/dev/shm takes them out.
+Both read the same 200,000 chats, which are generated from a seed: 2 to 4 turns and 2 kB each, in
+the format of ultrachat_200k. The tutorials' download_dataset.py loads them with the datasets
+library, splits them, and writes each part with `json.dump`. Ours reads, checks, counts, searches
+for duplicates, splits, hashes and writes. The two take turns, each time in a new process. The times
+are medians without the imports. One row compares with the time of the tutorials' loop alone,
+another one with their whole script. The memory is the peak (VmHWM, Linux). Exits with 1 if a limit
+is missed. If a slow disk affects the result, set TMPDIR=/dev/shm.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from bench_rows import Row, report  # noqa: E402
 
 ROWS = 200_000
 ROUNDS = 3
-SPEED_LIMIT = 3.0  # ours over theirs, at least
+SPEED_LIMIT = 3.0  # our speed divided by that of the tutorials' loop, at least
 MEMORY_LIMIT_MIB = 500.0
 
 # -- the chats ---------------------------------------------------------------------------------------
@@ -65,7 +66,7 @@ def write_chats(path: Path, rows: int) -> None:
             file.write(json.dumps(chat, ensure_ascii=False) + "\n")
 
 
-# -- peers: each in a process of its own, from a file to a folder; seconds by name -------------------
+# -- the two scripts: each reads a file, writes to a folder, and returns seconds by name --------------
 
 
 def ours(source: Path, out: Path) -> dict[str, float]:
@@ -102,16 +103,16 @@ PEERS = {"ours": ours, "tutorials": tutorials}
 
 
 def run(peer: str, source: Path, out: Path) -> None:
-    """In the peer's process: one line of figures."""
+    """Run a script in this process, and print its times and its peak memory as JSON."""
     figures = PEERS[peer](source, out)
-    # Not getrusage's ru_maxrss: a child process inherits that from its parent.
+    # ru_maxrss of getrusage does not work here: a child process inherits it from its parent.
     status = Path("/proc/self/status").read_text()
     figures["mib"] = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     print(json.dumps(figures))
 
 
 def measured(peer: str, source: Path, rows: int) -> dict[str, float]:
-    """A run's seconds and memory; what it wrote is checked and deleted."""
+    """Run a script in a new process. Return its times and memory; check and delete its output."""
     with tempfile.TemporaryDirectory(dir=source.parent) as folder:
         command = [sys.executable, __file__, "--run", peer, str(source), folder]
         env = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": folder}
@@ -119,8 +120,8 @@ def measured(peer: str, source: Path, rows: int) -> dict[str, float]:
         halves = [Path(folder, f"{name}.jsonl") for name in ("train", "test")]
         written = [sum(1 for _ in path.open("rb")) for path in halves]
         assert written == [rows * 4 // 5, rows // 5], written
-        found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-        return found
+        figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+        return figures
 
 
 # -- report ------------------------------------------------------------------------------------------
@@ -137,10 +138,10 @@ def measure(rows: int, rounds: int) -> Iterator[Row]:
                 print(f"round {number + 1}: {peer} {figures[peer][-1]}", file=sys.stderr)
 
     def rate(peer: str, name: str) -> float:
-        return rows / statistics.median(found[name] for found in figures[peer])
+        return rows / statistics.median(run[name] for run in figures[peer])
 
     def peak(peer: str) -> float:
-        return max(found["mib"] for found in figures[peer])
+        return max(run["mib"] for run in figures[peer])
 
     speed, loop = rate("ours", "all"), rate("tutorials", "loop")
     yield Row("prepare, at least", "rows/s", speed, loop, "tutorials' loop", SPEED_LIMIT, more=True)
@@ -151,10 +152,16 @@ def measure(rows: int, rounds: int) -> Iterator[Row]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    parser.add_argument("--rows", type=int, default=ROWS, help="chats (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
-    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)  # a peer's process
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows to this file"
+    )
+    parser.add_argument(
+        "--rows", type=int, default=ROWS, help="number of chats (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="number of rounds (default: %(default)s)"
+    )
+    parser.add_argument("--run", nargs=3, help=argparse.SUPPRESS)  # for the process of one script
     args = parser.parse_args()
     if args.run:
         run(args.run[0], Path(args.run[1]), Path(args.run[2]))

@@ -1,12 +1,12 @@
-"""Answers a second of a served flow: `phi3 serve` beside `pf flow serve` on both of its engines.
+"""Measures the answers per second of a served flow: `phi3 serve` and both engines of `pf flow serve`.
 
     python tests/benchmarks/served_flow.py --json bench/served_flow.json [--minutes 10]
 
-32 clients ask flows/chat, for whole answers and for streams, against an endpoint in a process of its own
-that takes 0.2 s for either: more than 160 answers a second are not possible. The three servers run all
-the time and are asked in turns, each by clients that open a connection for every question. With
-`--minutes`, `phi3 serve` is then asked for so long, and its memory read after a fifth of that time and in
-the end (resident set size, Linux). Exits 1 where a limit is missed.
+32 clients ask flows/chat for whole answers and for streams. The endpoint runs in another process
+and takes 0.2 s per answer, so at most 160 answers per second are possible. The three servers run
+all the time and are called in turns. The clients open a new connection for each question. With
+`--minutes`, clients then call `phi3 serve` for that time, and its memory is read after a fifth of
+the time and at the end (resident set size, Linux). Exits with 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ LATENCY_S = 0.2
 CLIENTS = 32
 IDEAL = CLIENTS / LATENCY_S
 ROUNDS = 3
-SECONDS = 5.0  # for each server, kind of answer and round
+SECONDS = 5.0  # per server, kind of answer and round
 OURS, FLASK, FASTAPI = "phi3 serve", "pf flow serve (flask)", "pf flow serve (fastapi)"
 ACCEPT = {"whole": "application/json", "streamed": "text/event-stream"}
-AT_LEAST = 0.8  # of the ideal
-AT_MOST = 1.1  # of the memory
+MIN_OF_IDEAL = 0.8
+MAX_MEMORY_GROWTH = 1.1
 PROBE = {"question": "Who founded Microsoft?", "chat_history": []}
 
 
 @contextlib.contextmanager
 def servers() -> Iterator[dict[str, Any]]:
-    """The three of them, running: name -> `Served`."""
+    """Start the three servers. Yield them by name."""
     from served_flow import pf_serve, phi3_serve
 
     flow = ROOT / "flows" / "chat"
@@ -59,7 +59,7 @@ def servers() -> Iterator[dict[str, Any]]:
 
 
 async def ask(host: str, port: int, accept: str) -> None:
-    """One question, on a connection of its own; raises ValueError unless the whole answer came."""
+    """Ask one question on a new connection. Raises ValueError if the answer is incomplete."""
     body = json.dumps(PROBE)
     reader, writer = await asyncio.open_connection(host, port)
     head = (
@@ -77,7 +77,7 @@ async def ask(host: str, port: int, accept: str) -> None:
 
 
 async def rate(url: str, accept: str, seconds: float) -> float:
-    """Answers a second that `CLIENTS` get, each asking again as soon as it was answered."""
+    """Return the answers per second of all clients. Each asks again as soon as it has an answer."""
     host, port = urlsplit(url).hostname, urlsplit(url).port
     assert host and port
     start, answered = time.perf_counter(), 0
@@ -93,23 +93,25 @@ async def rate(url: str, accept: str, seconds: float) -> float:
 
 
 def rates(running: dict[str, Any], rounds: int, seconds: float) -> dict[str, dict[str, float]]:
-    """Kind of answer -> server -> the median of its rates."""
-    found: dict[str, dict[str, list[float]]] = {kind: {n: [] for n in running} for kind in ACCEPT}
+    """Return the median rate by kind of answer and server."""
+    results: dict[str, dict[str, list[float]]] = {
+        kind: {name: [] for name in running} for kind in ACCEPT
+    }
     for number in range(rounds + 1):
         for kind, accept in ACCEPT.items():
             for name, served in running.items():
-                # The first round warms up.
-                figure = asyncio.run(rate(served.url, accept, seconds if number else 1.0))
+                # The first round is a warm-up.
+                answers = asyncio.run(rate(served.url, accept, seconds if number else 1.0))
                 if number:
-                    found[kind][name].append(figure)
+                    results[kind][name].append(answers)
     return {
-        kind: {name: statistics.median(figures) for name, figures in of.items()}
-        for kind, of in found.items()
+        kind: {name: statistics.median(answers) for name, answers in by_server.items()}
+        for kind, by_server in results.items()
     }
 
 
 def memory(served: Any, minutes: float) -> tuple[float, float]:
-    """MiB of the server after a fifth of the time and in the end, asked all the while."""
+    """Return the server's MiB after a fifth of the time and at the end. Clients call it all the time."""
     import psutil
 
     def ask_for(seconds: float) -> float:
@@ -127,24 +129,51 @@ def memory(served: Any, minutes: float) -> tuple[float, float]:
 
 def measure(rounds: int, seconds: float, minutes: float) -> Iterator[Row]:
     with servers() as running:
-        for kind, of in rates(running, rounds, seconds).items():
+        for kind, by_server in rates(running, rounds, seconds).items():
             yield Row(
-                f"{kind} answers", "answers/s", of[OURS], IDEAL, "the ideal", AT_LEAST, more=True
+                f"{kind} answers",
+                "answers/s",
+                by_server[OURS],
+                IDEAL,
+                "the ideal",
+                MIN_OF_IDEAL,
+                more=True,
             )
             for peer in (FLASK, FASTAPI):
-                yield Row(f"{kind} answers", "answers/s", of[OURS], of[peer], peer, more=True)
+                yield Row(
+                    f"{kind} answers",
+                    "answers/s",
+                    by_server[OURS],
+                    by_server[peer],
+                    peer,
+                    more=True,
+                )
         if minutes:
             before, after = memory(running[OURS], minutes)
             name = f"memory after {minutes:g} minutes"
-            yield Row(name, "MiB", after, before, "after a fifth of them", AT_MOST)
+            yield Row(name, "MiB", after, before, "after a fifth of them", MAX_MEMORY_GROWTH)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    parser.add_argument("--minutes", type=float, default=0, help="watch the memory for so long")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="default: %(default)s")
-    parser.add_argument("--seconds", type=float, default=SECONDS, help="default: %(default)s")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows to this file"
+    )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=0,
+        help="duration of the memory test in minutes (default: no test)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help="number of rounds (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=SECONDS,
+        help="duration of each measurement (default: %(default)s)",
+    )
     args = parser.parse_args()
     from stores import make_store
 

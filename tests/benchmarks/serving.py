@@ -1,12 +1,13 @@
-"""What serving costs: score.py against the tutorials' way, behind the same inference server.
+"""Measures how fast score.py serves a model, compared with the tutorials' deployment.
 
     python tests/benchmarks/serving.py --json bench/serving.json
 
-The peer is MLflow's pyfunc of the same model, one `predict` after another: what Azure runs for an
-MLflow model that is deployed without a script. Both are run by azureml-inference-server-http on
-the same cores and asked by the same clients (threads with connections kept), in turns, so that
-what else the machine does meets both. Two models: the quickstart's own, trained here, and one of
-100 million random weights (32 tokens in, 64 out). Exits 1 where a limit is missed.
+The peer is MLflow's pyfunc of the same model, which answers one request at a time. Azure runs it
+for an MLflow model that is deployed without a scoring script. Both run in
+azureml-inference-server-http on the same cores, and the same clients (threads that keep their
+connections) call them in turns, so that other load on the machine affects both. There are two
+models: the quickstart's model, which is trained here, and a model with 100 million random weights
+(32 prompt tokens, 64 answer tokens). Exits with 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ sys.path.insert(0, str(ROOT / "tests" / "support"))
 
 from bench_rows import Row, report  # noqa: E402
 from inference_server import Server, started  # noqa: E402
+from phi3_tools.client.contracts import PROMPT_TEMPLATE  # noqa: E402
 
 CLIENTS = 16
 WINDOW = 256
@@ -45,10 +47,10 @@ SHAPE_100M = {
 PROMPT_TOKENS, ANSWER_TOKENS = 32, 64
 TRAIN_ROWS = 300
 
-# How the deployment runs it on a CPU: as many workers as small models gain from.
+# The deployment's settings on a CPU. The number of workers is set for each model.
 OURS = {"PHI3_ENGINE": "onnx", "GUNICORN_CMD_ARGS": "--threads 16 --keep-alive 75"}
-# The server's own settings, as the tutorials leave them; but threads that wait give up their core,
-# as ours do, without which a busy machine slows torch down many times.
+# The server's default settings, as in the tutorials. Waiting threads give up their core, as ours do;
+# otherwise torch is many times slower on a busy machine.
 PEER = {"WORKER_COUNT": "1", "GUNICORN_CMD_ARGS": "", "OMP_WAIT_POLICY": "PASSIVE"}
 PEER_SCRIPT = """
 import json, os
@@ -63,14 +65,19 @@ def run(body):
     return model.predict(request["input_data"], params=request.get("params"))
 """
 
-Ask = Callable[[http.client.HTTPConnection, int], int]  # a connection, a number -> tokens
-
 # -- models ------------------------------------------------------------------------------------
 
 
 @dataclass
 class Model:
-    """A model folder, its MLflow twin, and what to ask it."""
+    """A model to measure.
+
+    Attributes:
+        hf: the model as a Hugging Face folder.
+        mlflow: the same model as an MLflow model.
+        questions: texts to send.
+        params: parameters of the requests.
+    """
 
     hf: Path
     mlflow: Path
@@ -79,7 +86,7 @@ class Model:
 
 
 def train(home: Path, epochs: int) -> Model:
-    """The quickstart's model, by its own training code, and the questions that it learnt."""
+    """Train the quickstart's model with its recipe. Its questions are those that it has learned."""
     data = ROOT / "scripts" / "phi3_ops" / "samples" / "facts.jsonl"
     training = ROOT / "scripts" / "training"
     out = home / "out"
@@ -94,11 +101,11 @@ def train(home: Path, epochs: int) -> Model:
     lines = data.read_text(encoding="utf-8").splitlines()[:TRAIN_ROWS]
     questions = [json.loads(line)["messages"][0]["content"] for line in lines]
     params = {"max_new_tokens": 128}
-    return Model(out / "model", _log(out / "model", home / "mlflow"), questions, params)
+    return Model(out / "model", _save_mlflow(out / "model", home / "mlflow"), questions, params)
 
 
 def random_weights(home: Path) -> Model:
-    """About 100 million random weights behind the tiny tokenizer; it never ends by itself."""
+    """Make a model of about 100 million random weights that never generates an end token."""
     import torch
     from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
@@ -117,20 +124,20 @@ def random_weights(home: Path) -> Model:
         **SHAPE_100M,
     )
     model = Phi3ForCausalLM(config)
-    # The end tokens' weights are the smallest there can be, so every answer has its full length.
+    # Zero weights make the end tokens unlikely, so every answer has its full length.
     with torch.no_grad():
         for token in (0, *range(1, 5)):
             model.lm_head.weight[token] = 0
     model.generation_config = GenerationConfig(eos_token_id=0, pad_token_id=0, bos_token_id=0)
     model.save_pretrained(hf)
     tokenizer.save_pretrained(hf)
-    text = "x" * (PROMPT_TOKENS - len(tokenizer.encode("<|user|>\n<|end|>\n<|assistant|>\n")))
+    text = "x" * (PROMPT_TOKENS - len(tokenizer.encode(PROMPT_TEMPLATE.format(prompt=""))))
     params = {"max_new_tokens": ANSWER_TOKENS}
-    return Model(hf, _log(hf, home / "mlflow-100m"), [text], params)
+    return Model(hf, _save_mlflow(hf, home / "mlflow-100m"), [text], params)
 
 
-def _log(hf: Path, to: Path) -> Path:
-    """The model as the tutorials log it, with what they forget: a signature and the template."""
+def _save_mlflow(hf: Path, folder: Path) -> Path:
+    """Save the model as the tutorials do, but with a signature and a prompt template."""
     os.environ.update(HF_HUB_OFFLINE="1", MLFLOW_DISABLE_TELEMETRY="true")
     import mlflow
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -142,13 +149,13 @@ def _log(hf: Path, to: Path) -> Path:
     params = {"max_new_tokens": 128, "do_sample": False, "return_full_text": False}
     mlflow.transformers.save_model(
         parts,
-        str(to),
+        str(folder),
         task="text-generation",
         signature=mlflow.models.infer_signature(["q"], ["a"], params=params),
-        prompt_template="<|user|>\n{prompt}<|end|>\n<|assistant|>\n",
+        prompt_template=PROMPT_TEMPLATE,
         pip_requirements=["transformers"],
     )
-    return to
+    return folder
 
 
 # -- measurements ------------------------------------------------------------------------------
@@ -169,7 +176,7 @@ def ask(model: Model, connection: http.client.HTTPConnection, number: int) -> An
 
 
 def requests_per_second(model: Model, server: Server, clients: int, seconds: float) -> float:
-    """Requests that so many clients get through together, each on its own connection."""
+    """Return the requests per second of all clients together. Each keeps one connection."""
     end = time.perf_counter() + seconds
     counts = [0] * clients
 
@@ -189,18 +196,18 @@ def requests_per_second(model: Model, server: Server, clients: int, seconds: flo
 
 
 def milliseconds(model: Model, server: Server, times: int) -> list[float]:
-    """The latency of one request after another."""
-    found = []
+    """Return the latencies of requests that are sent one at a time."""
+    latencies = []
     with contextlib.closing(server.connect()) as connection:
         for number in range(times):
             start = time.perf_counter()
             ask(model, connection, number)
-            found.append((time.perf_counter() - start) * 1000)
-    return found
+            latencies.append((time.perf_counter() - start) * 1000)
+    return latencies
 
 
 def stream_milliseconds(model: Model, server: Server) -> tuple[float, float]:
-    """Until the first text and until the end of a streamed answer."""
+    """Return the time until the first text and until the end of a streamed answer."""
     messages = [{"role": "user", "content": model.questions[0]}]
     payload = {"messages": messages, "max_tokens": ANSWER_TOKENS, "stream": True}
     first = 0.0
@@ -218,17 +225,17 @@ def _text(line: bytes) -> str:
 
 
 def memory_mib(server: Server) -> float:
-    """Resident memory of the server's processes, shared pages counted once each (PSS)."""
+    """Return the memory of all of the server's processes. Shared pages count once (PSS)."""
     import psutil
 
     process = psutil.Process(server.process.pid)
-    family = [process, *process.children(recursive=True)]
-    return sum(member.memory_full_info().pss for member in family) / 2**20
+    processes = [process, *process.children(recursive=True)]
+    return sum(process.memory_full_info().pss for process in processes) / 2**20
 
 
 @contextlib.contextmanager
 def both(model: Model, home: Path, workers: int) -> Iterator[tuple[dict[str, Server], Any]]:
-    """Our server and the peer's, started one after the other; and their cold starts in seconds."""
+    """Start our server, then the peer's. Yield both, and the seconds that their starts took."""
     script = home / "peer.py"
     script.write_text(PEER_SCRIPT)
     homes = [home / f"{model.hf.name}-{name}" for name in ("ours", "peer")]
@@ -250,14 +257,14 @@ def both(model: Model, home: Path, workers: int) -> Iterator[tuple[dict[str, Ser
 
 
 def in_turns(servers: dict[str, Server], rounds: int, measure: Callable[[Server], Any]) -> Any:
-    """Each round's figure of each server; the first round warms them up and does not count."""
-    found: dict[str, list[Any]] = {name: [] for name in servers}
+    """Return one result per server and round. The first round is a warm-up and is not counted."""
+    results: dict[str, list[Any]] = {name: [] for name in servers}
     for number in range(rounds + 1):
         for name, server in servers.items():
-            figure = measure(server)
+            result = measure(server)
             if number:
-                found[name].append(figure)
-    return found
+                results[name].append(result)
+    return results
 
 
 # -- report ------------------------------------------------------------------------------------
@@ -274,8 +281,8 @@ def rows_of(model: Model, label: str, home: Path, workers: int, rounds: int) -> 
             contextlib.closing(servers["ours"].connect()) as ours,
             contextlib.closing(servers["peer"].connect()) as peer,
         ):
-            same = sum(ask(model, ours, n) == ask(model, peer, n) for n in questions)
-        yield Row(f"{label}, equal answers", "of them", same, len(questions), PYFUNC, 0.9, True)
+            equal = sum(ask(model, ours, n) == ask(model, peer, n) for n in questions)
+        yield Row(f"{label}, equal answers", "of them", equal, len(questions), PYFUNC, 0.9, True)
         seconds = 4.0
         rates = in_turns(servers, rounds, lambda s: requests_per_second(model, s, CLIENTS, seconds))
         rate = {name: statistics.median(values) for name, values in rates.items()}
@@ -289,15 +296,15 @@ def rows_of(model: Model, label: str, home: Path, workers: int, rounds: int) -> 
         yield Row(f"{label}, 1 client, p50", "ms", *p50.values(), PYFUNC, 0.5)
         if big:
             pairs = [stream_milliseconds(model, servers["ours"]) for _ in range(2 * rounds + 1)][1:]
-            first, whole = (statistics.median(column) for column in zip(*pairs))
-            yield Row(f"{label}, first text", "ms", first, whole, "the full answer", 0.2)
+            first, full = (statistics.median(column) for column in zip(*pairs))
+            yield Row(f"{label}, first text", "ms", first, full, "the full answer", 0.2)
         yield Row(f"{label}, cold start", "s", *cold.values(), PYFUNC)
         memory = [memory_mib(server) for server in servers.values()]
         yield Row(f"{label}, memory", "MiB", *memory, PYFUNC)
 
 
 def export(model: Model, precision: str) -> tuple[Path, float]:
-    """Export as the first start does; the folder, and how long it took in seconds."""
+    """Export the model as its first start does. Return the folder and the seconds that it took."""
     sys.path.insert(0, str(ROOT / "scripts" / "serving"))
     from model_files import ModelFiles
     from onnx_export import ensure_export
@@ -308,7 +315,7 @@ def export(model: Model, precision: str) -> tuple[Path, float]:
 
 
 def int4_row(model: Model) -> Row:
-    """Exact matches of int4's answers with fp32's, by the eval flow's own metric."""
+    """Count the answers of int4 that match those of fp32, with the eval flow's metric."""
     from engine import BatchingEngine
     from engine_onnx import OnnxBackend
     from generation import GenerationParams
@@ -319,21 +326,27 @@ def int4_row(model: Model) -> Row:
     for precision in ("int4", "fp32"):
         engine = BatchingEngine(OnnxBackend(export(model, precision)[0]))
         prompts = [engine.render([{"role": "user", "content": q}]) for q in model.questions]
-        done = []
-        for at in range(0, len(prompts), 100):
-            ids = [engine.encode(prompt) for prompt in prompts[at : at + 100]]
-            done += engine.generate(ids, GenerationParams(max_new_tokens=64))
-        answers.append([completion.text for completion in done])
+        completions = []
+        for start in range(0, len(prompts), 100):
+            ids = [engine.encode(prompt) for prompt in prompts[start : start + 100]]
+            completions += engine.generate(ids, GenerationParams(max_new_tokens=64))
+        answers.append([completion.text for completion in completions])
         engine.close()
-    matches = sum(exact_match(four, full) for four, full in zip(*answers))
+    matches = sum(exact_match(int4, fp32) for int4, fp32 in zip(*answers))
     return Row("quickstart, int4", "matches", matches, len(model.questions), "fp32's answers")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=14, help="of training (%(default)s)")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows to this file"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="measured rounds (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--epochs", type=int, default=14, help="training epochs (default: %(default)s)"
+    )
     args = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -344,7 +357,7 @@ def main() -> int:
         ):
             print(f"{label}: making the model …", file=sys.stderr)
             model = make()
-            print(f"{label}: exported in {export(model, 'fp32')[1]:.0f} s, once", file=sys.stderr)
+            print(f"{label}: exported in {export(model, 'fp32')[1]:.0f} s", file=sys.stderr)
             if label == "quickstart":
                 rows.append(int4_row(model))
             rows += rows_of(model, label, home, workers, args.rounds)

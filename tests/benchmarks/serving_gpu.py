@@ -1,13 +1,13 @@
-"""What the transformers engine gets out of a GPU: tokens/s at 1, 16 and 64 clients.
+"""Measures the tokens per second of the transformers engine on a GPU, with 1, 16 and 64 clients.
 
     python tests/benchmarks/serving_gpu.py --json serving_gpu.json
-    python tests/benchmarks/serving_gpu.py --config tiny --device cpu   # to try the script out
+    python tests/benchmarks/serving_gpu.py --config tiny --device cpu   # to try the script
 
-Stands alone but for scripts/serving: needs torch and transformers, no model and no network. The
-model has Phi-3-mini's true size and random weights; speed does not depend on what they are.
-Peers: transformers' own `generate`, one request after another (what MLflow's pyfunc does), and the
-card's limit: a step has to read all weights, and the keys and values of every row, once. The
-memory's bandwidth is measured here, by copying.
+Needs only scripts/serving, torch and transformers: no model and no network. The model has the size
+of Phi-3-mini and random weights, because the speed does not depend on their values. There are two
+peers: transformers' `generate`, one request at a time (as in MLflow's pyfunc), and the limit of the
+GPU: each step must read all weights, and the keys and values of every row, once. The bandwidth of
+the memory is measured by copying.
 """
 
 from __future__ import annotations
@@ -42,11 +42,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "num_key_value_heads": 4,
     },
 }
-FAST = 1.5  # at 16 clients, ours over one by one: less is a failure
+LIMIT_16_CLIENTS = 1.5  # our speed divided by that of `generate`, at least
 
 
 class NoText:
-    """A tokenizer for random weights, which say nothing: no end token, no text."""
+    """A tokenizer without end tokens and text, since random weights generate no text."""
 
     chat_template = "none"
     pad_token_id = 0
@@ -64,20 +64,20 @@ def make_model(config: str, device: str) -> Any:
     settings.pad_token_id = settings.bos_token_id = 0
     settings.eos_token_id = None
     torch.manual_seed(0)
-    before = torch.get_default_dtype()
+    default_dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if device == "cuda" else torch.float32)
     try:
         with torch.device(device):
             model = Phi3ForCausalLM(settings).eval()
     finally:
-        torch.set_default_dtype(before)
+        torch.set_default_dtype(default_dtype)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
     return model
 
 
 def one_by_one(model: Any, prompt: list[int], new: int, seconds: float) -> float:
-    """Tokens/s of transformers' `generate`."""
+    """Return the tokens per second of transformers' `generate`."""
     ids = torch.tensor([prompt], device=model.device)
     settings = {"max_new_tokens": new, "min_new_tokens": new, "do_sample": False}
     model.generate(ids, attention_mask=torch.ones_like(ids), **settings)
@@ -88,11 +88,13 @@ def one_by_one(model: Any, prompt: list[int], new: int, seconds: float) -> float
     return count / (time.perf_counter() - start)
 
 
-def batched(engine: BatchingEngine, prompt: list[int], new: int, clients: int, s: float) -> float:
-    """Tokens/s of so many clients that each ask again as soon as they are answered."""
+def batched(
+    engine: BatchingEngine, prompt: list[int], new: int, clients: int, seconds: float
+) -> float:
+    """Return the tokens per second of all clients. Each sends its next request after an answer."""
     params = GenerationParams(max_new_tokens=new)
     engine.generate([prompt] * clients, params)
-    end = time.perf_counter() + s
+    end = time.perf_counter() + seconds
 
     def work(_: int) -> int:
         count = 0
@@ -107,7 +109,7 @@ def batched(engine: BatchingEngine, prompt: list[int], new: int, clients: int, s
 
 
 def bandwidth(device: str) -> float:
-    """Bytes/s that the memory reads and writes."""
+    """Return the bytes per second that the memory reads and writes."""
     size = 2**30 if device == "cuda" else 2**26
     source = torch.ones(size, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
@@ -129,41 +131,59 @@ def _wait(device: str) -> None:
         torch.cuda.synchronize()
 
 
-def limit(backend: TransformersBackend, speed: float, rows: int, tokens: int) -> float:
-    """Tokens/s where nothing but reading weights, keys and values took time."""
+def memory_limit(
+    backend: TransformersBackend, bytes_per_second: float, rows: int, tokens: int
+) -> float:
+    """Return the tokens per second if only reading weights, keys and values took time."""
     weights = sum(p.numel() * p.element_size() for p in backend.model.parameters())
-    return rows * speed / (weights + rows * tokens * backend.bytes_per_token)
+    return rows * bytes_per_second / (weights + rows * tokens * backend.bytes_per_token)
 
 
 def measure(args: argparse.Namespace) -> list[Row]:
     model = make_model(args.config, args.device)
     backend = TransformersBackend.of(model, NoText())
     backend.end_tokens = frozenset()
-    speed = bandwidth(args.device)
+    bytes_per_second = bandwidth(args.device)
     prompt = torch.randint(1, 1000, (args.prompt,)).tolist()
     alone = one_by_one(model, prompt, args.new, args.seconds)
     engine = BatchingEngine(backend)
     rows = []
     for clients in CLIENTS:
-        found = batched(engine, prompt, args.new, clients, args.seconds)
+        speed = batched(engine, prompt, args.new, clients, args.seconds)
         name = f"{args.config}, {clients} clients"
-        wanted = FAST if clients == 16 else None
-        rows.append(Row(name, "tokens/s", found, alone, "generate, one by one", wanted, more=True))
-        most = limit(backend, speed, min(clients, backend.max_rows), args.prompt + args.new // 2)
-        rows.append(Row(name, "tokens/s", found, most, "the memory's limit", more=True))
+        limit_of_row = LIMIT_16_CLIENTS if clients == 16 else None
+        rows.append(
+            Row(name, "tokens/s", speed, alone, "generate, one by one", limit_of_row, more=True)
+        )
+        concurrent, tokens = min(clients, backend.max_rows), args.prompt + args.new // 2
+        limit = memory_limit(backend, bytes_per_second, concurrent, tokens)
+        rows.append(Row(name, "tokens/s", speed, limit, "the memory's limit", more=True))
     engine.close()
-    print(f"memory: {speed / 1e9:.0f} GB/s, copying")
+    print(f"memory: {bytes_per_second / 1e9:.0f} GB/s, measured by copying")
     return rows
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    parser.add_argument("--config", choices=CONFIGS, help="by default what the device can hold")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows to this file"
+    )
+    parser.add_argument(
+        "--config",
+        choices=CONFIGS,
+        help="size of the model (default: phi3-mini on a GPU, tiny on a CPU)",
+    )
     parser.add_argument("--device", choices=["cuda", "cpu"])
-    parser.add_argument("--prompt", type=int, default=128, help="tokens (%(default)s)")
-    parser.add_argument("--new", type=int, default=128, help="tokens (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=10, help="for each figure (%(default)s)")
+    parser.add_argument(
+        "--prompt", type=int, default=128, help="prompt tokens (default: %(default)s)"
+    )
+    parser.add_argument("--new", type=int, default=128, help="answer tokens (default: %(default)s)")
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=10,
+        help="duration of each measurement (default: %(default)s)",
+    )
     args = parser.parse_args()
     args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
     args.config = args.config or ("phi3-mini" if args.device == "cuda" else "tiny")

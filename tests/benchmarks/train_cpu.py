@@ -1,4 +1,4 @@
-"""How fast a training is on a CPU: train_gpu.py's comparison with a small model.
+"""Measures the speed of training on a CPU: the comparison of train_gpu.py with a small model.
 
 python tests/benchmarks/train_cpu.py --json bench/train_cpu.json
 """
@@ -10,7 +10,7 @@ import sys
 import train_gpu
 
 SIZE = train_gpu.Size(
-    # Phi-3-mini's proportions: the head has as large a share, a head of attention 64 channels.
+    # As in Phi-3-mini: the head's share of the weights, and 64 channels per attention head.
     shape={
         "vocab_size": 1024,
         "hidden_size": 256,

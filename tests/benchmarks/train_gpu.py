@@ -1,27 +1,28 @@
-"""How fast a training is: the tutorials' recipe and this package's, in turns on one NVIDIA GPU.
+"""Measures the speed of training on one NVIDIA GPU: our recipes compared with the tutorials' recipe.
 
     python tests/benchmarks/train_gpu.py --json bench/train_gpu.json
 
-The model has Phi-3-mini's true size and random weights, so that no network is needed; of packages it
-takes torch, transformers, accelerate and peft. Without a GPU it measures nothing and says so;
-train_cpu.py is the same benchmark with a small model.
+The model has the size of Phi-3-mini and random weights, so no network is needed. The required packages
+are torch, transformers, accelerate and peft. Without a GPU, the script prints a message and measures
+nothing; train_cpu.py is the same benchmark with a small model.
 
-The tutorials' recipe is weights and AdamW's states in bf16, eager attention, gradient checkpointing, 4
-sequences a step and the loss from whole logits. Ours are recipes/full.yaml and recipes/lora.yaml as they
-stand, and once without gradient checkpointing: float32 weights under bf16 autocast (frozen ones bf16),
-documents that do not see each other, the fused optimizer. TRL's fused head is stood in for by
-`chunked_loss`, which recomputes: TRL's is no slower. Both train rows of the same length, without padding,
-and every token counts for the loss, although ours leaves out the questions and so saves part of the head.
+The tutorials' recipe has weights and AdamW's states in bf16, eager attention, gradient checkpointing,
+4 sequences per step, and computes the loss from the logits of all tokens. Our recipes are
+recipes/full.yaml and recipes/lora.yaml, each with and without gradient checkpointing: float32 weights
+under bf16 autocast (frozen weights in bf16), documents that do not attend to each other, and the fused
+optimizer. `chunked_loss` replaces TRL's fused head; it computes parts of the forward pass again, and
+TRL's head is not slower. All recipes train rows of the same length without padding, and every token
+counts for the loss, although our recipes leave out the questions, which saves part of the head.
 
-A round runs each of them once, freshly built; the figure is the median of the rounds.
+In each round, every recipe runs once with a new model. The results are the medians of the rounds.
 
-Model FLOPs utilisation (MFU) is counted without recomputation, after "PaLM: Scaling Language Modeling
-with Pathways", appendix B: for each token 2 operations a weight of the matrices forward, 2 for inputs'
-gradients and, where the weights are trained, 2 for theirs; attention 4 forward and 8 backward for each
-layer, channel and earlier token that is seen. It is over the GPU's dense bf16 peak, 990 TFLOP/s for an
-H100 or H200.
+Model FLOPs utilization (MFU) does not count recomputation, as in "PaLM: Scaling Language Modeling with
+Pathways", appendix B. For each token, a matrix needs 2 operations per weight in the forward pass, 2 for
+the gradients of its inputs, and 2 for the gradients of its weights if they are trained. Attention needs
+4 operations in the forward pass and 8 in the backward pass per layer, channel and earlier token that is
+attended to. MFU is relative to the GPU's dense bf16 peak, which is 990 TFLOP/s for an H100 or H200.
 
-Exits 1 where a limit is missed.
+Exits with 1 if a limit is missed.
 """
 
 from __future__ import annotations
@@ -52,10 +53,10 @@ from inputs import Recipe, read_recipe  # noqa: E402
 
 from bench_rows import Row, report  # noqa: E402
 
-# Dense bf16, from NVIDIA's data sheets; operations a second.
+# Operations per second in dense bf16, from NVIDIA's data sheets.
 PEAKS = {"H200": 990e12, "H100": 990e12, "A100": 312e12}
-CHUNK = 2048  # tokens whose logits exist at a time
-MAX_GRAD_NORM = 1.0  # transformers' default, in the tutorials' recipe and in ours
+CHUNK = 2048  # tokens whose logits exist at the same time
+MAX_GRAD_NORM = 1.0  # transformers' default, which all recipes use
 TUTORIALS = "tutorials' recipe"
 TUTORIALS_FLOAT32 = "the same in float32"
 GOAL_MFU = 0.45
@@ -74,14 +75,14 @@ PHI3_MINI = {
 
 @dataclass(frozen=True)
 class Size:
-    """What is trained, and for how long.
+    """The size of the model and of the measurement.
 
     Attributes:
         shape: settings of Phi3Config.
-        sequence: tokens a row.
-        seconds: measured for each run, after one step to warm up.
+        sequence: tokens per row.
+        seconds: measured seconds of each run, after one step as a warm-up.
         rounds: runs of each recipe.
-        limits: what our time a token over the peer's may be at most, by the two names.
+        limits: the largest allowed ratio of our time per token to the peer's, by both names.
     """
 
     shape: dict[str, int]
@@ -91,7 +92,7 @@ class Size:
     limits: dict[tuple[str, str], float]
 
 
-# The goal: three times the tutorials' tokens/s, and 45 % of the peak.
+# The goals: three times the tokens per second of the tutorials' recipe, and 45 % of the peak.
 FULL_SIZE = Size(
     PHI3_MINI, 2048, seconds=8, rounds=2, limits={("best", TUTORIALS): 1 / 3, GOAL: 1.0}
 )
@@ -102,9 +103,10 @@ class Setting:
     """One way to train.
 
     Attributes:
-        rows: sequences at a time.
-        accumulation: times before the optimizer's step.
-        isolated: whether a row's documents see each other (False) or only themselves (True).
+        rows: sequences per forward pass.
+        accumulation: forward passes per step of the optimizer.
+        isolated: whether each document of a row attends only to itself.
+        recipe: our recipe; None for the tutorials' recipe.
     """
 
     name: str
@@ -115,7 +117,7 @@ class Setting:
     checkpointing: bool
     fused_optimizer: bool
     isolated: bool
-    recipe: Recipe | None = None  # None: the tutorials'
+    recipe: Recipe | None = None
 
     @property
     def trains_all(self) -> bool:
@@ -123,7 +125,10 @@ class Setting:
 
 
 def tutorials() -> Setting:
-    """fine_tune.py of "Fine-Tune and Integrate Custom Phi-3 Models with Prompt flow"."""
+    """Return the tutorials' recipe, which is that of fine_tune.py.
+
+    Source: "Fine-Tune and Integrate Custom Phi-3 Models with Prompt flow".
+    """
     return Setting(
         name=TUTORIALS,
         rows=4,
@@ -137,7 +142,7 @@ def tutorials() -> Setting:
 
 
 def ours(name: str, device: str) -> Setting:
-    """A recipe of this package, as train.py follows it on this device."""
+    """Return one of our recipes, with the settings that train.py uses on this device."""
     recipe = read_recipe(TRAINING / "recipes" / f"{name}.yaml")
     return Setting(
         name=name,
@@ -156,21 +161,21 @@ def ours(name: str, device: str) -> Setting:
 
 
 def run(setting: Setting, size: Size, device: str) -> tuple[float, float]:
-    """Train for some seconds.
+    """Train a new model for `size.seconds`.
 
     Returns:
-        Tokens a second, and the peak of the GPU's memory in bytes (0 on the CPU).
+        The tokens per second, and the peak of the GPU's memory in bytes (0 on a CPU).
     """
     torch.manual_seed(0)
     model = build(setting, size, device)
     trained = [weight for weight in model.parameters() if weight.requires_grad]
-    release(device)  # the peak is the training's, not the building's
+    release(device)  # so that the memory's peak does not include building the model
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=setting.fused_optimizer or None)
     batches = [batch(setting, size, device, seed) for seed in range(setting.accumulation)]
     step = partial(optimizer_step, model, optimizer, trained, setting, batches)
     step()
     synchronize(device)
-    # One thread's CPU time is that thread's alone, however busy the machine is.
+    # On a CPU there is one thread. Its CPU time does not depend on other load on the machine.
     clock = time.process_time if device == "cpu" else time.perf_counter
     steps, started = 0, clock()
     while (elapsed := clock() - started) < size.seconds:
@@ -201,19 +206,22 @@ def build(setting: Setting, size: Size, device: str) -> Any:
 
 
 def batch(setting: Setting, size: Size, device: str, seed: int) -> dict[str, torch.Tensor]:
-    """Random rows. Isolated documents lie in one long row, their positions starting anew (TRL's
-    padding-free packing)."""
+    """Return random rows.
+
+    Isolated documents are in one long row, and each starts at position 0 (TRL's padding-free packing).
+    """
     generator = torch.Generator().manual_seed(seed)
     shape = (setting.rows, size.sequence)
     tokens = torch.randint(3, size.shape["vocab_size"], shape, generator=generator).to(device)
     if not setting.isolated:
         return {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
-    places = [torch.arange(n) for _ in range(setting.rows) for n in documents(size.sequence)]
-    return {"input_ids": tokens.view(1, -1), "position_ids": torch.cat(places)[None].to(device)}
+    lengths = documents(size.sequence) * setting.rows
+    positions = torch.cat([torch.arange(length) for length in lengths])
+    return {"input_ids": tokens.view(1, -1), "position_ids": positions[None].to(device)}
 
 
 def documents(sequence: int) -> list[int]:
-    """The lengths of a row's documents: half of it, a quarter, an eighth, and an eighth."""
+    """Return the lengths of the documents in a row: a half, a quarter, an eighth and an eighth."""
     return [sequence // 2, sequence // 4, sequence // 8, sequence // 8]
 
 
@@ -227,7 +235,7 @@ def optimizer_step(
     for inputs in batches:
         with autocast(setting, inputs["input_ids"].device.type):
             loss = (
-                whole_loss(model, inputs) if setting.recipe is None else chunked_loss(model, inputs)
+                full_loss(model, inputs) if setting.recipe is None else chunked_loss(model, inputs)
             )
         (loss / len(batches)).backward()
     torch.nn.utils.clip_grad_norm_(trained, MAX_GRAD_NORM)
@@ -236,22 +244,25 @@ def optimizer_step(
 
 
 def autocast(setting: Setting, device: str) -> Any:
-    """bf16 where the weights are, and in ours on a GPU."""
+    """Return bf16 autocast for bf16 weights and for every GPU, otherwise no autocast."""
     if setting.dtype == torch.bfloat16 or device == "cuda":
         return torch.autocast(device, torch.bfloat16)
     return nullcontext()
 
 
-def whole_loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def full_loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
     return model(**inputs, labels=inputs["input_ids"]).loss
 
 
 def chunked_loss(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The same loss, without the logits of all tokens at once: those of 8,192 tokens take gigabytes."""
+    """Return the same loss as `full_loss`, without holding the logits of all tokens at once.
+
+    The logits of 8,192 tokens take gigabytes.
+    """
     causal = getattr(model, "get_base_model", lambda: model)()
     hidden = causal.model(**inputs, use_cache=False).last_hidden_state[:, :-1].flatten(0, 1)
     labels = inputs["input_ids"][:, 1:].flatten()
-    if "position_ids" in inputs:  # a document's first token follows from nothing
+    if "position_ids" in inputs:  # nothing predicts the first token of a document
         labels = labels.masked_fill(inputs["position_ids"][:, 1:].flatten() == 0, -100)
     parts = [
         torch.utils.checkpoint.checkpoint(summed_loss, causal.lm_head, *part, use_reentrant=False)
@@ -269,25 +280,25 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-# -- what the figures mean ---------------------------------------------------------------------------
+# -- utilization -------------------------------------------------------------------------------------
 
 
 def flops_per_token(setting: Setting, size: Size) -> float:
-    """Operations that training on a token needs, recomputation not counted (see above)."""
+    """Return the operations that training needs per token, without recomputation (see above)."""
     hidden, layers = size.shape["hidden_size"], size.shape["num_hidden_layers"]
     inner, vocabulary = size.shape["intermediate_size"], size.shape["vocab_size"]
-    # qkv and o take 4 hidden² where keys and values have as many heads as queries, as in Phi-3-mini.
+    # qkv and o have 4 hidden² weights if keys and values have as many heads as queries, as in Phi-3-mini.
     weights = layers * (4 * hidden**2 + 3 * hidden * inner) + vocabulary * hidden
     lengths = documents(size.sequence) if setting.isolated else [size.sequence]
-    seen = sum(length**2 / 2 for length in lengths) / sum(lengths)
-    return (6 if setting.trains_all else 4) * weights + 12 * layers * hidden * seen
+    attended = sum(length**2 / 2 for length in lengths) / sum(lengths)
+    return (6 if setting.trains_all else 4) * weights + 12 * layers * hidden * attended
 
 
 def peak_flops(device: str) -> tuple[float, str]:
-    """The most that this device can do, in operations a second, and where that is from.
+    """Return the peak of this device in operations per second, and the source of that number.
 
-    A device that is not listed is measured: the largest rate of a square matrix product, of float32 on
-    a CPU, which is what ours computes in there.
+    If PEAKS does not contain the device, the peak is the largest measured rate of a square matrix
+    product, in float32 on a CPU, because our recipes compute in float32 there.
     """
     name = torch.cuda.get_device_name() if device != "cpu" else "CPU"
     for known, peak in PEAKS.items():
@@ -309,40 +320,49 @@ def peak_flops(device: str) -> tuple[float, str]:
 
 @dataclass(frozen=True)
 class Figures:
-    """A setting's medians, or nothing where the memory did not do."""
+    """The medians of a setting.
+
+    Attributes:
+        tokens: tokens per second.
+        mfu: model FLOPs utilization, from 0 to 1.
+        memory: peak of the GPU's memory in bytes; 0 on a CPU.
+    """
 
     setting: Setting
-    tokens: float  # a second
+    tokens: float
     mfu: float
-    memory: float  # bytes
+    memory: float
 
 
 def measure(settings: Sequence[Setting], size: Size, device: str, peak: float) -> list[Figures]:
-    """The settings in turns, so that what else the machine does meets all of them."""
+    """Measure the settings in turns, so that other load on the machine affects all of them.
+
+    Settings that need more memory than the device has are left out.
+    """
     runs: dict[str, list[tuple[float, float]]] = {setting.name: [] for setting in settings}
-    lost: set[str] = set()
+    out_of_memory: set[str] = set()
     for turn in range(size.rounds):
         for setting in settings:
-            if setting.name in lost:
+            if setting.name in out_of_memory:
                 continue
             try:
                 runs[setting.name].append(run(setting, size, device))
                 rate = f"{runs[setting.name][-1][0]:,.0f} tokens/s"
             except torch.OutOfMemoryError:
-                lost.add(setting.name)
+                out_of_memory.add(setting.name)
                 rate = "out of memory"
             print(f"round {turn + 1}, {setting.name}: {rate}", file=sys.stderr, flush=True)
             release(device)
-    found = []
+    figures = []
     for setting in settings:
-        if setting.name not in lost:
+        if setting.name not in out_of_memory:
             tokens, memory = (statistics.median(values) for values in zip(*runs[setting.name]))
             mfu = tokens * flops_per_token(setting, size) / peak
-            found.append(Figures(setting, tokens, mfu, memory))
-    return found
+            figures.append(Figures(setting, tokens, mfu, memory))
+    return figures
 
 
-def named(figures: Figures, name: str) -> Figures:
+def rename(figures: Figures, name: str) -> Figures:
     return replace(figures, setting=replace(figures.setting, name=name))
 
 
@@ -353,85 +373,99 @@ def release(device: str) -> None:
         torch.cuda.reset_peak_memory_stats()
 
 
-def rows_of(found: Sequence[Figures], size: Size) -> Iterator[Row]:
-    """Ours against the tutorials', and the best of ours against the goal, where there is one."""
-    peers = [each for each in found if each.setting.recipe is None]
-    mine = [each for each in found if each.setting.recipe is not None]
-    fastest = named(max(mine, key=lambda each: each.tokens), "best")
-    for each in [*mine, fastest]:
-        name = each.setting.name
+def rows_of(results: Sequence[Figures], size: Size) -> Iterator[Row]:
+    """Compare our recipes with the tutorials' recipe, and the best one with the goal, if there is one."""
+    peers = [figures for figures in results if figures.setting.recipe is None]
+    our_figures = [figures for figures in results if figures.setting.recipe is not None]
+    fastest = rename(max(our_figures, key=lambda figures: figures.tokens), "best")
+    for figures in [*our_figures, fastest]:
+        name = figures.setting.name
         for peer in peers:
-            theirs = peer.setting.name
-            times = (1e6 / each.tokens, 1e6 / peer.tokens)
-            yield Row(f"{name}, time", "µs/token", *times, theirs, size.limits.get((name, theirs)))
-            if each.memory and each is not fastest:
-                memory = (each.memory / 1e9, peer.memory / 1e9)
-                yield Row(f"{name}, memory", "GB", *memory, theirs)
+            peer_name = peer.setting.name
+            times = (1e6 / figures.tokens, 1e6 / peer.tokens)
+            limit = size.limits.get((name, peer_name))
+            yield Row(f"{name}, time", "µs/token", *times, peer_name, limit)
+            if figures.memory and figures is not fastest:
+                memory = (figures.memory / 1e9, peer.memory / 1e9)
+                yield Row(f"{name}, memory", "GB", *memory, peer_name)
     if GOAL in size.limits:
-        best = max(mine, key=lambda each: each.mfu)
-        now = 1e6 / best.tokens
-        times = (now, now * best.mfu / GOAL_MFU)
+        best = max(our_figures, key=lambda figures: figures.mfu)
+        microseconds = 1e6 / best.tokens
+        times = (microseconds, microseconds * best.mfu / GOAL_MFU)
         yield Row("best, MFU", "µs/token", *times, f"MFU of {GOAL_MFU:.0%}", size.limits[GOAL])
 
 
-def print_settings(found: Sequence[Figures], device: str) -> None:
-    name = torch.cuda.get_device_name() if device != "cpu" else "one CPU thread, in its own time"
+def print_settings(results: Sequence[Figures], device: str) -> None:
+    name = torch.cuda.get_device_name() if device != "cpu" else "one CPU thread (CPU time)"
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     print(f"{time.strftime('%Y-%m-%d')}, {name}, Python {platform.python_version()}, {versions}\n")
     print(
         "| recipe | attention | rows x accumulation | checkpointing | tokens/s | MFU | peak memory |"
     )
     print("|---|---|---|---|---|---|---|")
-    for each in found:
-        how = each.setting
-        memory = f"{each.memory / 1e9:.0f} GB" if each.memory else "–"
+    for figures in results:
+        setting = figures.setting
+        memory = f"{figures.memory / 1e9:.0f} GB" if figures.memory else "–"
         print(
-            f"| {how.name} | {how.attention} | {how.rows} x {how.accumulation} "
-            f"| {'yes' if how.checkpointing else 'no'} | {each.tokens:,.0f} | {each.mfu:.0%} | {memory} |"
+            f"| {setting.name} | {setting.attention} | {setting.rows} x {setting.accumulation} "
+            f"| {'yes' if setting.checkpointing else 'no'} | {figures.tokens:,.0f} "
+            f"| {figures.mfu:.0%} | {memory} |"
         )
     print()
     print()
 
 
 def settings_of(device: str, attention: str | None = None) -> list[Setting]:
-    """The tutorials', and each of our recipes as it is and without gradient checkpointing.
+    """Return the tutorials' recipe, and each of our recipes with and without gradient checkpointing.
 
-    On a CPU ours compute in float32, whether it has instructions for bf16 or not: so the tutorials'
-    recipe is measured in float32 as well.
+    On a CPU, our recipes compute in float32, even if the CPU has instructions for bf16. Therefore the
+    tutorials' recipe is also measured in float32 there.
     """
     recipes = [ours(name, device) for name in ("full", "lora")]
     if attention is not None:
-        recipes = [replace(each, attention=attention) for each in recipes]
-    more = [
-        replace(each, name=f"{each.name}, no checkpointing", checkpointing=False)
-        for each in recipes
-        if each.checkpointing
+        recipes = [replace(recipe, attention=attention) for recipe in recipes]
+    without_checkpointing = [
+        replace(recipe, name=f"{recipe.name}, no checkpointing", checkpointing=False)
+        for recipe in recipes
+        if recipe.checkpointing
     ]
     peers = [tutorials()]
     if device == "cpu":
         peers.append(replace(peers[0], name=TUTORIALS_FLOAT32, dtype=torch.float32))
-    return [*peers, *recipes, *more]
+    return [*peers, *recipes, *without_checkpointing]
 
 
 def main(arguments: list[str] | None = None, size: Size = FULL_SIZE, device: str = "cuda") -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
-    parser.add_argument("--attention", help="ours', such as flex_attention")
-    parser.add_argument("--rounds", type=int, default=size.rounds)
-    parser.add_argument("--seconds", type=float, default=size.seconds, help="of each run")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="also write the rows to this file"
+    )
+    parser.add_argument(
+        "--attention",
+        help="attention of our recipes, for example flex_attention (default: the recipe's)",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=size.rounds, help="runs of each recipe (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=float,
+        default=size.seconds,
+        help="duration of a run (default: %(default)s)",
+    )
     args = parser.parse_args(arguments)
     size = replace(size, rounds=args.rounds, seconds=args.seconds)
     rows: list[Row] = []
     if device == "cuda" and not torch.cuda.is_available():
-        print("no NVIDIA GPU: nothing measured; train_cpu.py measures a small model on the CPU")
+        print("no NVIDIA GPU was found; use train_cpu.py to measure a small model on the CPU")
     else:
         if device == "cpu":
             torch.set_num_threads(1)
         peak, source = peak_flops(device)
-        found = measure(settings_of(device, args.attention), size, device, peak)
-        rows += rows_of(found, size)
-        print(f"MFU is over {source}; rows of {size.sequence} tokens")
-        print_settings(found, device)
+        results = measure(settings_of(device, args.attention), size, device, peak)
+        rows += rows_of(results, size)
+        print(f"MFU is relative to {source}; rows have {size.sequence} tokens")
+        print_settings(results, device)
     return report(rows, args.json)
 
 
