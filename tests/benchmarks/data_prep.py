@@ -73,9 +73,9 @@ def ours(source: Path, out: Path) -> dict[str, float]:
     from phi3_ops.data.prepare import prepare_data
 
     start = time.perf_counter()
-    rows = prepare_data(source, out, seed=1)["rows"]
+    rows = prepare_data(source, out, seed=1).rows
     seconds = time.perf_counter() - start
-    assert rows["rejected"] == 0
+    assert rows.rejected == 0
     return {"all": seconds}
 
 

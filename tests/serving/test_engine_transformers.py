@@ -112,6 +112,15 @@ def test_a_loaded_model_becomes_a_backend(loaded):
     assert backend.rotary_key(1) == backend.rotary_key(10_000)
 
 
+def test_a_gpu_runs_more_rows_and_uses_its_free_memory(loaded, monkeypatch):
+    monkeypatch.delenv("PHI3_CACHE_MIB", raising=False)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (1000, 5000))
+    backend = TransformersBackend.of(*loaded)
+    backend._limit_to_gpu()
+    assert (backend.max_rows, backend.prefill_chunk) == (64, 4096)
+    assert backend.max_cache_bytes == 800
+
+
 def test_a_longrope_model_runs_a_prompt_in_one_chunk(loaded, monkeypatch):
     monkeypatch.setattr(engine_transformers, "find_short_window", lambda config: 48)
     backend = TransformersBackend.of(*loaded)
