@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "support"))
+sys.path[:0] = [str(ROOT / "tests" / "support"), str(ROOT / "scripts" / "serving")]
 
 from bench_rows import Row, report  # noqa: E402
 from inference_server import Server, started  # noqa: E402
@@ -305,7 +305,6 @@ def rows_of(model: Model, label: str, home: Path, workers: int, rounds: int) -> 
 
 def export(model: Model, precision: str) -> tuple[Path, float]:
     """Export the model as its first start does. Return the folder and the seconds that it took."""
-    sys.path.insert(0, str(ROOT / "scripts" / "serving"))
     from model_files import ModelFiles
     from onnx_export import ensure_export
 
