@@ -1,4 +1,4 @@
-"""The cores and the memory that this machine has for the scoring code."""
+"""The cores and the memory that a worker of the scoring script may use."""
 
 from __future__ import annotations
 
