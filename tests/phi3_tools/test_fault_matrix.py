@@ -16,7 +16,8 @@ from typing import Any
 import pytest
 
 from pages import check_part, table
-from phi3_ops.endpoint.faults import FAULTS, HEADER
+from phi3_ops.endpoint.fault_rules import HEADER
+from phi3_ops.endpoint.fault_table import FAULTS
 from phi3_tools import (
     AuthenticationError,
     BadAnswerError,

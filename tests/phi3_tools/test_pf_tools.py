@@ -33,8 +33,7 @@ TYPES = {str: "string", int: "int", float: "double", bool: "bool", list: "list"}
 def own_clients():
     """Clients are kept for the process: close this test's."""
     yield
-    while pf_tools._clients:
-        pf_tools._clients.popitem()[1].close()
+    pf_tools._clients.close()
 
 
 @pytest.fixture
@@ -252,8 +251,11 @@ def test_the_class_of_the_error_travels_as_the_innermost_error_code(server, conn
 @pytest.mark.parametrize(
     ("inputs", "says"),
     [
-        ({}, "there is no question. Give the tool `question` or `messages`"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, "there is no question"),
+        ({}, "the chat does not end with a question. Give the tool `question` or `messages`"),
+        (
+            {"messages": [{"role": "assistant", "content": "x"}]},
+            "the chat does not end with a question",
+        ),
         ({"question": "Hi", "temperature": 3}, "temperature is 3, but must be"),
         ({"question": "Hi", "max_new_tokens": 0}, "max_new_tokens is 0, but must be"),
         ({"question": "Hi", "messages": "x"}, "`messages` is str, but must be a list"),
@@ -345,16 +347,16 @@ def test_a_connection_keeps_its_client(server, connection):
 def test_kept_clients_do_not_show_their_keys(server, connection):
     server.json(ANSWER)
     pf_tools.phi3_chat(connection(server), "Hi")
-    assert SECRET not in repr(pf_tools._clients)
-    assert SECRET not in repr([vars(client) for client in pf_tools._clients.values()])
+    assert SECRET not in repr(pf_tools._clients._clients)
+    assert SECRET not in repr([vars(client) for client in pf_tools._clients._clients.values()])
 
 
 def test_only_the_clients_used_last_are_kept(server, connection):
     server.json(ANSWER)
-    keys = [f"key-{n}" for n in range(pf_tools.CLIENTS_KEPT)]
+    keys = [f"key-{n}" for n in range(pf_tools.CACHED_CLIENTS)]
     for key in [*keys, keys[0], "one-more"]:
         pf_tools.phi3_chat(connection(server, key=key), "Hi")
-    kept = [settings.auth for settings in pf_tools._clients]
+    kept = [settings.auth for settings in pf_tools._clients._clients]
     assert kept == [KeyAuth(key) for key in [*keys[2:], keys[0], "one-more"]]
 
 

@@ -1,14 +1,12 @@
-"""The package's tools for Prompt flow. The only module here that imports promptflow.
+"""The package's tools for Prompt flow. This is the only module of the package that imports promptflow.
 
-A tool is a thin shim: it makes messages of its inputs, asks the client, and hands the reply on in the
-form that prompt flow counts, streams and reports.
+A tool makes messages from its inputs, calls the client, and returns the reply in the form that prompt
+flow counts, streams and reports.
 """
 
-# No `from __future__ import annotations` here: promptflow looks for PromptTemplate itself among a
-# tool's annotations, and would find its name.
-import threading
+# This module must not import annotations from __future__: promptflow compares a tool's annotations with
+# the class PromptTemplate, and would get its name as text.
 import weakref
-from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -21,38 +19,43 @@ from promptflow.core._connection import CustomConnection
 from promptflow.exceptions import ErrorTarget, SystemErrorException, UserErrorException
 
 from .client import (
+    ChatCompletion,
+    ClientCache,
     Deadline,
     Limits,
     Message,
     Params,
     Phi3Client,
     Reply,
-    Settings,
-    check_messages,
-    from_chat_history,
+    build_chat,
     parse_prompt,
     read_settings,
 )
 from .errors import ConfigError, Phi3Error
-from .evaluation import RUBRICS, Ask, Options, WithLogprobs, chosen, compare, grade
+from .evaluation import (
+    RUBRICS,
+    Ask,
+    AskWithLogprobs,
+    JudgeOptions,
+    judge_answer,
+    judge_pair,
+    select_rubrics,
+)
 
-CLIENTS_KEPT = 16
+CACHED_CLIENTS = 16
 DEFAULT_MAX_NEW_TOKENS = 128
 DEFAULT_TEMPERATURE = 0.7
 DEFAULT_TOP_P = 1.0
 DEFAULT_CONTEXT_WINDOW = 4096
-# Prompt flow gives a line 600 s, and loses the whole asynchronous run when a line takes longer.
+# Prompt flow's limit is 600 s per line; a line that takes longer ends the whole asynchronous run.
 JUDGE_DEADLINE_S = 540.0
 LOGPROBS = ("auto", "off")
-TOLD = ("finish_reason", "model", "contract", "attempts")  # of a reply, in a detailed answer
+REPLY_FIELDS = ("finish_reason", "model", "contract", "attempts")  # copied into a detailed answer
 
 
+# The last of an exception's error codes is `cause_name`, the name of the `Phi3Error` class.
 class Phi3UserError(UserErrorException):
-    """A `Phi3Error` that the caller has to fix: served as 4xx.
-
-    Attributes:
-        cause_name: name of the `Phi3Error` class; the innermost of prompt flow's error codes.
-    """
+    """A `Phi3Error` that the caller has to fix: served as 4xx."""
 
     cause_name = "Phi3Error"
 
@@ -62,11 +65,7 @@ class Phi3UserError(UserErrorException):
 
 
 class Phi3SystemError(SystemErrorException):
-    """A `Phi3Error` that the endpoint caused: served as 5xx.
-
-    Attributes:
-        cause_name: name of the `Phi3Error` class; the innermost of prompt flow's error codes.
-    """
+    """A `Phi3Error` that the endpoint caused: served as 5xx."""
 
     cause_name = "Phi3Error"
 
@@ -94,10 +93,10 @@ def phi3_chat(
     deployment: str = "",
     stream: bool = False,
 ) -> Any:
-    """Ask a Phi-3 endpoint; the answer as text, or as a stream when prompt flow serves one."""
-    said = _messages(question, chat_history, messages, system_prompt)
+    """Ask a Phi-3 endpoint; return the answer as text, or as a stream if prompt flow serves a stream."""
+    chat = _chat(question, chat_history, messages, system_prompt)
     params = _params(max_new_tokens, temperature, top_p, stop, seed)
-    return _answer(connection, said, params, context_window, deployment, stream)
+    return _answer(connection, chat, params, context_window, deployment, stream)
 
 
 @tool
@@ -115,16 +114,20 @@ def phi3_chat_detail(
     context_window: int = DEFAULT_CONTEXT_WINDOW,
     deployment: str = "",
 ) -> dict[str, Any]:
-    """Ask a Phi-3 endpoint; a dict of answer, usage, latency, … An endpoint's failure is reported in
-    `error` and does not fail the line; what the caller must mend does."""
-    said = _messages(question, chat_history, messages, system_prompt)
+    """Ask a Phi-3 endpoint; return a dict of answer, usage, latency, …
+
+    An error of the endpoint is reported in `error` and does not fail the line. A wrong connection or
+    argument fails the line.
+    """
+    chat = _chat(question, chat_history, messages, system_prompt)
     params = _params(max_new_tokens, temperature, top_p, stop, seed)
-    try:
-        reply = _ask(_client(connection, deployment), said, params, context_window)
-    except ConfigError as error:
-        raise _as_promptflow(error) from None
-    except Phi3Error as error:
-        return _detail(None, error)
+    with _promptflow_errors():
+        try:
+            reply = _traced_chat(_client(connection, deployment), chat, params, context_window)
+        except ConfigError:
+            raise
+        except Phi3Error as error:
+            return _detail(None, error)
     return _detail(reply, None)
 
 
@@ -142,13 +145,11 @@ def phi3_prompt(
     stream: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Ask a Phi-3 endpoint with a jinja2 chat prompt; its variables are the node's further inputs."""
-    try:
-        said = parse_prompt(str(prompt), kwargs)
-    except Phi3Error as error:
-        raise _as_promptflow(error) from None
+    """Ask a Phi-3 endpoint with a jinja2 chat prompt; the node's other inputs are its variables."""
+    with _promptflow_errors():
+        chat = parse_prompt(str(prompt), kwargs)
     params = _params(max_new_tokens, temperature, top_p, stop, seed)
-    return _answer(connection, said, params, context_window, deployment, stream)
+    return _answer(connection, chat, params, context_window, deployment, stream)
 
 
 @tool
@@ -167,17 +168,18 @@ def phi3_judge(
     context_window: int = DEFAULT_CONTEXT_WINDOW,
     deployment: str = "",
 ) -> dict[str, Any]:
-    """Grade an answer by rubrics, with a Phi-3 endpoint as the judge; a dict of `scores` by rubric (None
-    for one that has none, or was not asked for) and of the `verdicts` behind them. An endpoint's failure
-    fails the line; a judge that cannot be read does not."""
+    """Grade an answer by rubrics, with a Phi-3 endpoint as the judge.
+
+    The result is a dict of `scores` by rubric (None for a rubric without a score) and of the `verdicts`
+    of the selected rubrics. An error of the endpoint fails the line; a judge's answer that cannot be
+    parsed does not.
+    """
     fields = _fields(question=question, answer=answer, ground_truth=ground_truth, context=context)
-    try:
-        options = Options(samples, temperature, seed, max_new_tokens)
-        wanted = chosen(rubrics)
-        with _judging(connection, deployment, context_window, logprobs) as ask:
-            verdicts = {r.name: grade(ask, r, fields, options) for r in wanted}
-    except Phi3Error as error:
-        raise _as_promptflow(error) from None
+    with _promptflow_errors():
+        options = JudgeOptions(samples, temperature, seed, max_new_tokens)
+        selected = select_rubrics(rubrics)
+        with _judge(connection, deployment, context_window, logprobs) as ask:
+            verdicts = {r.name: judge_answer(ask, r, fields, options) for r in selected}
     scores = {n: verdicts[n]["score"] if n in verdicts else None for n in RUBRICS}
     return {"scores": scores, "verdicts": verdicts}
 
@@ -195,23 +197,26 @@ def phi3_judge_pair(
     context_window: int = DEFAULT_CONTEXT_WINDOW,
     deployment: str = "",
 ) -> dict[str, Any]:
-    """Ask a Phi-3 endpoint which of two answers is better, in both orders; a dict of winner, status,
-    whether both orders agreed, …"""
+    """Ask a Phi-3 endpoint which of two answers is better, in both orders.
+
+    The result is a dict of the winner, the status, whether both orders agreed, …
+    """
     fields = _fields(question=question, answer=answer, ground_truth=ground_truth, context=context)
     fields |= _fields(answer_b=answer_b)
-    try:
-        options = Options(max_new_tokens=max_new_tokens)
-        criterion, *more = chosen(rubric)
-        if more:
-            raise ConfigError(f"a comparison is by one rubric, not by {rubric!r}")
-        with _judging(connection, deployment, context_window, "off") as ask:
-            return dict(compare(ask, criterion, fields, options))
-    except Phi3Error as error:
-        raise _as_promptflow(error) from None
+    with _promptflow_errors():
+        options = JudgeOptions(max_new_tokens=max_new_tokens)
+        criterion, *further = select_rubrics(rubric)
+        if further:
+            raise ConfigError(f"a comparison uses one rubric, but `rubric` is {rubric!r}")
+        with _judge(connection, deployment, context_window, "off") as ask:
+            return dict(judge_pair(ask, criterion, fields, options))
 
 
 def list_package_tools() -> dict[str, Any]:
-    """Prompt flow's hook (entry point group `package_tools`): tool id -> its YAML as a dict."""
+    """Return the YAML of every tool as a dict, by tool id.
+
+    Prompt flow calls this function through the entry point group `package_tools`.
+    """
     from ruamel.yaml import YAML
 
     tools: dict[str, Any] = {}
@@ -221,39 +226,26 @@ def list_package_tools() -> dict[str, Any]:
     return tools
 
 
-# -- inside ----------------------------------------------------------------------------------------
+# -- inputs ----------------------------------------------------------------------------------------
 
 
-def _messages(question: str, chat_history: Any, messages: Any, system_prompt: str) -> list[Message]:
-    """The chat that a tool's inputs describe; `messages` and `question` may both be given."""
-    try:
-        said: list[Message] = from_chat_history(_items("chat_history", chat_history))
-        given = _items("messages", messages)
-        said += check_messages(given) if given else []
-    except Phi3Error as error:
-        raise _as_promptflow(error) from None
-    if question:
-        said.append({"role": "user", "content": question})
-    if not said or said[-1]["role"] != "user":
-        hint = "Give the tool `question` or `messages`."
-        raise _as_promptflow(ConfigError("there is no question", hint=hint))
-    if system_prompt:
-        said.insert(0, {"role": "system", "content": system_prompt})
-    return said
+_clients = ClientCache(CACHED_CLIENTS)
 
 
-def _items(name: str, value: Any) -> list[Any]:
-    if value in (None, ""):
-        return []
-    if not isinstance(value, list):
-        raise ConfigError(f"`{name}` is {type(value).__name__}, but must be a list")
-    return list(value)
+def _client(connection: Any, deployment: str) -> Phi3Client:
+    settings = read_settings(connection)
+    return _clients.get(replace(settings, deployment=deployment) if deployment else settings)
+
+
+def _chat(question: str, chat_history: Any, messages: Any, system_prompt: str) -> list[Message]:
+    with _promptflow_errors():
+        return build_chat(question, chat_history, messages, system_prompt)
 
 
 def _params(
     max_new_tokens: int, temperature: float, top_p: float, stop: Any, seed: int | None
 ) -> Params:
-    try:
+    with _promptflow_errors():
         return Params(
             max_new_tokens=max_new_tokens,
             temperature=temperature,
@@ -261,32 +253,36 @@ def _params(
             stop=stop or None,
             seed=seed,
         )
-    except Phi3Error as error:
-        raise _as_promptflow(error) from None
+
+
+def _fields(**texts: Any) -> dict[str, str]:
+    """Return a line's fields as texts; data may contain null or numbers."""
+    return {name: "" if text is None else str(text) for name, text in texts.items()}
+
+
+# -- calls -----------------------------------------------------------------------------------------
 
 
 def _answer(
     connection: CustomConnection,
-    said: list[Message],
+    chat: list[Message],
     params: Params,
     context_window: int,
     deployment: str,
     stream: bool,
 ) -> Any:
-    try:
+    with _promptflow_errors():
         client = _client(connection, deployment)
         if stream:
-            return _pieces(client, said, params, context_window)
-        return _ask(client, said, params, context_window).text
-    except Phi3Error as error:
-        raise _as_promptflow(error) from None
+            return _started_stream(client, chat, params, context_window)
+        return _traced_chat(client, chat, params, context_window).text
 
 
-def _pieces(
-    client: Phi3Client, said: list[Message], params: Params, context_window: int
+def _started_stream(
+    client: Phi3Client, chat: list[Message], params: Params, context_window: int
 ) -> Iterator[str]:
-    """A started stream: what fails before the first piece is still answered with its status."""
-    stream = client.stream(said, params, context_window=context_window or None)
+    """Return a stream whose first piece has arrived; an error before it can still set the status."""
+    stream = client.stream(chat, params, context_window=context_window or None)
     first = next(stream, "")
 
     def pieces() -> Iterator[str]:
@@ -296,15 +292,10 @@ def _pieces(
                     yield first
                 yield from stream
             except Phi3Error as error:
-                # The 200 is long sent, and an exception here would just cut the answer off.
+                # The status 200 was sent before; an exception would only cut the answer off.
                 yield f"\n\n[The answer broke off: {error}]"
 
     return pieces()
-
-
-def _fields(**texts: Any) -> dict[str, str]:
-    """A line's texts. Data may hold null, or a number."""
-    return {name: "" if text is None else str(text) for name, text in texts.items()}
 
 
 # Clients of endpoints that have refused `logprobs`.
@@ -312,10 +303,10 @@ _without_logprobs: weakref.WeakSet[Phi3Client] = weakref.WeakSet()
 
 
 @contextmanager
-def _judging(
+def _judge(
     connection: CustomConnection, deployment: str, context_window: int, logprobs: str
 ) -> Iterator[Ask]:
-    """Calls the judge, within what prompt flow gives a line."""
+    """Yield a function that asks the judge, within prompt flow's time limit for a line."""
     if logprobs not in LOGPROBS:
         raise ConfigError(f"logprobs is {logprobs!r}, but must be {' or '.join(LOGPROBS)}")
     client = _client(connection, deployment)
@@ -323,16 +314,16 @@ def _judging(
 
     def ask(messages: list[Message], params: Params) -> Reply:
         deadline.check()
-        own = client.settings.limits
-        limits = replace(own, deadline_s=min(own.deadline_s, deadline.left))
-        # One turn is checked against the window. More are a second try, of which none may be left out.
+        limits = client.settings.limits
+        limits = replace(limits, deadline_s=min(limits.deadline_s, deadline.left))
+        # A single turn must fit the window. Several turns are a second attempt, which must stay complete.
         window = context_window if len(messages) == 1 else 0
-        return _ask(client, messages, params, window, limits)
+        return _traced_chat(client, messages, params, window, limits)
 
     if logprobs == "off" or client.contract != "openai" or client in _without_logprobs:
         yield ask
         return
-    with_logprobs = WithLogprobs(ask)
+    with_logprobs = AskWithLogprobs(ask)
     try:
         yield with_logprobs
     finally:
@@ -340,28 +331,32 @@ def _judging(
             _without_logprobs.add(client)
 
 
-def _ask(
+def _traced_chat(
     client: Phi3Client,
-    said: list[Message],
+    chat: list[Message],
     params: Params,
     context_window: int,
     limits: Limits | None = None,
 ) -> Reply:
-    """The client's answer, traced so that its tokens reach the run's metrics and the trace view."""
+    """Call the client inside a trace, so that the run's metrics and the trace view get the tokens."""
     replies: list[Reply] = []
 
-    def chat(messages: list[Message], max_new_tokens: Any, temperature: Any) -> _Completion:
+    # The trace shows the arguments of this function.
+    def complete(messages: list[Message], max_new_tokens: Any, temperature: Any) -> ChatCompletion:
         window = context_window or None
         replies.append(client.chat(messages, params, context_window=window, limits=limits))
-        return _Completion(replies[0])
+        return ChatCompletion(replies[0])
 
-    _as_llm(chat)(said, params.max_new_tokens, params.temperature)
+    _traced_as_llm(complete)(chat, params.max_new_tokens, params.temperature)
     return replies[0]
 
 
-def _as_llm(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Trace a function as an LLM call. Prompt flow counts tokens of such calls only, and its public
-    `@trace` cannot say so; without that private function the call is just not counted."""
+def _traced_as_llm(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, traced as an LLM call.
+
+    Prompt flow counts the tokens of LLM calls only, and its public `@trace` has no type. Without the
+    private function the tokens are not counted.
+    """
     try:
         from promptflow.tracing._trace import _traced
         from promptflow.tracing.contracts.trace import TraceType
@@ -370,60 +365,32 @@ def _as_llm(function: Callable[..., Any]) -> Callable[..., Any]:
     return _traced(function, trace_type=TraceType.LLM, name="phi3")  # type: ignore[no-any-return]
 
 
-class _Usage(dict):  # type: ignore[type-arg]
-    def dict(self) -> dict[str, int]:
-        return {**self}
-
-
-class _Completion(dict):  # type: ignore[type-arg]
-    """A reply in the form of a chat completion: the run's metrics read `output["usage"]`, the trace
-    view reads `output.usage.dict()`."""
-
-    def __init__(self, reply: Reply) -> None:
-        message = {"role": "assistant", "content": reply.text}
-        choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason}
-        super().__init__(object="chat.completion", model=reply.model or "phi-3", choices=[choice])
-        if reply.usage:
-            self["usage"] = _Usage(reply.usage.as_dict())
-
-    @property
-    def usage(self) -> _Usage | None:
-        return self.get("usage")
-
-
 def _detail(reply: Reply | None, error: Phi3Error | None) -> dict[str, Any]:
     usage = reply.usage.as_dict() if reply and reply.usage else None
     return {
         "answer": reply.text if reply else "",
         "usage": usage,
         "latency_s": round(reply.latency_s, 4) if reply else None,
-        **{name: getattr(reply, name, None) for name in TOLD},
+        **{name: getattr(reply, name, None) for name in REPLY_FIELDS},
         "request_id": reply.request_id if reply else error and error.request_id,
         "error": error.as_dict() if error else None,
     }
 
 
-def _as_promptflow(error: Phi3Error) -> Phi3UserError | Phi3SystemError:
-    """Raise it `from None`: prompt flow prints every cause's traceback, and the text says it all."""
-    kind = Phi3UserError if error.user_fault else Phi3SystemError
-    exception = kind(message=f"{type(error).__name__}: {error}", target=ErrorTarget.TOOL)
-    exception.cause_name = type(error).__name__
-    return exception
+# -- errors ----------------------------------------------------------------------------------------
 
 
-_clients: OrderedDict[Settings, Phi3Client] = OrderedDict()
-_clients_lock = threading.Lock()
+@contextmanager
+def _promptflow_errors() -> Iterator[None]:
+    """Raise an error of the client as prompt flow's kind of exception.
 
-
-def _client(connection: Any, deployment: str) -> Phi3Client:
-    """The client of a connection, kept with its open connections and the contract it found."""
-    settings = read_settings(connection)
-    if deployment:
-        settings = replace(settings, deployment=deployment)
-    with _clients_lock:
-        client = _clients.get(settings) or Phi3Client(settings)
-        _clients[settings] = client
-        _clients.move_to_end(settings)
-        while len(_clients) > CLIENTS_KEPT:
-            _clients.popitem(last=False)[1].close()
-    return client
+    The exception has no cause, because prompt flow prints the traceback of every cause. Its text contains
+    everything that the error says.
+    """
+    try:
+        yield
+    except Phi3Error as error:
+        kind = Phi3UserError if error.user_fault else Phi3SystemError
+        exception = kind(message=f"{type(error).__name__}: {error}", target=ErrorTarget.TOOL)
+        exception.cause_name = type(error).__name__
+        raise exception from None

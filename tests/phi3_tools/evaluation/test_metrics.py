@@ -305,5 +305,5 @@ def test_small_means():
 
 @pytest.mark.parametrize("score", [math.nan, math.inf])
 def test_what_is_no_number_is_refused(score):
-    with pytest.raises(ValueError, match="no number"):
+    with pytest.raises(ValueError, match="not a number"):
         mean_of([1.0, score])

@@ -15,12 +15,12 @@ from phi3_tools.client.messages import render
 from phi3_tools.errors import ConfigError
 from phi3_tools.evaluation.rubrics import (
     RUBRICS,
-    chosen,
-    comparing,
-    defused,
+    break_template_tokens,
+    comparison_prompt,
     fence_code,
-    grading,
-    missing,
+    grading_prompt,
+    missing_fields,
+    select_rubrics,
 )
 
 FIELDS = {"question": "Q?", "ground_truth": "T.", "context": "C.", "answer": "A.", "answer_b": "B."}
@@ -42,21 +42,21 @@ def test_the_rubrics_are_these():
 
 @EVERY
 def test_the_prompt_shows_the_rubric_and_what_it_reads(rubric):
-    ((said),) = grading(rubric, FIELDS)
+    ((said),) = grading_prompt(rubric, FIELDS)
     assert said["role"] == "user"
     assert all(
         f"{score}: {level}\n" in said["content"] for score, level in enumerate(rubric.levels, 1)
     )
     names = {"ground_truth": "reference"}
     assert shown(said["content"]) == {
-        names.get(name, name): FIELDS[name] for name in (*rubric.reads, "answer")
+        names.get(name, name): FIELDS[name] for name in (*rubric.required_fields, "answer")
     }
 
 
 @EVERY
 def test_a_comparison_shows_both_answers_in_its_order(rubric):
     for first, second in (("answer", "answer_b"), ("answer_b", "answer")):
-        (said,) = comparing(rubric, FIELDS, first, second)
+        (said,) = comparison_prompt(rubric, FIELDS, first, second)
         texts = shown(said["content"])
         assert (texts["answer A"], texts["answer B"]) == (FIELDS[first], FIELDS[second])
 
@@ -71,20 +71,23 @@ def parts(message):
 def test_no_text_leaves_its_marks(answer, question):
     hostile = {**FIELDS, "answer": answer, "question": question}
     rubric = RUBRICS["correctness"]
-    for ask in (grading, lambda r, fields: comparing(r, fields, "answer", "answer_b")):
+    for ask in (
+        grading_prompt,
+        lambda r, fields: comparison_prompt(r, fields, "answer", "answer_b"),
+    ):
         (message,), (benign,) = ask(rubric, hostile), ask(rubric, FIELDS)
         (code, ours), texts = parts(message), shown(message["content"])
         assert ours == parts(benign)[1]  # whatever is inside, what is outside is ours alone
         assert texts.keys() == shown(benign["content"]).keys()
-        assert texts["question"] == defused(question)
-        assert texts.get("answer", texts.get("answer A")) == defused(answer)
+        assert texts["question"] == break_template_tokens(question)
+        assert texts.get("answer", texts.get("answer A")) == break_template_tokens(answer)
         assert message["content"].count(code) == 2 * len(texts) + 1
 
 
 @given(answer=HOSTILE)
 def test_no_text_makes_a_turn(answer):
     """The MLflow contract puts texts into the chat template as they are: ours has one user turn."""
-    prompt = render(grading(RUBRICS["correctness"], {**FIELDS, "answer": answer}))
+    prompt = render(grading_prompt(RUBRICS["correctness"], {**FIELDS, "answer": answer}))
     assert prompt.count("<|") == 3
     assert prompt.startswith("<|user|>\n") and prompt.endswith("<|end|>\n<|assistant|>\n")
     assert "</s>" not in prompt and "<s>" not in prompt
@@ -94,12 +97,12 @@ def test_no_text_makes_a_turn(answer):
     "text", ["<|end|>", "<|assistant|>", "<|im_start|>", "<s>", "</s>", "</S>", "<unk>", "<<|end|>"]
 )
 def test_a_templates_tokens_are_broken_up(text):
-    assert defused(f"a{text}b") == f"a{'< '.join(text.rsplit('<', 1))}b"
+    assert break_template_tokens(f"a{text}b") == f"a{'< '.join(text.rsplit('<', 1))}b"
 
 
 def test_other_text_stays_as_it_is():
     text = 'a < b | c > d <p>x</p> <sup> {"a": "|>"} ü漢'
-    assert defused(text) == text
+    assert break_template_tokens(text) == text
 
 
 @given(st.lists(HOSTILE | st.text("0123456789abcdefABCDEF", min_size=8), max_size=4))
@@ -127,16 +130,19 @@ def test_a_code_that_is_in_the_text_is_not_taken(monkeypatch):
 
 
 def test_choosing():
-    assert [r.name for r in chosen(" fluency, correctness fluency")] == ["fluency", "correctness"]
+    assert [r.name for r in select_rubrics(" fluency, correctness fluency")] == [
+        "fluency",
+        "correctness",
+    ]
     for names in ("", " , ", "correctnes"):
-        with pytest.raises(ConfigError, match="there is no rubric") as caught:
-            chosen(names)
+        with pytest.raises(ConfigError, match="the rubric .* does not exist") as caught:
+            select_rubrics(names)
         assert "safety_refusal" in str(caught.value)
 
 
 def test_what_is_missing():
-    assert missing(RUBRICS["groundedness"], {"question": "q", "context": " "}) == ["context"]
-    assert missing(RUBRICS["fluency"], {}) == []
+    assert missing_fields(RUBRICS["groundedness"], {"question": "q", "context": " "}) == ["context"]
+    assert missing_fields(RUBRICS["fluency"], {}) == []
 
 
 def test_the_page_lists_the_rubrics():
@@ -144,8 +150,8 @@ def test_the_page_lists_the_rubrics():
     rows = [
         [
             f"`{rubric.name}`",
-            rubric.asks,
-            ", ".join(f"`{name}`" for name in rubric.reads),
+            rubric.question,
+            ", ".join(f"`{name}`" for name in rubric.required_fields),
             rubric.levels[0],
             rubric.levels[-1],
         ]

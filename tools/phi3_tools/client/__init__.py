@@ -6,9 +6,11 @@ It does not import promptflow.
 from __future__ import annotations
 
 from .auth import EntraAuth, KeyAuth, token_scope
+from .cache import ClientCache
 from .client import Phi3Client
+from .completion import ChatCompletion
 from .events import CallObserver, observe_calls
-from .messages import Message, Reply, Usage, check_messages, fit, from_chat_history, to_chat_history
+from .messages import Message, Reply, Usage, build_chat, fit, from_chat_history, to_chat_history
 from .params import Params
 from .prompts import parse_prompt
 from .retry import Deadline, Limits
@@ -20,6 +22,8 @@ __all__ = [
     "ANSWERED_LOG",
     "CAPTURE_VARIABLE",
     "CallObserver",
+    "ChatCompletion",
+    "ClientCache",
     "Deadline",
     "EntraAuth",
     "KeyAuth",
@@ -32,7 +36,7 @@ __all__ = [
     "Settings",
     "Stream",
     "Usage",
-    "check_messages",
+    "build_chat",
     "connection_fields",
     "fit",
     "from_chat_history",

@@ -1,4 +1,4 @@
-"""What is said: messages, prompt flow's chat history, Phi-3's chat template, a context window."""
+"""Messages: prompt flow's chat history, Phi-3's chat template, and fitting into a context window."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..errors import ConfigError, PromptTooLongError
 
 ROLES = ("system", "user", "assistant")
 
-# Tokens that Phi-3's chat template puts around a message (role marker, newline, end marker, newline)
-# and after the last one (`<|assistant|>` and a newline).
+# Tokens that Phi-3's chat template adds to each message (role marker, newline, end marker, newline)
+# and after the last message (`<|assistant|>` and a newline).
 MESSAGE_OVERHEAD = 5
 PROMPT_OVERHEAD = 4
-# No token of Phi-3's vocabulary that stands for ordinary text is longer than this many characters, so
-# a text of n characters has at least n / 16 tokens.
+# The longest token of ordinary text in Phi-3's vocabulary has this many characters, so a text of n
+# characters has at least n / 16 tokens.
 LONGEST_TOKEN = 16
 
 
@@ -28,7 +28,7 @@ class Message(TypedDict):
 
 @dataclass(frozen=True)
 class Usage:
-    """Tokens that a call took; `counted` is false where the endpoint's own figures are used."""
+    """Tokens of a call; `counted` is true if the client counted them, not the endpoint."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -39,7 +39,7 @@ class Usage:
         return self.prompt_tokens + self.completion_tokens
 
     def as_dict(self) -> dict[str, int]:
-        """The three counts under OpenAI's names."""
+        """Return the three counts under OpenAI's names."""
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.completion_tokens,
@@ -49,17 +49,18 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer and what is known about how it came.
+    """An answer, and how it was obtained.
 
     Attributes:
-        text: what the model said.
-        usage: tokens; None where the endpoint does not tell and no tokenizer was given.
-        finish_reason: `stop`, `length`, … or None where the endpoint does not tell.
-        model: the model's name as the endpoint gives it.
-        contract: the wire format that was spoken.
+        text: the model's answer.
+        usage: tokens; None if the endpoint does not report them and there is no tokenizer file.
+        finish_reason: `stop`, `length`, …, or None if the endpoint does not report it.
+        model: name of the model, as the endpoint reports it.
+        contract: name of the contract that was used.
         request_id: the endpoint's id of the request.
-        latency_s: seconds from the first attempt's start to the last byte.
-        attempts: how often the request was sent.
+        latency_s: seconds from the start of the first attempt to the last byte.
+        attempts: number of requests that were sent.
+        raw: the parsed JSON of the answer; None for a stream.
     """
 
     text: str
@@ -74,10 +75,11 @@ class Reply:
 
 
 def check_messages(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
-    """Messages with known roles and text contents, extra keys dropped.
+    """Return the messages without extra keys, after a check of roles and contents.
 
     Raises:
-        ConfigError: naming the message (counted from 1) and what is wrong with it.
+        ConfigError: a message has an unknown role or no text, or there are no messages; the error
+            contains the number of the message, counted from 1.
     """
     checked: list[Message] = []
     for number, message in enumerate(messages, 1):
@@ -90,7 +92,7 @@ def check_messages(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
             raise ConfigError(f"message {number} ({role}): content is {kind}, not text")
         checked.append({"role": str(role), "content": content})
     if not checked:
-        raise ConfigError("there is no message to send", hint="Give a question.")
+        raise ConfigError("the list of messages is empty", hint="Give a question.")
     return checked
 
 
@@ -100,15 +102,15 @@ def from_chat_history(
     input_key: str = "question",
     output_key: str = "answer",
 ) -> list[Message]:
-    """Prompt flow's `chat_history` as messages.
+    """Convert prompt flow's `chat_history` into messages.
 
     A history item is `{"inputs": {…}, "outputs": {…}, …}`; other keys, which the chat pages add, are
-    ignored. A turn whose answer is missing (it failed) is left out whole, so that roles alternate.
-    Where a turn lacks `input_key` or `output_key` but has exactly one text, that text is taken: a
-    flow may name its chat input and output as it likes.
+    ignored. A turn without an answer (it failed) is left out completely, so that roles alternate.
+    If a turn lacks `input_key` or `output_key` but has exactly one text, that text is used, because a
+    flow may give its chat input and output any name.
 
     Raises:
-        ConfigError: an item is not of that form, or it is open which of its texts was said.
+        ConfigError: an item does not have this form, or has several texts but not the key.
     """
     messages: list[Message] = []
     for number, turn in enumerate(history or [], 1):
@@ -128,7 +130,7 @@ def from_chat_history(
 def to_chat_history(
     messages: Iterable[Message], *, input_key: str = "question", output_key: str = "answer"
 ) -> list[dict[str, dict[str, str]]]:
-    """Messages as prompt flow's `chat_history`: the answered user turns, system messages left out."""
+    """Convert messages into prompt flow's `chat_history`: answered user turns, no system messages."""
     history: list[dict[str, dict[str, str]]] = []
     question: str | None = None
     for message in messages:
@@ -139,6 +141,41 @@ def to_chat_history(
             history.append({"inputs": {input_key: question}, "outputs": {output_key: answer}})
             question = None
     return history
+
+
+def build_chat(
+    question: str, chat_history: Any, messages: Any, system_prompt: str
+) -> list[Message]:
+    """Return the chat that a tool's inputs describe.
+
+    Args:
+        question: the last user message; may be empty if `messages` ends with one.
+        chat_history: prompt flow's `chat_history`, or None.
+        messages: messages between history and question, or None.
+        system_prompt: the system message; may be empty.
+
+    Raises:
+        ConfigError: an input is not valid, or the chat does not end with a user message.
+    """
+    chat: list[Message] = from_chat_history(_as_list("chat_history", chat_history))
+    further_messages = _as_list("messages", messages)
+    chat += check_messages(further_messages) if further_messages else []
+    if question:
+        chat.append({"role": "user", "content": question})
+    if not chat or chat[-1]["role"] != "user":
+        hint = "Give the tool `question` or `messages`."
+        raise ConfigError("the chat does not end with a question", hint=hint)
+    if system_prompt:
+        chat.insert(0, {"role": "system", "content": system_prompt})
+    return chat
+
+
+def _as_list(name: str, value: Any) -> list[Any]:
+    if value in (None, ""):
+        return []
+    if not isinstance(value, list):
+        raise ConfigError(f"`{name}` is {type(value).__name__}, but must be a list")
+    return list(value)
 
 
 def _entry(fields: Mapping[str, Any], key: str, where: str) -> str | None:
@@ -152,9 +189,9 @@ def _entry(fields: Mapping[str, Any], key: str, where: str) -> str | None:
 
 
 def render(messages: Iterable[Message]) -> str:
-    """Messages in Phi-3's chat template, up to the point where the assistant speaks.
+    """Return the messages in Phi-3's chat template, up to the start of the assistant's answer.
 
-    For endpoints that take a bare text (the MLflow contract). Contents are put in as they are.
+    Endpoints with the MLflow contract take such a text. Contents are inserted unchanged.
     Contract: "Phi-3-mini-4k-instruct" model card, section "Chat Format".
     """
     turns = "".join(f"<|{m['role']}|>\n{m['content']}<|end|>\n" for m in messages)
@@ -162,8 +199,11 @@ def render(messages: Iterable[Message]) -> str:
 
 
 def open_with_user(messages: Iterable[Message]) -> list[Message]:
-    """The chat with a user's turn first, for templates that begin with one: the opening system texts
-    stand in front of its text, a blank line between; an empty turn is put before an assistant's."""
+    """Return the chat with a user turn first, for templates that begin with one.
+
+    Opening system messages become the beginning of that turn, separated by blank lines. A chat that opens
+    with an assistant message gets an empty user turn.
+    """
     rest, texts = list(messages), []
     while rest and rest[0]["role"] == "system":
         texts.append(rest.pop(0)["content"])
@@ -174,7 +214,7 @@ def open_with_user(messages: Iterable[Message]) -> list[Message]:
 
 @dataclass(frozen=True)
 class TokenCounter:
-    """Counts a text's tokens: `most` never under-counts, `least` never over-counts."""
+    """Counts of a text's tokens: `most` is an upper bound, `least` a lower bound."""
 
     most: Callable[[str], int]
     least: Callable[[str], int]
@@ -184,9 +224,9 @@ def _bytes(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-# Byte-level fallback spends at most one token a byte, plus one for the blank that SentencePiece puts
-# in front: so this holds for every Phi-3 tokenizer. English has about four bytes a token, so give a
-# tokenizer file where the whole window matters.
+# Byte-level fallback takes at most one token per byte, plus one for the blank that SentencePiece adds in
+# front. This holds for every Phi-3 tokenizer. English has about four bytes per token, so a tokenizer file
+# is needed to use the complete window.
 ESTIMATE = TokenCounter(
     most=lambda text: _bytes(text) + 1,
     least=lambda text: -(-len(text) // LONGEST_TOKEN),
@@ -194,17 +234,17 @@ ESTIMATE = TokenCounter(
 
 
 def tokenizer_counter(path: str) -> TokenCounter:
-    """An exact counter from a model's `tokenizer.json` (needs the package `tokenizers`).
+    """Return an exact counter from a model's `tokenizer.json` (needs the package `tokenizers`).
 
     Raises:
-        ConfigError: the package or the file is missing, or the file is no tokenizer.
+        ConfigError: the package or the file is missing, or the file is not a tokenizer.
     """
     try:
         from tokenizers import Tokenizer
     except ImportError as error:
         raise ConfigError(
-            "a tokenizer file was given, but the package `tokenizers` is not installed",
-            hint="pip install tokenizers, or leave the file out.",
+            "the connection has a `tokenizer`, but the package `tokenizers` is not installed",
+            hint="pip install tokenizers, or remove `tokenizer`.",
         ) from error
     try:
         tokenizer = Tokenizer.from_file(str(path))
@@ -212,7 +252,7 @@ def tokenizer_counter(path: str) -> TokenCounter:
         raise ConfigError(f"cannot read the tokenizer file {path}: {error}") from error
 
     def count(text: str) -> int:
-        # Half a surrogate pair, which the library cannot take, reaches a model as U+FFFD.
+        # The library does not accept half a surrogate pair; a model gets U+FFFD for it.
         valid = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
         return len(tokenizer.encode(valid, add_special_tokens=False).ids)
 
@@ -220,7 +260,7 @@ def tokenizer_counter(path: str) -> TokenCounter:
 
 
 def count_prompt(messages: Iterable[Message], count: Callable[[str], int]) -> int:
-    """Tokens of a chat put through Phi-3's template."""
+    """Return the number of tokens of a chat in Phi-3's template."""
     return PROMPT_OVERHEAD + sum(MESSAGE_OVERHEAD + count(m["content"]) for m in messages)
 
 
@@ -231,39 +271,41 @@ def fit(
     max_new_tokens: int,
     counter: TokenCounter = ESTIMATE,
 ) -> list[Message]:
-    """The chat cut to the model's context window: whole turns, newest kept, system messages kept.
+    """Return the chat without its oldest turns, so that it fits into the model's context window.
+
+    Turns are left out as a whole. System messages and the last turn are always kept.
 
     Args:
-        messages: the chat; its last user message is the question and is always kept.
+        messages: the chat; its last user message is the question.
         context_window: tokens that prompt and answer share (4096 for Phi-3-mini-4k).
-        max_new_tokens: tokens kept free for the answer.
-        counter: counts tokens; without a tokenizer file a safe estimate.
+        max_new_tokens: tokens to keep free for the answer.
+        counter: counts tokens; by default a safe estimate.
 
     Raises:
-        PromptTooLongError: system messages and question alone cannot fit. With the estimate this is
-            raised only where no tokenizer could make them fit; in between the endpoint decides.
+        PromptTooLongError: system messages and question alone do not fit. The estimate raises this only
+            if they cannot fit with any tokenizer; in unclear cases the endpoint decides.
     """
     room = context_window - max_new_tokens
     system = [m for m in messages if m["role"] == "system"]
     turns = _turns([m for m in messages if m["role"] != "system"])
-    kept = list(turns[-1]) if turns else []
-    least = count_prompt([*system, *kept], counter.least)
+    recent = list(turns[-1]) if turns else []
+    least = count_prompt([*system, *recent], counter.least)
     if least > room:
         raise PromptTooLongError(
             f"the question takes at least {least} tokens, and {context_window} of context less "
             f"{max_new_tokens} for the answer leave {room}"
         )
-    used = count_prompt([*system, *kept], counter.most)
+    used = count_prompt([*system, *recent], counter.most)
     for turn in reversed(turns[:-1]):
         used += sum(MESSAGE_OVERHEAD + counter.most(m["content"]) for m in turn)
         if used > room:
             break
-        kept = [*turn, *kept]
-    return [*system, *kept]
+        recent = [*turn, *recent]
+    return [*system, *recent]
 
 
 def _turns(messages: Iterable[Message]) -> list[list[Message]]:
-    """Groups that begin with a user message each (an opening assistant message stands alone)."""
+    """Group messages into turns that begin with a user message, or with the chat's first message."""
     turns: list[list[Message]] = []
     for message in messages:
         if message["role"] == "user" or not turns:

@@ -1,26 +1,28 @@
-"""Scores and judging as pure functions: metrics, rubrics, reading of verdicts, the judge.
+"""Scores and judging as pure functions: metrics, rubrics, the judge, and parsing of its answers.
 
-It does no I/O and does not import promptflow; the caller passes the function that asks the model.
+Nothing here does I/O or imports promptflow; the caller passes the function that asks the model. The
+room may import `client` and `errors`.
 """
 
 from __future__ import annotations
 
-from .judge import Ask, Options, WithLogprobs, compare, grade, summarise, summarise_pairs
+from .judge import Ask, AskWithLogprobs, JudgeOptions, judge_answer, judge_pair
 from .metrics import Mean, corpus_scores, line_scores, mean_of
-from .rubrics import RUBRICS, chosen
+from .rubrics import RUBRICS, select_rubrics
+from .summary import summarise, summarise_pairs
 
 __all__ = [
     "Ask",
+    "AskWithLogprobs",
+    "JudgeOptions",
     "Mean",
-    "Options",
     "RUBRICS",
-    "WithLogprobs",
-    "chosen",
-    "compare",
     "corpus_scores",
-    "grade",
+    "judge_answer",
+    "judge_pair",
     "line_scores",
     "mean_of",
+    "select_rubrics",
     "summarise",
     "summarise_pairs",
 ]

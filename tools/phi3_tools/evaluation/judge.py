@@ -1,8 +1,9 @@
-"""A model as the judge: scores by rubric, two answers compared, and what a batch of verdicts says.
+"""A model as the judge: scores by rubric, and comparisons of two answers.
 
-Nothing here knows how the judge is reached: an `Ask` is `Phi3Client.chat`, or anything of its form. What
-cannot be read is asked for once more and then left unscored, with the words kept: it is never a 0, and
-never an exception. What the endpoint fails at is the client's own error, and passes through.
+The judge is an `Ask`: `Phi3Client.chat`, or any function with its arguments. If an answer of the judge
+cannot be parsed, the judge is asked once more. If the second answer cannot be parsed either, the verdict
+is unscored and keeps the texts: it is never a 0 and never an exception. Errors of the endpoint are the
+client's errors and are not caught.
 """
 
 from __future__ import annotations
@@ -14,28 +15,38 @@ from typing import TypedDict
 
 from ..client import Message, Params, Reply, Usage
 from ..errors import BadRequestError, ConfigError
-from .metrics import mean_of
 from .readings import SCORE, WINNER, Scale, read_verdict, weighted_score
-from .rubrics import ANSWER, ANSWER_B, BEST, WORST, Rubric, comparing, defused, grading, missing
+from .rubrics import (
+    ANSWER,
+    ANSWER_B,
+    Rubric,
+    break_template_tokens,
+    comparison_prompt,
+    grading_prompt,
+    missing_fields,
+)
 
-Ask = Callable[[list[Message], Params], Reply]
+Ask = Callable[[list[Message], Params], Reply]  # asks the judge, for example `Phi3Client.chat`
 
 SCORED, UNPARSED, SKIPPED = "scored", "unparsed", "skipped"
 TIE = "tie"
 LOGPROBS = {"logprobs": True, "top_logprobs": 20}
-AGAIN_TOKENS = 32  # enough for `{"winner": "tie"}` and some blanks
+RETRY_TOKENS = 32  # enough for `{"winner": "tie"}` and some blanks
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to ask.
+class JudgeOptions:
+    """How to ask the judge.
 
     Attributes:
-        samples: answers of the judge for one verdict. One is greedy; more are drawn, each with a seed of
-            its own.
-        temperature: of the samples where there are several; above 0.
-        seed: of the first sample.
-        max_new_tokens: tokens of the judge's answer at most.
+        samples: number of the judge's answers per verdict. A single one is greedy; several are sampled,
+            each with a different seed.
+        temperature: sampling temperature if there are several samples; above 0.
+        seed: seed of the first sample; the following ones count up from it.
+        max_new_tokens: maximum number of tokens of an answer.
+
+    Raises:
+        ConfigError: `samples` is not a positive whole number, or several samples are greedy.
     """
 
     samples: int = 1
@@ -55,7 +66,7 @@ class Options:
             )
 
     def params(self) -> list[Params]:
-        """The parameters of each sample."""
+        """Return the generation parameters of each sample."""
         if self.samples == 1:
             return [Params(max_new_tokens=self.max_new_tokens, temperature=0)]
         return [
@@ -69,7 +80,7 @@ class Options:
 
 
 class Sample(TypedDict):
-    """One answer of the judge: what was read from it, and every text it took."""
+    """One answer of the judge: the parsed value, and the judge's texts (two after a second attempt)."""
 
     value: str | None
     score: float | None
@@ -79,11 +90,11 @@ class Sample(TypedDict):
 
 
 class Verdict(TypedDict):
-    """A rubric's score of one answer, ready for JSON.
+    """The score of one answer by one rubric, ready for JSON.
 
-    `status` is `scored`, `unparsed` (no sample could be read) or `skipped` (a field that the rubric needs
-    is not there; `reason` names it). `spread` is the standard deviation of two or more samples. `usage`
-    is None where the endpoint does not tell.
+    `status` is `scored`, `unparsed` (no sample could be parsed) or `skipped` (the line lacks a field that
+    the rubric needs; `reason` names it). `spread` is the standard deviation of two or more samples.
+    `usage` is None if the endpoint does not report tokens.
     """
 
     score: float | None
@@ -96,10 +107,11 @@ class Verdict(TypedDict):
 
 
 class Preference(TypedDict):
-    """Which of two answers is better, ready for JSON.
+    """The better one of two answers, ready for JSON.
 
-    `winner` is `answer`, `answer_b`, `tie` or None. `agreed` tells whether both orders said the same;
-    where they did not, it is a tie. The rest is as in `Verdict`, the samples being A–B and B–A.
+    `winner` is `answer`, `answer_b`, `tie` or None. `agreed` is whether both orders gave the same winner;
+    if they did not, the result is a tie. The other fields are those of `Verdict`; `samples` has the order
+    A–B first, then B–A.
     """
 
     winner: str | None
@@ -111,27 +123,31 @@ class Preference(TypedDict):
     usage: dict[str, int] | None
 
 
-class WithLogprobs:
-    """An `Ask` that asks for log probabilities, until the endpoint has refused them once."""
+class AskWithLogprobs:
+    """An `Ask` that requests log probabilities, until the endpoint has refused them once.
+
+    Attributes:
+        refused: whether the endpoint has refused them.
+    """
 
     def __init__(self, ask: Ask) -> None:
-        self.ask = ask
         self.refused = False
+        self._ask = ask
 
     def __call__(self, messages: list[Message], params: Params) -> Reply:
         if self.refused:
-            return self.ask(messages, params)
+            return self._ask(messages, params)
         try:
-            return self.ask(messages, replace(params, extra={**params.extra, **LOGPROBS}))
+            return self._ask(messages, replace(params, extra={**params.extra, **LOGPROBS}))
         except BadRequestError:
-            # Only an endpoint that takes the same request without them has refused *them*.
-            reply = self.ask(messages, params)
+            # The log probabilities are the cause only if the same request succeeds without them.
+            reply = self._ask(messages, params)
             self.refused = True
             return reply
 
 
-class _Counted:
-    """An `Ask` that adds up what it took."""
+class _CountingAsk:
+    """An `Ask` that counts its calls and their tokens."""
 
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
@@ -148,42 +164,39 @@ class _Counted:
 
     @property
     def usage(self) -> dict[str, int] | None:
-        known = [usage for usage in self._usages if usage]
-        if not known:
+        reported = [usage for usage in self._usages if usage]
+        if not reported:
             return None
-        prompt = sum(usage.prompt_tokens for usage in known)
-        return Usage(prompt, sum(usage.completion_tokens for usage in known)).as_dict()
+        prompt = sum(usage.prompt_tokens for usage in reported)
+        return Usage(prompt, sum(usage.completion_tokens for usage in reported)).as_dict()
 
 
-# -- one line --------------------------------------------------------------------------------------
-
-
-def grade(
-    ask: Ask, rubric: Rubric, fields: Mapping[str, str], options: Options = Options()
+def judge_answer(
+    ask: Ask, rubric: Rubric, fields: Mapping[str, str], options: JudgeOptions = JudgeOptions()
 ) -> Verdict:
-    """A rubric's score of `fields["answer"]`.
+    """Score `fields["answer"]` by a rubric.
 
     Args:
-        ask: calls the judge; see `WithLogprobs` for probability-weighted scores.
-        rubric: see `phi3_tools.rubrics.RUBRICS`.
-        fields: `answer`, and what the rubric reads: `question`, `ground_truth`, `context`.
+        ask: asks the judge; see `AskWithLogprobs` for probability-weighted scores.
+        rubric: one of `RUBRICS`.
+        fields: `answer`, and the fields that the rubric needs: `question`, `ground_truth`, `context`.
         options: how to ask.
 
     Raises:
-        Phi3Error: the endpoint's failure. What cannot be read does not raise.
+        Phi3Error: the endpoint failed. An answer that cannot be parsed does not raise.
     """
-    if lacking := missing(rubric, fields):
+    if missing := missing_fields(rubric, fields):
         return Verdict(
             score=None,
             status=SKIPPED,
             spread=None,
-            reason=_no(lacking),
+            reason=_missing_reason(missing),
             samples=[],
             calls=0,
             usage=None,
         )
-    counted = _Counted(ask)
-    messages = grading(rubric, fields)
+    counted = _CountingAsk(ask)
+    messages = grading_prompt(rubric, fields)
     samples = [_sample(counted, messages, SCORE, params) for params in options.params()]
     scores = [s["score"] for s in samples if s["score"] is not None]
     return Verdict(
@@ -197,37 +210,37 @@ def grade(
     )
 
 
-def compare(
-    ask: Ask, rubric: Rubric, fields: Mapping[str, str], options: Options = Options()
+def judge_pair(
+    ask: Ask, rubric: Rubric, fields: Mapping[str, str], options: JudgeOptions = JudgeOptions()
 ) -> Preference:
-    """Which of `fields["answer"]` and `fields["answer_b"]` is better, asked in both orders, greedily.
+    """Decide which of `fields["answer"]` and `fields["answer_b"]` is better, in both orders, greedily.
 
-    Takes and raises what `grade` does; `options.samples` has no meaning here.
+    Arguments and exceptions are those of `judge_answer`; `options.samples` has no effect.
     """
-    if lacking := missing(rubric, fields):
+    if missing := missing_fields(rubric, fields):
         return Preference(
             winner=None,
             status=SKIPPED,
             agreed=None,
-            reason=_no(lacking),
+            reason=_missing_reason(missing),
             samples=[],
             calls=0,
             usage=None,
         )
-    counted = _Counted(ask)
+    counted = _CountingAsk(ask)
     (params,) = replace(options, samples=1).params()
     samples, winners = [], []
-    for order in ((ANSWER, ANSWER_B), (ANSWER_B, ANSWER)):
-        sample = _sample(counted, comparing(rubric, fields, *order), WINNER, params)
+    for first, second in ((ANSWER, ANSWER_B), (ANSWER_B, ANSWER)):
+        prompt = comparison_prompt(rubric, fields, first, second)
+        sample = _sample(counted, prompt, WINNER, params)
         samples.append(sample)
-        slots = {"a": order[0], "b": order[1], TIE: TIE, None: None}
-        winners.append(slots[sample["value"]])
-    told = None not in winners
+        winners.append({"a": first, "b": second, TIE: TIE, None: None}[sample["value"]])
+    parsed = None not in winners
     agreed = winners[0] == winners[1]
     return Preference(
-        winner=(winners[0] if agreed else TIE) if told else None,
-        status=SCORED if told else UNPARSED,
-        agreed=agreed if told else None,
+        winner=(winners[0] if agreed else TIE) if parsed else None,
+        status=SCORED if parsed else UNPARSED,
+        agreed=agreed if parsed else None,
         reason=samples[0]["reason"],
         samples=samples,
         calls=counted.calls,
@@ -235,23 +248,23 @@ def compare(
     )
 
 
-def _no(lacking: Sequence[str]) -> str:
-    return "the line has no " + " and no ".join(f"`{name}`" for name in lacking)
+def _missing_reason(missing: Sequence[str]) -> str:
+    return "the line has no " + " and no ".join(f"`{name}`" for name in missing)
 
 
 def _sample(ask: Ask, messages: list[Message], scale: Scale, params: Params) -> Sample:
-    """One answer of the judge; where it cannot be read, a second one to a plainer question."""
+    """Ask the judge; if the answer cannot be parsed, ask once more for the value only."""
     reply = ask(messages, params)
     reading, texts = read_verdict(reply.text, scale), [reply.text]
     if reading.value is None:
-        said = defused(reply.text).strip() or "(nothing)"
-        again: list[Message] = [
+        first_answer = break_template_tokens(reply.text).strip() or "(nothing)"
+        retry: list[Message] = [
             *messages,
-            {"role": "assistant", "content": said},
-            {"role": "user", "content": scale.again},
+            {"role": "assistant", "content": first_answer},
+            {"role": "user", "content": scale.retry_request},
         ]
-        short = min(params.max_new_tokens or AGAIN_TOKENS, AGAIN_TOKENS)
-        reply = ask(again, replace(params, max_new_tokens=short))
+        max_new_tokens = min(params.max_new_tokens or RETRY_TOKENS, RETRY_TOKENS)
+        reply = ask(retry, replace(params, max_new_tokens=max_new_tokens))
         reading = replace(read_verdict(reply.text, scale), reason=reading.reason)
         texts.append(reply.text)
     score = float(reading.value) if reading.value and scale is SCORE else None
@@ -263,99 +276,3 @@ def _sample(ask: Ask, messages: list[Message], scale: Scale, params: Params) -> 
         reason=reading.reason,
         texts=texts,
     )
-
-
-# -- a batch ---------------------------------------------------------------------------------------
-
-
-def summarise(lines: Sequence[Mapping[str, Verdict] | None]) -> dict[str, float]:
-    """The metrics of a batch: for each rubric NAME of its verdicts
-
-    | metric | what it is |
-    |---|---|
-    | `NAME` | mean over the scored lines; not there where none is scored |
-    | `NAME_stderr` | its standard error |
-    | `NAME_low`, `NAME_high` | the mean if every unscored line had the worst, the best score |
-    | `NAME_scored`, `NAME_unparsed`, `NAME_skipped` | lines |
-    | `NAME_unparsed_rate` | of the lines that were judged, those that could not be read |
-
-    and `lines`, `failures`, `judge_calls`, `judge_tokens`. Unscored lines are the unparsed ones and the
-    failures: their score is just not known. A skipped line is no part of a rubric.
-
-    Args:
-        lines: rubric's name -> verdict for each line; None for a line that failed.
-    """
-    judged = [line for line in lines if line]
-    failures = len(lines) - len(judged)
-    metrics: dict[str, float] = {"lines": len(lines), "failures": failures}
-    for name in dict.fromkeys(name for line in judged for name in line):
-        verdicts = [line[name] for line in judged if name in line]
-        metrics |= _named(name, _rubric_metrics(verdicts, failures))
-    return metrics | _cost([verdict for line in judged for verdict in line.values()])
-
-
-def summarise_pairs(lines: Sequence[Preference | None]) -> dict[str, float]:
-    """The metrics of a batch of comparisons, from the side of `answer`.
-
-    `wins`, `losses`, `ties`, `unparsed`, `skipped`, `scored` and `disagreements` count lines.
-    `win_rate` counts a tie as half a win, over the scored lines; `win_rate_low` and `win_rate_high` are
-    what it could be if every unparsed or failed line had been lost, or won. `disagreement_rate` is how
-    often the judge changed its mind with the order. Rates over no lines are not there.
-
-    Args:
-        lines: a preference for each line; None for a line that failed.
-    """
-    judged = [line for line in lines if line]
-    failures = len(lines) - len(judged)
-    count = _counts(judged)
-    winners = [line["winner"] for line in judged]
-    disagreements = sum(line["agreed"] is False for line in judged)
-    metrics: dict[str, float] = {"lines": len(lines), "failures": failures, **count}
-    metrics |= {"wins": winners.count(ANSWER), "losses": winners.count(ANSWER_B)}
-    metrics |= {"ties": winners.count(TIE), "disagreements": disagreements}
-    points = [{ANSWER: 1.0, TIE: 0.5, ANSWER_B: 0.0}[w] for w in winners if w]
-    metrics |= _named("win_rate", _bounded(points, count[UNPARSED], failures, (0.0, 1.0)))
-    if points:
-        metrics["disagreement_rate"] = disagreements / len(points)
-    return metrics | _unparsed_rate(count) | _cost(judged)
-
-
-def _rubric_metrics(verdicts: Sequence[Verdict], failures: int) -> dict[str, float]:
-    count = _counts(verdicts)
-    scores = [v["score"] for v in verdicts if v["score"] is not None]
-    bounded = _bounded(scores, count[UNPARSED], failures, (WORST, BEST))
-    return bounded | count | _unparsed_rate(count)
-
-
-def _bounded(
-    scores: Sequence[float], unparsed: int, failures: int, ends: tuple[float, float]
-) -> dict[str, float]:
-    """Mean and standard error of what is known, and what the mean could be with the rest."""
-    metrics: dict[str, float] = {}
-    if scores:
-        mean = mean_of(scores)
-        metrics |= {"": mean.mean, "stderr": mean.stderr}
-    if scores or unparsed:  # else nobody was asked, and nothing failed that could have been scored
-        for name, end in zip(("low", "high"), ends):
-            metrics[name] = mean_of([*scores, *[end] * (unparsed + failures)]).mean
-    return metrics
-
-
-def _counts(verdicts: Sequence[Verdict] | Sequence[Preference]) -> dict[str, int]:
-    said = [verdict["status"] for verdict in verdicts]
-    return {status: said.count(status) for status in (SCORED, UNPARSED, SKIPPED)}
-
-
-def _unparsed_rate(count: Mapping[str, int]) -> dict[str, float]:
-    asked = count[SCORED] + count[UNPARSED]
-    return {"unparsed_rate": count[UNPARSED] / asked} if asked else {}
-
-
-def _named(name: str, metrics: Mapping[str, float]) -> dict[str, float]:
-    return {f"{name}_{part}" if part else name: value for part, value in metrics.items()}
-
-
-def _cost(verdicts: Sequence[Verdict] | Sequence[Preference]) -> dict[str, float]:
-    known = [verdict["usage"]["total_tokens"] for verdict in verdicts if verdict["usage"]]
-    cost: dict[str, float] = {"judge_calls": sum(verdict["calls"] for verdict in verdicts)}
-    return cost | ({"judge_tokens": sum(known)} if known else {})

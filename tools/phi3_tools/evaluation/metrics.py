@@ -1,9 +1,9 @@
-"""Reference-based scores of an answer, and honest means over them. Pure functions.
+"""Reference-based scores of an answer, and means over them. Pure functions.
 
 `exact_match` and `token_f1` follow "SQuAD: 100,000+ Questions for Machine Comprehension of Text" and its
 evaluation script: lower case, no punctuation, no articles, single blanks. The F1 is that of
-azure-ai-evaluation; the exact match treats other scripts' punctuation and letter forms alike as well.
-ROUGE-L is rouge-score's, BLEU and chrF are sacrebleu's: both packages are imported when first needed.
+azure-ai-evaluation. The exact match also normalises the punctuation and letter forms of other scripts.
+ROUGE-L comes from rouge-score, BLEU and chrF from sacrebleu; both packages are imported on first use.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _UNSPACED = re.compile(
 
 
 def line_scores(answer: str, truth: str) -> dict[str, float]:
-    """Every score of one answer, by name.
+    """Return every score of one answer, by name.
 
     Raises:
         ConfigError: rouge-score or sacrebleu is not installed.
@@ -48,7 +48,7 @@ def line_scores(answer: str, truth: str) -> dict[str, float]:
 
 
 def normalise(text: str) -> str:
-    """Text as `exact_match` compares it: case, punctuation, articles and blanks made equal."""
+    """Return the text as `exact_match` compares it: without case, punctuation, articles, extra blanks."""
     bare = "".join(c for c in _folded(text) if not _is_punctuation(c))
     return " ".join(_ARTICLES.sub(" ", bare).split())
 
@@ -58,26 +58,26 @@ def _folded(text: str) -> str:
 
 
 def _is_punctuation(character: str) -> bool:
-    # SQuAD's script means ASCII's list, which holds symbols too ($, +, =, …).
+    # SQuAD's script uses the ASCII list, which also contains symbols ($, +, =, …).
     return character in string.punctuation or unicodedata.category(character)[0] == "P"
 
 
 def exact_match(answer: str, truth: str) -> float:
-    """1.0 where both are the same after `normalise`, else 0.0."""
+    """Return 1.0 if both texts are equal after `normalise`, else 0.0."""
     return float(normalise(answer) == normalise(truth))
 
 
 def token_f1(answer: str, truth: str) -> float:
-    """Harmonic mean of precision and recall over the words, between 0 and 1.
+    """Return the harmonic mean of precision and recall over the words, between 0 and 1.
 
-    That of azure-ai-evaluation's `F1ScoreEvaluator`: only ASCII's punctuation is dropped, and a text
-    without words agrees with nothing, not even with another one.
+    The result is that of azure-ai-evaluation's `F1ScoreEvaluator`: only ASCII punctuation is removed, and
+    a text without words scores 0, also against another text without words.
     """
-    said, wanted = _squad_words(answer), _squad_words(truth)
-    common = sum((Counter(said) & Counter(wanted)).values())
+    answer_words, truth_words = _squad_words(answer), _squad_words(truth)
+    common = sum((Counter(answer_words) & Counter(truth_words)).values())
     if not common:
         return 0.0
-    precision, recall = common / len(said), common / len(wanted)
+    precision, recall = common / len(answer_words), common / len(truth_words)
     return 2 * precision * recall / (precision + recall)
 
 
@@ -86,10 +86,11 @@ def _squad_words(text: str) -> list[str]:
 
 
 def words(text: str) -> list[str]:
-    """The words that ROUGE-L and `length` count.
+    """Return the words that ROUGE-L and `length` count.
 
-    On ASCII those of rouge-score's own tokenizer, which drops every other letter. Here letters, marks and
-    digits of all scripts count, and a character of a script without blanks is a word by itself.
+    For ASCII text they are those of rouge-score's own tokenizer, which drops all other letters. Here the
+    letters, marks and digits of every script count. In scripts that are written without blanks, each
+    character is a word.
     """
     return "".join(map(_as_word, _folded(text))).split()
 
@@ -101,7 +102,7 @@ def _as_word(character: str) -> str:
 
 
 def rouge_l(answer: str, truth: str) -> float:
-    """ROUGE-L between 0 and 1: F-measure of the longest common subsequence of `words`, not stemmed.
+    """Return ROUGE-L, between 0 and 1: the F-measure of the longest common subsequence, not stemmed.
 
     Raises:
         ConfigError: rouge-score is not installed.
@@ -110,7 +111,7 @@ def rouge_l(answer: str, truth: str) -> float:
 
 
 def bleu(answer: str, truth: str) -> float:
-    """sacrebleu's sentence BLEU, between 0 and 100: tokenizer 13a, effective order.
+    """Return sacrebleu's sentence BLEU, between 0 and 100: tokenizer 13a, effective order.
 
     Raises:
         ConfigError: sacrebleu is not installed.
@@ -120,7 +121,7 @@ def bleu(answer: str, truth: str) -> float:
 
 
 def chrf(answer: str, truth: str) -> float:
-    """sacrebleu's sentence chrF (chrF2), between 0 and 100.
+    """Return sacrebleu's sentence chrF (chrF2), between 0 and 100.
 
     Raises:
         ConfigError: sacrebleu is not installed.
@@ -129,7 +130,7 @@ def chrf(answer: str, truth: str) -> float:
 
 
 class _Words:
-    """What rouge-score asks of a tokenizer."""
+    """The tokenizer interface of rouge-score."""
 
     tokenize = staticmethod(words)
 
@@ -159,14 +160,16 @@ def _not_installed(package: str) -> ConfigError:
 
 
 def corpus_scores(answers: Sequence[str], truths: Sequence[str]) -> dict[str, float]:
-    """sacrebleu's corpus BLEU and chrF, between 0 and 100: what is published, and no mean of line scores.
+    """Return sacrebleu's corpus BLEU and chrF, between 0 and 100.
+
+    These are the scores that papers report; they are not means of line scores.
 
     Args:
-        answers: one a line.
-        truths: as many.
+        answers: answers, one per line.
+        truths: reference answers, one per line.
 
     Returns:
-        `corpus_bleu` and `corpus_chrf`; 0.0 over no lines.
+        `corpus_bleu` and `corpus_chrf`; 0.0 without lines.
 
     Raises:
         ConfigError: sacrebleu is not installed.
@@ -182,12 +185,12 @@ def corpus_scores(answers: Sequence[str], truths: Sequence[str]) -> dict[str, fl
 
 @dataclass(frozen=True)
 class Mean:
-    """A mean over all lines, with what is needed to trust it.
+    """A mean over all lines, with its standard error.
 
     Attributes:
-        n: lines counted, failed ones included.
-        mean: their mean; 0.0 over no lines, so that it stays valid JSON.
-        stderr: standard error of the mean, 0.0 for fewer than two lines.
+        n: number of lines, failed ones included.
+        mean: the mean; 0.0 without lines, so that it stays valid JSON.
+        stderr: standard error of the mean; 0.0 for fewer than two lines.
     """
 
     n: int
@@ -196,16 +199,20 @@ class Mean:
 
 
 def mean_of(scores: Iterable[float], *, failures: int = 0) -> Mean:
-    """The mean of scores, where each failed line counts as 0.
+    """Return the mean of the scores; each failed line counts as 0.
+
+    Args:
+        scores: one score per line that did not fail.
+        failures: number of failed lines.
 
     Raises:
-        ValueError: failures is negative, or a score is not finite.
+        ValueError: `failures` is negative, or a score is not finite.
     """
     if failures < 0:
         raise ValueError(f"failures is {failures}, but must not be negative")
     values = [*scores, *[0.0] * failures]
     if not all(map(math.isfinite, values)):
-        raise ValueError("a score is infinite or no number")
+        raise ValueError("a score is infinite or not a number")
     n = len(values)
     if n == 0:
         return Mean(0, 0.0, 0.0)

@@ -1,9 +1,9 @@
-"""What a judge's words say: a score or a winner, or nothing that can be told. Never an exception.
+"""Parsing of a judge's answer into a score or a winner. It never raises.
 
-Small judges wrap their JSON in fences and prose, forget quotes, and repeat what they were shown. What is
-read from any text: JSON objects that hold the key, labelled lines (`Score: 4`), and a text that is just
-the value. Every such statement counts: two that differ, or one that is not on the scale, and nothing can
-be told. That also stops a judge that repeats the score which an answer under test gives itself.
+Small judges put their JSON into fences and prose, forget quotes, and repeat parts of the prompt. The
+parser looks for JSON objects with the key, labelled lines (`Score: 4`), and a text that is only the
+value. If two such statements differ, or one is not on the scale, the answer has no value. This also
+rejects an answer in which the judge repeats a score that the judged answer gives itself.
 """
 
 from __future__ import annotations
@@ -17,134 +17,134 @@ from typing import Any
 
 from .rubrics import BEST, WORST
 
-LONGEST = 20_000  # characters of an answer that are looked at; a longer one says nothing
+LONGEST = 20_000  # characters; a longer answer is not parsed
 _FENCE = re.compile(r"```[a-z]*", re.IGNORECASE)
 _DECORATION = " \t\r\n*_\"'`>#.()[]"
-# What is left of an object that is no JSON. Whose score stands in it, cannot be told.
-_BROKEN = re.compile(r"""\{\s*\\?["']""")
+# The start of an object that is not valid JSON. It is not clear what a score in it refers to.
+_BROKEN_OBJECT = re.compile(r"""\{\s*\\?["']""")
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a judge may say.
+    """The values that a judge may give, and how to find them.
 
     Attributes:
-        key: of the JSON object.
-        labels: words in front of a labelled value, as a regular expression.
-        value: what a value looks like, as a regular expression with the value as its group.
-        other: finds a value where only prose should stand.
-        again: what a judge is told whose answer could not be read.
+        key: key of the value in a JSON object.
+        labels: regular expression of the words in front of a labelled value.
+        value: regular expression of a value; its first group is the value itself.
+        other_value: regular expression of anything that could be another value in the rest of a line.
+        retry_request: message to a judge whose answer could not be parsed.
     """
 
     key: str
     labels: str
     value: str
-    other: re.Pattern[str]
-    again: str
+    other_value: re.Pattern[str]
+    retry_request: str
 
-    def on_scale(self, said: object) -> str | None:
-        """The value in what a JSON object says, or None."""
-        text = _plain(said).strip(_DECORATION)
-        found = re.fullmatch(self.value, text, re.IGNORECASE)
-        return found[1].lower() if found else None
+    def parse(self, value: object) -> str | None:
+        """Return a JSON value as a value of this scale, in lower case, or None if it is not one."""
+        text = _as_text(value).strip(_DECORATION)
+        match = re.fullmatch(self.value, text, re.IGNORECASE)
+        return match[1].lower() if match else None
 
 
 SCORE = Scale(
     key="score",
     labels="score|rating|grade",
     value=rf"([{WORST}-{BEST}])(?:\.0+)?(?:\s*(?:/|out of)\s*{BEST})?",
-    other=re.compile(r"-?[0-9]"),
-    again='Reply with only {"score": n}, where n is a whole number from '
+    other_value=re.compile(r"-?[0-9]"),
+    retry_request='Reply with only {"score": n}, where n is a whole number from '
     f"{WORST} to {BEST}. No other word.",
 )
 WINNER = Scale(
     key="winner",
     labels="winner|better|verdict",
     value=r"(?:answer\s+)?(A|B|tie)",
-    other=re.compile(r"\b(?:A|B|[Tt]ie)\b"),
-    again='Reply with only {"winner": "A"}, {"winner": "B"} or {"winner": "tie"}. No other word.',
+    other_value=re.compile(r"\b(?:A|B|[Tt]ie)\b"),
+    retry_request='Reply with only {"winner": "A"}, {"winner": "B"} or {"winner": "tie"}. No other word.',
 )
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What an answer says: the value in lower case, or None; and the reason, where one is given."""
+    """A parsed answer: the value in lower case, or None, and the reason, if the judge gave one."""
 
     value: str | None
     reason: str | None = None
 
 
 def read_verdict(text: str, scale: Scale) -> Reading:
-    """What a judge's answer says.
+    """Parse a judge's answer.
 
     Args:
-        text: anything.
-        scale: what it may say.
+        text: the answer; any text.
+        scale: the values that the judge may give, `SCORE` or `WINNER`.
     """
     if len(text) > LONGEST:
         return Reading(None)
     pairs, rest = _take_objects(_FENCE.sub(" ", text))
     reason = next((v for k, v in pairs if k.lower() == "reason" and isinstance(v, str)), None)
-    said = {scale.on_scale(v) for k, v in pairs if k.strip().lower() == scale.key}
+    values = {scale.parse(v) for k, v in pairs if k.strip().lower() == scale.key}
     near_json = _near_json(scale)
-    said.update(scale.on_scale(value) for value in near_json.findall(rest))
+    values.update(scale.parse(value) for value in near_json.findall(rest))
     rest = near_json.sub(" ", rest)
-    said.update(_labelled(rest, scale))
-    bare = scale.on_scale(rest)
-    if bare or not said:
-        said.add(bare)
-    if len(said) > 1 or _BROKEN.search(rest):
+    values.update(_labelled_values(rest, scale))
+    bare_value = scale.parse(rest)
+    if bare_value or not values:
+        values.add(bare_value)
+    if len(values) > 1 or _BROKEN_OBJECT.search(rest):
         return Reading(None, reason)
-    return Reading(said.pop(), reason)
+    return Reading(values.pop(), reason)
 
 
-def _plain(said: object) -> str:
-    """A JSON value as the text of it; what is no text or number gives none."""
-    if isinstance(said, (str, int, float)) and not isinstance(said, bool):
-        return str(said)
+def _as_text(value: object) -> str:
+    """Return a JSON string or number as text, and other values as the empty text."""
+    if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        return str(value)
     return ""
 
 
 def _take_objects(text: str) -> tuple[list[tuple[str, Any]], str]:
-    """The pairs of all JSON objects in a text, nested ones too, and the text without the objects."""
+    """Return the pairs of all JSON objects in a text, also nested ones, and the text without them."""
     pairs: list[tuple[str, Any]] = []
     rest: list[str] = []
-    place = 0
-    while (start := text.find("{", place)) >= 0:
-        found: list[tuple[str, Any]] = []
-        # Takes pairs and not a dict, so that a key given twice is two statements.
-        decoder = json.JSONDecoder(object_pairs_hook=found.extend, strict=False)
+    position = 0
+    while (start := text.find("{", position)) >= 0:
+        object_pairs: list[tuple[str, Any]] = []
+        # Pairs and not a dict, so that a key that occurs twice gives two values.
+        decoder = json.JSONDecoder(object_pairs_hook=object_pairs.extend, strict=False)
         try:
             _, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
             end = start + 1
-            rest.append(text[place:end])
+            rest.append(text[position:end])
         else:
-            pairs += found
-            rest.append(text[place:start])
-        place = end
-    return pairs, " ".join([*rest, text[place:]])
+            pairs += object_pairs
+            rest.append(text[position:start])
+        position = end
+    return pairs, " ".join([*rest, text[position:]])
 
 
 def _near_json(scale: Scale) -> re.Pattern[str]:
-    """`{score: 4}` and `{'score': 4}`, which are no JSON."""
+    """Return a pattern for `{score: 4}` and `{'score': 4}`, which are not valid JSON."""
     return re.compile(rf"""\{{\s*['"]?{scale.key}['"]?\s*[:=]\s*([^{{}}\n]*)\}}""", re.IGNORECASE)
 
 
-def _labelled(text: str, scale: Scale) -> Iterator[str | None]:
-    """What lines such as `**Score:** 4/5` say; None for a value that is not on the scale."""
-    soft = r"""[ \t*_"'`>#.()-]*"""
+def _labelled_values(text: str, scale: Scale) -> Iterator[str | None]:
+    """Yield the values of lines such as `**Score:** 4/5`; None for a value that is not on the scale."""
+    decoration = r"""[ \t*_"'`>#.()-]*"""
     label = re.compile(
-        rf"^{soft}(?:(?:my|the|overall|final|total) )*(?:{scale.labels})\b{soft}"
-        rf"(?:{WORST} ?(?:-|–|to) ?{BEST}{soft})?(?::|=|\bis\b)[\s*_\"'`(\[]*(.*)$",
+        rf"^{decoration}(?:(?:my|the|overall|final|total) )*(?:{scale.labels})\b{decoration}"
+        rf"(?:{WORST} ?(?:-|–|to) ?{BEST}{decoration})?(?::|=|\bis\b)[\s*_\"'`(\[]*(.*)$",
         re.IGNORECASE | re.MULTILINE,
     )
     for line in label.finditer(text):
-        said = line[1]
-        found = re.match(rf"{scale.value}(?![\w/%+–-])", said, re.IGNORECASE)
-        if found and not scale.other.search(said, found.end()):
-            yield found[1].lower()
-        elif scale.other.match(said):
+        statement = line[1]
+        match = re.match(rf"{scale.value}(?![\w/%+–-])", statement, re.IGNORECASE)
+        if match and not scale.other_value.search(statement, match.end()):
+            yield match[1].lower()
+        elif scale.other_value.match(statement):
             yield None
 
 
@@ -152,38 +152,38 @@ def _labelled(text: str, scale: Scale) -> Iterator[str | None]:
 
 
 def weighted_score(raw: Any, score: int) -> float | None:
-    """The expected score over the tokens that the judge weighed where it gave its score.
+    """Return the expected score over the probabilities of the token that states the score.
 
-    The probabilities of the scale's digits at the last token that states the score, made to add up to 1.
-    Source: "G-Eval: NLG Evaluation using GPT-4 with Better Human Alignment". The form is that of OpenAI's
-    "Chat completions" reference, `choices[0].logprobs.content`.
+    These are the probabilities of the scale's digits at the last such token, scaled to the sum 1.
+    Source: "G-Eval: NLG Evaluation using GPT-4 with Better Human Alignment". The format is that of
+    OpenAI's "Chat completions" reference, `choices[0].logprobs.content`.
 
     Args:
-        raw: the endpoint's whole answer.
-        score: what was read from its text.
+        raw: the endpoint's answer, as parsed JSON.
+        score: the score that was parsed from the answer's text.
 
     Returns:
-        A score between `WORST` and `BEST`; None where the endpoint tells no probabilities of it.
+        A score between `WORST` and `BEST`; None if the answer has no probabilities of the score.
     """
     tokens = _tokens(raw)
-    place = _place_of(score, [_text(token) for token in tokens])
-    if place is None:
+    index = _score_index(score, [_text(token) for token in tokens])
+    if index is None:
         return None
     weights = dict.fromkeys(range(WORST, BEST + 1), 0.0)
-    tops = tokens[place].get("top_logprobs")
-    for option in tops if isinstance(tops, list) else []:
-        digit, logprob = _bare(_text(option)), _field(option, "logprob")
+    alternatives = tokens[index].get("top_logprobs")
+    for alternative in alternatives if isinstance(alternatives, list) else []:
+        digit, logprob = _bare(_text(alternative)), _field(alternative, "logprob")
         if digit in _DIGITS and _is_logprob(logprob):
             weights[int(digit)] += math.exp(logprob)
     total = math.fsum(weights.values())
-    # Without the token that was given, the list is of something else.
+    # Without the score's own token, the list belongs to another token.
     if not weights[score] or not total:
         return None
     return math.fsum(value * weight for value, weight in weights.items()) / total
 
 
 _DIGITS = {str(score) for score in range(WORST, BEST + 1)}
-_STATES = re.compile(
+_LABEL_BEFORE = re.compile(
     r"""(?:score|rating|grade)[\s"'*_`]*(?:[:=]|\bis\b)[\s"'*_`(\[]*$""", re.IGNORECASE
 )
 
@@ -195,15 +195,15 @@ def _tokens(raw: Any) -> Sequence[Mapping[str, Any]]:
     return [t for t in content if isinstance(t, dict)] if isinstance(content, list) else []
 
 
-def _place_of(score: int, tokens: Sequence[str]) -> int | None:
-    """The last token that is the score and stands where a score is stated."""
-    before, place = "", None
+def _score_index(score: int, tokens: Sequence[str]) -> int | None:
+    """Return the index of the last token that is the score and follows a label, or begins the text."""
+    text_before, index = "", None
     for number, token in enumerate(tokens):
         if _bare(token) == str(score):
-            stated = not before.strip(_DECORATION) or _STATES.search(before)
-            place = number if stated else place
-        before += token.replace("▁", " ")
-    return place
+            is_stated = not text_before.strip(_DECORATION) or _LABEL_BEFORE.search(text_before)
+            index = number if is_stated else index
+        text_before += token.replace("▁", " ")
+    return index
 
 
 def _bare(token: str) -> str:
@@ -220,6 +220,6 @@ def _field(value: Any, name: str) -> Any:
 
 
 def _is_logprob(value: Any) -> bool:
-    # A hair above 0 is rounding.
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and not math.isnan(value) and value <= 1e-3
+    # Values slightly above 0 come from rounding.
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_number and not math.isnan(value) and value <= 1e-3
