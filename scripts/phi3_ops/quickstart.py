@@ -29,6 +29,7 @@ from .errors import OpsError
 from .files import read_jsonl, write_json
 from .pf import (
     DEFAULT_CONNECTION,
+    PF_COMMAND,
     delete_connection,
     load_connection,
     probe_endpoint,
@@ -152,9 +153,9 @@ def _timed(job: QuickstartJob, name: str) -> Iterator[None]:
 def _data(job: QuickstartJob) -> str:
     manifest = prepare_data(job.options.source, job.data, seed=job.options.seed)
     job.rows = read_jsonl(job.data / "questions.jsonl")
-    rows = manifest["rows"]
-    rejected = f", {rows['rejected']} rejected" if rows["rejected"] else ""
-    return f"{rows['train']} rows to train, {rows['test']} to test{rejected}, in {job.data}"
+    rows = manifest.rows
+    rejected = f", {rows.rejected} rejected" if rows.rejected else ""
+    return f"{rows.train} rows to train, {rows.test} to test{rejected}, in {job.data}"
 
 
 def _finetune(job: QuickstartJob) -> str:
@@ -164,8 +165,7 @@ def _finetune(job: QuickstartJob) -> str:
     extra += ["--epochs", str(options.epochs)] if options.epochs else []
     files = (job.data / "train.jsonl", job.data / "test.jsonl")
     metrics = finetune_locally(*files, job.out, recipe=options.recipe, extra=extra)
-    loss = metrics.get("train_loss")
-    return f"loss {loss:.3f} after {metrics.get('steps')} steps, in {job.out}"
+    return f"loss {metrics.train_loss:.3f} after {metrics.steps} steps, in {job.out}"
 
 
 def _before(job: QuickstartJob) -> str:
@@ -230,7 +230,7 @@ def flow_test(flow: Path, inputs: dict[str, str]) -> str:
     Raises:
         OpsError: the flow failed.
     """
-    command = [sys.executable, "-m", "promptflow._cli.pf", "flow", "test", "--flow", str(flow)]
+    command = [*PF_COMMAND, "flow", "test", "--flow", str(flow)]
     command += ["--inputs", *(f"{name}={value}" for name, value in inputs.items())]
     done = subprocess.run(command, env=quiet_environment(), capture_output=True, text=True)
     outputs = re.search(r"^\{$.*", done.stdout, re.MULTILINE | re.DOTALL)  # behind the log's lines

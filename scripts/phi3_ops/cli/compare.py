@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import paths
-from ._common import console, positive_int
+from ._common import console, integer, positive_int
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -80,7 +80,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="folder for compare.json and compare.html (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=1, help="seed of the bootstrap (default: %(default)s)"
+        "--seed", type=integer, default=1, help="seed of the bootstrap (default: %(default)s)"
     )
     parser.add_argument(
         "--resamples",

@@ -1,6 +1,6 @@
-"""Training and test data: read from files and the hub, check, split, write and report.
+"""Training and test data: read chats from files or the hub, check, split, write and report them.
 
-It may import the top-level modules only.
+This room may import the top-level modules only.
 """
 
 from __future__ import annotations

@@ -1,10 +1,14 @@
-"""JSONL, CSV and Parquet, read row by row. What cannot be read is yielded too, with the reason."""
+"""Read JSONL, CSV and Parquet files row by row.
+
+A row that cannot be read is yielded too, with the problem.
+"""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -14,56 +18,96 @@ from ..errors import OpsError
 from .checks import NO_MESSAGES, NOT_CSV, NOT_JSON, NOT_UTF8, Problem
 
 CSV_COLUMNS = ("prompt", "answer")
-BATCH = 1000  # rows of a Parquet file that are in memory at once
-LONGEST_CELL = 1 << 24  # characters of a CSV file's cell
+BATCH_ROWS = 1000  # rows of a Parquet file that are in memory at once
+MAX_CELL = 1 << 24  # characters of a cell of a CSV file
 _UTF8_MARK = b"\xef\xbb\xbf"
 
-Columns = tuple[str, str] | None  # of prompt and answer; None: rows have `messages`
+Columns = tuple[str, str] | None  # columns of prompt and answer; None if rows have `messages`
 
 
-class RowReader(NamedTuple):
-    """A row as it was read."""
+class SourceRow(NamedTuple):
+    """A row as it was read.
 
-    line: int  # of a text file, or the row of a table; from 1
+    Attributes:
+        line: number of the line in a text file, or of the row in a table, from 1.
+        row: the parsed row; None with a problem.
+        raw: text of the row; None if the source is not a text file.
+        start: byte at which `raw` starts in its file; None if the row cannot be copied from there.
+        problem: problem with which reading the row failed.
+    """
+
+    line: int
     row: Any
-    raw: bytes | None = None  # the row's own text, where the source is text
-    start: int | None = None  # where `raw` starts in its file, where it is a row of JSONL
-    problem: Problem | None = None  # why there is no row
+    raw: bytes | None = None
+    start: int | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True)
+class SourceOrigin:
+    """Where the rows came from.
+
+    Attributes:
+        name: name of the file or folder, or id of the dataset on the hub.
+        revision: commit of the dataset; None for files.
+        split: slice of the dataset; None for files.
+    """
+
+    name: str
+    revision: str | None = None
+    split: str | None = None
+
+
+@dataclass
+class Source:
+    """A source that can be read once.
+
+    Attributes:
+        name: the name that the user gave.
+        parts: name and rows of each file; a file is opened when its rows are read.
+        origin: what the manifest records.
+        files: the files of the source; empty for a dataset on the hub.
+    """
+
+    name: str
+    parts: Iterator[tuple[str, Iterator[SourceRow]]]
+    origin: SourceOrigin
+    files: list[Path] = field(default_factory=list)
 
 
 # -- JSONL -------------------------------------------------------------------------------------------
 
 
-def read_jsonl(path: Path, columns: Columns) -> Iterator[RowReader]:
-    """The lines of a JSONL file that are not empty."""
+def read_jsonl(path: Path, columns: Columns) -> Iterator[SourceRow]:
+    """Yield the rows of a JSONL file; empty lines are skipped."""
     rows = _json_lines(path)
     return rows if columns is None else as_chats(rows, columns)
 
 
-def _json_lines(path: Path) -> Iterator[RowReader]:
+def _json_lines(path: Path) -> Iterator[SourceRow]:
     start = _mark_length(path)
     with path.open("rb", buffering=1 << 20) as file:
         file.seek(start)
         for number, line in enumerate(file, 1):
             try:
-                yield RowReader(number, orjson.loads(line), line, start)
+                yield SourceRow(number, orjson.loads(line), line, start)
             except orjson.JSONDecodeError as error:
                 if not line.isspace():
                     detail = f"not JSON ({error.msg}, column {error.colno})"
                     problem = _undecodable(line) or Problem(NOT_JSON, detail)
-                    yield RowReader(number, None, line, problem=problem)
+                    yield SourceRow(number, None, line, problem=problem)
             start += len(line)
 
 
 def _mark_length(path: Path) -> int:
-    """Bytes of the byte-order mark that a UTF-8 file starts with.
+    """Return the length of the UTF-8 byte-order mark of a file, in bytes; 0 without one.
 
     Raises:
         OpsError: the file is in UTF-16 or UTF-32.
     """
     with path.open("rb") as file:
         head = file.read(4)
-    # A zero byte is in no JSON and no CSV, but in every ASCII character of UTF-16 and UTF-32.
+    # JSON and CSV contain no zero byte; every ASCII character of UTF-16 and UTF-32 contains one.
     if head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\0" in head:
         raise OpsError(f"{path} is UTF-16 or binary, not UTF-8", "Save it as UTF-8.")
     return len(_UTF8_MARK) if head.startswith(_UTF8_MARK) else 0
@@ -80,8 +124,8 @@ def _undecodable(raw: bytes) -> Problem | None:
 # -- CSV ---------------------------------------------------------------------------------------------
 
 
-def read_csv(path: Path, columns: Columns) -> Iterator[RowReader]:
-    """The records of a CSV file with a header, as chats; a record's line is its first.
+def read_csv(path: Path, columns: Columns) -> Iterator[SourceRow]:
+    """Yield the records of a CSV file with a header, as chats; the line of a record is its first line.
 
     Raises:
         OpsError: a column is missing.
@@ -90,38 +134,38 @@ def read_csv(path: Path, columns: Columns) -> Iterator[RowReader]:
     return as_chats(_records(path, columns), columns)
 
 
-def _records(path: Path, columns: Sequence[str]) -> Iterator[RowReader]:
+def _records(path: Path, columns: Sequence[str]) -> Iterator[SourceRow]:
     _mark_length(path)
-    csv.field_size_limit(LONGEST_CELL)
+    csv.field_size_limit(MAX_CELL)
     header: list[str] | None = None
     for line, cells, raw, error in _csv_lines(path):
-        found = _undecodable(raw)
+        problem = _undecodable(raw)
         if error:
-            found = found or Problem(NOT_CSV, f"not CSV ({error})")
+            problem = problem or Problem(NOT_CSV, f"not CSV ({error})")
         elif header is None:
             header = cells
-            need_columns(str(path), header, columns)
+            require_columns(str(path), header, columns)
             continue
         elif len(cells) != len(header):
             detail = f"not CSV ({len(cells)} cells under a header of {len(header)})"
-            found = found or Problem(NOT_CSV, detail)
-        row = None if found else dict(zip(header or (), cells))
-        yield RowReader(line, row, raw, problem=found)
+            problem = problem or Problem(NOT_CSV, detail)
+        row = None if problem else dict(zip(header or (), cells))
+        yield SourceRow(line, row, raw, problem=problem)
 
 
 def _csv_lines(path: Path) -> Iterator[tuple[int, list[str], bytes, str]]:
-    """Each record that is not empty: its first line, its cells, its text, what is wrong with it."""
-    taken: list[str] = []
+    """Yield first line, cells, text and problem of each record; empty records are skipped."""
+    lines_read: list[str] = []
 
-    def tee(lines: IO[str]) -> Iterator[str]:
+    def record_lines(lines: IO[str]) -> Iterator[str]:
         for text in lines:
-            taken.append(text)
+            lines_read.append(text)
             yield text
 
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        records = csv.reader(tee(file), strict=True)
+        records = csv.reader(record_lines(file), strict=True)
         while True:
-            taken.clear()
+            lines_read.clear()
             line, cells, problem = records.line_num + 1, [], ""
             try:
                 cells = next(records)
@@ -130,51 +174,51 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, list[str], bytes, str]]:
             except csv.Error as error:
                 problem = str(error)
             if cells or problem:
-                yield line, cells, "".join(taken).encode(errors="surrogateescape"), problem
+                yield line, cells, "".join(lines_read).encode(errors="surrogateescape"), problem
 
 
 # -- Parquet -----------------------------------------------------------------------------------------
 
 
-def read_parquet(path: Path, columns: Columns) -> Iterator[RowReader]:
-    """The rows of a Parquet file.
+def read_parquet(path: Path, columns: Columns) -> Iterator[SourceRow]:
+    """Yield the rows of a Parquet file.
 
     Raises:
-        OpsError: the file is no Parquet file, or a column is missing.
+        OpsError: the file is not a Parquet file, or a column is missing.
     """
     with path.open("rb") as file:
         yield from table_rows(open_table(file, str(path), columns), str(path), columns)
 
 
 def open_table(file: Any, name: str, columns: Columns) -> Any:
-    """A Parquet file whose footer has been read.
+    """Read the footer of a Parquet file and check its columns. Return a `pyarrow.parquet.ParquetFile`.
 
     Args:
-        file: opened for reading in binary mode.
-        name: for messages.
-        columns: of prompt and answer.
+        file: the file, opened for reading in binary mode.
+        name: name of the file, for errors.
+        columns: columns of prompt and answer.
 
     Raises:
-        OpsError: the file is no Parquet file, or a column is missing.
+        OpsError: the file is not a Parquet file, or a column is missing.
     """
     from pyarrow import parquet  # type: ignore[import-untyped]
 
     with _readable(name):
-        # One read a row group, in this thread: pyarrow's scanner would fetch the next ones meanwhile.
+        # One read per row group, in this thread: pyarrow's scanner would fetch further row groups, too.
         table = parquet.ParquetFile(file, pre_buffer=True)
-    need_columns(name, table.schema_arrow.names, columns or ("messages",))
+    require_columns(name, table.schema_arrow.names, columns or ("messages",))
     return table
 
 
 def table_rows(
     table: Any, name: str, columns: Columns, start: int = 0, stop: int | None = None
-) -> Iterator[RowReader]:
-    """Rows of a Parquet file, reading the row groups that hold them and no more.
+) -> Iterator[SourceRow]:
+    """Yield rows of a Parquet file; only the row groups that contain them are read.
 
     Args:
-        table: from `open_table`.
-        name, columns: as there.
-        start, stop: the first row, and the one behind the last; from 0.
+        table: result of `open_table`.
+        name, columns: the arguments of `open_table`.
+        start, stop: number of the first row, and of the row after the last one, from 0.
 
     Raises:
         OpsError: a row group cannot be read.
@@ -192,20 +236,20 @@ def _readable(name: str) -> Iterator[None]:
         yield
     except pyarrow.ArrowException as error:
         what = str(error).partition("\n")[0]
-        raise OpsError(f"cannot read {name} as Parquet: {what}", "Write the file anew.") from error
+        raise OpsError(f"cannot read {name} as Parquet: {what}", "Write the file again.") from error
 
 
-def _group_rows(table: Any, start: int, stop: int | None) -> Iterator[RowReader]:
+def _group_rows(table: Any, start: int, stop: int | None) -> Iterator[SourceRow]:
     stop = table.metadata.num_rows if stop is None else min(stop, table.metadata.num_rows)
     first = 0
     for group in range(table.metadata.num_row_groups):
         end = first + table.metadata.row_group(group).num_rows
         if first < stop and end > start:
             number = first
-            for batch in table.iter_batches(BATCH, row_groups=[group], use_threads=False):
+            for batch in table.iter_batches(BATCH_ROWS, row_groups=[group], use_threads=False):
                 lines = batch.slice(max(start - number, 0), stop - max(start, number))
                 for line, row in enumerate(lines.to_pylist(), max(start, number) + 1):
-                    yield RowReader(line, row)
+                    yield SourceRow(line, row)
                 number += batch.num_rows
         first = end
 
@@ -213,36 +257,43 @@ def _group_rows(table: Any, start: int, stop: int | None) -> Iterator[RowReader]
 # -- columns -----------------------------------------------------------------------------------------
 
 
-def need_columns(name: str, there: Sequence[str], wanted: Sequence[str]) -> None:
-    """Check a table's header.
+def require_columns(name: str, columns: Sequence[str], required: Sequence[str]) -> None:
+    """Check the header of a table.
+
+    Args:
+        name: name of the table, for errors.
+        columns: columns of the table.
+        required: columns that it must have.
 
     Raises:
-        OpsError: naming the column that is missing, and those that there are.
+        OpsError: a column is missing; the error names it and the columns of the table.
     """
-    for column in wanted:
-        if column not in there:
-            fix = "Name columns that it has with --prompt-column and --answer-column."
-            raise OpsError(f"{name} has no column {column!r}, only {', '.join(there)}", fix)
+    for column in required:
+        if column not in columns:
+            fix = "Select existing columns with --prompt-column and --answer-column."
+            raise OpsError(f"{name} has no column {column!r}, only {', '.join(columns)}", fix)
 
 
-def as_chats(rows: Iterator[RowReader], columns: tuple[str, str]) -> Iterator[RowReader]:
-    """Rows with a prompt and an answer, as rows with `messages`; further columns stay."""
-    for read in rows:
-        if read.problem:
-            yield read
-        elif isinstance(read.row, dict) and read.row.keys() >= set(columns):
-            prompt, answer = (read.row.pop(column) for column in columns)
+def as_chats(rows: Iterator[SourceRow], columns: tuple[str, str]) -> Iterator[SourceRow]:
+    """Convert rows with a prompt and an answer to rows with `messages`; other columns are kept."""
+    for source_row in rows:
+        row = source_row.row
+        if source_row.problem:
+            yield source_row
+        elif isinstance(row, dict) and row.keys() >= set(columns):
+            prompt, answer = (row.pop(column) for column in columns)
             messages = [
                 {"role": "user", "content": prompt},
                 {"role": "assistant", "content": answer},
             ]
-            yield RowReader(read.line, {"prompt": prompt, "messages": messages, **read.row})
+            chat = {"prompt": prompt, "messages": messages, **row}
+            yield SourceRow(source_row.line, chat)
         else:
             detail = f"no {columns[0]!r} and {columns[1]!r}"
-            yield read._replace(problem=Problem(NO_MESSAGES, detail))
+            yield source_row._replace(problem=Problem(NO_MESSAGES, detail))
 
 
-FORMATS: dict[str, Callable[[Path, Columns], Iterator[RowReader]]] = {
+FORMATS: dict[str, Callable[[Path, Columns], Iterator[SourceRow]]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
     ".json": read_jsonl,

@@ -1,4 +1,4 @@
-"""Lines that are hashed while they are written."""
+"""Write a file of lines and hash it at the same time."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ WRITE_BLOCK = 1 << 20  # bytes that are hashed and written at once
 
 
 class HashedLines:
-    """A file of lines that another thread hashes and writes, a block at a time.
+    """A file of lines that another thread hashes and writes, block by block.
+
+    Use it in a `with` block; `hash` is the SHA-256 of the file when the block has ended.
 
     Args:
-        path: to write; `hash` is its SHA-256 once the block has ended.
-        thread: a pool of one thread, which keeps the blocks in their order.
+        path: file to write.
+        thread: pool of one thread, which keeps the order of the blocks.
     """
 
     def __init__(self, path: Path, thread: ThreadPoolExecutor) -> None:
@@ -24,9 +26,10 @@ class HashedLines:
         self._file = path.open("wb", buffering=0)
         self._lines: list[bytes] = []
         self._size = 0
-        self._block: Future[None] | None = None  # that is being written
+        self._writing: Future[None] | None = None  # the block that is being written
 
     def write(self, line: bytes) -> None:
+        """Add a line, given without its line end."""
         self._lines.append(line)
         self._size += len(line)
         if self._size > WRITE_BLOCK:
@@ -34,8 +37,8 @@ class HashedLines:
 
     def _flush(self) -> None:
         self._wait()
-        self._lines.append(b"")  # the last line's end
-        self._block = self._thread.submit(self._write, b"\n".join(self._lines))
+        self._lines.append(b"")  # the line end of the last line
+        self._writing = self._thread.submit(self._write, b"\n".join(self._lines))
         self._lines, self._size = [], 0
 
     def _write(self, block: bytes) -> None:
@@ -43,8 +46,8 @@ class HashedLines:
         self._file.write(block)
 
     def _wait(self) -> None:
-        if self._block:
-            self._block.result()
+        if self._writing:
+            self._writing.result()
 
     def __enter__(self) -> HashedLines:
         return self

@@ -1,9 +1,9 @@
-"""Datasets on the hub, read over the network as they are needed.
+"""Read datasets on the hub over the network.
 
-Of Parquet files, which the hub's datasets nearly always are, the footers and the row groups that hold
-the rows asked for are fetched, and nothing else. The datasets library's own streaming fetches ahead
-(37 MB for 1 MB of rows in our test) and, for a slice from the middle, everything in front of it. What
-the splits are and where their files lie is its to say, and files of other formats are its to stream.
+Nearly all datasets on the hub are Parquet files. Of these, only the footers and the row groups that
+contain the requested rows are downloaded. The streaming of the datasets library downloads more: it reads
+ahead (37 MB for 1 MB of rows in our test), and for a slice from the middle it reads everything before
+the slice. The datasets library finds the splits and their files, and it streams files of other formats.
 """
 
 from __future__ import annotations
@@ -11,24 +11,34 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 from ..errors import OpsError
-from .formats import Columns, RowReader, as_chats, need_columns, open_table, table_rows
-from .sources import Source
+from .formats import (
+    Columns,
+    Source,
+    SourceOrigin,
+    SourceRow,
+    as_chats,
+    open_table,
+    require_columns,
+    table_rows,
+)
 
 
 def open_hub(name: str, split: str, revision: str | None, columns: Columns) -> Source:
-    """Find a dataset and a slice of it.
+    """Open a slice of a dataset. Its rows are read later.
 
     Args:
-        name: `owner/name`.
-        split: `train_sft`, `train_sft[:1%]`, `train[:10]+test[:10]`: the datasets library's words.
-        revision: a branch, a tag or a commit; by default the main branch.
-        columns: with prompt and answer, where rows have no `messages`.
+        name: id of the dataset, `owner/name`.
+        split: slice in the syntax of the datasets library: `train_sft`, `train_sft[:1%]`,
+            `train[:10]+test[:10]`.
+        revision: branch, tag or commit; None means the main branch.
+        columns: columns of prompt and answer; None if rows have `messages`.
 
     Raises:
-        OpsError: the hub cannot be reached, or has no such dataset, revision or split.
+        OpsError: the hub cannot be reached, or the dataset, the revision or the split does not exist.
     """
     try:
         import datasets
@@ -39,25 +49,29 @@ def open_hub(name: str, split: str, revision: str | None, columns: Columns) -> S
         ) from error
     datasets.disable_progress_bars()
     disable_progress_bars()
-    with _clear(name):
+    with _hub_errors(name):
         builder = datasets.load_dataset_builder(name, revision=revision)
         slices = datasets.ReadInstruction.from_spec(split).to_absolute(_lengths(builder, split))
-    parts = ((f"{name}/{part.splitname}", _rows(name, builder, part, columns)) for part in slices)
-    return Source(name, parts, {"name": name, "revision": builder.hash, "split": split})
+    parts = (
+        (f"{name}/{part.splitname}", _part_rows(name, builder, part, columns)) for part in slices
+    )
+    return Source(name, parts, SourceOrigin(name, builder.hash, split))
 
 
 @contextmanager
-def _clear(name: str) -> Iterator[None]:
-    """Whatever the libraries raise, as one line."""
+def _hub_errors(name: str) -> Iterator[None]:
+    """Turn every error of the libraries into an OpsError of one line."""
     try:
         yield
     except (OpsError, KeyboardInterrupt):
         raise
-    except Exception as error:  # of datasets, huggingface_hub, fsspec, httpx and pyarrow
+    except (
+        Exception
+    ) as error:  # datasets, huggingface_hub, fsspec, httpx and pyarrow have their own
         what = " ".join(str(error).split()) or type(error).__name__
         fix = (
             "Check the name, --split and --revision, and that the hub can be reached "
-            "(HF_TOKEN for a private dataset); or download it and give the folder."
+            "(HF_TOKEN for a private dataset); or download the dataset and give its folder."
         )
         raise OpsError(f"cannot read {name} from the hub: {what}", fix) from error
 
@@ -73,21 +87,22 @@ def _is_parquet(files: list[str]) -> bool:
 def _open(file: str) -> Any:
     from huggingface_hub import HfFileSystem
 
-    # No block size: pyarrow asks for just the ranges that it needs.
+    # Without a cache, because pyarrow requests exactly the ranges that it needs.
     return HfFileSystem().open(file, "rb", cache_type="none")
 
 
 def _lengths(builder: Any, spec: str) -> dict[str, int]:
-    """Rows of the splits that a slice may be of: the card's word, or the footers' of Parquet files.
+    """Return the number of rows of each split that a slice names.
 
-    Without either, a slice by numbers still can be taken: of something endless.
+    The number comes from the dataset card, or from the footers of Parquet files. Without both, the split
+    counts as endless, so that a slice by row numbers still works.
     """
     known = builder.info.splits or {}
     lengths = {}
     for split in builder.config.data_files:
         files = _files(builder, split)
         if split not in spec:
-            lengths[split] = 0  # only named where a split is not known
+            lengths[split] = 0  # not read; the errors of the datasets library list the name
         elif split in known:
             lengths[split] = known[split].num_examples
         elif _is_parquet(files):
@@ -107,15 +122,15 @@ def _length(file: str) -> int:
         return int(parquet.ParquetFile(opened).metadata.num_rows)
 
 
-def _rows(name: str, builder: Any, part: Any, columns: Columns) -> Iterator[RowReader]:
+def _part_rows(name: str, builder: Any, part: Any, columns: Columns) -> Iterator[SourceRow]:
     files = _files(builder, part.splitname)
-    read = _parquet if _is_parquet(files) else _stream
-    with _clear(name):
-        yield from read(builder, part, columns)
+    read_rows = _parquet_rows if _is_parquet(files) else _streamed_rows
+    with _hub_errors(name):
+        yield from read_rows(builder, part, columns)
 
 
-def _parquet(builder: Any, part: Any, columns: Columns) -> Iterator[RowReader]:
-    first = 0  # the file's first row, in the split
+def _parquet_rows(builder: Any, part: Any, columns: Columns) -> Iterator[SourceRow]:
+    first = 0  # number of the first row of the file, in the split
     for file in _files(builder, part.splitname):
         if first >= part.to:
             return
@@ -123,23 +138,18 @@ def _parquet(builder: Any, part: Any, columns: Columns) -> Iterator[RowReader]:
         with _open(file) as opened:
             table = open_table(opened, name, columns)
             start, stop = max(part.from_ - first, 0), part.to - first
-            for read in table_rows(table, name, columns, start, stop):
-                yield read._replace(line=read.line + first)
+            for source_row in table_rows(table, name, columns, start, stop):
+                yield source_row._replace(line=source_row.line + first)
             first += table.metadata.num_rows
 
 
-def _stream(builder: Any, part: Any, columns: Columns) -> Iterator[RowReader]:
+def _streamed_rows(builder: Any, part: Any, columns: Columns) -> Iterator[SourceRow]:
     rows = builder.as_streaming_dataset(split=part.splitname)
     rows = rows.skip(part.from_).take(part.to - part.from_)
-    reads = (RowReader(line, row) for line, row in enumerate(rows, part.from_ + 1))
-    first = next(reads, None)
+    source_rows = (SourceRow(line, row) for line, row in enumerate(rows, part.from_ + 1))
+    first = next(source_rows, None)
     if first is None:
         return
-    need_columns(part.splitname, list(first.row), columns or ("messages",))
-    chained = _after(first, reads)
-    yield from chained if columns is None else as_chats(chained, columns)
-
-
-def _after(first: RowReader, rest: Iterator[RowReader]) -> Iterator[RowReader]:
-    yield first
-    yield from rest
+    require_columns(part.splitname, list(first.row), columns or ("messages",))
+    all_rows = chain([first], source_rows)
+    yield from all_rows if columns is None else as_chats(all_rows, columns)

@@ -1,22 +1,20 @@
-"""Training and test data: chats read as a stream, checked, split and written with a manifest.
+"""Prepare training and test data: read chats as a stream, check, split and write them.
 
-A row is one of HuggingFaceH4/ultrachat_200k's: `prompt`, `prompt_id`, `messages`, and whatever else it
-has. Rows that pass the checks wait in a temporary file; of each only its place, length and digests stay
-in memory. Rows that do not are written to `rejects.jsonl` with the reason, so that none vanishes: rows
-read are rows to train, to test and rejected.
+A row is an object such as those of HuggingFaceH4/ultrachat_200k: `messages`, and any other columns. Rows
+that pass the checks are copied from their source, or wait in a temporary file (the spool). Rows that do
+not pass are written to `rejects.jsonl` with the reason. The number of rows read is the number of rows
+for training, for testing and rejected.
 """
 
 from __future__ import annotations
 
-import base64
 import random
 import tempfile
-from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,106 +23,44 @@ import orjson
 from ..errors import OpsError
 from ..files import atomic_folder, write_json, write_jsonl
 from ..hashing import file_sha256
-from .checks import (
-    DUPLICATE,
-    ESTIMATE,
-    TOO_LONG,
-    Chat,
-    Count,
-    Problem,
-    chat_digest,
-    check_chat,
-    estimate_tokens,
-    plain_text,
-    shorten_chat,
-    token_counter,
-)
-from .formats import RowReader
+from .checks import ESTIMATE, Chat, Problem, check_chat, estimate_tokens, token_counter
+from .formats import Source
 from .hashed_lines import WRITE_BLOCK, HashedLines
-from .lengths import length_histogram, length_summary
-from .sources import Source, open_source
+from .lengths import length_histogram, summarise_lengths
+from .manifest import DataManifest, RowCounts, TokenCounts
+from .rows import AcceptedRows, RejectedRows, dump_row
+from .sources import open_source
 from .split import HELD_OUT, TRAINED, UNKNOWN, Split, split_chats
 
 TEST_SHARE = 0.2
 TRAIN_FILE, TEST_FILE, QUESTIONS_FILE = "train.jsonl", "test.jsonl", "questions.jsonl"
 REJECTS_FILE, MANIFEST_FILE = "rejects.jsonl", "manifest.json"
-SHOWN_REJECTS = 3  # in an error
-PROGRESS_ROWS = 2000  # between two reports
-MOST_QUESTIONS = 1000  # of a kind: its share of right answers is then known to 3 points
-_BUFFER = 1 << 16  # bytes that are read at once, where rows are picked
-
-Row = dict[str, Any]
+PROGRESS_ROWS = 2000  # between two calls of `progress`
+MAX_QUESTIONS = 1000  # of a kind: the share of right answers is then known to within 3 points
+_BUFFER = 1 << 16  # bytes that are read at once when rows are copied
 
 
 @dataclass(frozen=True)
 class DataOptions:
-    """How a source is read and checked; see `phi3 data --help`."""
+    """How a source is read and checked; see `phi3 data --help`.
+
+    Attributes:
+        split: slice of a dataset on the hub; None means the default slice.
+        revision: branch, tag or commit of a dataset on the hub; None means the main branch.
+        columns: columns of the prompt and the answer; None if rows have `messages`.
+        max_tokens: longest accepted chat; None accepts every length.
+        over_long: `drop`, `cut` or `keep`: what happens to a longer chat.
+        tokenizer: folder or id of the model whose tokens are counted; None estimates.
+        strict: whether a row that does not pass the checks is an error.
+    """
 
     split: str | None = None
     revision: str | None = None
-    columns: tuple[str, str] | None = None  # of prompt and answer
+    columns: tuple[str, str] | None = None
     max_tokens: int | None = None
-    over_long: str = "drop"  # or cut, keep
+    over_long: str = "drop"
     tokenizer: str | None = None
     strict: bool = False
-
-
-@dataclass
-class _Kept:
-    """What stays in memory of the rows that passed."""
-
-    # Where the row's text lies: in which file (0: the spool, n: the n-th of the source), from, bytes.
-    homes: array[int] = field(default_factory=lambda: array("L"))
-    starts: array[int] = field(default_factory=lambda: array("Q"))
-    sizes: array[int] = field(default_factory=lambda: array("L"))
-    tokens: array[int] = field(default_factory=lambda: array("L"))
-    turns: array[int] = field(default_factory=lambda: array("L"))
-    lines: array[int] = field(default_factory=lambda: array("Q"))  # in their file
-    files: list[tuple[int, str]] = field(default_factory=list)  # each file's first row, its name
-    prompts: array[int] = field(default_factory=lambda: array("q"))  # hashes
-    facts: list[str] | None = field(default_factory=list)  # where every row names one
-    chats: dict[bytes, int] = field(default_factory=dict)  # digest -> row
-    cut: int = 0
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def add(
-        self, chat: Chat, read: RowReader, count: Count, options: DataOptions
-    ) -> Chat | Problem:
-        """Take a chat, perhaps shortened; or say why not."""
-        tokens, most = count(chat), options.max_tokens
-        if most is not None and tokens > most and options.over_long != "keep":
-            shorter = shorten_chat(chat, most, count) if options.over_long == "cut" else None
-            if shorter is None:
-                return Problem(TOO_LONG, f"{tokens} tokens, more than {most}")
-            chat, tokens = shorter, count(shorter)
-        first = self.chats.setdefault(chat_digest(chat), len(self))
-        if first != len(self):
-            return Problem(DUPLICATE, f"says the same as {self._place(first)}")
-        self.cut += chat.messages is not read.row["messages"]
-        self.tokens.append(tokens)
-        self.turns.append(len(chat.messages) // 2)
-        self.lines.append(read.line)
-        # Where two hashes happen to be equal, two prompts are on the same side: no harm.
-        self.prompts.append(hash(plain_text(chat.prompt.strip())))
-        if self.facts is not None:
-            fact = read.row.get("fact")
-            if isinstance(fact, str):
-                self.facts.append(fact)
-            else:
-                self.facts = None
-        return chat
-
-    def store(self, home: int, start: int, size: int) -> None:
-        """Note where the text of the chat that was added last lies."""
-        self.homes.append(home)
-        self.starts.append(start)
-        self.sizes.append(size)
-
-    def _place(self, row: int) -> str:
-        name = next(name for first, name in reversed(self.files) if first <= row)
-        return f"{Path(name).name}, line {self.lines[row]}"
 
 
 def prepare_data(
@@ -135,67 +71,65 @@ def prepare_data(
     test_share: float = TEST_SHARE,
     options: DataOptions | None = None,
     progress: Callable[[int], None] = lambda rows: None,
-) -> Row:
+) -> DataManifest:
     """Write `train.jsonl`, `test.jsonl`, `questions.jsonl`, `rejects.jsonl` and `manifest.json`.
 
     Args:
-        source: a file, a folder, or a dataset's id on the hub.
-        out: folder to write to; what an earlier run wrote there is replaced whole, or left whole.
-        seed: of the split.
-        test_share: of the rows, between 0 and 1.
-        options: how to read and check.
-        progress: is told now and then how many rows have been read.
-
-    Returns:
-        The manifest.
+        source: a file, a folder, or the id of a dataset on the hub.
+        out: folder to write to. All earlier files are replaced; on an error, none is.
+        seed: seed of the split.
+        test_share: share of the rows for testing, between 0 and 1.
+        options: how to read and check the source.
+        progress: function that is called from time to time with the number of rows read.
 
     Raises:
-        OpsError: there is no such source, it has too few good rows (or, if strict, any bad one), or
+        OpsError: the source does not exist or has too few good rows (with `strict`, any bad row), or
             `out` cannot be written.
     """
     options = options or DataOptions()
     if not 0 < test_share < 1:
         raise OpsError(f"the test share is {test_share}", "Give a number between 0 and 1.")
-    found = open_source(
+    opened = open_source(
         source, split=options.split, revision=options.revision, columns=options.columns
     )
-    _spare_source(found, out)
-    stamps = _stamps(found)
-    with atomic_folder(out, last=MANIFEST_FILE) as folder:
-        with tempfile.TemporaryFile(dir=folder, buffering=_BUFFER) as spool:
-            with (folder / REJECTS_FILE).open("wb", buffering=WRITE_BLOCK) as file:
-                rejects = _Rejects(file)
-                kept = _read(found, spool, rejects, options, progress)
-            _check_rows(found.name, kept, rejects, options.strict)
-            parts = split_chats(kept.prompts, kept.facts, seed=seed, test_share=test_share)
-            with ExitStack() as stack:
-                opened = [stack.enter_context(path.open("rb", _BUFFER)) for path in found.files]
-                hashes = _write(folder, [spool, *opened], kept, parts, seed)
-        if stamps != _stamps(found):
-            raise OpsError(f"{found.name} changed while it was read", "Run this again.")
-        manifest = {
-            "source": {**found.origin, "files": {f.name: file_sha256(f) for f in found.files}},
-            "seed": seed,
-            "test_share": test_share,
-            "rows": _row_counts(kept, parts, rejects, options.max_tokens),
-            "rejected": dict(rejects.reasons.most_common()),
-            "kinds": _kinds(parts),
-            "tokens": _token_counts(kept, parts, options),
-            "turns": length_summary(kept.turns),
-            "sha256": {**hashes, REJECTS_FILE: file_sha256(folder / REJECTS_FILE)},
-        }
-        write_json(folder / MANIFEST_FILE, manifest)
+    _refuse_replacing(opened, out)
+    stamps = _file_stamps(opened)
+    with (
+        atomic_folder(out, last=MANIFEST_FILE) as folder,
+        tempfile.TemporaryFile(dir=folder, buffering=_BUFFER) as spool,
+    ):
+        accepted, rejected = _read_rows(opened, folder, spool, options, progress)
+        _check_counts(opened.name, accepted, rejected, options.strict)
+        split = split_chats(accepted.prompts, accepted.facts, seed=seed, test_share=test_share)
+        hashes = _write_rows(opened, folder, spool, accepted, split, seed)
+        if stamps != _file_stamps(opened):
+            raise OpsError(f"{opened.name} changed while it was read", "Run this again.")
+        manifest = DataManifest(
+            source=opened.origin,
+            source_files={file.name: file_sha256(file) for file in opened.files},
+            seed=seed,
+            test_share=test_share,
+            rows=_row_counts(accepted, rejected, split),
+            rejected=dict(rejected.reasons.most_common()),
+            kinds=_kind_counts(split),
+            tokens=_token_counts(accepted, split, options),
+            turns=summarise_lengths(accepted.turns),
+            sha256={**hashes, REJECTS_FILE: file_sha256(folder / REJECTS_FILE)},
+        )
+        write_json(folder / MANIFEST_FILE, manifest.to_json())
     return manifest
 
 
-def _spare_source(source: Source, out: Path) -> None:
+def _refuse_replacing(source: Source, out: Path) -> None:
+    """Raise OpsError if a file that will be written is a file of the source."""
     written = {TRAIN_FILE, TEST_FILE, QUESTIONS_FILE, REJECTS_FILE}
     for file in source.files:
         if file.name in written and file.resolve().parent == out.resolve():
             raise OpsError(f"{file} is the source, and would be replaced", "Give another --out.")
 
 
-def _stamps(source: Source) -> list[tuple[int, int]]:
+def _file_stamps(source: Source) -> list[tuple[int, int]]:
+    """Return the size and the time of modification of each file, to notice a change."""
     stats = [file.stat() for file in source.files]
     return [(stat.st_size, stat.st_mtime_ns) for stat in stats]
 
@@ -203,137 +137,106 @@ def _stamps(source: Source) -> list[tuple[int, int]]:
 # -- reading -----------------------------------------------------------------------------------------
 
 
-def _read(
+def _read_rows(
     source: Source,
+    folder: Path,
     spool: IO[bytes],
-    rejects: _Rejects,
     options: DataOptions,
     progress: Callable[[int], None],
-) -> _Kept:
-    """Check every row. Good ones that are no row of JSONL as it stands go to the spool."""
+) -> tuple[AcceptedRows, RejectedRows]:
+    """Check every row; write rejected rows to `folder`, and rows that cannot be copied to the spool."""
     count = token_counter(options.tokenizer) if options.tokenizer else estimate_tokens
-    kept = _Kept()
-    for name, reads in source.parts:
-        kept.files.append((len(kept), name))
-        for number, read in enumerate(reads, 1):
-            if not number % PROGRESS_ROWS:
-                progress(len(kept) + rejects.rows)
-            chat = read.problem or check_chat(read.row)
-            if isinstance(chat, Chat):
-                chat = kept.add(chat, read, count, options)
-            if isinstance(chat, Problem):
-                rejects.add(name, read, chat)
-                continue
-            if read.start is not None and chat.messages is read.row["messages"]:
-                kept.store(len(kept.files), read.start, len(read.raw or b""))
-            else:
-                text = _dump({**read.row, "messages": chat.messages})
-                kept.store(0, spool.tell(), len(text))
-                spool.write(text)
-    return kept
+    accepted = AcceptedRows(count, options.max_tokens, options.over_long)
+    with (folder / REJECTS_FILE).open("wb", buffering=WRITE_BLOCK) as file:
+        rejected = RejectedRows(file)
+        for file_number, (name, source_rows) in enumerate(source.parts, 1):
+            accepted.start_part(name)
+            for number, source_row in enumerate(source_rows, 1):
+                if not number % PROGRESS_ROWS:
+                    progress(len(accepted) + len(rejected))
+                chat = source_row.problem or check_chat(source_row.row)
+                if isinstance(chat, Chat):
+                    chat = accepted.add(chat, source_row)
+                if isinstance(chat, Problem):
+                    rejected.add(name, source_row, chat)
+                elif source_row.start is not None and chat.messages is source_row.row["messages"]:
+                    accepted.set_location(file_number, source_row.start, len(source_row.raw or b""))
+                else:
+                    text = dump_row({**source_row.row, "messages": chat.messages})
+                    accepted.set_location(0, spool.tell(), len(text))
+                    spool.write(text)
+    return accepted, rejected
 
 
-def _dump(value: Any) -> bytes:
-    return orjson.dumps(value, default=str)
-
-
-class _Rejects:
-    """Rows that did not pass, written with file, line and reason."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.reasons: Counter[str] = Counter()
-        self.first: list[str] = []
-        self._file = file
-
-    @property
-    def rows(self) -> int:
-        return self.reasons.total()
-
-    def add(self, name: str, read: RowReader, problem: Problem) -> None:
-        self.reasons[problem.reason] += 1
-        if len(self.first) < SHOWN_REJECTS:
-            self.first.append(f"{name}, line {read.line}: {problem.detail}")
-        place = {"file": Path(name).name, "line": read.line}
-        why = {"reason": problem.reason, "detail": problem.detail}
-        self._file.write(_dump({**place, **why, **_content(read)}) + b"\n")
-
-
-def _content(read: RowReader) -> Row:
-    """A rejected row as it can be told: as JSON, as text, or as bytes that are no text."""
-    if read.row is not None or read.raw is None:
-        return {"row": read.row}
-    try:
-        return {"text": read.raw.decode().strip()}
-    except UnicodeDecodeError:
-        return {"base64": base64.b64encode(read.raw).decode()}
-
-
-def _check_rows(name: str, kept: _Kept, rejects: _Rejects, strict: bool) -> None:
-    more = rejects.rows - len(rejects.first)
-    first = "; ".join(rejects.first) + (f"; and {more} more" if more else "")
-    if strict and rejects.rows:
-        what = f"{rejects.rows} of {len(kept) + rejects.rows} rows do not pass: {first}"
+def _check_counts(name: str, accepted: AcceptedRows, rejected: RejectedRows, strict: bool) -> None:
+    """Raise OpsError if rows were rejected (only if strict), or if too few rows were accepted."""
+    if strict and len(rejected):
+        total = len(accepted) + len(rejected)
+        what = f"{len(rejected)} of {total} rows do not pass: {rejected.in_words()}"
         raise OpsError(what, "Correct them, or leave out --strict to go on without them.")
-    if len(kept) < 2:
-        what = f"{name} has {len(kept)} good row{'s' if len(kept) != 1 else ''}"
+    if len(accepted) < 2:
+        what = f"{name} has {len(accepted)} good row{'s' if len(accepted) != 1 else ''}"
+        reasons = f": {rejected.in_words()}" if len(rejected) else ""
         fix = 'A row is {"messages": [{"role": "user", …}, {"role": "assistant", …}], …}.'
-        least = "At least 2 are needed to train and test"
-        raise OpsError(f"{what}{': ' + first if first else ''}. {least}", fix)
+        raise OpsError(f"{what}{reasons}. At least 2 are needed to train and test", fix)
 
 
 # -- writing -----------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, files: Sequence[IO[bytes]], kept: _Kept, parts: Split, seed: int) -> Row:
-    """Write a split's rows and questions; the hashes of the files.
-
-    Args:
-        folder: to write to.
-        files: the spool, and the source's files.
-        kept: where rows lie.
-        parts: the split.
-        seed: of the choice of questions.
-    """
-    asked = _asked(parts, random.Random(seed))
+def _write_rows(
+    source: Source,
+    folder: Path,
+    spool: IO[bytes],
+    accepted: AcceptedRows,
+    split: Split,
+    seed: int,
+) -> dict[str, str]:
+    """Write the rows of a split and the questions. Return name -> SHA-256 of the files."""
+    asked = _sample_questions(split, random.Random(seed))
     questions = []
     with (
+        ExitStack() as stack,
         ThreadPoolExecutor(1) as thread,
         HashedLines(folder / TRAIN_FILE, thread) as train,
         HashedLines(folder / TEST_FILE, thread) as test,
     ):
-        for kind, row in _in_order(parts):
-            file = files[kept.homes[row]]
-            file.seek(kept.starts[row])
-            text = file.read(kept.sizes[row]).strip()
+        opened = [stack.enter_context(path.open("rb", _BUFFER)) for path in source.files]
+        files = [spool, *opened]  # in the order of AcceptedRows.file_numbers
+        for kind, row in _kinds_and_rows(split):
+            file = files[accepted.file_numbers[row]]
+            file.seek(accepted.starts[row])
+            text = file.read(accepted.sizes[row]).strip()
             (train if kind == TRAINED else test).write(text)
             if row in asked:
                 questions.append(_question(kind, orjson.loads(text)))
     write_jsonl(folder / QUESTIONS_FILE, questions)
-    written = {file.path.name: file.hash.hexdigest() for file in (train, test)}
-    return {**written, QUESTIONS_FILE: file_sha256(folder / QUESTIONS_FILE)}
+    hashes = {lines.path.name: lines.hash.hexdigest() for lines in (train, test)}
+    return {**hashes, QUESTIONS_FILE: file_sha256(folder / QUESTIONS_FILE)}
 
 
-def _in_order(parts: Split) -> Iterator[tuple[str, int]]:
-    yield from ((TRAINED, row) for row in parts.train)
-    yield from parts.test
+def _kinds_and_rows(split: Split) -> Iterator[tuple[str, int]]:
+    """Yield kind and number of every row: first the rows for training."""
+    yield from ((TRAINED, row) for row in split.train)
+    yield from split.test
 
 
-def _asked(parts: Split, chance: random.Random) -> set[int]:
-    """The rows that are asked: of each kind all, or as many as tell enough."""
-    kinds: dict[str, list[int]] = {}
-    for kind, row in _in_order(parts):
-        kinds.setdefault(kind, []).append(row)
-    few = (
-        chance.sample(rows, MOST_QUESTIONS) if len(rows) > MOST_QUESTIONS else rows
-        for rows in kinds.values()
+def _sample_questions(split: Split, rng: random.Random) -> set[int]:
+    """Return the rows whose prompts become questions: at most MAX_QUESTIONS of each kind."""
+    rows_by_kind: dict[str, list[int]] = {}
+    for kind, row in _kinds_and_rows(split):
+        rows_by_kind.setdefault(kind, []).append(row)
+    samples = (
+        rng.sample(rows, MAX_QUESTIONS) if len(rows) > MAX_QUESTIONS else rows
+        for rows in rows_by_kind.values()
     )
-    return set().union(*few)
+    return set().union(*samples)
 
 
-def _question(kind: str, row: Row) -> Row:
-    """What a batch asks: the first prompt, which needs no history, and the answer to it."""
+def _question(kind: str, row: dict[str, Any]) -> dict[str, str]:
+    """Return the input of a batch: the first prompt, which needs no history, and its answer."""
     chat = check_chat(row)
-    assert isinstance(chat, Chat)  # noqa: S101 - it was checked before
+    assert isinstance(chat, Chat)  # noqa: S101 - every accepted row passed this check
     return {
         "question": chat.prompt,
         "ground_truth": chat.answer,
@@ -345,29 +248,31 @@ def _question(kind: str, row: Row) -> Row:
 # -- manifest ----------------------------------------------------------------------------------------
 
 
-def _row_counts(kept: _Kept, parts: Split, rejects: _Rejects, most: int | None) -> Row:
-    return {
-        "read": len(kept) + rejects.rows,
-        "train": len(parts.train),
-        "test": len(parts.test),
-        "rejected": rejects.rows,
-        "cut": kept.cut,
-        "over_long": sum(tokens > most for tokens in kept.tokens) if most else 0,
-    }
+def _row_counts(accepted: AcceptedRows, rejected: RejectedRows, split: Split) -> RowCounts:
+    most = accepted.max_tokens
+    return RowCounts(
+        read=len(accepted) + len(rejected),
+        train=len(split.train),
+        test=len(split.test),
+        rejected=len(rejected),
+        cut=accepted.cut,
+        over_long=sum(tokens > most for tokens in accepted.tokens) if most else 0,
+    )
 
 
-def _kinds(parts: Split) -> dict[str, int]:
-    found = Counter(kind for kind, _ in parts.test)
-    return {TRAINED: len(parts.train), **{kind: found[kind] for kind in (HELD_OUT, UNKNOWN)}}
+def _kind_counts(split: Split) -> dict[str, int]:
+    tested = Counter(kind for kind, _ in split.test)
+    return {TRAINED: len(split.train), HELD_OUT: tested[HELD_OUT], UNKNOWN: tested[UNKNOWN]}
 
 
-def _token_counts(kept: _Kept, parts: Split, options: DataOptions) -> Row:
-    return {
-        "counted": f"with {options.tokenizer}" if options.tokenizer else ESTIMATE,
-        "max_tokens": options.max_tokens,
-        "over_long": options.over_long if options.max_tokens else None,
-        "train": length_summary(kept.tokens[row] for row in parts.train),
-        "test": length_summary(kept.tokens[row] for _, row in parts.test),
-        "all": length_summary(kept.tokens),
-        "histogram": length_histogram(kept.tokens),
-    }
+def _token_counts(accepted: AcceptedRows, split: Split, options: DataOptions) -> TokenCounts:
+    tokens = accepted.tokens
+    return TokenCounts(
+        counted=f"with {options.tokenizer}" if options.tokenizer else ESTIMATE,
+        max_tokens=options.max_tokens,
+        over_long=options.over_long if options.max_tokens else None,
+        train=summarise_lengths(tokens[row] for row in split.train),
+        test=summarise_lengths(tokens[row] for _, row in split.test),
+        all=summarise_lengths(tokens),
+        histogram=length_histogram(tokens),
+    )

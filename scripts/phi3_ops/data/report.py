@@ -1,57 +1,67 @@
-"""What `phi3 data` shows of a manifest: a table, and a histogram of lengths."""
+"""Print the result of `phi3 data`: a table, and a histogram of the lengths."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
+from .lengths import LengthBin
+from .manifest import DataManifest
 
-BAR = 40  # characters of the longest bar
+if TYPE_CHECKING:
+    from rich.console import Console
+
+BAR_WIDTH = 40  # characters of the longest bar
 
 
-def print_data_report(manifest: dict[str, Any], out: Path, console: Console) -> None:
-    """Print what came of a source."""
-    rows, tokens = manifest["rows"], manifest["tokens"]
-    head = f"{rows['train']} rows to train, {rows['test']} to test, in {out}"
+def print_data_report(manifest: DataManifest, out: Path, console: Console) -> None:
+    """Print the numbers of rows, their lengths and the reasons for rejections.
+
+    Args:
+        manifest: what was written.
+        out: folder that it was written to.
+        console: console to print to.
+    """
+    from rich import box  # here, because `phi3 data --help` imports this module
+    from rich.table import Table
+
+    head = f"{manifest.rows.train} rows to train, {manifest.rows.test} to test, in {out}"
     console.print(head, highlight=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column()
-    for cells in _lines(manifest, out):
+    for cells in _table_rows(manifest, out):
         table.add_row(*cells)
     console.print(table)
-    console.print(f"  tokens of a chat ({tokens['counted']})", highlight=False, soft_wrap=True)
-    console.print("\n".join(_bars(tokens["histogram"])), highlight=False, soft_wrap=True)
+    title = f"  tokens of a chat ({manifest.tokens.counted})"
+    console.print(title, highlight=False, soft_wrap=True)
+    bars = _histogram_lines(manifest.tokens.histogram)
+    console.print("\n".join(bars), highlight=False, soft_wrap=True)
 
 
-def _lines(manifest: dict[str, Any], out: Path) -> Iterator[tuple[str, str, str]]:
-    rows, tokens, source = manifest["rows"], manifest["tokens"], manifest["source"]
-    of = [source.get("split"), source.get("revision") and f"revision {source['revision']}"]
-    yield "read", f"{rows['read']:,}", " ".join([source["name"], *filter(None, of)])
-    for reason, count in manifest["rejected"].items():
+def _table_rows(manifest: DataManifest, out: Path) -> Iterator[tuple[str, str, str]]:
+    rows, tokens, source = manifest.rows, manifest.tokens, manifest.source
+    revision = f"revision {source.revision}" if source.revision else None
+    yield "read", f"{rows.read:,}", " ".join(filter(None, (source.name, source.split, revision)))
+    for reason, count in manifest.rejected.items():
         yield f"- {reason}", f"{count:,}", f"see {out / 'rejects.jsonl'}"
-    if rows["cut"]:
-        yield "cut", f"{rows['cut']:,}", f"to {tokens['max_tokens']:,} tokens at most"
-    if rows["over_long"]:
-        yield (
-            "kept too long",
-            f"{rows['over_long']:,}",
-            f"more than {tokens['max_tokens']:,} tokens",
-        )
-    kinds = ", ".join(f"{count:,} {kind}" for kind, count in manifest["kinds"].items() if count)
-    yield "train + test", f"{rows['train'] + rows['test']:,}", kinds
-    for name, numbers in (("turns", manifest["turns"]), ("tokens", tokens["all"])):
-        yield name, f"{numbers['sum']:,}", "p50 {p50:,}, p95 {p95:,}, max {max:,}".format(**numbers)
+    if rows.cut:
+        yield "cut", f"{rows.cut:,}", f"to {tokens.max_tokens:,} tokens at most"
+    if rows.over_long:
+        yield "kept too long", f"{rows.over_long:,}", f"more than {tokens.max_tokens:,} tokens"
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in manifest.kinds.items() if count)
+    yield "train + test", f"{rows.train + rows.test:,}", kinds
+    for name, lengths in (("turns", manifest.turns), ("tokens", tokens.all)):
+        percentiles = f"p50 {lengths.p50:,}, p95 {lengths.p95:,}, max {lengths.max:,}"
+        yield name, f"{lengths.sum:,}", percentiles
 
 
-def _bars(histogram: list[list[int]]) -> Iterator[str]:
-    most = max(count for _, _, count in histogram)
-    width = max(len(f"{first:,}–{last:,}") for first, last, _ in histogram)
-    for first, last, count in histogram:
-        bar = "█" * -(-count * BAR // most)
-        yield f"  {f'{first:,}–{last:,}':>{width}} {count:>9,} {bar}".rstrip()
+def _histogram_lines(histogram: Sequence[LengthBin]) -> Iterator[str]:
+    most = max(entry.count for entry in histogram)
+    labels = [f"{entry.first:,}–{entry.last:,}" for entry in histogram]
+    width = max(map(len, labels))
+    for label, entry in zip(labels, histogram):
+        bar = "█" * -(-entry.count * BAR_WIDTH // most)
+        yield f"  {label:>{width}} {entry.count:>9,} {bar}".rstrip()

@@ -1,9 +1,9 @@
-"""Which rows train, and which test.
+"""Split rows into training and test data.
 
-Rows with the same first prompt are never on both sides. Where rows also name the `fact` that they ask
-for, the split asks the two questions that matter for what a model learned: does it recognise a known
-fact in new words (a phrasing held out), and what does it say to what it never saw (a fact held out)?
-Other data is split at random, like in the tutorials but with a seed.
+Rows with the same first prompt are always on the same side. If every row names the `fact` that it asks
+for, the test data measures two things: whether the model recognises a known fact in new words (a
+phrasing is held out), and what it answers about an unknown fact (a fact is held out). Other data is
+split at random, as in the tutorials, but with a seed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ TRAINED, HELD_OUT, UNKNOWN = "trained", "held-out", "unknown"
 
 @dataclass(frozen=True)
 class Split:
-    """Numbers of the rows for training, and of those for testing with what each of them tests."""
+    """Row numbers for training, and kind (`HELD_OUT` or `UNKNOWN`) and row number for testing."""
 
     train: list[int]
     test: list[tuple[str, int]]
@@ -33,36 +33,39 @@ def split_chats(
     seed: int,
     test_share: float,
 ) -> Split:
-    """Split rows, the same way for the same seed.
+    """Split rows; the same seed gives the same split.
 
     Args:
-        prompts: of each row, something that is equal for equal first prompts.
-        facts: of each row, where all rows name one.
-        seed: of the choice.
-        test_share: of all rows, between 0 and 1.
+        prompts: for each row, a value that is equal for equal first prompts.
+        facts: for each row, its fact; None if not all rows name one.
+        seed: seed of the choice.
+        test_share: share of the rows for testing, between 0 and 1.
 
     Raises:
         OpsError: all rows have the same prompt.
     """
-    chance = random.Random(seed)
-    parts = _split_facts(prompts, facts, chance, test_share) if facts is not None else None
-    return parts if parts and parts.test else _split_prompts(prompts, chance, test_share)
+    rng = random.Random(seed)
+    parts = _split_facts(prompts, facts, rng, test_share) if facts is not None else None
+    return parts if parts and parts.test else _split_prompts(prompts, rng, test_share)
 
 
-def _split_prompts(prompts: Sequence[Hashable], chance: random.Random, share: float) -> Split:
+def _split_prompts(prompts: Sequence[Hashable], rng: random.Random, share: float) -> Split:
     groups = list(_grouped(prompts).values())
     if len(groups) < 2:
-        raise OpsError("all rows have the same first prompt", "None is left to test with.")
+        raise OpsError(
+            "all rows have the same first prompt",
+            "Add rows with other prompts: none is left for testing.",
+        )
     order = list(range(len(groups)))
-    chance.shuffle(order)
+    rng.shuffle(order)
     wanted = min(max(1, round(len(prompts) * share)), len(prompts) - 1)
     held: set[int] = set()
-    for place in order:
-        if len(held) + len(groups[place]) <= wanted:
-            held.update(groups[place])
+    for index in order:
+        if len(held) + len(groups[index]) <= wanted:
+            held.update(groups[index])
         if len(held) == wanted:
             break
-    if not held:  # every prompt is asked more often than that
+    if not held:  # every prompt has more rows than that
         smallest = min(groups, key=len)
         held.update(smallest)
     return Split(
@@ -72,37 +75,37 @@ def _split_prompts(prompts: Sequence[Hashable], chance: random.Random, share: fl
 
 
 def _split_facts(
-    prompts: Sequence[Hashable], facts: Sequence[str], chance: random.Random, share: float
+    prompts: Sequence[Hashable], facts: Sequence[str], rng: random.Random, share: float
 ) -> Split:
-    """A few facts kept out whole; of the others one phrasing each, until the share is reached.
+    """Hold out a few facts completely, then one phrasing of other facts until the share is reached.
 
-    The first fact, and the first phrasing of each known one, is always trained: the plain way to ask
-    is the one that a person tries first.
+    The first fact and the first phrasing of each known fact are always in the training data, because
+    people try the plain question first.
     """
-    fact_of: dict[Hashable, str] = {}  # a prompt that asks for two facts belongs to the first
+    fact_of: dict[Hashable, str] = {}  # a prompt for two facts belongs to the first one
     rows: dict[str, list[int]] = {}
     for row, (prompt, fact) in enumerate(zip(prompts, facts)):
         rows.setdefault(fact_of.setdefault(prompt, fact), []).append(row)
     phrasings = {
-        fact: list(_grouped([prompts[row] for row in own], own).values())
-        for fact, own in rows.items()
+        fact: list(_grouped([prompts[row] for row in fact_rows], fact_rows).values())
+        for fact, fact_rows in rows.items()
     }
     names = list(phrasings)
-    unknown = set(chance.sample(names[1:], round(len(names) * UNKNOWN_SHARE)))
+    unknown = set(rng.sample(names[1:], round(len(names) * UNKNOWN_SHARE)))
     test = [(UNKNOWN, row) for name in names if name in unknown for row in rows[name]]
     wanted = max(0, round(len(prompts) * share) - len(test))
-    phrased = [name for name in names if name not in unknown and len(phrasings[name]) > 1]
-    for name in chance.sample(phrased, min(wanted, len(phrased))):
-        held = phrasings[name].pop(chance.randrange(1, len(phrasings[name])))
+    rephrased = [name for name in names if name not in unknown and len(phrasings[name]) > 1]
+    for name in rng.sample(rephrased, min(wanted, len(rephrased))):
+        held = phrasings[name].pop(rng.randrange(1, len(phrasings[name])))
         test += [(HELD_OUT, row) for row in held]
-    kept = (phrasings[name] for name in names if name not in unknown)
-    return Split([row for groups in kept for group in groups for row in group], test)
+    trained = (phrasings[name] for name in names if name not in unknown)
+    return Split([row for groups in trained for group in groups for row in group], test)
 
 
 def _grouped(
     keys: Sequence[Hashable], rows: Iterable[int] | None = None
 ) -> dict[Hashable, list[int]]:
-    """Rows by key, in the order in which the keys come."""
+    """Return key -> rows, in the order of the keys' first rows."""
     groups: dict[Hashable, list[int]] = {}
     for key, row in zip(keys, range(len(keys)) if rows is None else rows):
         groups.setdefault(key, []).append(row)

@@ -1,4 +1,4 @@
-"""A dataset on the hub: the unmodified libraries against a hub of this machine that counts its bytes.
+"""A dataset on the hub: the unmodified libraries against a local hub that counts the bytes it sends.
 
 Source of the endpoints: the Hub API's reference, and what huggingface_hub asks for.
 """
@@ -38,7 +38,7 @@ INFO = f"""dataset_info:
 
 
 def row(number):
-    """A chat of 10 kB that Parquet's compression makes no smaller."""
+    """A chat of 10 kB that the compression of Parquet does not shorten."""
     answer = random.Random(number).randbytes(5000).hex()
     messages = [{"content": f"q{number}", "role": "user"}, {"content": answer, "role": "assistant"}]
     return {"prompt": f"q{number}", "prompt_id": str(number), "messages": messages}
@@ -46,7 +46,7 @@ def row(number):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """The files of a dataset; like the real one's in form, in small."""
+    """The files of a dataset: the form of the real one, with fewer rows."""
     import pyarrow as pa
     from pyarrow import parquet
 
@@ -139,7 +139,7 @@ def hub(folder):
 
 
 def fetch(folder, tmp_path, *words):
-    """`phi3 data` of a slice: its end, and the bytes that it downloaded."""
+    """Runs `phi3 data`. Returns the finished process and the number of downloaded bytes."""
     with hub(folder) as (url, sent):
         env = {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
         env["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -177,7 +177,7 @@ def test_a_slice_and_no_more_is_downloaded(repository, tmp_path, words, rows, gr
     assert manifest["source"] == {"name": NAME, "revision": COMMIT, "split": split, "files": {}}
 
 
-def test_rows_are_counted_where_the_card_does_not(repository, tmp_path):
+def test_rows_are_counted_if_the_card_does_not_tell(repository, tmp_path):
     folder = tmp_path / "hub"
     folder.mkdir()
     (folder / "data").symlink_to(repository / "data")
@@ -207,15 +207,15 @@ WRONG = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_what_the_hub_does_not_have_is_one_line(repository, tmp_path, case):
-    words, told = WRONG[case]
+def test_the_error_for_a_missing_part_is_one_line(repository, tmp_path, case):
+    words, message = WRONG[case]
     done, _ = fetch(repository, tmp_path, *words)
     assert done.returncode == 1
-    assert told in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_no_hub_is_one_line(tmp_path):
+def test_the_error_without_a_hub_is_one_line(tmp_path):
     done = phi3("data", "--source", NAME, env={"HF_HUB_OFFLINE": "1"}, cwd=tmp_path)
     assert done.returncode == 1
     assert "Couldn't reach" in done.stderr and "that the hub can be reached" in done.stderr

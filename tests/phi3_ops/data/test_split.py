@@ -1,0 +1,56 @@
+"""The split: seeded, by first prompt, and with held-out facts and phrasings."""
+
+from __future__ import annotations
+
+import pytest
+
+from phi3_ops.data.split import HELD_OUT, UNKNOWN, split_chats
+from phi3_ops.errors import OpsError
+
+
+def split(prompts, facts=None, seed=7, share=0.2):
+    return split_chats(prompts, facts, seed=seed, test_share=share)
+
+
+def test_same_seed_same_split_other_seed_other_split():
+    assert split(range(50)) == split(range(50))
+    assert split(range(50)) != split(range(50), seed=8)
+
+
+@pytest.mark.parametrize(
+    ("count", "share", "tested"), [(10, 0.2, 2), (2, 0.01, 1), (5, 0.5, 2), (2, 0.99, 1)]
+)
+def test_the_split_follows_the_share_and_leaves_no_side_empty(count, share, tested):
+    parts = split(range(count), share=share)
+    assert (len(parts.test), len(parts.train)) == (tested, count - tested)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("facts", [None, [str(n % 7) for n in range(60)]])
+def test_a_prompt_is_on_one_side(seed, facts):
+    asked = [n % 25 for n in range(60)]
+    parts = split(asked, facts, seed)
+    tested = {asked[n] for _, n in parts.test}
+    assert tested and not tested & {asked[n] for n in parts.train}
+    assert sorted([*parts.train, *(n for _, n in parts.test)]) == list(range(60))
+
+
+def test_prompts_with_many_rows():
+    assert len(split([0] * 6 + [1] * 4).test) == 4
+    with pytest.raises(OpsError, match="the same first prompt"):
+        split([0] * 10)
+
+
+def test_facts_with_one_phrasing_are_split_like_other_data():
+    assert len(split(range(10), [str(n) for n in range(10)]).test) == 2
+
+
+def test_the_first_fact_and_the_first_phrasings_are_trained():
+    facts = [str(n // 3) for n in range(120)]  # 40 facts with 3 phrasings each
+    parts = split(range(120), facts)
+    unknown = {facts[row] for kind, row in parts.test if kind == UNKNOWN}
+    held_out = [row for kind, row in parts.test if kind == HELD_OUT]
+    assert len(unknown) == 2 and "0" not in unknown
+    assert len(held_out) == 24 - 6 and all(row % 3 for row in held_out)
+    assert len({facts[row] for row in held_out}) == len(held_out)
+    assert not unknown & {facts[row] for row in parts.train}
