@@ -235,7 +235,7 @@ class TestRefusals:
         assert serving.azure.writes() == []
 
     def test_a_job_that_is_not_there(self, phi3, serving):
-        one_line(phi3("deploy", "--job", "nothing"), "there is no job nothing. Submit one")
+        one_line(phi3("deploy", "--job", "nothing"), "the job nothing does not exist. Submit one")
 
     def test_403_where_the_jobs_are_listed(self, phi3, serving):
         serving.azure.fail("GET", "/jobs", 403)
@@ -370,7 +370,7 @@ class TestRotate:
         monkeypatch.setattr(keys_module, "KEY_READY_S", 0.0)
         primary = connected.keys[0]
         connected.azure.fail("POST", "/score", 401, None)
-        one_line(self.rotate(connected), "the new key is not accepted. The old one still is.")
+        one_line(self.rotate(connected), "the endpoint does not accept the new key. The old key still works")
         assert connected.keys[0] == primary
         assert self.held(connected) == (primary, primary)
         assert "nothing to change" in done_well(connected.phi3("connect", "--azure"))
@@ -412,7 +412,7 @@ class TestRotate:
 
     def test_an_endpoint_without_keys(self, serving, phi3, tmp_path):
         (tmp_path / "phi3.yaml").write_text("endpoint: {auth: entra}")
-        one_line(phi3("connect", "--azure", "--rotate"), "takes no keys")
+        one_line(phi3("connect", "--azure", "--rotate"), "does not use keys")
         assert serving.azure.requests == []
 
 

@@ -14,7 +14,7 @@ import yaml
 from azure_fixtures import WORKSPACE, plant
 from phi3_ops import paths
 from phi3_ops.azure.roles import CONNECTION_SECRETS, assignment_name
-from phi3_ops.deploy.flow import YAML_FILE, smoke_question
+from phi3_ops.deploy.flow import YAML_FILE, smoke_request
 from phi3_ops.deploy.model import SMOKE_QUESTION
 from phi3_ops.flows.content import copy_flow
 from phi3_ops.flows.definition import FlowDefinition
@@ -245,9 +245,9 @@ def test_without_the_workspaces_connection_nothing_is_deployed(serving, phi3):
     [
         (("--flow", "eval"), "has no default"),
         (("--flow", "nothing"), "nothing is not a flow"),
-        (("--flow", "chat", "--endpoint", "9chat"), "'9chat' is no such name"),
+        (("--flow", "chat", "--endpoint", "9chat"), "'9chat' is not a valid name"),
         (("--flow", "chat", "--endpoint", "phi3-endpoint"), "is the model's endpoint"),
-        (("--endpoint", "other"), "--endpoint is for --flow"),
+        (("--endpoint", "other"), "--endpoint needs --flow"),
     ],
 )
 def test_bad_input_is_told_in_a_line(flows, phi3, words, told):
@@ -259,11 +259,11 @@ def test_bad_input_is_told_in_a_line(flows, phi3, words, told):
 
 def test_the_question_is_made_of_the_flows_inputs():
     read = FlowDefinition.read
-    assert smoke_question(read(Path("chat"))) == {
+    assert smoke_request(read(Path("chat"))) == {
         "question": SMOKE_QUESTION,
         "chat_history": [],
     }
-    assert smoke_question(read(Path("qa"))) == {"input_data": "Who founded Microsoft?"}
+    assert smoke_request(read(Path("qa"))) == {"input_data": "Who founded Microsoft?"}
 
 
 def test_the_probes_the_port_and_the_folder_are_the_images():

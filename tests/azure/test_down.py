@@ -47,7 +47,7 @@ def test_it_stays_with_its_endpoint(connected, phi3):
     body = {"tags": {}, "properties": {"endpointComputeType": "Managed"}}
     plant(connected.azure, f"{endpoint}/deployments/theirs", body)
     done = phi3("down", "--yes")
-    assert "kept     endpoint phi3-endpoint: theirs would go with it" in done.out
+    assert "kept     endpoint phi3-endpoint: theirs would be deleted with it" in done.out
     assert "kept     local connection phi3: its endpoint stays" in done.out
     assert connection_key("phi3") in connected.keys
 
@@ -80,7 +80,7 @@ def test_a_deletion_that_is_under_way_is_waited_for(connected, phi3, kill_after)
     done = phi3("down", "--endpoint-only", "--yes")
     connected.azure.polls = 1
     assert (done.code, done.err) == (0, "")
-    assert "which is being deleted" in done.out
+    assert "whose deletion has begun" in done.out
     assert connected.of("onlineEndpoints") == []
     assert [each.method for each in connected.azure.writes()].count("DELETE") == 1
 
@@ -90,9 +90,9 @@ def test_a_deletion_that_does_not_end_is_one_line(connected, phi3, kill_after, m
     kill_after(1)
     assert phi3("down", "--endpoint-only", "--yes").code == 1
     kill_after(0)
-    monkeypatch.setattr(teardown, "GONE_S", 0.0)
+    monkeypatch.setattr(teardown, "DELETION_S", 0.0)
     done = phi3("down", "--endpoint-only", "--yes")
     connected.azure.polls = 1
     assert done.code == 1
-    assert "the endpoint phi3-endpoint is still there (Deleting). See it in the" in done.err
+    assert "the endpoint phi3-endpoint still exists (Deleting). Look at it in the" in done.err
     assert done.err.count("\n") == 1

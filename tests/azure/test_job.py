@@ -57,7 +57,7 @@ def test_other_data_is_another_job(cloud, files):
 
 def test_a_missing_file_is_named(cloud, files):
     files["train_file"] = Path("nowhere.jsonl")
-    with pytest.raises(OpsError, match=r"there is no file nowhere\.jsonl"):
+    with pytest.raises(OpsError, match=r"nowhere\.jsonl does not exist"):
         JobSubmission(cloud, request(files))
 
 

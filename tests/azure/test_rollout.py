@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from phi3_ops.deploy import rollout
-from phi3_ops.deploy.rollout import RolloutOptions, _shared, wait_until_settled
+from phi3_ops.deploy.rollout import RolloutOptions, split_traffic, wait_until_settled
 from phi3_ops.errors import OpsError
 
 
@@ -24,14 +24,14 @@ from phi3_ops.errors import OpsError
     ],
 )
 def test_shares(before, share, after):
-    assert _shared(before, "new", share) == after
+    assert split_traffic(before, "new", share) == after
 
 
 @given(
     st.dictionaries(st.sampled_from("abcd"), st.integers(1, 100), min_size=1), st.integers(1, 100)
 )
 def test_traffic_always_sums_to_100(before, share):
-    after = _shared(before, "new", share)
+    after = split_traffic(before, "new", share)
     assert sum(after.values()) == 100
     assert all(value >= 0 for value in after.values())
     assert after["new"] >= share

@@ -16,7 +16,14 @@ from .cloud import (
     named_errors,
 )
 from .config import Config, EndpointConfig, load_config
-from .jobs import COMPLETED, ENDED_BADLY, HASH_LENGTH, newest_attempt
+from .jobs import (
+    COMPLETED,
+    ENDED_BADLY,
+    HASH_LENGTH,
+    follow_job,
+    newest_attempt,
+    require_completed,
+)
 from .pf_client import foundry_client, foundry_errors
 from .plan import Plan, Step
 from .provision import Provision, ProvisionOptions
@@ -32,7 +39,7 @@ from .quota import (
     refuse_retired,
 )
 from .roles import CONNECTION_SECRETS, grant_role, has_role
-from .status import hourly_cost, status_rows, status_table
+from .status import Status, StatusItem, read_status
 from .teardown import ENDPOINT_ONLY, EVERYTHING, EXPIRING, RESOURCES_IN_USE, plan_teardown
 
 __all__ = [
@@ -57,15 +64,17 @@ __all__ = [
     "ProvisionOptions",
     "QuotaLine",
     "RESOURCES_IN_USE",
+    "Status",
+    "StatusItem",
     "Step",
     "cluster_need",
     "endpoint_need",
     "find_resource",
+    "follow_job",
     "foundry_client",
     "foundry_errors",
     "grant_role",
     "has_role",
-    "hourly_cost",
     "is_created_by_us",
     "load_config",
     "named_errors",
@@ -74,7 +83,7 @@ __all__ = [
     "quota_lines",
     "quota_notes",
     "quota_shortage",
+    "read_status",
     "refuse_retired",
-    "status_rows",
-    "status_table",
+    "require_completed",
 ]

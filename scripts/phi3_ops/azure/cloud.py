@@ -1,4 +1,4 @@
-"""Azure's clients, made when they are first asked for, and the tags of everything that is created."""
+"""Azure's clients, each created on first use, and the tags of the resources that this product creates."""
 
 from __future__ import annotations
 
@@ -20,29 +20,39 @@ EXPIRES_TAG = "expires"
 OWNER_TAG = "owner"
 WORKSPACE_TAG = "workspace"
 ARM = "https://management.azure.com"
-DATASTORE = "workspaceblobstore"  # where jobs put their outputs unless told otherwise
+DATASTORE = "workspaceblobstore"  # the default datastore of a job's outputs
 CONNECTIONS_API_VERSION = "2024-04-01-preview"
-NOISY = ("azure", "azure.identity", "msrest")
-# Notes on experimental classes, and a template's progress and errors, which are raised as well.
-CHATTY = ("azure.ai.ml", "azure.ai.ml._arm_deployments.arm_deployment_executor")
+# Loggers that are limited to errors.
+NOISY_LOGGERS = ("azure", "azure.identity", "msrest")
+# Loggers that are switched off: notes on experimental classes, a template's progress, and errors that
+# are also raised. They set their own level when azure.ai.ml is imported.
+MUTED_LOGGERS = ("azure.ai.ml", "azure.ai.ml._arm_deployments.arm_deployment_executor")
+
+# Status -> what the user can do about it.
+FIXES = {
+    403: "Ask the subscription's owner for the role that this action needs.",
+    409: "A resource of this name exists or is being changed; try again, or choose another name.",
+    429: "Azure limits the rate of requests; run the command again later, it continues where it stopped.",
+}
 
 
 class Cloud:
-    """The clients for one configuration. Each is imported and made when it is first used.
+    """The clients for one configuration. Each is imported and created when it is first used.
 
     Args:
-        config: where everything lies.
-        credential: an azure-core TokenCredential; DefaultAzureCredential when left out.
+        config: subscription, resource group, workspace and names of the resources.
+        credential: an azure-core TokenCredential; None creates a DefaultAzureCredential.
     """
 
     def __init__(self, config: Config, credential: Any = None) -> None:
         self.config = config
         self._credential = credential
-        for name in NOISY:
+        for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
 
     @cached_property
     def credential(self) -> Any:
+        """The TokenCredential of every client."""
         if self._credential is None:
             from azure.identity import DefaultAzureCredential
 
@@ -57,15 +67,16 @@ class Cloud:
         except ImportError as error:
             fix = "pip install 'phi3-promptflow[azure]'"
             raise OpsError("the Azure packages are not installed", fix) from error
-        for name in CHATTY:  # which set their own level when they are imported
+        for name in MUTED_LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)
-        where = self.config.azure
+        azure = self.config.azure
         return MLClient(
-            self.credential, where.subscription_id, where.resource_group, where.workspace
+            self.credential, azure.subscription_id, azure.resource_group, azure.workspace
         )
 
     @cached_property
     def identities(self) -> Any:
+        """The operations on user-assigned identities."""
         from azure.mgmt.msi import ManagedServiceIdentityClient
 
         client = ManagedServiceIdentityClient(self.credential, self.config.azure.subscription_id)
@@ -73,12 +84,14 @@ class Cloud:
 
     @cached_property
     def authorization(self) -> Any:
+        """The client for role definitions and role assignments."""
         from azure.mgmt.authorization import AuthorizationManagementClient
 
         return AuthorizationManagementClient(self.credential, self.config.azure.subscription_id)
 
     @cached_property
     def resources(self) -> Any:
+        """The client for resources and resource groups."""
         from azure.mgmt.resource.resources import ResourceManagementClient
 
         return ResourceManagementClient(self.credential, self.config.azure.subscription_id)
@@ -92,14 +105,21 @@ class Cloud:
         body: Any = None,
         query: Mapping[str, str] | None = None,
     ) -> Any:
-        """A call that no SDK has: through an SDK's pipeline, with its sign-in and retries.
+        """Send a request that no SDK offers, through an SDK's pipeline with its sign-in and retries.
+
+        Args:
+            method: HTTP method.
+            path: path below https://management.azure.com, beginning with a slash.
+            api: API version.
+            body: value to send as JSON.
+            query: further query parameters.
 
         Returns:
-            The answer's JSON, or None where it has none.
+            The JSON of the answer, or None if the answer is empty.
 
         Raises:
-            azure.core.exceptions.HttpResponseError: the status is not success; ResourceNotFoundError
-                for 404, ResourceExistsError for 409.
+            azure.core.exceptions.HttpResponseError: the status is an error; ResourceNotFoundError for
+                404, ResourceExistsError for 409.
         """
         from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError, map_error
         from azure.core.rest import HttpRequest
@@ -107,16 +127,16 @@ class Cloud:
         params = {"api-version": api, **(query or {})}
         request = HttpRequest(method, f"{ARM}{path}", params=params, json=body)
         response = self.resources.send_request(request)
-        known = {404: ResourceNotFoundError, 409: ResourceExistsError}
-        map_error(response.status_code, response, known)
+        classes = {404: ResourceNotFoundError, 409: ResourceExistsError}
+        map_error(response.status_code, response, classes)
         response.raise_for_status()
         return response.json() if response.text() else None
 
     def has_blob(self, name: str) -> bool:
-        """Whether the workspace's own blob storage holds a file of that name.
+        """Return whether the workspace's default datastore contains a blob of that name.
 
-        Asked with the datastore's secret, as the SDK does for its uploads: many who may deploy have
-        no role on the storage account itself.
+        Like the SDK's uploads, this signs in with the datastore's secret: many users who may deploy
+        have no role on the storage account itself.
         """
         from azure.storage.blob import BlobClient
 
@@ -130,32 +150,31 @@ class Cloud:
 
     @property
     def workspace_path(self) -> str:
-        where = self.config.azure
-        return (
-            f"{self.group_path}/providers/Microsoft.MachineLearningServices"
-            f"/workspaces/{where.workspace}"
-        )
+        """The workspace's resource id."""
+        provider = "Microsoft.MachineLearningServices"
+        return f"{self.group_path}/providers/{provider}/workspaces/{self.config.azure.workspace}"
 
     @property
     def group_path(self) -> str:
-        where = self.config.azure
-        return f"/subscriptions/{where.subscription_id}/resourceGroups/{where.resource_group}"
+        """The resource group's resource id."""
+        azure = self.config.azure
+        return f"/subscriptions/{azure.subscription_id}/resourceGroups/{azure.resource_group}"
 
     def tags(self) -> dict[str, str]:
-        """What everything created carries: who made it, for which workspace, for whom, until when.
+        """Return the tags of a new resource: product, workspace, owner and expiry date.
 
-        The workspace is among them because a resource group may hold several.
+        The workspace is tagged because a resource group may contain several.
         """
-        until = datetime.now(timezone.utc) + timedelta(days=self.config.tags.expires_days)
+        expiry = datetime.now(timezone.utc) + timedelta(days=self.config.tags.expires_days)
         return {
             CREATED_BY_TAG: PRODUCT,
             WORKSPACE_TAG: self.config.azure.workspace,
             OWNER_TAG: self.config.tags.owner,
-            EXPIRES_TAG: until.date().isoformat(),
+            EXPIRES_TAG: expiry.date().isoformat(),
         }
 
     def owns(self, tags: Mapping[str, str] | None) -> bool:
-        """Whether this product created, for this workspace, what carries these tags."""
+        """Return whether these tags say that this product created the resource for this workspace."""
         return (
             is_created_by_us(tags)
             and (tags or {}).get(WORKSPACE_TAG) == self.config.azure.workspace
@@ -163,19 +182,19 @@ class Cloud:
 
 
 def is_created_by_us(tags: Mapping[str, str] | None) -> bool:
-    """Whether this product created what carries these tags."""
+    """Return whether these tags say that this product created the resource."""
     return (tags or {}).get(CREATED_BY_TAG) == PRODUCT
 
 
 def is_expired(tags: Mapping[str, str] | None, today: str) -> bool:
-    """Whether the expiry tag lies before `today` (ISO date). Without a tag nothing expires."""
+    """Return whether the expiry tag is before `today` (ISO date). Without the tag, nothing expires."""
     return bool((tags or {}).get(EXPIRES_TAG)) and (tags or {})[EXPIRES_TAG] < today
 
 
 def find_resource(get: Callable[[], T]) -> T | None:
-    """What `get` returns, or None where Azure says that it is not there; other errors pass.
+    """Return the result of `get`, or None if Azure answers that the resource does not exist.
 
-    `except Exception` would take a missing permission for a missing resource.
+    Every other error passes: a missing permission is not a missing resource.
     """
     from azure.core.exceptions import ResourceNotFoundError
 
@@ -186,35 +205,33 @@ def find_resource(get: Callable[[], T]) -> T | None:
 
 
 @contextlib.contextmanager
-def named_errors(doing: str) -> Iterator[None]:
-    """Azure's errors as one line: what was being done, Azure's code and first sentence.
+def named_errors(action: str) -> Iterator[None]:
+    """Turn an AzureError into an OpsError of one line: action, Azure's code and first line.
+
+    Args:
+        action: what the block does, for example "reading the quota of eastus2".
 
     Raises:
-        OpsError: in place of an AzureError.
+        OpsError: the block raised an AzureError.
     """
     from azure.core.exceptions import AzureError, ClientAuthenticationError
 
     try:
         yield
     except ClientAuthenticationError as error:
-        raise OpsError(f"{doing}: not signed in ({_first(error)})", "Run `az login`.") from error
+        raise OpsError(
+            f"{action}: not signed in ({_first_line(error)})", "Run `az login`."
+        ) from error
     except AzureError as error:
         status = getattr(error, "status_code", None)
         code = (
             getattr(getattr(error, "error", None), "code", None) or status or type(error).__name__
         )
         fix = FIXES.get(status or 0, "")
-        raise OpsError(f"{doing}: {code}: {_first(error)}", fix) from error
+        raise OpsError(f"{action}: {code}: {_first_line(error)}", fix) from error
 
 
-FIXES = {
-    403: "Ask the subscription's owner for the role that this needs.",
-    409: "Something of this name is there already or changing; try again, or choose another name.",
-    429: "Azure asks to wait; run it again later, it goes on where it stopped.",
-}
-
-
-def _first(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     text = getattr(error, "message", None) or str(error)
     line = next((line for line in str(text).splitlines() if line.strip()), type(error).__name__)
     return line.strip()[:300]

@@ -1,6 +1,6 @@
-"""What the Azure commands work on: one file, `phi3.yaml`, and the environment, which wins over it.
+"""The configuration of the Azure commands: `phi3.yaml`, and environment variables that override it.
 
-No secrets stand in it: signing in is azure-identity's matter.
+The configuration contains no secrets: azure-identity signs in.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..errors import OpsError
 CONFIG_FILE = Path("phi3.yaml")
 CONFIG_VARIABLE = "PHI3_CONFIG"
 
-# Environment variable -> where its value goes. The first three are the names that Azure's own tools use.
+# Environment variable -> section and field that it sets. Azure's tools use the first three names.
 ENVIRONMENT = {
     "AZURE_SUBSCRIPTION_ID": ("azure", "subscription_id"),
     "AZURE_RESOURCE_GROUP": ("azure", "resource_group"),
@@ -38,7 +38,7 @@ def _no_placeholder(value: str) -> str:
 def _matches(pattern: str, rule: str) -> AfterValidator:
     def check(value: str) -> str:
         if not re.fullmatch(pattern, value):
-            raise ValueError(f"{value!r} is no such name: {rule}")
+            raise ValueError(f"{value!r} is not a valid name: use {rule}")
         return value
 
     return AfterValidator(check)
@@ -65,7 +65,7 @@ class _Section(BaseModel):
 
 
 class AzureConfig(_Section):
-    """Where everything lies."""
+    """Subscription, resource group, workspace and region."""
 
     subscription_id: Guid
     resource_group: Text
@@ -74,13 +74,13 @@ class AzureConfig(_Section):
 
 
 class IdentityConfig(_Section):
-    """The user-assigned identity that the endpoint runs as."""
+    """The user-assigned identity of the endpoint."""
 
     name: Name = "phi3-identity"
 
 
 class ComputeConfig(_Section):
-    """The cluster that fine-tunes."""
+    """The cluster for fine-tuning."""
 
     name: Name = "gpu-a100"
     size: Text = "Standard_NC24ads_A100_v4"
@@ -90,7 +90,7 @@ class ComputeConfig(_Section):
 
 
 class FineTuneConfig(_Section):
-    """The job."""
+    """The fine-tuning job."""
 
     recipe: Text = "lora"
     model: Text | None = None
@@ -100,7 +100,7 @@ class FineTuneConfig(_Section):
 
 
 class EndpointConfig(_Section):
-    """What is served, and how."""
+    """The endpoint, its model and its machines."""
 
     name: EndpointName = "phi3-endpoint"
     model: Name = "phi3-finetuned"
@@ -111,14 +111,14 @@ class EndpointConfig(_Section):
 
 
 class TagsConfig(_Section):
-    """What everything created carries, so that nothing is forgotten."""
+    """The tags of every resource that this product creates."""
 
     owner: Text = Field(default_factory=lambda: os.environ.get("USER") or "unknown")
     expires_days: int = Field(7, ge=1)
 
 
 class Config(_Section):
-    """The whole file."""
+    """All sections of the file."""
 
     azure: AzureConfig
     identity: IdentityConfig = IdentityConfig()
@@ -130,14 +130,14 @@ class Config(_Section):
 
 
 def load_config(file: Path | None = None) -> Config:
-    """The configuration.
+    """Read and check the configuration.
 
     Args:
-        file: the YAML file; PHI3_CONFIG or `phi3.yaml` when left out, which need not exist where the
-            environment says enough.
+        file: YAML file; None reads the file that PHI3_CONFIG names, or `phi3.yaml`. The latter may be
+            missing if the environment variables suffice.
 
     Raises:
-        OpsError: naming the file, the field and what is wrong with it.
+        OpsError: the file cannot be read, or a field is wrong; the error names both.
     """
     path = file or Path(os.environ.get(CONFIG_VARIABLE) or CONFIG_FILE)
     values = _read(path, required=file is not None or CONFIG_VARIABLE in os.environ)
@@ -156,15 +156,15 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
     except FileNotFoundError as error:
         if not required:
             return {}
-        raise OpsError(f"there is no file {path}", _fix(path)) from error
+        raise OpsError(f"{path} does not exist", _fix(path)) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise OpsError(f"cannot read {path}: {problem}", "It must be a YAML file.") from error
-    sections = isinstance(values, dict) and all(
+    has_sections = isinstance(values, dict) and all(
         isinstance(value, dict) or name == "connection" for name, value in values.items()
     )
-    if not sections:
-        raise OpsError(f"{path} is not made of sections", "See scripts/phi3.example.yaml.")
+    if not has_sections:
+        raise OpsError(f"{path} is not a mapping of sections", "See scripts/phi3.example.yaml.")
     return dict(values)
 
 
@@ -173,7 +173,7 @@ def _problem(error: ValidationError, path: Path) -> str:
     field = ".".join(str(part) for part in first["loc"])
     reason = first["msg"].removeprefix("Value error, ")
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    variables = {".".join(where): name for name, where in ENVIRONMENT.items()}
+    variables = {".".join(parts): name for name, parts in ENVIRONMENT.items()}
     hint = f" (or set {variables[field]})" if field in variables else ""
     return f"{path}: `{field}`: {reason[:1].lower()}{reason[1:]}{hint}{more}"
 

@@ -1,4 +1,4 @@
-"""What there is in the workspace and its resource group, and whose it is by its tags."""
+"""The resources of the workspace and its resource group, and which of them this product created."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .cloud import (
 from .roles import ROLE_NAMES, granted_roles
 
 COMPUTE_API = "2023-08-01-preview"
-# ARM type -> what it is called here, and the API version that deletes it.
+# ARM type -> kind of InventoryItem, and the API version for deletion.
 RESOURCE_TYPES = {
     "microsoft.managedidentity/userassignedidentities": ("identity", "2024-11-30"),
     "microsoft.containerregistry/registries": ("registry", "2023-07-01"),
@@ -27,8 +27,8 @@ RESOURCE_TYPES = {
     "microsoft.keyvault/vaults": ("key vault", "2023-07-01"),
     "microsoft.storage/storageaccounts": ("storage account", "2023-01-01"),
 }
-# Listed as resources of the group, but read in the workspace; or put there by Azure itself beside
-# application insights: type -> how their names begin.
+# Resources of the group that are left out: those that the workspace lists, and those that Azure creates
+# with application insights. Type -> prefix of their names.
 BYPRODUCTS = {
     "microsoft.machinelearningservices/workspaces/onlineendpoints": "",
     "microsoft.machinelearningservices/workspaces/onlineendpoints/deployments": "",
@@ -39,26 +39,26 @@ BYPRODUCTS = {
 
 @dataclass(frozen=True)
 class InventoryItem:
-    """One thing that Azure lists.
+    """One resource that Azure lists.
 
     Attributes:
         kind: "endpoint", "deployment", "model", "cluster", "connection", "role assignment", "resource
-            group", or one of TYPES; "other" for what this product never makes.
-        name: its name.
-        ours: whether the tags say that this product made it for this workspace.
-        tags: all of them.
-        size: VM size; "" where it has no machines.
-        instances: machines that are up now, and paid for.
-        state: the provisioning state.
-        traffic: a deployment's percentage.
-        since: when it was created, ISO 8601.
-        parent: the endpoint of a deployment.
+            group", or a kind of RESOURCE_TYPES; "other" for types that this product never creates.
+        name: name of the resource.
+        owned: whether the tags say that this product created the resource for this workspace.
+        tags: all tags.
+        size: VM size; "" if the resource has no machines.
+        instances: number of machines that are up now, and are paid for.
+        state: provisioning state.
+        traffic: a deployment's percentage of the traffic.
+        since: creation time, ISO 8601.
+        parent: name of a deployment's endpoint.
         id: resource id.
     """
 
     kind: str
     name: str
-    ours: bool
+    owned: bool
     tags: dict[str, str] = field(default_factory=dict)
     size: str = ""
     instances: int = 0
@@ -70,136 +70,137 @@ class InventoryItem:
 
     @property
     def owner(self) -> str:
+        """The owner tag, "" without one."""
         return self.tags.get(OWNER_TAG, "")
 
     @property
     def expires(self) -> str:
-        """ISO date, "" where it has none."""
+        """The expiry tag, an ISO date; "" without one."""
         return self.tags.get(EXPIRES_TAG, "")
 
 
 def read_inventory(cloud: Cloud) -> list[InventoryItem]:
-    """Everything in the workspace that costs or was made, and in its resource group.
+    """Return the resources of the workspace and its resource group.
 
-    A workspace or group that is not there holds nothing.
+    A workspace or a group that does not exist contains nothing.
 
     Raises:
         OpsError: Azure does not answer, or refuses.
     """
-    with named_errors("reading what is there"):
-        parts = (_endpoints, _models, _connections, _clusters, _group)
-        return [item for part in parts for item in part(cloud)]
+    with named_errors("listing the resources"):
+        readers = (_endpoints, _models, _connections, _clusters, _group)
+        return [item for reader in readers for item in reader(cloud)]
 
 
-def serving_endpoints(
-    items: Sequence[InventoryItem], endpoint: InventoryItem
-) -> list[InventoryItem]:
-    """An endpoint's deployments."""
-    return [each for each in items if each.kind == "deployment" and each.parent == endpoint.name]
+def deployments_of(items: Sequence[InventoryItem], endpoint: InventoryItem) -> list[InventoryItem]:
+    """Return an endpoint's deployments."""
+    return [item for item in items if item.kind == "deployment" and item.parent == endpoint.name]
 
 
 def expiry_date(items: Sequence[InventoryItem], item: InventoryItem) -> str:
-    """When it expires: an endpoint with the last of its deployments. "" for never."""
-    dates = [item.expires, *(each.expires for each in serving_endpoints(items, item))]
+    """Return the ISO date on which an item expires, "" for never.
+
+    An endpoint expires with the last of its deployments.
+    """
+    dates = [item.expires, *(deployment.expires for deployment in deployments_of(items, item))]
     return max(dates) if item.kind == "endpoint" and all(dates) else item.expires
 
 
 def _endpoints(cloud: Cloud) -> Iterator[InventoryItem]:
     endpoints = find_resource(lambda: list(cloud.ml.online_endpoints.list())) or []
-    for each in endpoints:
-        tags = dict(each.tags or {})
+    for endpoint in endpoints:
+        tags = dict(endpoint.tags or {})
         yield InventoryItem(
             "endpoint",
-            each.name,
+            endpoint.name,
             cloud.owns(tags),
             tags,
-            state=str(each.provisioning_state or ""),
-            since=str((each.properties or {}).get("createdAt", ""))[:19],
+            state=str(endpoint.provisioning_state or ""),
+            since=str((endpoint.properties or {}).get("createdAt", ""))[:19],
         )
-        yield from _deployments(cloud, each)
+        yield from _deployments(cloud, endpoint)
 
 
 def _deployments(cloud: Cloud, endpoint: Any) -> Iterator[InventoryItem]:
-    deployments = cloud.ml.online_deployments
-    for each in find_resource(lambda: list(deployments.list(endpoint_name=endpoint.name))) or []:
-        tags = dict(each.tags or {})
-        created = getattr(each.creation_context, "created_at", None)
+    list_all = cloud.ml.online_deployments.list
+    for deployment in find_resource(lambda: list(list_all(endpoint_name=endpoint.name))) or []:
+        tags = dict(deployment.tags or {})
+        created = getattr(deployment.creation_context, "created_at", None)
         yield InventoryItem(
             "deployment",
-            each.name,
+            deployment.name,
             cloud.owns(tags),
             tags,
-            size=str(each.instance_type or ""),
-            instances=int(each.instance_count or 0),
-            state=str(each.provisioning_state or ""),
-            traffic=int((endpoint.traffic or {}).get(each.name, 0)),
+            size=str(deployment.instance_type or ""),
+            instances=int(deployment.instance_count or 0),
+            state=str(deployment.provisioning_state or ""),
+            traffic=int((endpoint.traffic or {}).get(deployment.name, 0)),
             since=created.isoformat()[:19] if created else "",
             parent=endpoint.name,
         )
 
 
 def _models(cloud: Cloud) -> Iterator[InventoryItem]:
-    """The versions of the configured model."""
+    """Yield the versions of the configured model."""
     name = cloud.config.endpoint.model
-    for each in find_resource(lambda: list(cloud.ml.models.list(name=name))) or []:
-        tags = dict(each.tags or {})
-        yield InventoryItem("model", f"{each.name}:{each.version}", cloud.owns(tags), tags)
+    for model in find_resource(lambda: list(cloud.ml.models.list(name=name))) or []:
+        tags = dict(model.tags or {})
+        yield InventoryItem("model", f"{model.name}:{model.version}", cloud.owns(tags), tags)
 
 
 def _connections(cloud: Cloud) -> Iterator[InventoryItem]:
     path = f"{cloud.workspace_path}/connections"
-    found = find_resource(lambda: cloud.rest("GET", path, api=CONNECTIONS_API_VERSION)) or {}
-    for each in found.get("value", []):
-        tags = dict(each["properties"].get("metadata") or {})
-        yield InventoryItem("connection", each["name"], cloud.owns(tags), tags)
+    answer = find_resource(lambda: cloud.rest("GET", path, api=CONNECTIONS_API_VERSION)) or {}
+    for connection in answer.get("value", []):
+        tags = dict(connection["properties"].get("metadata") or {})
+        yield InventoryItem("connection", connection["name"], cloud.owns(tags), tags)
 
 
 def _clusters(cloud: Cloud) -> Iterator[InventoryItem]:
-    for each in find_resource(lambda: list(cloud.ml.compute.list())) or []:
-        tags = dict(each.tags or {})
-        ours = cloud.owns(tags)
-        more = _cluster(cloud, each.name) if ours else {}
+    for cluster in find_resource(lambda: list(cloud.ml.compute.list())) or []:
+        tags = dict(cluster.tags or {})
+        owned = cloud.owns(tags)
+        details = _cluster_details(cloud, cluster.name) if owned else {}
         yield InventoryItem(
             "cluster",
-            each.name,
-            ours,
+            cluster.name,
+            owned,
             tags,
-            size=str(getattr(each, "size", None) or ""),
-            instances=int((more.get("properties") or {}).get("currentNodeCount") or 0),
-            state=str(each.provisioning_state or ""),
-            since=str(more.get("createdOn", ""))[:19],
+            size=str(getattr(cluster, "size", None) or ""),
+            instances=int((details.get("properties") or {}).get("currentNodeCount") or 0),
+            state=str(cluster.provisioning_state or ""),
+            since=str(details.get("createdOn", ""))[:19],
         )
 
 
-def _cluster(cloud: Cloud, name: str) -> dict[str, Any]:
-    """What the SDK's own object leaves out: the nodes that are up, and since when it is there."""
+def _cluster_details(cloud: Cloud, name: str) -> dict[str, Any]:
+    """Return properties that the SDK's object leaves out: running nodes and creation time."""
     path = f"{cloud.workspace_path}/computes/{name}"
     answer = find_resource(lambda: cloud.rest("GET", path, api=COMPUTE_API)) or {}
     return answer.get("properties") or {}
 
 
 def _group(cloud: Cloud) -> Iterator[InventoryItem]:
-    group = cloud.config.azure.resource_group
-    there = find_resource(lambda: cloud.resources.resource_groups.get(group))
-    if there is None:
+    name = cloud.config.azure.resource_group
+    group = find_resource(lambda: cloud.resources.resource_groups.get(name))
+    if group is None:
         return
-    listed = cloud.resources.resources.list_by_resource_group(group)
-    for each in listed:
-        arm_type, tags = each.type.lower(), dict(each.tags or {})
-        if arm_type in BYPRODUCTS and each.name.startswith(BYPRODUCTS[arm_type]):
+    for resource in cloud.resources.resources.list_by_resource_group(name):
+        arm_type, tags = resource.type.lower(), dict(resource.tags or {})
+        if arm_type in BYPRODUCTS and resource.name.startswith(BYPRODUCTS[arm_type]):
             continue
         kind, _ = RESOURCE_TYPES.get(arm_type, ("other", ""))
-        yield InventoryItem(kind, each.name, cloud.owns(tags), tags, id=each.id)
+        yield InventoryItem(kind, resource.name, cloud.owns(tags), tags, id=resource.id)
     yield from _roles(cloud)
-    tags = dict(there.tags or {})
-    yield InventoryItem("resource group", group, cloud.owns(tags), tags, id=cloud.group_path)
+    tags = dict(group.tags or {})
+    yield InventoryItem("resource group", name, cloud.owns(tags), tags, id=cloud.group_path)
 
 
 def _roles(cloud: Cloud) -> Iterator[InventoryItem]:
-    where, name = cloud.config.azure, cloud.config.identity.name
-    identity = find_resource(lambda: cloud.identities.get(where.resource_group, name))
-    for each in granted_roles(cloud, identity.principal_id) if identity else ():
-        role = str(each.role_definition_id).rsplit("/", 1)[-1]
-        on = str(each.scope).rsplit("/", 1)[-1]
-        called = f"{ROLE_NAMES.get(role, role)} of {name} on {on}"
-        yield InventoryItem("role assignment", called, True, id=each.id)
+    group, name = cloud.config.azure.resource_group, cloud.config.identity.name
+    identity = find_resource(lambda: cloud.identities.get(group, name))
+    for assignment in granted_roles(cloud, identity.principal_id) if identity else ():
+        role_id = str(assignment.role_definition_id).rsplit("/", 1)[-1]
+        scope_name = str(assignment.scope).rsplit("/", 1)[-1]
+        title = f"{ROLE_NAMES.get(role_id, role_id)} of {name} on {scope_name}"
+        yield InventoryItem("role assignment", title, True, id=assignment.id)

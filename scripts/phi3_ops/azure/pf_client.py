@@ -1,4 +1,4 @@
-"""promptflow's own client of a Foundry project or an Azure ML workspace, and its errors as Azure's."""
+"""promptflow's client of a Foundry project or an Azure ML workspace; its errors become Azure's errors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,20 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import OpsError, first_line
-from ..pf import pf_client
+from ..pf import prepare
 from .cloud import Cloud
 
 _STATUS = re.compile(r"Code: (\d{3})\b")
 
 
 def foundry_client(cloud: Cloud) -> Any:
-    """The workspace's `promptflow.azure.PFClient`.
+    """Return the workspace's `promptflow.azure.PFClient`.
 
     Raises:
-        OpsError: the Azure packages are missing, or what `errors` raises.
+        OpsError: the Azure packages are missing, or promptflow refuses the workspace.
+        azure.core.exceptions.AzureError: Azure refuses the request.
     """
-    pf_client()  # makes prompt flow quiet before its first import
+    prepare()  # before Prompt flow's first import
     try:
         from promptflow.azure import PFClient
     except ImportError as error:
@@ -32,10 +33,13 @@ def foundry_client(cloud: Cloud) -> Any:
 
 @contextlib.contextmanager
 def foundry_errors() -> Iterator[None]:
-    """promptflow's errors as Azure's, where there is one below; else as one line.
+    """Turn promptflow's errors into the Azure error that caused them, or else into one line.
 
-    Raises AzureError or OpsError in place of a PromptflowException, and of what its calls of the run
-    history raise, which it makes without azure-core.
+    promptflow calls the run history without azure-core; the errors of those calls are turned as well.
+
+    Raises:
+        azure.core.exceptions.AzureError: Azure refused a request of the block, or cannot be reached.
+        OpsError: the block raised any other PromptflowException.
     """
     import requests
     from azure.core.exceptions import (
@@ -53,16 +57,16 @@ def foundry_errors() -> Iterator[None]:
     except RunNotFoundError as error:
         raise ResourceNotFoundError(str(error)) from error
     except PromptflowException as error:
-        below = error.inner_exception
-        if getattr(below, "status_code", None) == 404:
-            raise ResourceNotFoundError(response=getattr(below, "response", None)) from error
-        if isinstance(below, AzureError):
-            raise below from error
-        raise OpsError(f"prompt flow's client refuses: {first_line(error)}") from error
+        cause = error.inner_exception
+        if getattr(cause, "status_code", None) == 404:
+            raise ResourceNotFoundError(response=getattr(cause, "response", None)) from error
+        if isinstance(cause, AzureError):
+            raise cause from error
+        raise OpsError(f"Prompt flow's client failed: {first_line(error)}") from error
     except RunRequestException as error:
-        refused = HttpResponseError(str(error))
-        if found := _STATUS.search(str(error)):
-            refused.status_code = int(found[1])
-        raise refused from error
+        response_error = HttpResponseError(str(error))
+        if status := _STATUS.search(str(error)):
+            response_error.status_code = int(status[1])
+        raise response_error from error
     except requests.RequestException as error:
         raise ServiceRequestError(str(error), error=error) from error

@@ -1,11 +1,12 @@
 """A plan of steps that is printed or applied: the same object for both, so that they cannot differ.
 
-A step looks whether its result is there, and makes it when it is not. So a second run changes nothing,
-and a run that was interrupted at any step is completed by the next one.
+A step checks whether its result exists, and creates it if it does not. So a second run changes nothing,
+and the next run completes a run that was interrupted at any step.
 """
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -16,27 +17,27 @@ from rich.markup import escape
 from ..errors import OpsError
 from .cloud import named_errors
 
-# What a verb is called when it is done; others take a -d.
-PAST = {"submit": "submitted", "assign": "assigned"}
+# Past forms of verbs; all others take a -d.
+PAST_FORMS = {"submit": "submitted", "assign": "assigned"}
 
 
 @dataclass(frozen=True)
 class Step:
-    """One thing to bring about.
+    """One change, and the check whether it is needed.
 
     Attributes:
-        what: what it makes, as in "compute gpu-a100 (Standard_NC24ads_A100_v4, 0 to 1 nodes)".
-        exists: whether it is there and as it should be. Reads only.
-        apply: brings it about; may take long. Repeating it must be harmless.
-        verb: what `apply` does to it.
-        state: what it is called when there is nothing to do about it.
+        what: text for the result, as in "cluster gpu-a100 (Standard_NC24ads_A100_v4, 0 to 1 nodes)".
+        exists: returns whether the result exists and is as it should be. It only reads.
+        apply: creates the result; may take long. Repeating it must be harmless.
+        verb: verb for `apply`.
+        state: word that is printed if nothing has to be done.
     """
 
     what: str
     exists: Callable[[], bool]
     apply: Callable[[], object]
     verb: str = "create"
-    state: str = "there"
+    state: str = "exists"
 
 
 @dataclass
@@ -47,52 +48,55 @@ class Plan:
     steps: list[Step] = field(default_factory=list)
 
     def add(self, steps: Iterable[Step]) -> None:
-        """Put further steps behind those that are there."""
+        """Append steps."""
         self.steps.extend(steps)
 
     def run(self, console: Console, *, dry_run: bool = False) -> int:
         """Print what would change, or change it.
 
         Args:
-            console: where progress is shown.
-            dry_run: only read and print.
+            console: shows the progress.
+            dry_run: read and print only.
 
         Returns:
-            How many steps changed something, or would.
+            The number of steps that changed something, or would change it.
 
         Raises:
-            OpsError: a step failed; those before it stay, and the next run goes on from there.
+            OpsError: a step failed. Earlier steps stay applied, and the next run continues after them.
         """
         changed = 0
         for step in self.steps:
             what = escape(step.what)
             with named_errors(f"looking for {step.what}"):
-                done = step.exists()
-            if done:
+                exists = step.exists()
+            if exists:
                 line = f"  [dim]{step.state:8}[/dim] {what}"
             elif dry_run:
                 line = f"  would {step.verb} {what}"
             else:
                 line = self._apply(step, console)
             console.print(line, highlight=False, soft_wrap=True)
-            changed += not done
-        ending = escape(f"{self.title}: {self._ending(changed, dry_run)}")
-        console.print(ending, highlight=False, soft_wrap=True)
+            changed += not exists
+        summary = escape(f"{self.title}: {self._summary(changed, dry_run)}")
+        console.print(summary, highlight=False, soft_wrap=True)
         return changed
 
     def run_when_confirmed(
         self, console: Console, question: str, *, dry_run: bool = False, yes: bool = False
     ) -> int:
-        """Print what would change, ask, and change it; raises what `run` and `confirm` raise.
+        """Print what would change, ask for confirmation, and change it.
 
         Args:
-            console: where progress is shown.
-            question: what to ask before anything changes.
-            dry_run: only read and print.
+            console: shows the progress.
+            question: question to ask before anything changes.
+            dry_run: read and print only.
             yes: do not ask.
 
         Returns:
-            How many steps changed something, or would.
+            The number of steps that changed something, or would change it.
+
+        Raises:
+            OpsError: a step failed, the answer was no, or standard input is not a terminal.
         """
         if dry_run or not yes:
             pending = self.run(console, dry_run=True)
@@ -106,11 +110,11 @@ class Plan:
         what, start = escape(step.what), time.monotonic()
         with console.status(f"{step.verb} {what}"), named_errors(f"{step.verb} {step.what}"):
             step.apply()
-        past = PAST.get(step.verb, f"{step.verb}d")
+        past = PAST_FORMS.get(step.verb, f"{step.verb}d")
         return f"  {past} {what} ({time.monotonic() - start:.0f} s)"
 
     @staticmethod
-    def _ending(changed: int, dry_run: bool) -> str:
+    def _summary(changed: int, dry_run: bool) -> str:
         if not changed:
             return "nothing to change"
         steps = "1 step" if changed == 1 else f"{changed} steps"
@@ -118,16 +122,14 @@ class Plan:
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something is lost.
+    """Ask for confirmation on the terminal; with `yes`, ask nothing.
 
     Raises:
-        OpsError: the answer is no, or there is nobody to ask.
+        OpsError: the answer was no, or standard input is not a terminal.
     """
-    import sys
-
     if yes:
         return
     if not sys.stdin.isatty():
-        raise OpsError("nobody is there to confirm", "Give --yes.")
+        raise OpsError("cannot ask for confirmation without a terminal", "Give --yes.")
     if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
         raise OpsError("not confirmed", "Nothing was changed.")

@@ -1,56 +1,78 @@
-"""What runs, since when, for whom, and what it is paid for by."""
+"""The endpoints, deployments and clusters of this product, and the machines that are paid for."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import asdict
-from typing import Any
-
-from rich.table import Table
+from dataclasses import dataclass
 
 from .cloud import Cloud
 from .inventory import InventoryItem, expiry_date, read_inventory
 
-SHOWN = ("endpoint", "deployment", "cluster")
-COLUMNS = ("kind", "name", "machines", "state", "traffic", "since", "expires", "owner")
+KINDS = ("endpoint", "deployment", "cluster")
 
 
-def status_rows(cloud: Cloud) -> list[dict[str, Any]]:
-    """Every endpoint, deployment and cluster that this product made, as plain values; `expires` of an
-    endpoint is that of its last deployment."""
-    items = read_inventory(cloud)
-    return [
-        {**_plain(item), "expires": expiry_date(items, item), "owner": item.owner}
-        for item in items
-        if item.ours and item.kind in SHOWN
-    ]
+@dataclass(frozen=True)
+class StatusItem:
+    """One endpoint, deployment or cluster.
+
+    Attributes:
+        kind: one of `KINDS`.
+        name: name of the resource.
+        size: VM size; "" for an endpoint.
+        instances: number of machines that are up now.
+        state: provisioning state.
+        traffic: a deployment's percentage of the traffic.
+        since: creation time, ISO 8601.
+        expires: ISO date, "" for never; an endpoint expires with the last of its deployments.
+        owner: value of the owner tag.
+    """
+
+    kind: str
+    name: str
+    size: str
+    instances: int
+    state: str
+    traffic: int | None
+    since: str
+    expires: str
+    owner: str
 
 
-def hourly_cost(found: Iterable[dict[str, Any]]) -> dict[str, int]:
-    """VM size -> machines that are up now, each paid for by the hour."""
-    counted: Counter[str] = Counter()
-    for row in found:
-        counted[row["size"]] += row["instances"]
-    return {size: count for size, count in sorted(counted.items()) if count}
+@dataclass(frozen=True)
+class Status:
+    """The resources that this product created in the workspace."""
+
+    items: list[StatusItem]
+
+    @property
+    def hourly(self) -> dict[str, int]:
+        """VM size -> number of machines that are up now; each is paid for by the hour."""
+        machines: Counter[str] = Counter()
+        for item in self.items:
+            machines[item.size] += item.instances
+        return {size: count for size, count in sorted(machines.items()) if count}
 
 
-def status_table(found: Iterable[dict[str, Any]]) -> Table:
-    """The rows for a terminal."""
-    shown = Table(box=None, pad_edge=False)
-    for column in COLUMNS:
-        shown.add_column(column, overflow="fold")
-    for row in found:
-        machines = f"{row['size']} x {row['instances']}" if row["size"] else ""
-        traffic = "" if row["traffic"] is None else f"{row['traffic']} %"
-        cells = {**row, "machines": machines, "traffic": traffic}
-        shown.add_row(*(str(cells[column]) for column in COLUMNS))
-    return shown
+def read_status(cloud: Cloud) -> Status:
+    """Return the endpoints, deployments and clusters that this product created.
+
+    Raises:
+        OpsError: Azure does not answer, or refuses.
+    """
+    inventory = read_inventory(cloud)
+    items = [item for item in inventory if item.owned and item.kind in KINDS]
+    return Status([_status_item(item, expiry_date(inventory, item)) for item in items])
 
 
-def _plain(item: InventoryItem) -> dict[str, Any]:
-    return {
-        name: value
-        for name, value in asdict(item).items()
-        if name not in ("ours", "tags", "id", "parent")
-    }
+def _status_item(item: InventoryItem, expires: str) -> StatusItem:
+    return StatusItem(
+        kind=item.kind,
+        name=item.name,
+        size=item.size,
+        instances=item.instances,
+        state=item.state,
+        traffic=item.traffic,
+        since=item.since,
+        expires=expires,
+        owner=item.owner,
+    )

@@ -1,4 +1,4 @@
-"""The end: deletes what the tags say that this product made, and nothing else."""
+"""Delete the resources whose tags say that this product created them, and nothing else."""
 
 from __future__ import annotations
 
@@ -13,159 +13,187 @@ from ..errors import OpsError
 from ..pf import delete_connection, load_connection
 from ..waiting import WaitTimeoutError, wait_until
 from .cloud import CONNECTIONS_API_VERSION, EXPIRES_TAG, Cloud, find_resource, is_expired
-from .inventory import RESOURCE_TYPES, InventoryItem, expiry_date, read_inventory, serving_endpoints
+from .inventory import RESOURCE_TYPES, InventoryItem, deployments_of, expiry_date, read_inventory
 from .plan import Plan, Step
 
-# What to delete, in this order: each before what it rests on. Workspace, registry and storage hold the
-# data, the jobs' history and the images, so they stay unless everything is asked for.
+# Kinds of resources to delete, in this order: each before the resources that it depends on. Workspace,
+# registry and storage contain the data, the jobs' history and the images, so only EVERYTHING has them.
 ENDPOINT_ONLY = ("endpoint",)
 EXPIRING = ("endpoint", "cluster")
-LOCAL = "local connection"
-RESOURCES_IN_USE = ("endpoint", "connection", LOCAL, "cluster", "role assignment", "identity")
-BENEATH = ("registry", "application insights", "log analytics", "key vault", "storage account")
-EVERYTHING = (*RESOURCES_IN_USE, "workspace", *BENEATH, "resource group")
-DELETING = "Deleting"
+LOCAL_CONNECTION = "local connection"
+RESOURCES_IN_USE = (
+    "endpoint",
+    "connection",
+    LOCAL_CONNECTION,
+    "cluster",
+    "role assignment",
+    "identity",
+)
+WORKSPACE_PARTS = (
+    "registry",
+    "application insights",
+    "log analytics",
+    "key vault",
+    "storage account",
+)
+EVERYTHING = (*RESOURCES_IN_USE, "workspace", *WORKSPACE_PARTS, "resource group")
+DELETING = "Deleting"  # provisioning state
 POLL_S = 5.0
-GONE_S = 3600.0
+DELETION_S = 3600.0
+
+
+@dataclass(frozen=True)
+class KeptResource:
+    """A resource of this product that stays, and the reason."""
+
+    kind: str
+    name: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class TeardownPlan:
-    """What is to go, and what of ours is to stay.
+    """The resources of this product that are deleted, and those that stay.
 
     Attributes:
         plan: the deletions.
-        kept: what stays, with the reason, a line each.
+        kept: the resources that stay.
     """
 
     plan: Plan
-    kept: list[str]
+    kept: list[KeptResource]
 
 
 def plan_teardown(
     cloud: Cloud, kinds: Sequence[str] = RESOURCES_IN_USE, *, expired: bool = False
 ) -> TeardownPlan:
-    """Look at what is there and plan its end.
+    """List the resources and plan the deletions.
 
     Args:
-        cloud: where.
-        kinds: ENDPOINT_ONLY, EXPIRING, WORKING or EVERYTHING.
-        expired: only what has expired, and no cluster that is at work.
+        cloud: clients and configuration.
+        kinds: ENDPOINT_ONLY, EXPIRING, RESOURCES_IN_USE or EVERYTHING.
+        expired: delete only expired resources, and no cluster with running nodes.
 
     Raises:
         OpsError: Azure does not answer, or refuses.
     """
     items = read_inventory(cloud)
-    if LOCAL in kinds:
-        items += _local(cloud)
+    if LOCAL_CONNECTION in kinds:
+        items += _local_connection(cloud)
     today = datetime.now(timezone.utc).date().isoformat()
-    going: list[InventoryItem] = []
-    kept: list[str] = []
-    for item in _ours(items, kinds):
+    doomed: list[InventoryItem] = []
+    kept: list[KeptResource] = []
+    for item in _owned(items, kinds):
         if expired and not is_expired({EXPIRES_TAG: expiry_date(items, item)}, today):
             continue
-        why = _obstacle(items, item, going, expired)
-        if why:
-            kept.append(f"{item.kind} {item.name}: {why}")
+        if obstacle := _obstacle(items, item, doomed, expired):
+            kept.append(KeptResource(item.kind, item.name, obstacle))
         else:
-            going.append(item)
+            doomed.append(item)
     if kinds == RESOURCES_IN_USE:
-        kept += _models(items)
-    return TeardownPlan(Plan("down", [_step(cloud, items, item) for item in going]), kept)
+        kept += _kept_models(items)
+    return TeardownPlan(Plan("down", [_step(cloud, items, item) for item in doomed]), kept)
 
 
-def _local(cloud: Cloud) -> list[InventoryItem]:
-    """Prompt flow's own connection, where it leads to the configured endpoint: names are given once a
-    region, so that it can be no other's."""
+def _local_connection(cloud: Cloud) -> list[InventoryItem]:
+    """Return Prompt flow's local connection if it leads to the configured endpoint.
+
+    A host name identifies the endpoint, because an endpoint's name is unique within its region.
+    """
     config = cloud.config
     name, region = config.endpoint.name, re.sub(r"\W", "", config.azure.location)
-    there = load_connection(config.connection)
-    leads_to = urlsplit(dict(there.configs).get("endpoint", "") if there else "").hostname
-    ours = leads_to == f"{name}.{region}.inference.ml.azure.com".lower()
-    return [InventoryItem(LOCAL, config.connection, True, parent=name)] if ours else []
+    connection = load_connection(config.connection)
+    url = dict(connection.configs).get("endpoint", "") if connection else ""
+    if urlsplit(url).hostname != f"{name}.{region}.inference.ml.azure.com".lower():
+        return []
+    return [InventoryItem(LOCAL_CONNECTION, config.connection, True, parent=name)]
 
 
-def _models(items: Sequence[InventoryItem]) -> list[str]:
-    names = ", ".join(item.name for item in items if item.kind == "model" and item.ours)
-    why = "they cost no more than their storage, and can be deployed again"
-    return [f"models {names}: {why}"] if names else []
+def _kept_models(items: Sequence[InventoryItem]) -> list[KeptResource]:
+    names = ", ".join(item.name for item in items if item.kind == "model" and item.owned)
+    reason = "they cost no more than their storage, and can be deployed again"
+    return [KeptResource("models", names, reason)] if names else []
 
 
-def _ours(items: Sequence[InventoryItem], kinds: Sequence[str]) -> list[InventoryItem]:
-    chosen = [item for item in items if item.ours and item.kind in kinds]
-    return sorted(chosen, key=lambda item: kinds.index(item.kind))
+def _owned(items: Sequence[InventoryItem], kinds: Sequence[str]) -> list[InventoryItem]:
+    owned = [item for item in items if item.owned and item.kind in kinds]
+    return sorted(owned, key=lambda item: kinds.index(item.kind))
 
 
 def _obstacle(
     items: Sequence[InventoryItem],
     item: InventoryItem,
-    going: Sequence[InventoryItem],
+    doomed: Sequence[InventoryItem],
     expired: bool,
 ) -> str:
-    """Why a thing of ours has to stay; "" where nothing is in the way."""
+    """Return why a resource of this product has to stay, "" if it can be deleted."""
     if expired and item.kind == "cluster" and item.instances:
-        return f"{item.instances} nodes are at work"
-    if item.kind == LOCAL:
-        stays = [each for each in items if each.kind == "endpoint" and each not in going]
-        return "its endpoint stays" if item.parent in [each.name for each in stays] else ""
-    if item.kind in BENEATH:
-        stays = [each for each in items if each.kind == "workspace" and each not in going]
-        return "its workspace stays" if any(each.ours for each in stays) else ""
-    others = [each.name for each in _within(items, item) if not each.ours or _stays(each, going)]
-    return f"{', '.join(others)} would go with it" if others else ""
+        return f"{item.instances} nodes are running"
+    staying = [other for other in items if other not in doomed]
+    if item.kind == LOCAL_CONNECTION:
+        endpoints = [other.name for other in staying if other.kind == "endpoint"]
+        return "its endpoint stays" if item.parent in endpoints else ""
+    if item.kind in WORKSPACE_PARTS:
+        workspaces = [other for other in staying if other.kind == "workspace" and other.owned]
+        return "its workspace stays" if workspaces else ""
+    # A deployment is deleted with its endpoint.
+    lost = [
+        content.name
+        for content in _contents(items, item)
+        if not content.owned or (content.kind != "deployment" and content in staying)
+    ]
+    return f"{', '.join(lost)} would be deleted with it" if lost else ""
 
 
-def _within(items: Sequence[InventoryItem], item: InventoryItem) -> list[InventoryItem]:
-    """What goes when the thing goes."""
+def _contents(items: Sequence[InventoryItem], item: InventoryItem) -> list[InventoryItem]:
+    """Return the resources that Azure deletes together with the item."""
     if item.kind == "endpoint":
-        return serving_endpoints(items, item)
-    inside = {
+        return deployments_of(items, item)
+    content_kinds = {
         "workspace": ("endpoint", "cluster"),
         "resource group": ("other", *(kind for kind, _ in RESOURCE_TYPES.values())),
     }
-    return [each for each in items if each.kind in inside.get(item.kind, ())]
-
-
-def _stays(item: InventoryItem, going: Sequence[InventoryItem]) -> bool:
-    return item.kind != "deployment" and item not in going  # a deployment goes with its endpoint
+    return [other for other in items if other.kind in content_kinds.get(item.kind, ())]
 
 
 def _step(cloud: Cloud, items: Sequence[InventoryItem], item: InventoryItem) -> Step:
     what = f"{item.kind} {item.name}"
-    inside = [
-        f"{each.name}: {each.size} x {each.instances}" for each in serving_endpoints(items, item)
+    deployments = [
+        f"{deployment.name}: {deployment.size} x {deployment.instances}"
+        for deployment in deployments_of(items, item)
     ]
-    if item.kind == "endpoint" and inside:
-        what += f" with its deployments ({', '.join(inside)})"
+    if item.kind == "endpoint" and deployments:
+        what += f" with its deployments ({', '.join(deployments)})"
     if item.state == DELETING:
-        what += ", which is being deleted"
-    return Step(what, lambda: False, lambda: _end(cloud, item), verb="delete")
+        what += ", whose deletion has begun"
+    return Step(what, lambda: False, lambda: _delete(cloud, item), verb="delete")
 
 
-def _end(cloud: Cloud, item: InventoryItem) -> None:
-    """Delete it, and wait until it is gone, be it by a run that was interrupted: as long as it is there,
-    its machines are paid for.
+def _delete(cloud: Cloud, item: InventoryItem) -> None:
+    """Delete a resource unless a previous run began to; if it has machines, wait until it is gone.
+
+    Its machines are paid for until then.
 
     Raises:
-        OpsError: it does not go.
+        OpsError: the deletion failed, or has not ended after `DELETION_S`.
     """
     if item.state != DELETING:
         delete = DELETE.get(item.kind, _delete_by_id)
-        find_resource(lambda: delete(cloud, item))  # what has gone in the meantime is no error
+        find_resource(lambda: delete(cloud, item))  # it may be gone already
     if item.kind not in READ:
         return
     try:
         remaining = wait_until(
             lambda: find_resource(lambda: READ[item.kind](cloud, item)),
             lambda resource: resource is None or resource.provisioning_state == "Failed",
-            timeout_s=GONE_S,
+            timeout_s=DELETION_S,
             poll_s=POLL_S,
         )
     except WaitTimeoutError as error:
         remaining = error.last
     if remaining is not None:
         what = f"the {item.kind} {item.name} still exists ({remaining.provisioning_state})"
-        raise OpsError(what, "See it in the studio; run this again.")
+        raise OpsError(what, "Look at it in the studio, then run this again.")
 
 
 def _delete_endpoint(cloud: Cloud, item: InventoryItem) -> Any:
@@ -186,8 +214,8 @@ def _delete_role(cloud: Cloud, item: InventoryItem) -> Any:
 
 
 def _delete_workspace(cloud: Cloud, item: InventoryItem) -> Any:
-    # For good: a workspace that is only set aside keeps its name for two weeks. What it rests on goes by
-    # its own tags, not with it.
+    # Permanently: otherwise its name stays taken for two weeks. Its storage and the like are deleted by
+    # their own tags.
     begin = cloud.ml.workspaces.begin_delete
     return begin(item.name, delete_dependent_resources=False, permanently_delete=True).result()
 
@@ -201,15 +229,16 @@ def _delete_by_id(cloud: Cloud, item: InventoryItem) -> Any:
     return cloud.resources.resources.begin_delete_by_id(item.id, api_version=api).result()
 
 
-# What has machines.
+# How to read the resources that have machines.
 READ: dict[str, Callable[[Cloud, InventoryItem], Any]] = {
     "endpoint": lambda cloud, item: cloud.ml.online_endpoints.get(item.name),
     "cluster": lambda cloud, item: cloud.ml.compute.get(item.name),
 }
+# How to delete a resource; all other kinds are deleted by their resource id.
 DELETE: dict[str, Callable[[Cloud, InventoryItem], Any]] = {
     "endpoint": _delete_endpoint,
     "connection": _delete_connection,
-    LOCAL: lambda cloud, item: delete_connection(item.name),
+    LOCAL_CONNECTION: lambda cloud, item: delete_connection(item.name),
     "cluster": _delete_cluster,
     "role assignment": _delete_role,
     "workspace": _delete_workspace,

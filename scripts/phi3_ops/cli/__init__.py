@@ -1,64 +1,50 @@
-"""The `phi3` command. One module a subcommand, imported only when it is the one asked for."""
+"""The `phi3` command: one module per subcommand, imported only when that subcommand runs."""
 
 from __future__ import annotations
 
 import argparse
-import gc
 import importlib
-import os
 import signal
 import sys
-import threading
 from collections.abc import Sequence
 
-# Name -> what `phi3 --help` says of it. The module of that name has `arguments(parser)` and `run(args)`.
+from .startup import prepare_process, skip_final_collection
+
+# Name -> help text. The module of that name has `arguments(parser)` and `run(args)`.
 COMMANDS = {
     "quickstart": "the whole path on this machine: data, fine-tuning, endpoint, chat, evaluation",
-    "doctor": "say what is missing or unfit, for each way of use, and how to mend it",
+    "doctor": "check what is missing, and how to fix it",
     "data": "prepare training and test data",
     "finetune": "fine-tune a model",
     "endpoint": "serve a model on this machine as Azure ML would",
     "connect": "write the connection that the flows use",
     "serve": "serve a chat flow with a page that streams",
-    "run": "run a flow over a data file, many lines at once",
-    "compare": "compare runs line by line, with intervals and a gate for CI",
+    "run": "run a flow over a data file, many lines at a time",
+    "compare": "compare runs line by line, with confidence intervals and a gate for CI",
     "flow": "versions of the flows: lock, check, upload, promote",
-    "quota": "see whether Azure gives the machines that are configured",
-    "provision": "make the workspace, identity, cluster and roles on Azure",
-    "deploy": "put a fine-tuned model behind an Azure ML endpoint, without an outage",
+    "quota": "check whether Azure provides the configured machines",
+    "provision": "create the workspace, identity, cluster and roles on Azure",
+    "deploy": "put a fine-tuned model behind an Azure ML endpoint without downtime",
     "status": "list what runs on Azure and what is paid for by the hour",
-    "down": "delete what was made on Azure",
+    "down": "delete what was created on Azure",
 }
-INTERRUPTED = 130
-AGAIN = 0.05  # seconds until a Ctrl-C that got lost is sent once more
+INTERRUPTED = 130  # exit code
 
 
 def entry() -> int:
-    """`phi3`, as a process of its own: `main`, with the collector kept from the libraries' many objects.
-
-    Half of a short command's time would go into looking through what was just imported, and once more
-    when it ends.
-    """
-    sys.unraisablehook = _unraisable
-    gc.set_threshold(100_000, 50, 100)
+    """Run `main` as the console script `phi3`."""
+    prepare_process()
     try:
         return main()
     finally:
-        gc.freeze()
-
-
-def _unraisable(lost: sys.UnraisableHookArgs) -> None:
-    """Python drops what is raised while it runs a `__del__`, a Ctrl-C too: send that again."""
-    if not issubclass(lost.exc_type, KeyboardInterrupt):
-        sys.__unraisablehook__(lost)
-        return
-    again = threading.Timer(AGAIN, os.kill, [os.getpid(), signal.SIGINT])
-    again.daemon = True
-    again.start()
+        skip_final_collection()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand.
+
+    Args:
+        argv: words of the command line without the program's name; None takes the process's own.
 
     Returns:
         The exit code: 0 done, 1 failed (one line on standard error says why), 2 wrong usage,
@@ -68,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     name = next((word for word in words if word in COMMANDS), None)
     parser = _parser(name)
     args = parser.parse_args(words)
-    # A plain `kill` ends like Ctrl-C, through every `finally`.
+    # A plain `kill` ends the command like Ctrl-C, through every `finally`.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return int(args.run(args) or 0)
@@ -78,23 +64,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if args.verbose:
             raise
-        print(f"phi3 {args.command}: {_line(error)}", file=sys.stderr)
+        print(f"phi3 {args.command}: {_error_line(error)}", file=sys.stderr)
         return 1
 
 
 def _parser(name: str | None) -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of the subcommand that runs."""
     parser = argparse.ArgumentParser(
         prog="phi3", description="Fine-tune your own Phi-3 and put it behind Prompt flow."
     )
     parser.add_argument("--version", action="version", version=_version())
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command, help_text in COMMANDS.items():
-        sub = commands.add_parser(command, help=help_text, description=help_text)
-        sub.add_argument("--verbose", action="store_true", help="show the traceback of an error")
+        subparser = commands.add_parser(command, help=help_text, description=help_text)
+        subparser.add_argument(
+            "--verbose", action="store_true", help="show the traceback of an error"
+        )
         if command == name:
             module = importlib.import_module(f"{__name__}.{command}")
-            module.arguments(sub)
-            sub.set_defaults(run=module.run)
+            module.arguments(subparser)
+            subparser.set_defaults(run=module.run)
     return parser
 
 
@@ -104,8 +93,8 @@ def _version() -> str:
     return f"phi3 {version('phi3-promptflow')}"
 
 
-def _line(error: Exception) -> str:
-    """One line for whatever went wrong; what nobody foresaw says how to see more."""
+def _error_line(error: Exception) -> str:
+    """Return an error as one line; an unexpected error also says how to see its traceback."""
     from ..errors import ExplainedError
 
     text = " ".join(str(error).split()) or type(error).__name__

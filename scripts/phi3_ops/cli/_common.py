@@ -1,4 +1,4 @@
-"""Arguments that several subcommands share."""
+"""Arguments, argument types and output that several subcommands share."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ from typing import Any
 
 from .. import paths
 
+LOG_WIDTH = 200  # characters per line where the output is not a terminal
+
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
+    """Add `--workdir`."""
     parser.add_argument(
         "--workdir",
         type=Path,
         default=paths.WORKDIR,
         metavar="DIR",
-        help="where everything that is made lies (default: %(default)s)",
+        help="folder for everything that the command creates (default: %(default)s)",
     )
 
 
 def add_config(parser: Any) -> None:
+    """Add `--config` to a parser or a group of arguments."""
     parser.add_argument(
         "--config",
         type=Path,
@@ -29,39 +33,66 @@ def add_config(parser: Any) -> None:
 
 
 def add_dry_run(parser: Any) -> None:
+    """Add `--dry-run` to a parser or a group of arguments."""
     parser.add_argument(
-        "--dry-run", action="store_true", help="read what is there, print what would change"
+        "--dry-run", action="store_true", help="print what would change, and change nothing"
     )
 
 
 def add_yes(parser: Any) -> None:
-    parser.add_argument("--yes", action="store_true", help="do not ask")
+    """Add `--yes` to a parser or a group of arguments."""
+    parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
 
 def console() -> Any:
-    """A rich Console; wide where nobody looks, so that tables in files and pipes are not folded."""
+    """Return a rich Console; in a file or a pipe it is wide, so that tables are not folded."""
     from rich.console import Console
 
-    found = Console()
-    return found if found.is_terminal else Console(width=200)
+    screen = Console()
+    return screen if screen.is_terminal else Console(width=LOG_WIDTH)
 
 
-def whole(text: str) -> int:
-    value = int(text)
+def positive_int(text: str) -> int:
+    """Parse an integer of at least 1 for argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not an integer") from None
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
     return value
 
 
-def positive(text: str) -> float:
-    value = float(text)
+def positive_number(text: str) -> float:
+    """Parse a number above 0 for argparse."""
+    value = number(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value
 
 
+def number(text: str) -> float:
+    """Parse a number for argparse."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not a number") from None
+
+
+def integer(text: str) -> int:
+    """Parse an integer for argparse."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not an integer") from None
+
+
 def port(text: str) -> int:
-    value = int(text)
+    """Parse a TCP port for argparse; 0 stands for a free one."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = -1
     if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError(f"{text} is no port (0 to 65535)")
+        raise argparse.ArgumentTypeError(f"{text} is not a port (0 to 65535)")
     return value

@@ -5,103 +5,114 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from pathlib import Path
 
 from ._common import add_config, add_dry_run
 
 KEY_VARIABLE = "PHI3_KEY"
+FIELDS = ("endpoint", "contract", "template", "deployment", "auth", "model")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        f"Write the connection that the flows use. The key comes from {KEY_VARIABLE}, else it is "
-        "asked for: never from the command line, where every process could read it."
+        f"Write the connection that the flows use. The key comes from {KEY_VARIABLE}, or the command "
+        "asks for it. It is never an argument, because every process could read it there."
     )
     parser.add_argument(
-        "--name", default="phi3", help="the connection's name (default: %(default)s)"
+        "--name", default="phi3", help="name of the connection (default: %(default)s)"
     )
     parser.add_argument(
-        "--endpoint", metavar="URL", help="the scoring URL (default: PHI3_ENDPOINT)"
+        "--endpoint", metavar="URL", help="scoring URL of the endpoint (default: PHI3_ENDPOINT)"
     )
     parser.add_argument(
         "--contract",
         choices=["auto", "chat", "mlflow", "openai"],
-        help="wire format (default: find out)",
+        help="wire format (default: detect it)",
     )
     parser.add_argument(
         "--template",
         choices=["client", "server"],
-        help="who applies the chat template in the mlflow contract: server for a model that "
+        help="side that applies the chat template in the mlflow contract: server for a model that "
         "`phi3 finetune` made, deployed without a scoring script (default: client)",
     )
-    parser.add_argument("--deployment", help="deployment to ask past the traffic rules")
-    parser.add_argument("--auth", choices=["key", "entra"], help="how to sign in (default: key)")
-    parser.add_argument("--model", help="model name, where an endpoint serves several")
-    parser.add_argument("--no-check", action="store_true", help="do not ask the endpoint anything")
+    parser.add_argument("--deployment", help="deployment to ask, regardless of the traffic rules")
+    parser.add_argument("--auth", choices=["key", "entra"], help="way to sign in (default: key)")
+    parser.add_argument("--model", help="name of the model, if the endpoint serves several")
+    parser.add_argument(
+        "--no-check", action="store_true", help="write the connection without asking the endpoint"
+    )
     azure = parser.add_argument_group("on Azure")
     azure.add_argument(
         "--azure",
         action="store_true",
-        help="take URL and key from the configured endpoint; writes the workspace's connection too",
+        help="take URL and key from the configured endpoint, and write the workspace's connection too",
     )
     azure.add_argument(
         "--rotate",
         action="store_true",
-        help="with --azure: make new keys, old ones valid until then",
+        help="with --azure: regenerate both keys without downtime",
     )
     add_config(azure)
     add_dry_run(azure)
-    parser.add_argument("--delete", action="store_true", help="delete the connection instead")
+    parser.add_argument(
+        "--delete", action="store_true", help="delete the connection instead of writing it"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..pf import delete_connection, probe_endpoint, save_connection
-
     if args.azure:
-        return _azure(args)
+        return _azure(args.config, rotate=args.rotate, dry_run=args.dry_run)
     if args.delete:
-        print(
-            f"deleted {args.name!r}"
-            if delete_connection(args.name)
-            else f"no connection {args.name!r}"
-        )
-        return 0
-    names = ("endpoint", "contract", "template", "deployment", "auth", "model")
-    fields = {name: getattr(args, name) for name in names if getattr(args, name)}
+        return _delete(args.name)
+    fields = {name: getattr(args, name) for name in FIELDS if getattr(args, name)}
     fields.setdefault("endpoint", os.environ.get("PHI3_ENDPOINT", ""))
-    key = "" if args.auth == "entra" else _key()
-    if not args.no_check:  # before anything is written
-        reply = probe_endpoint(fields, key)
-        print(
-            f"{fields['endpoint']} answers in {reply.latency_s:.2f} s ({reply.contract} contract)"
-        )
-    print(f"connection {args.name!r} {save_connection(args.name, fields, key)}")
-    return 0
+    return _write(args.name, fields, check=not args.no_check)
 
 
-def _azure(args: argparse.Namespace) -> int:
+def _azure(config: Path | None, *, rotate: bool, dry_run: bool) -> int:
     from rich.console import Console
 
     from ..azure import Cloud, load_config, named_errors
     from ..deploy import plan_key_connection, rotate_keys
 
-    cloud = Cloud(load_config(args.config))
+    cloud = Cloud(load_config(config))
     with named_errors("connect"):
-        if args.rotate and not args.dry_run:
-            print(
-                f"both connections now hold the {rotate_keys(cloud)} key; the other one was replaced"
-            )
+        if rotate and not dry_run:
+            key = rotate_keys(cloud)
+            print(f"both connections now use the {key} key; the other key was regenerated as well")
         else:
-            plan_key_connection(cloud).run(Console(), dry_run=args.dry_run)
+            plan_key_connection(cloud).run(Console(), dry_run=dry_run)
     return 0
 
 
-def _key() -> str:
+def _delete(name: str) -> int:
+    from ..pf import delete_connection
+
+    deleted = delete_connection(name)
+    print(f"deleted {name!r}" if deleted else f"the connection {name!r} does not exist")
+    return 0
+
+
+def _write(name: str, fields: dict[str, str], *, check: bool) -> int:
+    from ..pf import probe_endpoint, save_connection
+
+    key = "" if fields.get("auth") == "entra" else _read_key()
+    if check:  # before anything is written
+        reply = probe_endpoint(fields, key)
+        print(
+            f"{fields['endpoint']} answers in {reply.latency_s:.2f} s ({reply.contract} contract)"
+        )
+    print(f"connection {name!r} {save_connection(name, fields, key)}")
+    return 0
+
+
+def _read_key() -> str:
     from ..errors import OpsError
 
     if key := os.environ.get(KEY_VARIABLE):
         return key
     if not sys.stdin.isatty():
-        raise OpsError("no key was given", f"Set {KEY_VARIABLE}.")
+        raise OpsError("the key is missing", f"Set {KEY_VARIABLE}.")
     from getpass import getpass
 
     return getpass("Key of the endpoint: ")

@@ -4,74 +4,91 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from ._common import add_config, add_dry_run
+from ._common import add_config, add_dry_run, integer, number
+
+if TYPE_CHECKING:
+    from ..azure import Cloud
+    from ..deploy import Deployment
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Deploy a completed job's model behind the configured endpoint, or a flow behind one of its own. "
-        "The new deployment gets traffic only after it has answered; until then the old one serves; a "
-        "failure puts the traffic back."
+        "Deploy the model of a completed job behind the configured endpoint, or a flow behind an "
+        "endpoint of its own. The new deployment gets traffic only after it has answered; until then "
+        "the old one serves. If a step fails, the traffic is put back."
     )
     add_config(parser)
     add_dry_run(parser)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--job", metavar="NAME", help="the job (default: the newest that completed)")
-    what.add_argument("--flow", type=Path, help="a flow in place of a job: folder or name")
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--job", metavar="NAME", help="job to deploy (default: the newest completed job)"
+    )
+    source.add_argument(
+        "--flow", type=Path, help="flow to deploy instead of a job: its folder or name"
+    )
     parser.add_argument(
         "--endpoint",
         metavar="NAME",
-        help="the flow's endpoint (default: the model's endpoint's name, and the flow's)",
+        help="endpoint for the flow (default: name of the model's endpoint, then that of the flow)",
     )
     parser.add_argument(
         "--canary",
-        type=_percentages,
+        type=percentages,
         default=(10, 50, 100),
         metavar="P,P,…",
-        help="traffic of the new deployment, step by step (default: 10,50,100)",
+        help="steps of the new deployment's traffic in percent (default: 10,50,100)",
     )
     parser.add_argument(
         "--mirror",
-        type=int,
+        type=integer,
         default=0,
         metavar="P",
-        help="first copy P %% of the live traffic to it",
+        help="first copy P %% of the live traffic to the new deployment",
     )
     parser.add_argument(
-        "--soak", type=float, default=0.0, metavar="S", help="wait S seconds after each step"
+        "--soak",
+        type=number,
+        default=0.0,
+        metavar="S",
+        help="seconds to wait after each step (default: %(default)s)",
     )
     parser.add_argument(
         "--drain",
-        type=float,
+        type=number,
         default=30.0,
         metavar="S",
-        help="leave the old deployment S seconds to finish (default: %(default)s)",
+        help="seconds that the old deployment has to finish its requests (default: %(default)s)",
     )
     parser.add_argument("--keep-old", action="store_true", help="do not delete the old deployment")
 
 
-def _percentages(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split(","))
+def percentages(text: str) -> tuple[int, ...]:
+    """Parse percentages that are separated by commas, for argparse."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a list of percentages, for example 10,50,100"
+        ) from None
 
 
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from ..azure import Cloud, load_config, named_errors
-    from ..deploy import RolloutOptions
+    from ..deploy import Rollout, RolloutOptions
     from ..errors import OpsError
 
     if args.endpoint and args.flow is None:
-        raise OpsError("--endpoint is for --flow", "The model's endpoint is named in phi3.yaml.")
+        raise OpsError("--endpoint needs --flow", "phi3.yaml names the model's endpoint.")
     console = Console()
 
-    def say(line: str) -> None:
+    def print_line(line: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
     options = RolloutOptions(
-        job=args.job,
         canary=args.canary,
         mirror=args.mirror,
         soak_s=args.soak,
@@ -80,14 +97,18 @@ def run(args: argparse.Namespace) -> int:
     )
     cloud = Cloud(load_config(args.config))
     with named_errors("deploy"):
-        _deployer(args, cloud, options, say).plan().run(console, dry_run=args.dry_run)
+        deployment = _deployment(cloud, args.job, args.flow, args.endpoint)
+        plan = Rollout(cloud, options, deployment, print_line).plan()
+        plan.run(console, dry_run=args.dry_run)
     return 0
 
 
-def _deployer(args: argparse.Namespace, cloud: Any, options: Any, say: Any) -> Any:
-    from ..deploy import FlowDeployer, ModelDeployer
+def _deployment(
+    cloud: Cloud, job: str | None, flow: Path | None, endpoint: str | None
+) -> Deployment:
+    from ..deploy import FlowDeployment, ModelDeployment
     from ..flows import FlowDefinition
 
-    if args.flow is None:
-        return ModelDeployer(cloud, options, say)
-    return FlowDeployer(cloud, options, say, FlowDefinition.read(args.flow), args.endpoint)
+    if flow is None:
+        return ModelDeployment(cloud, job)
+    return FlowDeployment(cloud, FlowDefinition.read(flow), endpoint)

@@ -9,31 +9,32 @@ from ._common import add_config, add_dry_run, add_yes, console
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Delete what this product made, by its tags: the endpoint with its deployments, the workspace's "
-        "connection and the one here that leads to the endpoint, the cluster, the identity and its "
-        "roles. The workspace stays, with what it rests on (data, models, the jobs' history, images): "
-        "storage and registry cost a little by the day, machines nothing any more: it waits until they "
-        "are gone. What lacks the tags is never touched, nor is anything that holds it. "
-        "Asks before it deletes. Exit code 1: it stopped, and the next run goes on from there."
+        "Delete the resources whose tags say that this product created them: the endpoint with its "
+        "deployments, the workspace's connection, the local connection to the endpoint, the cluster, "
+        "the identity and its roles. The workspace stays, with its data, models, job history and "
+        "images. After that, only storage and registry cost a little per day; the command waits until "
+        "all machines are gone. Untagged resources, and anything that contains them, are never "
+        "deleted. The command asks before it deletes. Exit code 1: it stopped; the next run continues "
+        "from there."
     )
     add_config(parser)
     add_dry_run(parser)
     add_yes(parser)
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument(
-        "--endpoint-only", action="store_true", help="only the endpoint with its deployments"
+    scope = parser.add_mutually_exclusive_group()
+    scope.add_argument(
+        "--endpoint-only", action="store_true", help="delete only the endpoint with its deployments"
     )
-    what.add_argument(
+    scope.add_argument(
         "--expired",
         action="store_true",
-        help="only endpoints and idle clusters whose expiry is past; an endpoint's is that of its "
+        help="delete only expired endpoints and expired idle clusters; an endpoint expires with its "
         "newest deployment",
     )
-    what.add_argument(
+    scope.add_argument(
         "--everything",
         action="store_true",
-        help="also workspace, storage, key vault, logs and registry, with all data, for good; and the "
-        "resource group if this product made it and nothing else is in it",
+        help="also delete the workspace, storage, key vault, logs and registry, with all data, "
+        "permanently; and the resource group if this product created it and nothing else is in it",
     )
 
 
@@ -48,17 +49,18 @@ def run(args: argparse.Namespace) -> int:
         plan_teardown,
     )
 
-    kinds = {
+    scopes = {
         "endpoint_only": ENDPOINT_ONLY,
         "expired": EXPIRING,
         "everything": EVERYTHING,
     }
-    chosen = next((kinds[name] for name in kinds if getattr(args, name)), RESOURCES_IN_USE)
+    kinds = next((scopes[name] for name in scopes if getattr(args, name)), RESOURCES_IN_USE)
     cloud = Cloud(load_config(args.config))
-    ending = plan_teardown(cloud, chosen, expired=args.expired)
+    teardown = plan_teardown(cloud, kinds, expired=args.expired)
     screen = console()
-    for line in ending.kept:
-        screen.print(f"  kept     {line}", highlight=False, markup=False, soft_wrap=True)
-    question = "Delete this, with all data, for good?" if args.everything else "Delete this?"
-    ending.plan.run_when_confirmed(screen, question, dry_run=args.dry_run, yes=args.yes)
+    for resource in teardown.kept:
+        line = f"  kept     {resource.kind} {resource.name}: {resource.reason}"
+        screen.print(line, highlight=False, markup=False, soft_wrap=True)
+    question = "Delete this, with all data, permanently?" if args.everything else "Delete this?"
+    teardown.plan.run_when_confirmed(screen, question, dry_run=args.dry_run, yes=args.yes)
     return 0

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import paths
-from ._common import add_config, add_dry_run, positive, whole
+from ._common import add_config, add_dry_run, integer, positive_int, positive_number
+
+if TYPE_CHECKING:
+    from ..azure import Cloud
+    from ..training import Submission
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,47 +21,59 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--train-file",
         type=Path,
         metavar="FILE",
-        help="rows to train on (default: .phi3/data/train.jsonl, or the configuration's)",
+        help="rows to train on (default: .phi3/data/train.jsonl, or the configuration's file)",
     )
     parser.add_argument(
         "--eval-file",
         type=Path,
         metavar="FILE",
-        help="rows to measure the loss on (default: .phi3/data/test.jsonl, or the configuration's)",
+        help="rows to measure the loss on (default: .phi3/data/test.jsonl, or the configuration's "
+        "file)",
     )
-    parser.add_argument("--recipe", help="a shipped recipe's name, or a YAML file")
+    parser.add_argument("--recipe", help="name of a shipped recipe, or a YAML file")
     parser.add_argument(
         "--model", metavar="FOLDER_OR_ID", help="model to train, in place of the recipe's"
     )
-    parser.add_argument("--epochs", type=positive, help="epochs, in place of the recipe's")
-    parser.add_argument("--rows", type=whole, metavar="N", help="use the first N rows of each file")
+    parser.add_argument(
+        "--epochs", type=positive_number, help="number of epochs, in place of the recipe's"
+    )
+    parser.add_argument(
+        "--rows", type=positive_int, metavar="N", help="use the first N rows of each file"
+    )
     local = parser.add_argument_group("with --local")
     local.add_argument(
         "--output-dir",
         type=Path,
         default=paths.WORKDIR / "model",
         metavar="DIR",
-        help="gets model/, mlflow/, metrics.json and more (default: %(default)s)",
+        help="folder for model/, mlflow/, metrics.json and more (default: %(default)s)",
     )
-    local.add_argument("--seed", type=int, help="in place of the recipe's")
+    local.add_argument("--seed", type=integer, help="random seed, in place of the recipe's")
     local.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint, if there is one"
+        "--resume", action="store_true", help="resume from the last checkpoint if there is one"
     )
     local.add_argument(
-        "--processes", type=whole, default=1, metavar="N", help="that train together, one a GPU"
+        "--processes",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="number of training processes, one per GPU (default: %(default)s)",
     )
     azure = parser.add_argument_group("on Azure")
     add_config(azure)
     add_dry_run(azure)
     azure.add_argument("--follow", action="store_true", help="print the job's log until it ends")
-    azure.add_argument("--cpu", action="store_true", help="the image without GPU libraries")
+    azure.add_argument("--cpu", action="store_true", help="use the image without GPU libraries")
     azure.add_argument(
-        "--instances", type=whole, metavar="N", help="nodes, whose GPUs all train together"
+        "--instances",
+        type=positive_int,
+        metavar="N",
+        help="number of nodes, whose GPUs all train the same model",
     )
     azure.add_argument(
         "--catalog",
         action="store_true",
-        help="the model catalog's own chat-completion fine-tuning in place of this package's job",
+        help="use the model catalog's own chat-completion fine-tuning instead of this package's job",
     )
     azure.add_argument(
         "--set",
@@ -77,10 +94,9 @@ def _local(args: argparse.Namespace) -> int:
     from ..training import DEFAULT_RECIPE, base_and_tuned_table, finetune_locally
 
     data = paths.WORKDIR / "data"
-    names = ("model", "epochs", "rows", "seed")
-    given = {f"--{name}": getattr(args, name) for name in names}
+    options = {f"--{name}": getattr(args, name) for name in ("model", "epochs", "rows", "seed")}
     extra = [
-        word for name, value in given.items() if value is not None for word in (name, str(value))
+        word for name, value in options.items() if value is not None for word in (name, str(value))
     ]
     extra += [f"--{name}" for name in ("resume", "verbose") if getattr(args, name)]
     metrics = finetune_locally(
@@ -91,7 +107,7 @@ def _local(args: argparse.Namespace) -> int:
         processes=args.processes,
         extra=extra,
     )
-    print(f"loss {metrics['train_loss']:.3f} after {metrics['steps']} steps, in {args.output_dir}")
+    print(f"loss {metrics.train_loss:.3f} after {metrics.steps} steps, in {args.output_dir}")
     Console().print(base_and_tuned_table(args.output_dir, metrics))
     return 0
 
@@ -99,31 +115,47 @@ def _local(args: argparse.Namespace) -> int:
 def _azure(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from ..azure import Cloud, load_config, named_errors
-    from ..training import CatalogSubmission, JobRequest, JobSubmission, catalog_settings
+    from ..azure import Cloud, follow_job, load_config, named_errors
 
     cloud = Cloud(load_config(args.config))
-    wanted = cloud.config.finetune
-    request = JobRequest(
-        train_file=args.train_file or wanted.train_file,
-        eval_file=args.eval_file or wanted.eval_file,
-        recipe=args.recipe or wanted.recipe,
-        model=args.model or wanted.model,
-        cpu=args.cpu,
-        rows=args.rows,
-        epochs=args.epochs,
-        instances=args.instances or wanted.instances,
-    )
     with named_errors("finetune"):
-        if args.catalog:
-            submission: JobSubmission = CatalogSubmission(
-                cloud, request, catalog_settings(args.set)
-            )
-        else:
-            submission = JobSubmission(cloud, request)
+        submission = _submission(cloud, args)
         submission.plan().run(Console(), dry_run=args.dry_run)
         if not args.dry_run:
             print(f"job {submission.name}")
             if args.follow:
-                submission.follow()
+                follow_job(cloud, submission.name)
     return 0
+
+
+def _submission(cloud: Cloud, args: argparse.Namespace) -> Submission:
+    from ..training import (
+        DEFAULT_MODEL,
+        CatalogRequest,
+        CatalogSubmission,
+        JobRequest,
+        JobSubmission,
+        catalog_settings,
+    )
+
+    defaults = cloud.config.finetune
+    train_file = args.train_file or defaults.train_file
+    eval_file = args.eval_file or defaults.eval_file
+    model = args.model or defaults.model
+    if args.catalog:
+        settings = catalog_settings(args.set)
+        request = CatalogRequest(train_file, eval_file, model or DEFAULT_MODEL, settings)
+        return CatalogSubmission(cloud, request)
+    return JobSubmission(
+        cloud,
+        JobRequest(
+            train_file=train_file,
+            eval_file=eval_file,
+            recipe=args.recipe or defaults.recipe,
+            model=model,
+            cpu=args.cpu,
+            rows=args.rows,
+            epochs=args.epochs,
+            instances=args.instances or defaults.instances,
+        ),
+    )

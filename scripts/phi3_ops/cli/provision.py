@@ -9,21 +9,23 @@ from ._common import add_config, add_dry_run, add_yes, console
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Make what the configuration names and what is not there yet: workspace (with storage account, "
-        "key vault, application insights and container registry), identity, cluster, and the "
-        "identity's roles. What is there is never changed. Looks at the quota first; asks before it "
-        "makes anything. Exit code 1: it stopped, and the next run goes on from there."
+        "Create the configured resources that do not exist yet: workspace (with storage account, key "
+        "vault, application insights and container registry), identity, cluster, and the identity's "
+        "roles. Existing resources are never changed. The command checks the quota first, and asks "
+        "before it creates anything. Exit code 1: it stopped; the next run continues from there."
     )
     add_config(parser)
     add_dry_run(parser)
     add_yes(parser)
     parser.add_argument(
-        "--create-group", action="store_true", help="make the resource group if there is none"
+        "--create-group",
+        action="store_true",
+        help="create the resource group if it does not exist",
     )
     parser.add_argument(
         "--contributor",
         action="store_true",
-        help="give the identity Contributor on the resource group as well, as the tutorials do",
+        help="also give the identity the role Contributor on the resource group, as the tutorials do",
     )
 
 
@@ -33,6 +35,7 @@ def run(args: argparse.Namespace) -> int:
     cloud = Cloud(load_config(args.config))
     options = ProvisionOptions(create_group=args.create_group, contributor=args.contributor)
     plan = Provision(cloud, options).plan()
-    where = f"{cloud.config.azure.location}, subscription {cloud.config.azure.subscription_id}"
-    plan.run_when_confirmed(console(), f"Make this in {where}?", dry_run=args.dry_run, yes=args.yes)
+    azure = cloud.config.azure
+    question = f"Create this in {azure.location}, subscription {azure.subscription_id}?"
+    plan.run_when_confirmed(console(), question, dry_run=args.dry_run, yes=args.yes)
     return 0

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from .. import paths
-from ._common import add_workdir, port, positive
+from ._common import add_workdir, port, positive_number
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe", default="tiny-cpu", help="recipe of the training (default: %(default)s)"
     )
-    parser.add_argument("--epochs", type=positive, help="epochs, in place of the recipe's")
+    parser.add_argument("--epochs", type=positive_number, help="epochs, in place of the recipe's")
     parser.add_argument(
         "--seed", type=int, default=1, help="of split and training (default: %(default)s)"
     )

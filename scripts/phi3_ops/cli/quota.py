@@ -16,10 +16,10 @@ COLUMNS = ("for", "machine", "quota", "used", "limit", "needed", "missing")
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Show, in cores, what the configured cluster and endpoint need and what the region gives: the "
-        "limit of the family and that of the region both bind. Each is looked at by itself; what runs "
-        "already counts as used, and a redeploy needs the endpoint's machines a second time. Exit "
-        "code 1: something is missing."
+        "Show, in cores, the needs of the configured cluster and endpoint, and the region's limits. The "
+        "limit of the family and the limit of the region both apply. Each need is compared on its own: "
+        "running machines count as used, and a redeploy needs the endpoint's machines a second time. "
+        "Exit code 1: cores are missing."
     )
     add_config(parser)
 
@@ -39,23 +39,23 @@ def run(args: argparse.Namespace) -> int:
 
     cloud = Cloud(load_config(args.config))
     needs = [cluster_need(cloud.config), endpoint_need(cloud.config)]
-    found = quota_lines(cloud, needs)
+    lines = quota_lines(cloud, needs)
     screen = console()
-    screen.print(_table(found))
+    screen.print(_table(lines))
     for note in quota_notes(needs):
         screen.print(note, highlight=False, soft_wrap=True)
-    if short := quota_shortage(found, cloud.config.azure.location):
-        raise OpsError(short, ASK_FOR_QUOTA)
+    if shortage := quota_shortage(lines, cloud.config.azure.location):
+        raise OpsError(shortage, ASK_FOR_QUOTA)
     return 0
 
 
-def _table(found: Sequence[QuotaLine]) -> Any:
+def _table(lines: Sequence[QuotaLine]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     for column in COLUMNS:
         table.add_column(column, overflow="fold")
-    for line in found:
+    for line in lines:
         limit = "not listed" if line.limit is None else line.limit
         cells = (line.purpose, line.size, line.quota, line.used, limit, line.needed, line.missing)
         table.add_row(*map(str, cells))

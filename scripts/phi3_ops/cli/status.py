@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from ._common import add_config, console
+
+if TYPE_CHECKING:
+    from ..azure import StatusItem
+
+COLUMNS = ("kind", "name", "machines", "state", "traffic", "since", "expires", "owner")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "List the endpoints, deployments and clusters that this product made in the workspace: what they "
-        "run on, since when, until when and for whom, and the machines that are paid for by the hour. "
-        "`phi3 down` ends them."
+        "List the endpoints, deployments and clusters that this product created in the workspace, with "
+        "their machines, creation time, expiry date and owner, and the machines that are paid for by "
+        "the hour. `phi3 down` deletes them."
     )
     add_config(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -19,17 +26,32 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     import json
+    from dataclasses import asdict
 
-    from ..azure import Cloud, hourly_cost, load_config, status_rows, status_table
+    from ..azure import Cloud, load_config, read_status
 
-    found = status_rows(Cloud(load_config(args.config)))
-    hourly = hourly_cost(found)
+    status = read_status(Cloud(load_config(args.config)))
     if args.json:
-        print(json.dumps({"items": found, "hourly": hourly}, indent=2))
+        items = [asdict(item) for item in status.items]
+        print(json.dumps({"items": items, "hourly": status.hourly}, indent=2))
         return 0
     screen = console()
-    if found:
-        screen.print(status_table(found))
-    machines = ", ".join(f"{size} x {count}" for size, count in hourly.items())
+    if status.items:
+        screen.print(_table(status.items))
+    machines = ", ".join(f"{size} x {count}" for size, count in status.hourly.items())
     screen.print(f"paid for by the hour: {machines or 'nothing'}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _table(items: Sequence[StatusItem]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in COLUMNS:
+        table.add_column(column, overflow="fold")
+    for item in items:
+        machines = f"{item.size} x {item.instances}" if item.size else ""
+        traffic = "" if item.traffic is None else f"{item.traffic} %"
+        cells = (item.kind, item.name, machines, item.state, traffic)
+        table.add_row(*cells, item.since, item.expires, item.owner)
+    return table

@@ -5,14 +5,16 @@ It may import `training`, `chat`, `runs` and every room below them.
 
 from __future__ import annotations
 
-from .flow import FlowDeployer
+from .flow import FlowDeployment
 from .keys import plan_key_connection, rotate_keys
-from .model import ModelDeployer
-from .rollout import RolloutOptions
+from .model import ModelDeployment
+from .rollout import Deployment, Rollout, RolloutOptions
 
 __all__ = [
-    "FlowDeployer",
-    "ModelDeployer",
+    "Deployment",
+    "FlowDeployment",
+    "ModelDeployment",
+    "Rollout",
     "RolloutOptions",
     "plan_key_connection",
     "rotate_keys",

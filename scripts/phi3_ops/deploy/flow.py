@@ -1,8 +1,8 @@
-"""A flow as a managed online endpoint of its own, as safely as a model: see `rollout`.
+"""A flow as a deployment behind an endpoint of its own, rolled out like a model: see `rollout`.
 
-Its image is built by Azure ML from scripts/azure/flow; the flow itself is a registered model, which is
-mounted. Its connections, and their keys, are read in the workspace by the endpoint's identity: nothing
-that is uploaded holds a key.
+Azure ML builds the image from scripts/azure/flow. The flow is a registered model that is mounted in the
+container. The endpoint's identity reads the connections and their keys in the workspace: no uploaded
+file contains a key.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import ValidationError
+
+from phi3_tools import EntraAuth, KeyAuth
 
 from .. import paths
 from ..azure import (
@@ -43,86 +45,81 @@ from ..flows import (
 )
 from ..hashing import sha256_hex
 from .model import SMOKE_LIMITS, SMOKE_QUESTION
-from .rollout import Rollout, RolloutOptions, content_name
+from .rollout import Deployment, SmokeAnswer, content_hash, content_name
 
 YAML_FILE = "flow-deployment.yml"
-CONTENT = "content"  # the model's tag: the hash of the flow's files
-# What a front end answers while it learns of a deployment. Not 424: that is the flow's own refusal.
-PASSING = (404, 429, 502, 503, 504)
+CONTENT_TAG = "content"  # tag of the registered model: the hash of the flow's files
+# Statuses of a front end that does not know a new deployment yet. 424 is not among them: it is an error
+# of the flow itself.
+TRANSIENT_STATUSES = (404, 429, 502, 503, 504)
+REASON_CHARS = 200  # characters of an error answer that are shown
 
 
-class FlowDeployer(Rollout):
-    """Brings one flow behind an endpoint.
+class FlowDeployment(Deployment):
+    """One flow behind an endpoint of its own.
 
     Args:
-        cloud: where to.
-        options: how; `job` is not looked at.
-        say: shows one line of progress.
-        flow: the flow; each of its inputs has a default, or is the question.
-        name: the endpoint's; the model's endpoint's and the flow's, when left out.
+        cloud: clients and configuration.
+        flow: flow whose inputs each have a default, or are the question.
+        endpoint_name: name of the endpoint; None joins the model's endpoint's name and the flow's name.
 
     Raises:
-        OpsError: the flow cannot be asked, the name is none, or a connection is not in the workspace.
+        OpsError: the smoke test cannot ask the flow, the endpoint's name is not valid, or the workspace
+            does not have a connection that the flow needs.
     """
 
     def __init__(
-        self,
-        cloud: Cloud,
-        options: RolloutOptions,
-        say: Callable[[str], None],
-        flow: FlowDefinition,
-        name: str | None = None,
+        self, cloud: Cloud, flow: FlowDefinition, endpoint_name: str | None = None
     ) -> None:
-        self.flow, self.flow_name = flow, flow.folder.resolve().name
-        self.body = smoke_question(flow)
-        super().__init__(cloud, options, say, self._endpoint(cloud.config.endpoint, name))
+        self.cloud = cloud
+        self.flow = flow
+        self.flow_name = flow.folder.resolve().name
+        self.smoke_request = smoke_request(flow)
+        self.endpoint = endpoint_config(cloud.config.endpoint, self.flow_name, endpoint_name)
         self._require_connections()
-
-    def _endpoint(self, model: EndpointConfig, name: str | None) -> EndpointConfig:
-        chosen = name or f"{model.name}-{self.flow_name.replace('_', '-')}"
-        if chosen == model.name:
-            raise OpsError(f"{chosen} is the model's endpoint", "Give another --endpoint.")
-        text = (paths.AZURE / YAML_FILE).read_text(encoding="utf-8")
-        written = yaml.safe_load(text)
-        given = {"size": written["instance_type"], "instances": written["instance_count"]}
-        given |= {"name": chosen, "model": f"flow-{self.flow_name}", "auth": model.auth}
-        try:
-            return EndpointConfig.model_validate(given)
-        except ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise OpsError(reason, "Give --endpoint, or the flow's folder another name.") from error
 
     def _require_connections(self) -> None:
         for name in sorted(set(self.flow.connection_names({}).values())):
             path = f"{self.cloud.workspace_path}/connections/{name}"
             get = functools.partial(self.cloud.rest, "GET", path, api=CONNECTIONS_API_VERSION)
             if find_resource(get) is None:
-                what = f"the workspace has no connection {name!r}, which {self.flow_name} asks"
+                what = f"the workspace has no connection {name!r}, which {self.flow_name} uses"
                 raise OpsError(what, "Write it with `phi3 connect --azure`.")
 
-    def _made_of(self) -> list[Step]:
+    def steps(self) -> list[Step]:
+        """Return the steps for the identity's role and the registered model."""
         role = CONNECTION_SECRETS
-        what = f"role {role.name} of {self.cloud.config.identity.name} on the {role.on}"
-        model = f"model {self.config.model} from {self.flow.folder}"
+        identity = self.cloud.config.identity.name
         return [
-            Step(what, self._has_role, self._grant, verb="assign"),
-            Step(model, lambda: bool(self._models()), self._register),
+            Step(
+                f"role {role.name} of {identity} on the {role.scope_kind}",
+                self._has_role,
+                self._grant_role,
+                verb="assign",
+            ),
+            Step(
+                f"model {self.endpoint.model} from {self.flow.folder}",
+                lambda: bool(self._model_versions()),
+                self._register,
+            ),
         ]
 
     # -- role ----------------------------------------------------------------------------------------
 
     def _identity(self) -> Any:
-        where, name = self.cloud.config.azure, self.cloud.config.identity.name
-        found = find_resource(lambda: self.cloud.identities.get(where.resource_group, name))
-        if found is None:
-            raise OpsError(f"there is no identity {name}", "Make it with `phi3 provision`.")
-        return found
+        group, name = self.cloud.config.azure.resource_group, self.cloud.config.identity.name
+        identity = find_resource(lambda: self.cloud.identities.get(group, name))
+        if identity is None:
+            raise OpsError(
+                f"the identity {name} does not exist", "Create it with `phi3 provision`."
+            )
+        return identity
 
     def _has_role(self) -> bool:
         scope, principal = self.cloud.workspace_path, self._identity().principal_id
         return has_role(self.cloud, CONNECTION_SECRETS, scope, principal)
 
-    def _grant(self) -> None:
+    def _grant_role(self) -> None:
         scope, principal = self.cloud.workspace_path, self._identity().principal_id
         grant_role(self.cloud, CONNECTION_SECRETS, scope, principal)
 
@@ -130,11 +127,14 @@ class FlowDeployer(Rollout):
 
     @property
     def _content(self) -> str:
-        return content_name(_texts(self.flow.folder)).removeprefix("d-")
+        return content_hash(_file_texts(self.flow.folder))
 
-    def _models(self) -> list[Any]:
-        found = find_resource(lambda: list(self.cloud.ml.models.list(name=self.config.model))) or []
-        return [model for model in found if (model.tags or {}).get(CONTENT) == self._content]
+    def _model_versions(self) -> list[Any]:
+        """Return the registered versions of the model that have the flow's content."""
+        list_all = self.cloud.ml.models.list
+        versions = find_resource(lambda: list(list_all(name=self.endpoint.model))) or []
+        content = self._content
+        return [model for model in versions if (model.tags or {}).get(CONTENT_TAG) == content]
 
     def _register(self) -> None:
         from azure.ai.ml.constants import AssetTypes
@@ -145,10 +145,10 @@ class FlowDeployer(Rollout):
             copy_resolved_flow(self.flow, copy)
             refuse_secrets(copy)
             model = Model(
-                name=self.config.model,
+                name=self.endpoint.model,
                 path=copy,
                 type=AssetTypes.CUSTOM_MODEL,
-                tags={**self._tags(), CONTENT: self._content},
+                tags={**self._tags(), CONTENT_TAG: self._content},
             )
             self.cloud.ml.models.create_or_update(model)
 
@@ -160,101 +160,108 @@ class FlowDeployer(Rollout):
 
     @functools.cached_property
     def name(self) -> str:
-        """The deployment's name, from the flow, the image and the package that is installed in it."""
+        """The deployment's name, from the flow, the image and the tool package that it installs."""
         image = [paths.AZURE / YAML_FILE, *sorted(IMAGE_FOLDER.glob("*"))]
         texts = [path.read_text(encoding="utf-8") for path in image if path.is_file()]
         wheel = sha256_hex(build_tool_wheel().content)
         return content_name([self.flow_name, self._content, *texts, wheel])
 
-    def _create_deployment(self) -> None:
-        with self._staged():
-            super()._create_deployment()
-
     @contextlib.contextmanager
-    def _staged(self) -> Iterator[None]:
-        """The YAML file, and beside it the folder that the image is built from, with the wheel."""
-        with tempfile.TemporaryDirectory(prefix="phi3-flow-") as folder:
-            self._yaml = Path(folder) / YAML_FILE
-            shutil.copy(paths.AZURE / YAML_FILE, self._yaml)
-            add_image_files(Path(folder) / "flow", self.flow)
-            refuse_secrets(Path(folder))
-            yield
-
-    def _definition(self) -> Any:
+    def definition(self) -> Iterator[Any]:
+        """Give the deployment, beside a temporary folder from which its image is built."""
         from azure.ai.ml import load_online_deployment
 
-        deployment = load_online_deployment(self._yaml)
-        deployment.name = self.name
-        deployment.endpoint_name = self.config.name
-        newest = max(self._models(), key=lambda model: int(model.version))
-        deployment.model = f"azureml:{newest.name}:{newest.version}"
-        deployment.tags = self._tags()
-        deployment.environment_variables |= {
-            "PRT_CONFIG_OVERRIDE": self._where(),
-            "AZURE_CLIENT_ID": self._identity().client_id,
-        }
-        return deployment
+        with tempfile.TemporaryDirectory(prefix="phi3-flow-") as name:
+            folder = Path(name)
+            shutil.copy(paths.AZURE / YAML_FILE, folder)
+            add_image_files(folder / "flow", self.flow)
+            refuse_secrets(folder)
+            newest = max(self._model_versions(), key=lambda model: int(model.version))
+            deployment = load_online_deployment(folder / YAML_FILE)
+            deployment.name = self.name
+            deployment.endpoint_name = self.endpoint.name
+            deployment.model = f"azureml:{newest.name}:{newest.version}"
+            deployment.tags = self._tags()
+            deployment.environment_variables |= {
+                "PRT_CONFIG_OVERRIDE": self._runtime_config(),
+                "AZURE_CLIENT_ID": self._identity().client_id,
+            }
+            yield deployment
 
-    def _where(self) -> str:
-        """Contract: promptflow's `AzureMLExtension`, and "Deploy a flow to a managed online endpoint"."""
-        where = self.cloud.config.azure
+    def _runtime_config(self) -> str:
+        """Return the workspace's and the deployment's names for promptflow's serving app.
+
+        Contract: promptflow's `AzureMLExtension`, and "Deploy a flow to a managed online endpoint".
+        """
+        azure = self.cloud.config.azure
         parts = {
-            "subscription_id": where.subscription_id,
-            "resource_group": where.resource_group,
-            "workspace_name": where.workspace,
-            "endpoint_name": self.config.name,
+            "subscription_id": azure.subscription_id,
+            "resource_group": azure.resource_group,
+            "workspace_name": azure.workspace,
+            "endpoint_name": self.endpoint.name,
             "deployment_name": self.name,
         }
         return ",".join(f"deployment.{name}={value}" for name, value in parts.items())
 
     # -- smoke test ----------------------------------------------------------------------------------
 
-    def _ask(self, deployment: str | None) -> tuple[str, float]:
-        import requests
-        from requests.adapters import HTTPAdapter
-        from urllib3.util import Retry
-
-        retry = Retry(
-            3,
-            status_forcelist=PASSING,
-            allowed_methods=None,
-            backoff_factor=1,
-            raise_on_status=False,
-        )
-        headers = {"authorization": self._auth().header()}
+    def ask(
+        self, scoring_uri: str, auth: KeyAuth | EntraAuth, deployment: str | None
+    ) -> SmokeAnswer:
+        """Send the smoke request, and return the flow's first output that is not empty."""
+        failure = f"the smoke test of {deployment or 'the endpoint'} failed"
+        headers = {"authorization": auth.header()}
         if deployment:
             headers["azureml-model-deployment"] = deployment
-        failed = f"the smoke test of {deployment or 'the endpoint'} failed"
-        with requests.Session() as session:
-            session.mount("https://", HTTPAdapter(max_retries=retry))
-            begun = time.monotonic()
-            try:
-                answer = session.post(
-                    self.endpoint().scoring_uri,
-                    json=self.body,
-                    headers=headers,
-                    timeout=SMOKE_LIMITS.read_timeout_s,
-                )
-            except requests.RequestException as error:
-                what = f"{failed}: {type(error).__name__}"
-                raise OpsError(what, "Its log is shown above.") from error
-            seconds = time.monotonic() - begun
+        begin = time.monotonic()
+        response = _post(scoring_uri, self.smoke_request, headers, failure)
+        seconds = time.monotonic() - begin
         try:
-            outputs = answer.json() if answer.ok else None
+            outputs = response.json() if response.ok else None
         except ValueError:
             outputs = None
         if not isinstance(outputs, dict):
-            said = " ".join(answer.text.split())[:200]
-            raise OpsError(f"{failed}: {answer.status_code} {said}", "Its log is shown above.")
-        told = [value for value in outputs.values() if value not in (None, "", {}, [])]
-        return ("" if not told else _line(told[0])), seconds
+            reason = " ".join(response.text.split())[:REASON_CHARS]
+            what = f"{failure}: {response.status_code} {reason}"
+            raise OpsError(what, "The log is printed above.")
+        answers = [value for value in outputs.values() if value not in (None, "", {}, [])]
+        return SmokeAnswer(_as_text(answers[0]) if answers else "", seconds)
 
 
-def smoke_question(flow: FlowDefinition) -> dict[str, Any]:
-    """The smoke test's request: the inputs' defaults, and a question where one is asked for.
+def endpoint_config(model: EndpointConfig, flow_name: str, name: str | None) -> EndpointConfig:
+    """Return the configuration of a flow's endpoint, with the machines of the YAML file.
+
+    Args:
+        model: configuration of the model's endpoint.
+        flow_name: name of the flow.
+        name: name of the endpoint; None joins the model's endpoint's name and the flow's name.
 
     Raises:
-        OpsError: an input has neither.
+        OpsError: the name is not valid, or is that of the model's endpoint.
+    """
+    chosen = name or f"{model.name}-{flow_name.replace('_', '-')}"
+    if chosen == model.name:
+        raise OpsError(f"{chosen} is the model's endpoint", "Give another --endpoint.")
+    definition = yaml.safe_load((paths.AZURE / YAML_FILE).read_text(encoding="utf-8"))
+    values = {
+        "name": chosen,
+        "model": f"flow-{flow_name}",
+        "auth": model.auth,
+        "size": definition["instance_type"],
+        "instances": definition["instance_count"],
+    }
+    try:
+        return EndpointConfig.model_validate(values)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise OpsError(reason, "Give --endpoint, or rename the flow's folder.") from error
+
+
+def smoke_request(flow: FlowDefinition) -> dict[str, Any]:
+    """Return the body of the smoke test: the defaults of the inputs, and a question for the chat input.
+
+    Raises:
+        OpsError: an input has no default and is not the chat input.
     """
     body = {}
     for name, definition in flow.inputs.items():
@@ -263,19 +270,41 @@ def smoke_question(flow: FlowDefinition) -> dict[str, Any]:
         elif "default" in definition:
             body[name] = definition["default"]
         else:
-            what = f"the input {name!r} of {flow.folder} has no default to test the deployment with"
-            raise OpsError(
-                what, "Deploy a flow that answers, as chat or qa; run others in batches."
-            )
+            what = f"the input {name!r} of {flow.folder} has no default for the smoke test"
+            fix = "Deploy a flow that answers questions, such as chat or qa; run others in batches."
+            raise OpsError(what, fix)
     return body
 
 
-def _line(value: Any) -> str:
+def _post(url: str, body: dict[str, Any], headers: dict[str, str], failure: str) -> Any:
+    """Post JSON, repeated while the front end does not know the deployment yet."""
+    import requests
+    from requests.adapters import HTTPAdapter
+    from urllib3.util import Retry
+
+    retry = Retry(
+        3,
+        status_forcelist=TRANSIENT_STATUSES,
+        allowed_methods=None,
+        backoff_factor=1,
+        raise_on_status=False,
+    )
+    timeout = SMOKE_LIMITS.read_timeout_s
+    with requests.Session() as session:
+        session.mount("https://", HTTPAdapter(max_retries=retry))
+        try:
+            return session.post(url, json=body, headers=headers, timeout=timeout)
+        except requests.RequestException as error:
+            what = f"{failure}: {type(error).__name__}"
+            raise OpsError(what, "The log is printed above.") from error
+
+
+def _as_text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _texts(folder: Path) -> list[str]:
-    """Every file's path and text, without what is left out of an image."""
+def _file_texts(folder: Path) -> list[str]:
+    """Return the path and text of every file that the image contains."""
     files = sorted(
         path
         for path in folder.rglob("*")

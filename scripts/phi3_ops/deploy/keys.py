@@ -1,4 +1,4 @@
-"""An endpoint's URL and key, from Azure into the connections that the flows use: nobody copies them."""
+"""Write an endpoint's URL and key into the connections that the flows use, and rotate its keys."""
 
 from __future__ import annotations
 
@@ -14,108 +14,116 @@ from ..waiting import WaitTimeoutError, wait_until
 from .model import CONTRACTS, scoring_url
 from .rollout import wait_until_settled
 
-# A new key takes a moment to reach every front end.
+# A new key takes some seconds to reach every front end.
 KEY_READY_S = 120.0
 KEY_POLL_S = 2.0
-# What the portal's drop-down and promptflow's own reader look for. Everything else in `metadata` becomes
-# the connection's `configs`, everything in `credentials.keys` its `secrets`.
-METADATA = {
+# Metadata by which the portal and promptflow recognize a custom connection. promptflow reads all other
+# metadata as the connection's `configs`, and `credentials.keys` as its `secrets`.
+CUSTOM_CONNECTION = {
     "azureml.flow.connection_type": "Custom",
     "azureml.flow.module": "promptflow.connections",
 }
 
 
 @dataclass(frozen=True)
-class Target:
-    """The endpoint as it is now: a connection's fields and key."""
+class ConnectionContent:
+    """The fields and the key of a connection to the endpoint; the key is "" for Entra sign-in."""
 
     fields: dict[str, str]
     key: str
 
 
-def target(cloud: Cloud) -> Target:
-    """Read the configured endpoint's URL and key: the one of the two that the connection holds already,
-    else the primary.
+def read_endpoint(cloud: Cloud) -> ConnectionContent:
+    """Return the content of a connection to the configured endpoint.
+
+    Its key is the secondary one if the local connection has that one, and else the primary one.
 
     Raises:
-        OpsError: there is no such endpoint, or nothing is deployed to it.
+        OpsError: the endpoint does not exist, or has no traffic.
     """
     config = cloud.config.endpoint
     endpoint = find_resource(lambda: cloud.ml.online_endpoints.get(config.name))
     if endpoint is None:
-        raise OpsError(f"there is no endpoint {config.name}", "Make it with `phi3 deploy`.")
-    if not any((endpoint.traffic or {}).values()):
         raise OpsError(
-            f"the endpoint {config.name} has no traffic", "Run `phi3 deploy` to its end."
+            f"the endpoint {config.name} does not exist", "Create it with `phi3 deploy`."
         )
-    fields = {"endpoint": scoring_url(endpoint, config.variant), **CONTRACTS[config.variant]}
+    if not any((endpoint.traffic or {}).values()):
+        raise OpsError(f"the endpoint {config.name} has no traffic", "Run `phi3 deploy` again.")
+    url = scoring_url(str(endpoint.scoring_uri), config.variant)
+    fields = {"endpoint": url, **CONTRACTS[config.variant]}
     if config.auth == "entra":
-        return Target({**fields, "auth": "entra"}, "")
+        return ConnectionContent({**fields, "auth": "entra"}, "")
     keys = _keys(cloud)
-    held = connection_key(cloud.config.connection)
-    return Target(fields, held if held and held == keys.secondary_key else str(keys.primary_key))
+    current = connection_key(cloud.config.connection)
+    uses_secondary = bool(current) and current == keys.secondary_key
+    key = keys.secondary_key if uses_secondary else keys.primary_key
+    return ConnectionContent(fields, str(key))
 
 
 def plan_key_connection(cloud: Cloud) -> Plan:
-    """Local connection and workspace connection, both pointing at the endpoint."""
-    return Plan("connect", _steps(cloud, target(cloud)))
+    """Return the plan that writes the local and the workspace's connection to the endpoint.
+
+    Raises:
+        OpsError: the endpoint does not exist, or has no traffic.
+    """
+    return Plan("connect", _steps(cloud, read_endpoint(cloud)))
 
 
-def _steps(cloud: Cloud, wanted: Target) -> list[Step]:
+def _steps(cloud: Cloud, content: ConnectionContent) -> list[Step]:
     name = cloud.config.connection
     return [
         Step(
-            f"connection {name!r} in prompt flow's store",
-            lambda: _local_is(name, wanted),
-            lambda: save_connection(name, wanted.fields, wanted.key),
+            f"connection {name!r} in Prompt flow's store",
+            lambda: _local_matches(name, content),
+            lambda: save_connection(name, content.fields, content.key),
             verb="update",
         ),
         Step(
             f"connection {name!r} in the workspace",
-            lambda: _shared_is(cloud, name, wanted),
-            lambda: write_shared_connection(cloud, name, wanted),
+            lambda: _workspace_matches(cloud, name, content),
+            lambda: write_workspace_connection(cloud, name, content),
             verb="update",
         ),
     ]
 
 
-def _write(cloud: Cloud, wanted: Target) -> None:
-    """Bring both connections to this without a word."""
-    for step in _steps(cloud, wanted):
+def _write(cloud: Cloud, content: ConnectionContent) -> None:
+    """Write both connections, and print nothing."""
+    for step in _steps(cloud, content):
         if not step.exists():
             step.apply()
 
 
-def _local_is(name: str, wanted: Target) -> bool:
-    there = load_connection(name)
-    same = there is not None and dict(there.configs) == wanted.fields
-    return same and dict(there.secrets).get("key") == (wanted.key or NO_KEY)
+def _local_matches(name: str, content: ConnectionContent) -> bool:
+    connection = load_connection(name)
+    if connection is None or dict(connection.configs) != content.fields:
+        return False
+    return dict(connection.secrets).get("key") == (content.key or NO_KEY)
 
 
-def _shared_is(cloud: Cloud, name: str, wanted: Target) -> bool:
-    there = find_resource(
-        lambda: cloud.rest("POST", f"{_path(cloud, name)}/listsecrets", api=CONNECTIONS_API_VERSION)
-    )
-    properties = (there or {}).get("properties") or {}
+def _workspace_matches(cloud: Cloud, name: str, content: ConnectionContent) -> bool:
+    path = f"{_path(cloud, name)}/listsecrets"
+    answer = find_resource(lambda: cloud.rest("POST", path, api=CONNECTIONS_API_VERSION))
+    properties = (answer or {}).get("properties") or {}
     keys = ((properties.get("credentials") or {}).get("keys")) or {}
     metadata = properties.get("metadata") or {}
-    same = all(metadata.get(field) == value for field, value in wanted.fields.items())
-    return same and keys.get("key") == (wanted.key or NO_KEY)
+    same = all(metadata.get(field) == value for field, value in content.fields.items())
+    return same and keys.get("key") == (content.key or NO_KEY)
 
 
-def write_shared_connection(cloud: Cloud, name: str, wanted: Target) -> None:
-    """Write the workspace's connection, in the one form that promptflow reads.
+def write_workspace_connection(cloud: Cloud, name: str, content: ConnectionContent) -> None:
+    """Write the workspace's connection in the form that promptflow reads.
 
-    azure-ai-ml's own custom connections have the auth type ApiKey, which promptflow cannot read as a
-    CustomConnection: so by REST. Contract: "Workspace connections - Create".
+    This uses REST, because azure-ai-ml's custom connections have the auth type ApiKey, which promptflow
+    cannot read as a CustomConnection. Contract: "Workspace connections - Create".
     """
     properties = {
         "category": "CustomKeys",
         "authType": "CustomKeys",
-        "target": wanted.fields["endpoint"],
+        "target": content.fields["endpoint"],
         "isSharedToAll": True,
-        "credentials": {"keys": {"key": wanted.key or NO_KEY}},
-        "metadata": {**wanted.fields, **METADATA, **cloud.tags()},
+        "credentials": {"keys": {"key": content.key or NO_KEY}},
+        "metadata": {**content.fields, **CUSTOM_CONNECTION, **cloud.tags()},
     }
     body = {"properties": properties}
     cloud.rest("PUT", _path(cloud, name), api=CONNECTIONS_API_VERSION, body=body)
@@ -126,30 +134,33 @@ def _path(cloud: Cloud, name: str) -> str:
 
 
 def rotate_keys(cloud: Cloud) -> str:
-    """Regenerate the endpoint's keys without a moment in which no known key works.
+    """Regenerate both keys of the endpoint without downtime.
 
-    Both connections are brought to one key first: a run that was cut, or somebody else's, may have left
-    them with one each. The key that is not in use is then made new, tried, and written to both; only
-    after that is the one that was in use made new as well, which ends it.
+    1. Both connections get the same key: an interrupted run, or a run on another machine, may have left
+       them with different ones.
+    2. The key that is not in use is regenerated, tried, and written into both connections.
+    3. The other key is regenerated, which makes its old value invalid.
 
     Returns:
-        Which of the two keys is now in use.
+        The key that is now in use, "primary" or "secondary".
 
     Raises:
-        OpsError: the endpoint takes no keys, or the new one is not accepted in time; both connections
-            then hold one that is.
+        OpsError: the endpoint does not use keys, or does not accept the new key in time; both
+            connections then have a key that works.
     """
     config = cloud.config.endpoint
     if config.auth != "key":
-        raise OpsError(f"the endpoint {config.name} takes no keys", "There is nothing to rotate.")
-    found = target(cloud)
-    _write(cloud, found)
-    in_use_is_secondary = found.key == _keys(cloud).secondary_key
-    new, old = ("primary", "secondary") if in_use_is_secondary else ("secondary", "primary")
+        raise OpsError(
+            f"the endpoint {config.name} does not use keys", "There is nothing to rotate."
+        )
+    present = read_endpoint(cloud)
+    _write(cloud, present)
+    uses_secondary = present.key == _keys(cloud).secondary_key
+    new, old = ("primary", "secondary") if uses_secondary else ("secondary", "primary")
     _regenerate(cloud, new)
-    fresh = Target(found.fields, str(getattr(_keys(cloud), f"{new}_key")))
-    _wait_until_accepted(fresh)
-    _write(cloud, fresh)
+    renewed = ConnectionContent(present.fields, str(getattr(_keys(cloud), f"{new}_key")))
+    _wait_until_accepted(renewed)
+    _write(cloud, renewed)
     _regenerate(cloud, old)
     return new
 
@@ -160,20 +171,20 @@ def _keys(cloud: Cloud) -> Any:
 
 def _regenerate(cloud: Cloud, which: str) -> None:
     endpoints, name = cloud.ml.online_endpoints, cloud.config.endpoint.name
-    wait_until_settled(lambda: endpoints.get(name))  # a run that was cut may have begun one
+    wait_until_settled(lambda: endpoints.get(name))  # an interrupted run may have begun a change
     endpoints.begin_regenerate_keys(name, key_type=which).result()
 
 
-def _wait_until_accepted(fresh: Target) -> None:
+def _wait_until_accepted(renewed: ConnectionContent) -> None:
     """Ask the endpoint until it accepts the new key.
 
     Raises:
-        OpsError: it refuses the key for longer than `KEY_READY_S`.
+        OpsError: the endpoint refuses the key for longer than `KEY_READY_S`.
     """
 
     def ask() -> Reply | AuthenticationError:
         try:
-            return probe_endpoint(fresh.fields, fresh.key)
+            return probe_endpoint(renewed.fields, renewed.key)
         except AuthenticationError as error:
             return error
 
@@ -185,5 +196,5 @@ def _wait_until_accepted(fresh: Target) -> None:
             poll_s=KEY_POLL_S,
         )
     except WaitTimeoutError as error:
-        fix = "The old key still is."
-        raise OpsError("the new key is not accepted", fix) from error.last
+        what = "the endpoint does not accept the new key"
+        raise OpsError(what, "The old key still works; try again later.") from error.last

@@ -1,76 +1,82 @@
-"""From a completed job to an endpoint that answers: what is rolled out is a job's model."""
+"""The model of a completed job as a deployment, and how to reach an endpoint that serves it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+import contextlib
+import functools
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
-from phi3_tools import Limits, Params, Phi3Client, Phi3Error, Settings
+from phi3_tools import EntraAuth, KeyAuth, Limits, Params, Phi3Client, Phi3Error, Settings
 
 from .. import paths
-from ..azure import Cloud, Step, find_resource
+from ..azure import Cloud, Step, find_resource, require_completed
 from ..errors import OpsError
-from ..training import MODEL_OUTPUT, latest_completed, require_completed
-from .rollout import Rollout, RolloutOptions, content_name
+from ..training import MODEL_OUTPUT, latest_completed
+from .rollout import Deployment, SmokeAnswer, content_name
 
 ARTIFACT = f"outputs/{MODEL_OUTPUT}/paths/mlflow"
 SMOKE_QUESTION = "Who founded Microsoft?"
 SMOKE_LIMITS = Limits(read_timeout_s=180, deadline_s=300)
-# What a variant's endpoint speaks, in a connection's fields. MLflow's own server puts what it gets into
-# the prompt template that train.py saved with the model.
+# Variant -> the connection fields for its wire format. MLflow's server puts the messages into the prompt
+# template that train.py saved with the model.
 CONTRACTS: dict[str, dict[str, str]] = {
     "score": {"contract": "auto"},
     "mlflow": {"contract": "mlflow", "template": "server"},
     "vllm": {"contract": "openai"},
 }
 
-# vLLM has a /score of its own, for something else. Azure's front end passes a path on to the container.
+# vLLM uses /score for something else. Azure's front end passes a path on to the container.
 PATHS = {"vllm": "/v1/chat/completions"}
 
 
-def scoring_url(endpoint: Any, variant: str) -> str:
-    """Where an endpoint is asked: its scoring URI, with the path that the variant's container has."""
-    uri = str(endpoint.scoring_uri)
-    return urlunsplit(urlsplit(uri)._replace(path=PATHS[variant])) if variant in PATHS else uri
+def scoring_url(scoring_uri: str, variant: str) -> str:
+    """Return an endpoint's URL for requests: its scoring URI with the path of the variant's container."""
+    if variant not in PATHS:
+        return scoring_uri
+    return urlunsplit(urlsplit(scoring_uri)._replace(path=PATHS[variant]))
 
 
-class ModelDeployer(Rollout):
-    """Brings one job's model behind the configured endpoint.
+class ModelDeployment(Deployment):
+    """A job's model behind the configured endpoint.
 
     Args:
-        cloud: where to.
-        options: how.
-        say: shows one line of progress.
+        cloud: clients and configuration.
+        job: name of the job; None takes the newest completed job.
+
+    Raises:
+        OpsError: the job does not exist or has not completed.
     """
 
-    def __init__(self, cloud: Cloud, options: RolloutOptions, say: Callable[[str], None]) -> None:
-        super().__init__(cloud, options, say, cloud.config.endpoint)
-        self.job = options.job or latest_completed(cloud)
+    def __init__(self, cloud: Cloud, job: str | None = None) -> None:
+        self.cloud = cloud
+        self.endpoint = cloud.config.endpoint
+        self.job = job or latest_completed(cloud)
         require_completed(cloud, self.job)
+        self._yaml = paths.AZURE / f"deployment-{self.endpoint.variant}.yml"
 
-    @property
+    @functools.cached_property
     def name(self) -> str:
-        parts = [self.job, self.config.size, str(self.config.instances), self.config.variant]
-        parts.append(
-            (paths.AZURE / f"deployment-{self.config.variant}.yml").read_text(encoding="utf-8")
-        )
-        if self.config.variant == "score":
+        """The deployment's name, from the job, the machines, the YAML file and the scoring code."""
+        endpoint = self.endpoint
+        parts = [self.job, endpoint.size, str(endpoint.instances), endpoint.variant]
+        parts.append(self._yaml.read_text(encoding="utf-8"))
+        if endpoint.variant == "score":
             files = sorted(path for path in paths.SERVING.glob("*") if path.is_file())
             parts += [file.name + file.read_text(encoding="utf-8") for file in files]
         return content_name(parts)
 
-    def _made_of(self) -> list[Step]:
-        what = f"model {self.config.model} from {self.job}"
-        return [Step(what, self._has_model, self._register)]
+    def steps(self) -> list[Step]:
+        """Return the registration of the model."""
+        what = f"model {self.endpoint.model} from {self.job}"
+        return [Step(what, lambda: bool(self._model_versions()), self._register)]
 
-    def _models(self) -> list[Any]:
-        found = find_resource(lambda: list(self.cloud.ml.models.list(name=self.config.model))) or []
-        return [model for model in found if (model.tags or {}).get("job") == self.job]
-
-    def _has_model(self) -> bool:
-        return bool(self._models())
+    def _model_versions(self) -> list[Any]:
+        """Return the registered versions of the model that come from the job."""
+        list_all = self.cloud.ml.models.list
+        versions = find_resource(lambda: list(list_all(name=self.endpoint.model))) or []
+        return [model for model in versions if (model.tags or {}).get("job") == self.job]
 
     def _register(self) -> None:
         from azure.ai.ml.constants import AssetTypes
@@ -78,7 +84,7 @@ class ModelDeployer(Rollout):
 
         self._require_artifact()
         model = Model(
-            name=self.config.model,
+            name=self.endpoint.model,
             path=f"azureml://jobs/{self.job}/{ARTIFACT}",
             type=AssetTypes.MLFLOW_MODEL,
             tags={**self.cloud.tags(), "job": self.job},
@@ -86,52 +92,49 @@ class ModelDeployer(Rollout):
         self.cloud.ml.models.create_or_update(model)
 
     def _require_artifact(self) -> None:
-        """The SDK passes a job's path on unchecked; so look whether the model is there.
+        """Check that the model exists, because the SDK passes the path of a job on unchecked.
 
         Raises:
-            OpsError: the job has no such output, or no model lies in it.
+            OpsError: the job does not have the output, or the output does not contain a model.
         """
         outputs = getattr(self.cloud.ml.jobs.get(self.job), "outputs", None) or {}
-        there = MODEL_OUTPUT in outputs and self.cloud.has_blob(
-            f"azureml/{self.job}/{MODEL_OUTPUT}/mlflow/MLmodel"
-        )
-        if not there:
+        blob = f"azureml/{self.job}/{MODEL_OUTPUT}/mlflow/MLmodel"
+        if MODEL_OUTPUT not in outputs or not self.cloud.has_blob(blob):
             raise OpsError(
                 f"the job {self.job} has no MLflow model in its output {MODEL_OUTPUT!r}",
                 "Deploy a job of `phi3 finetune`.",
             )
 
-    def _model_id(self) -> str:
-        newest = max(self._models(), key=lambda model: int(model.version))
-        return f"azureml:{newest.name}:{newest.version}"
-
-    def _definition(self) -> Any:
+    @contextlib.contextmanager
+    def definition(self) -> Iterator[Any]:
+        """Give the deployment of scripts/azure with names, model and machines filled in."""
         from azure.ai.ml import load_online_deployment
 
-        deployment = load_online_deployment(paths.AZURE / f"deployment-{self.config.variant}.yml")
+        newest = max(self._model_versions(), key=lambda model: int(model.version))
+        deployment = load_online_deployment(self._yaml)
         deployment.name = self.name
-        deployment.endpoint_name = self.config.name
-        deployment.model = self._model_id()
-        deployment.instance_type = self.config.size
-        deployment.instance_count = self.config.instances
+        deployment.endpoint_name = self.endpoint.name
+        deployment.model = f"azureml:{newest.name}:{newest.version}"
+        deployment.instance_type = self.endpoint.size
+        deployment.instance_count = self.endpoint.instances
         deployment.tags = {**self.cloud.tags(), "job": self.job}
-        return deployment
+        yield deployment
 
-    def _ask(self, deployment: str | None) -> tuple[str, float]:
-        """Asked with the product's own client."""
-        with Phi3Client(replace(self.settings(), deployment=deployment)) as client:
+    def ask(
+        self, scoring_uri: str, auth: KeyAuth | EntraAuth, deployment: str | None
+    ) -> SmokeAnswer:
+        """Ask the smoke question through the product's client."""
+        settings = Settings(
+            endpoint=scoring_url(scoring_uri, self.endpoint.variant),
+            auth=auth,
+            limits=SMOKE_LIMITS,
+            deployment=deployment,
+            **CONTRACTS[self.endpoint.variant],
+        )
+        with Phi3Client(settings) as client:
             try:
                 reply = client.chat(SMOKE_QUESTION, Params(max_new_tokens=32, temperature=0))
             except Phi3Error as error:
                 what = f"the smoke test of {deployment or 'the endpoint'} failed: {error}"
-                raise OpsError(what, "Its log is shown above.") from error
-        return reply.text, reply.latency_s
-
-    def settings(self) -> Settings:
-        """How to reach the endpoint."""
-        return Settings(
-            endpoint=scoring_url(self.endpoint(), self.config.variant),
-            auth=self._auth(),
-            limits=SMOKE_LIMITS,
-            **CONTRACTS[self.config.variant],
-        )
+                raise OpsError(what, "The log is printed above.") from error
+        return SmokeAnswer(reply.text, reply.latency_s)

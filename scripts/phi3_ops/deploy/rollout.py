@@ -1,8 +1,8 @@
-"""A deployment brought behind an endpoint, with never less serving than before.
+"""Bring a deployment behind an endpoint without ever serving less than before.
 
 The live endpoint is never deleted to redeploy. A new deployment gets no traffic until it has answered a
-smoke test through the `azureml-model-deployment` header; then traffic moves in steps, each followed by
-another test; the old deployment goes last. Whatever goes wrong puts the traffic back.
+smoke test through the `azureml-model-deployment` header. Then the traffic moves in steps, each followed
+by another test. The old deployment is deleted last. Every failure puts the traffic back.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import json
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,25 +29,23 @@ LOG_LINES = 60
 SUCCEEDED = "Succeeded"
 ENDED = (SUCCEEDED, "Failed", "Canceled")
 POLL_S = 5.0
-SETTLE_S = 3600.0  # a deployment of a large model may take most of it
+SETTLE_S = 3600.0  # the deployment of a large model may take most of it
 CANARY = (10, 50, 100)
 
 
 @dataclass(frozen=True)
 class RolloutOptions:
-    """How to move to the new deployment.
+    """How the traffic moves to the new deployment.
 
     Attributes:
-        job: the job whose model to deploy; None takes the newest that completed.
-        canary: percentages of traffic for the new deployment, one after another, the last one 100.
-        mirror: percentage of the live traffic copied to the new deployment before it gets any (the
-            answers are thrown away), 0 to 50.
+        canary: rising percentages of traffic for the new deployment; the last one is 100.
+        mirror: percentage of the live traffic that is copied to the new deployment before it gets any, 0
+            to 50; the answers to the copies are dropped.
         soak_s: seconds to wait after each step before the next test.
-        drain_s: seconds that an old deployment is left to finish what it has before it is deleted.
-        keep_old: leave the deployments that no longer have traffic.
+        drain_s: seconds that an old deployment has to finish its requests before it is deleted.
+        keep_old: do not delete the deployments that have no traffic any more.
     """
 
-    job: str | None = None
     canary: Sequence[int] = CANARY
     mirror: int = 0
     soak_s: float = 0.0
@@ -63,52 +62,87 @@ class RolloutOptions:
             raise OpsError(f"mirror {self.mirror} %", "Give 0 to 50.")
 
 
-class Rollout(ABC):
-    """Brings a deployment behind an endpoint, step by step; subclasses say what is deployed.
+@dataclass(frozen=True)
+class SmokeAnswer:
+    """The answer to a smoke test, and the seconds that it took."""
+
+    text: str
+    latency_s: float
+
+
+class Deployment(ABC):
+    """A model or a flow that `Rollout` brings behind an endpoint.
+
+    Attributes:
+        endpoint: configuration of the endpoint.
+    """
+
+    endpoint: EndpointConfig
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The deployment's name: a hash of its content, so that the same content has the same name."""
+
+    @abstractmethod
+    def steps(self) -> list[Step]:
+        """Return the steps that come before the endpoint."""
+
+    @abstractmethod
+    def definition(self) -> AbstractContextManager[Any]:
+        """Return a context that gives azure-ai-ml's object; its files exist inside the context only."""
+
+    @abstractmethod
+    def ask(
+        self, scoring_uri: str, auth: KeyAuth | EntraAuth, deployment: str | None
+    ) -> SmokeAnswer:
+        """Ask the endpoint one question.
+
+        Args:
+            scoring_uri: the endpoint's scoring URI.
+            auth: credentials for the endpoint.
+            deployment: name of the deployment to ask; None follows the traffic rules.
+
+        Raises:
+            OpsError: the endpoint did not answer.
+        """
+
+
+class Rollout:
+    """Brings a deployment behind its endpoint, step by step.
 
     Args:
-        cloud: where to.
-        options: how.
-        say: shows one line of progress.
-        config: the endpoint.
+        cloud: clients and configuration.
+        options: how the traffic moves.
+        deployment: the model or flow to deploy.
+        print_line: prints one line of progress.
     """
 
     def __init__(
         self,
         cloud: Cloud,
         options: RolloutOptions,
-        say: Callable[[str], None],
-        config: EndpointConfig,
+        deployment: Deployment,
+        print_line: Callable[[str], None],
     ) -> None:
         self.cloud = cloud
         self.options = options
-        self.say = say
-        self.config = config
+        self.deployment = deployment
+        self.config = deployment.endpoint
+        self.print_line = print_line
 
     @property
-    @abstractmethod
     def name(self) -> str:
-        """The deployment's name: the hash of all that it is made of, so that the same is found again."""
-
-    @abstractmethod
-    def _made_of(self) -> list[Step]:
-        """What must be there before the endpoint."""
-
-    @abstractmethod
-    def _definition(self) -> Any:
-        """The deployment, as azure-ai-ml has it."""
-
-    @abstractmethod
-    def _ask(self, deployment: str | None) -> tuple[str, float]:
-        """A question's answer, and the seconds that it took; raises OpsError where there is none."""
+        """The name of the new deployment."""
+        return self.deployment.name
 
     def plan(self) -> Plan:
-        """What it is made of, endpoint, deployment, traffic, and the old deployments' end."""
-        name, size = self.config.name, f"{self.config.size} x {self.config.instances}"
+        """Return the steps: prerequisites, endpoint, deployment, traffic, removal of old deployments."""
+        size = f"{self.config.size} x {self.config.instances}"
         old = [] if self.options.keep_old else self._others()
         steps = [
-            *self._made_of(),
-            Step(f"endpoint {name}", self._has_endpoint, self._create_endpoint),
+            *self.deployment.steps(),
+            Step(f"endpoint {self.config.name}", self._has_endpoint, self._create_endpoint),
             Step(f"deployment {self.name} ({size})", self._has_deployment, self._create_deployment),
             Step(f"traffic to {self.name}", self._has_traffic, self._move_traffic, verb="move"),
         ]
@@ -119,18 +153,18 @@ class Rollout(ABC):
 
     # -- endpoint ------------------------------------------------------------------------------------
 
-    def endpoint(self) -> Any:
-        """The endpoint, or None."""
+    def _endpoint(self) -> Any:
+        """Return the endpoint, or None."""
         return find_resource(lambda: self.cloud.ml.online_endpoints.get(self.config.name))
 
     def _has_endpoint(self) -> bool:
-        endpoint = self.endpoint()
+        endpoint = self._endpoint()
         return endpoint is not None and endpoint.provisioning_state == SUCCEEDED
 
     def _create_endpoint(self) -> None:
-        there = wait_until_settled(self.endpoint)
-        if there is not None and there.provisioning_state == SUCCEEDED:
-            return  # begun by a run that was interrupted
+        present = wait_until_settled(self._endpoint)
+        if present is not None and present.provisioning_state == SUCCEEDED:
+            return  # an interrupted run began its creation
         from azure.ai.ml import load_online_endpoint
         from azure.ai.ml.entities import IdentityConfiguration, ManagedIdentityConfiguration
 
@@ -138,8 +172,8 @@ class Rollout(ABC):
         endpoint.name = self.config.name
         endpoint.auth_mode = {"key": "key", "entra": "aad_token"}[self.config.auth]
         endpoint.tags = self.cloud.tags()
-        if there is not None:  # its last change failed, but it may be serving, and is to go on
-            endpoint.traffic, endpoint.mirror_traffic = there.traffic, there.mirror_traffic
+        if present is not None:  # its last change failed, but it may be serving: keep its traffic
+            endpoint.traffic, endpoint.mirror_traffic = present.traffic, present.mirror_traffic
         identity = f"{self.cloud.group_path}/providers/Microsoft.ManagedIdentity"
         identity += f"/userAssignedIdentities/{self.cloud.config.identity.name}"
         endpoint.identity = IdentityConfiguration(
@@ -151,41 +185,40 @@ class Rollout(ABC):
     # -- deployment ----------------------------------------------------------------------------------
 
     def _deployments(self) -> dict[str, Any]:
-        found = (
-            find_resource(lambda: list(self.cloud.ml.online_deployments.list(self.config.name)))
-            or []
-        )
-        return {deployment.name: deployment for deployment in found}
+        """Return the endpoint's deployments by name."""
+        list_all = self.cloud.ml.online_deployments.list
+        deployments = find_resource(lambda: list(list_all(self.config.name))) or []
+        return {deployment.name: deployment for deployment in deployments}
 
     def _has_deployment(self) -> bool:
         deployment = self._deployments().get(self.name)
         return deployment is not None and deployment.provisioning_state == SUCCEEDED
 
     def _create_deployment(self) -> None:
-        there = wait_until_settled(lambda: self._deployments().get(self.name))
-        if there is not None and there.provisioning_state == SUCCEEDED:
-            return  # begun by a run that was interrupted
-        deployment = self._definition()
-        try:
-            self.cloud.ml.online_deployments.begin_create_or_update(deployment).result()
-        except Exception:
-            self._show_logs()
-            # It would go on costing, and its name is taken for the next try. Should that fail as well,
-            # the error to tell is the first one.
-            with contextlib.suppress(Exception):
-                if self.name not in self._traffic():
-                    self._delete(self.name)
-            raise
+        present = wait_until_settled(lambda: self._deployments().get(self.name))
+        if present is not None and present.provisioning_state == SUCCEEDED:
+            return  # an interrupted run began its creation
+        with self.deployment.definition() as definition:
+            try:
+                self.cloud.ml.online_deployments.begin_create_or_update(definition).result()
+            except Exception:
+                self._print_logs()
+                # A failed deployment would go on costing, and its name would be taken in the next run. If
+                # its removal fails as well, the first error is the one to report.
+                with contextlib.suppress(Exception):
+                    if self.name not in self._traffic():
+                        self._delete(self.name)
+                raise
 
-    def _show_logs(self) -> None:
+    def _print_logs(self) -> None:
         try:
             logs = self.cloud.ml.online_deployments.get_logs(
                 self.name, self.config.name, lines=LOG_LINES
             )
-        except Exception:  # the logs are help for another error, which must not be lost to this one
+        except Exception:  # the logs explain another error, which this one must not replace
             return
         for line in str(logs).splitlines()[-LOG_LINES:]:
-            self.say(f"  | {line}")
+            self.print_line(f"  | {line}")
 
     def _delete(self, name: str) -> None:
         if name in self._deployments():
@@ -194,7 +227,8 @@ class Rollout(ABC):
     # -- traffic -------------------------------------------------------------------------------------
 
     def _traffic(self) -> dict[str, int]:
-        endpoint = self.endpoint()
+        """Return the deployments that have traffic, with their percentages."""
+        endpoint = self._endpoint()
         traffic = dict(endpoint.traffic or {}) if endpoint is not None else {}
         return {name: share for name, share in traffic.items() if share}
 
@@ -204,58 +238,59 @@ class Rollout(ABC):
     def _move_traffic(self) -> None:
         before = self._traffic()
         try:
-            self._smoke(self.name)
+            self._smoke_test(self.name)
             if self.options.mirror and before:
-                self._set(before, mirror={self.name: self.options.mirror})
-                self._smoke(self.name)
+                self._set_traffic(before, mirror={self.name: self.options.mirror})
+                self._smoke_test(self.name)
             for share in self.options.canary if before else (100,):
-                self._set(_shared(before, self.name, share))
-                self._smoke(None if share == 100 else self.name)
+                self._set_traffic(split_traffic(before, self.name, share))
+                self._smoke_test(None if share == 100 else self.name)
         except BaseException:
-            self._restore(before)
-            self._show_logs()
+            self._restore_traffic(before)
+            self._print_logs()
             raise
 
-    def _restore(self, before: dict[str, int]) -> None:
+    def _restore_traffic(self, before: dict[str, int]) -> None:
         try:
-            endpoint = wait_until_settled(
-                self.endpoint
-            )  # a change under way is not in its traffic yet
+            # The traffic of the endpoint does not show a change that is still under way.
+            endpoint = wait_until_settled(self._endpoint)
             if self._traffic() != before or endpoint.mirror_traffic:
-                self.say(f"  putting the traffic back: {before or 'none'}")
-                self._set(before)
+                self.print_line(f"  putting the traffic back: {before or 'none'}")
+                self._set_traffic(before)
         except Exception as error:  # the error to raise is the one that led here
-            self.say(f"  the traffic could not be put back: {error}")
+            self.print_line(f"  the traffic could not be put back: {error}")
 
-    def _set(self, traffic: dict[str, int], mirror: dict[str, int] | None = None) -> None:
-        endpoint = wait_until_settled(self.endpoint)
-        # What is not named keeps its share: so name every deployment.
+    def _set_traffic(self, traffic: dict[str, int], mirror: dict[str, int] | None = None) -> None:
+        endpoint = wait_until_settled(self._endpoint)
+        # A deployment that is left out keeps its share, so every deployment is named.
         endpoint.traffic = {name: traffic.get(name, 0) for name in self._deployments()}
         endpoint.mirror_traffic = mirror or {}
         self.cloud.ml.online_endpoints.begin_create_or_update(endpoint).result()
-        shown = ", ".join(f"{name} {share} %" for name, share in traffic.items()) or "none"
-        self.say(f"  traffic: {shown}{f', mirrored to {self.name}' if mirror else ''}")
+        shares = ", ".join(f"{name} {share} %" for name, share in traffic.items()) or "none"
+        mirrored = f", mirrored to {self.name}" if mirror else ""
+        self.print_line(f"  traffic: {shares}{mirrored}")
 
-    def _smoke(self, deployment: str | None) -> None:
-        """Ask one question, past the traffic rules or along them.
+    def _smoke_test(self, deployment: str | None) -> None:
+        """Ask one question of a deployment, or of the endpoint if `deployment` is None.
 
         Raises:
-            OpsError: no answer, or an empty one.
+            OpsError: there was no answer, or an empty one.
         """
         if self.options.soak_s:
             time.sleep(self.options.soak_s)
-        text, seconds = self._ask(deployment)
-        if not text.strip():
+        answer = self.deployment.ask(str(self._endpoint().scoring_uri), self._auth(), deployment)
+        if not answer.text.strip():
             raise OpsError(f"{deployment or 'the endpoint'} gave an empty answer")
-        self.say(f"  {deployment or 'endpoint'} answers in {seconds:.2f} s: {text!r}")
+        target = deployment or "endpoint"
+        self.print_line(f"  {target} answers in {answer.latency_s:.2f} s: {answer.text!r}")
 
     def _auth(self) -> KeyAuth | EntraAuth:
-        """How to sign in to the endpoint."""
+        """Return the credentials for the endpoint."""
         if self.config.auth == "entra":
-            return EntraAuth(token_scope(self.endpoint().scoring_uri), self.cloud.credential)
+            return EntraAuth(token_scope(self._endpoint().scoring_uri), self.cloud.credential)
         return KeyAuth(self.cloud.ml.online_endpoints.get_keys(self.config.name).primary_key)
 
-    # -- the old ones --------------------------------------------------------------------------------
+    # -- old deployments -----------------------------------------------------------------------------
 
     def _others(self) -> list[str]:
         return sorted(name for name in self._deployments() if name != self.name)
@@ -269,16 +304,22 @@ class Rollout(ABC):
 
 
 def content_name(parts: Sequence[str]) -> str:
-    """A deployment's name, from the texts of all that it is made of."""
-    return "d-" + sha256_hex(json.dumps(parts).encode())[:10]
+    """Return the name of a deployment: a hash of the texts that it consists of."""
+    return f"d-{content_hash(parts)}"
+
+
+def content_hash(parts: Sequence[str]) -> str:
+    """Return the start of a SHA-256 over some texts, in hex."""
+    return sha256_hex(json.dumps(parts).encode())[:10]
 
 
 def wait_until_settled(get: Callable[[], Any]) -> Any:
-    """What `get` finds once nothing changes it any more: Azure refuses a change during another one,
-    which an interrupted run may have begun.
+    """Return the resource that `get` reads, or None, once no change of it is under way.
+
+    Azure refuses a change during another one, which an interrupted run may have begun.
 
     Raises:
-        OpsError: it is still changing after `SETTLE_S`.
+        OpsError: the resource is still changing after `SETTLE_S`.
     """
     try:
         return wait_until(
@@ -290,17 +331,26 @@ def wait_until_settled(get: Callable[[], Any]) -> Any:
     except WaitTimeoutError as error:
         state = error.last.provisioning_state
         what = f"{error.last.name} has been {state} for {SETTLE_S / 60:.0f} minutes"
-        fix = "See it in the studio; run this again when it has ended."
+        fix = "Look at it in the studio; run this again when the change has ended."
         raise OpsError(what, fix) from error
 
 
-def _shared(before: dict[str, int], new: str, share: int) -> dict[str, int]:
-    """The new deployment's share, and the rest divided as before; whole numbers that sum to 100."""
+def split_traffic(before: dict[str, int], new: str, share: int) -> dict[str, int]:
+    """Return the traffic with a share for the new deployment, the rest divided as before.
+
+    Args:
+        before: deployment -> percentage.
+        new: name of the new deployment.
+        share: percentage for the new deployment, or a little more: the other shares are rounded down.
+
+    Returns:
+        Deployment -> percentage, integers that sum to 100.
+    """
     others = {name: value for name, value in before.items() if name != new}
     total = sum(others.values())
     if not total or share == 100:
         return {new: 100}
-    left = 100 - share
-    traffic = {name: left * value // total for name, value in others.items()}
+    rest = 100 - share
+    traffic = {name: rest * value // total for name, value in others.items()}
     traffic[new] = 100 - sum(traffic.values())
     return traffic

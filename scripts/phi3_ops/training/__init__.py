@@ -5,21 +5,30 @@ It may import `azure`, `flows`, `endpoint` and the rooms below them.
 
 from __future__ import annotations
 
-from .catalog import RETIRED_MODELS, RETIRED_ON, CatalogSubmission, catalog_settings
-from .job import MODEL_OUTPUT, JobRequest, JobSubmission, latest_completed, require_completed
+from .catalog import (
+    DEFAULT_MODEL,
+    RETIRED_MODELS,
+    RETIRED_ON,
+    CatalogRequest,
+    CatalogSubmission,
+    catalog_settings,
+)
+from .job import MODEL_OUTPUT, JobRequest, JobSubmission, Submission, latest_completed
 from .local import DEFAULT_RECIPE, base_and_tuned_table, finetune_locally
 
 __all__ = [
+    "CatalogRequest",
     "CatalogSubmission",
+    "DEFAULT_MODEL",
     "DEFAULT_RECIPE",
     "JobRequest",
     "JobSubmission",
     "MODEL_OUTPUT",
     "RETIRED_MODELS",
     "RETIRED_ON",
+    "Submission",
     "base_and_tuned_table",
     "catalog_settings",
     "finetune_locally",
     "latest_completed",
-    "require_completed",
 ]

@@ -1,22 +1,24 @@
-"""The model catalog's own fine-tuning job, for the models whose fine-tuning it still offers."""
+"""The model catalog's own fine-tuning job, for the models that the catalog still fine-tunes."""
 
 from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..azure import Cloud, Plan, Step
 from ..errors import OpsError
-from .job import JOB_PREFIX, JobRequest, JobSubmission
+from .job import JOB_PREFIX, Submission, require_file
 
 REGISTRY = "azureml://registries/azureml/models"
 DEFAULT_MODEL = "Phi-4-mini-instruct"
-# "Model retirement": archived in the catalog, and their fine-tuning with them.
+# Models that were archived in the catalog, and their fine-tuning with them. Contract: "Model retirement".
 RETIRED_MODELS = re.compile(r"phi-3(\.5)?-", re.IGNORECASE)
 RETIRED_ON = "2025-08-30"
-# Of the advanced settings in the portal's form; the catalog takes them as text.
+# Advanced settings of the portal's form. The catalog takes their values as text.
 CATALOG_SETTINGS = (
     "learning_rate",
     "lr_scheduler_type",
@@ -26,74 +28,93 @@ CATALOG_SETTINGS = (
 
 
 def check_catalog_model(name: str) -> None:
-    """Refuse what the catalog no longer fine-tunes.
+    """Refuse a model that the catalog no longer fine-tunes.
 
     Raises:
-        OpsError: naming the way that is left.
+        OpsError: the model is retired; the error names the alternatives.
     """
     if RETIRED_MODELS.search(name):
         raise OpsError(
             f"the catalog no longer fine-tunes {name} (retired on {RETIRED_ON})",
-            "Leave out --catalog: your own job trains it from its weights; or use Phi-4-mini-instruct.",
+            "Leave out --catalog to train its weights in your own job, or use Phi-4-mini-instruct.",
         )
 
 
 def catalog_settings(words: Sequence[str]) -> dict[str, str]:
-    """Advanced settings from `name=value` words.
+    """Parse advanced settings of the form `name=value`.
 
     Raises:
-        OpsError: a word is not of that form, or its name unknown.
+        OpsError: a word does not have that form, or its name is unknown.
     """
-    found = {}
+    settings = {}
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or name not in CATALOG_SETTINGS:
             known = ", ".join(CATALOG_SETTINGS)
-            raise OpsError(f"--set {word}", f"Give NAME=VALUE with a name among {known}.")
-        found[name] = value
-    return found
+            raise OpsError(f"--set {word}", f"Give NAME=VALUE with one of the names {known}.")
+        settings[name] = value
+    return settings
 
 
-class CatalogSubmission(JobSubmission):
+@dataclass(frozen=True)
+class CatalogRequest:
+    """The model, the data and the settings of the catalog's job.
+
+    Attributes:
+        train_file: rows to train on.
+        eval_file: rows to measure the loss on.
+        model: name in the catalog, or an azureml:// path.
+        settings: advanced settings, from `catalog_settings`.
+    """
+
+    train_file: Path
+    eval_file: Path
+    model: str = DEFAULT_MODEL
+    settings: Mapping[str, str] = field(default_factory=dict)
+
+    def content(self) -> Iterator[bytes]:
+        """Yield the parts of the job's hash."""
+        yield repr((self.model, sorted(self.settings.items()))).encode()
+        yield self.train_file.read_bytes()
+        yield self.eval_file.read_bytes()
+
+
+class CatalogSubmission(Submission):
     """The catalog's chat-completion fine-tuning job.
 
     Args:
-        cloud: where to.
-        request: its model (a catalog name or an azureml:// path) and its files.
-        settings: advanced settings, of `SETTINGS`.
+        cloud: clients and configuration.
+        request: model, data and settings.
 
     Raises:
         OpsError: the model is retired, or a file is missing.
     """
 
-    def __init__(self, cloud: Cloud, request: JobRequest, settings: dict[str, str]) -> None:
-        self.model = request.model or DEFAULT_MODEL
-        self.settings = settings
-        check_catalog_model(self.model)
-        super().__init__(cloud, request)
-
-    def _parts(self) -> Iterator[bytes]:
-        yield repr((self.model, sorted(self.settings.items()))).encode()
-        yield self.request.train_file.read_bytes()
-        yield self.request.eval_file.read_bytes()
+    def __init__(self, cloud: Cloud, request: CatalogRequest) -> None:
+        check_catalog_model(request.model)
+        require_file(request.train_file)
+        require_file(request.eval_file)
+        super().__init__(cloud, request.content())
+        self.request = request
 
     def plan(self) -> Plan:
-        """The job alone: the catalog brings its own environment."""
-        what = f"job {JOB_PREFIX}{self.digest} (the catalog's fine-tuning of {self.model})"
-        return Plan("finetune", [Step(what, self._exists, self._submit, verb="submit")])
+        """Return the job as the only step: the catalog brings its own environment."""
+        what = f"job {JOB_PREFIX}{self.digest} (the catalog's fine-tuning of {self.request.model})"
+        return Plan("finetune", [Step(what, self.exists, self.submit, verb="submit")])
 
     def job(self) -> Any:
+        """Return the job as azure-ai-ml's object."""
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the class is marked experimental at each use
+            warnings.simplefilter("ignore")  # each use warns that the class is experimental
             from azure.ai.ml.finetuning import FineTuningTaskType, create_finetuning_job
 
             return create_finetuning_job(
                 model=self._model_path(),
                 task=FineTuningTaskType.CHAT_COMPLETION,
                 training_data=str(self.request.train_file.resolve()),
-                # Left out, the SDK raises an UnboundLocalError.
+                # Without it, the SDK raises an UnboundLocalError.
                 validation_data=str(self.request.eval_file.resolve()),
-                hyperparameters=self.settings,
+                hyperparameters=dict(self.request.settings),
                 compute=self.cloud.config.compute.name,
                 output_model_name_prefix=self.cloud.config.endpoint.model,
                 name=self.name,
@@ -102,5 +123,5 @@ class CatalogSubmission(JobSubmission):
             )
 
     def _model_path(self) -> str:
-        named = not self.model.startswith("azureml")
-        return f"{REGISTRY}/{self.model}/labels/latest" if named else self.model
+        model = self.request.model
+        return model if model.startswith("azureml") else f"{REGISTRY}/{model}/labels/latest"

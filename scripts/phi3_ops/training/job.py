@@ -1,7 +1,8 @@
-"""Fine-tuning as an Azure ML job: the same train.py, on a cluster."""
+"""Fine-tuning as an Azure ML job: the same train.py as on this machine, run on a cluster."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,24 +30,24 @@ ENVIRONMENT_FILE = paths.AZURE / "environment.yml"
 # The tutorials' image for training without a GPU.
 CPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:latest"
 MODEL_OUTPUT = "model_output"
-# By content, not by job: a job submitted again after a failure goes on where the one before it stopped.
+# By content, not by job: a job that is submitted again after a failure resumes from its checkpoints.
 CHECKPOINTS = "azureml://datastores/workspaceblobstore/paths/phi3-checkpoints/{digest}/"
 JOB_PREFIX = "phi3-"
 
 
 @dataclass(frozen=True)
 class JobRequest:
-    """What to train, and on what; None takes the recipe's or the configuration's.
+    """The data, the recipe and the settings of a job; None takes the recipe's value.
 
     Attributes:
         train_file: rows to train on.
         eval_file: rows to measure the loss on.
-        recipe: a shipped recipe's name, or a YAML file inside scripts/training.
+        recipe: name of a shipped recipe, or a YAML file inside scripts/training.
         model: hub id of the base model.
         cpu: use the image without GPU libraries.
-        rows: only the first rows of each file.
-        epochs: in place of the recipe's.
-        instances: nodes; all their GPUs train together, by PyTorch's distribution.
+        rows: number of rows to use of each file, from its beginning.
+        epochs: number of epochs.
+        instances: number of nodes; all their GPUs train one model, with PyTorch's distribution.
     """
 
     train_file: Path
@@ -58,59 +59,91 @@ class JobRequest:
     epochs: float | None = None
     instances: int = 1
 
-    def extra(self) -> list[str]:
-        """train.py's further arguments."""
-        given = {"--model": self.model, "--rows": self.rows, "--epochs": self.epochs}
-        return [word for name, value in given.items() if value for word in (name, str(value))]
+    def train_arguments(self) -> list[str]:
+        """Return the arguments of train.py that replace the recipe's values."""
+        values = {"--model": self.model, "--rows": self.rows, "--epochs": self.epochs}
+        return [word for name, value in values.items() if value for word in (name, str(value))]
 
 
-class JobSubmission:
-    """A job that is submitted once for the same code, data and settings.
+class Submission(ABC):
+    """A job that is submitted once for the same content.
+
+    Attributes:
+        digest: hash of the content; part of the job's name.
 
     Args:
-        cloud: where to.
-        request: what to train.
+        cloud: clients and configuration.
+        content: everything that makes two jobs different: code, data and settings.
+    """
+
+    def __init__(self, cloud: Cloud, content: Iterable[bytes]) -> None:
+        self.cloud = cloud
+        self.digest = _digest(content)
+        self._name: str | None = None
+
+    @abstractmethod
+    def plan(self) -> Plan:
+        """Return the steps that submit the job."""
+
+    @abstractmethod
+    def job(self) -> Any:
+        """Return the job as azure-ai-ml's object."""
+
+    @property
+    def name(self) -> str:
+        """The job's name; a job that failed is followed by one whose name ends with `-2`, then `-3`, …"""
+        if self._name is None:
+            self.exists()
+        return str(self._name)
+
+    def exists(self) -> bool:
+        """Return whether the job was submitted and has not failed since."""
+
+        def find(name: str) -> Any:
+            return find_resource(lambda: self.cloud.ml.jobs.get(name))
+
+        self._name, job = newest_attempt(f"{JOB_PREFIX}{self.digest}", "job", find)
+        return job is not None
+
+    def submit(self) -> None:
+        """Submit the job."""
+        self.cloud.ml.jobs.create_or_update(self.job())
+
+
+class JobSubmission(Submission):
+    """A job that runs train.py.
+
+    Args:
+        cloud: clients and configuration.
+        request: data, recipe and settings.
 
     Raises:
-        OpsError: a file is missing, or the recipe is not among those that are uploaded.
+        OpsError: a file is missing, or the recipe is outside the folder that is uploaded.
     """
 
     def __init__(self, cloud: Cloud, request: JobRequest) -> None:
-        self.cloud = cloud
+        recipe = _uploaded_path(recipe_file(request.recipe))
+        require_file(request.train_file)
+        require_file(request.eval_file)
+        super().__init__(cloud, _content(cloud, request, recipe))
         self.request = request
-        self.recipe = _uploaded(recipe_file(request.recipe))
-        for file in (request.train_file, request.eval_file):
-            if not file.is_file():
-                raise OpsError(f"there is no file {file}", "Make it with `phi3 data`.")
-        self.digest = _digest(self._parts())
-        self._name: str | None = None
-
-    def _parts(self) -> Iterator[bytes]:
-        request = self.request
-        for file in sorted(_code_files()):
-            yield file.relative_to(paths.TRAINING).as_posix().encode()
-            yield file.read_bytes()
-        yield request.train_file.read_bytes()
-        yield request.eval_file.read_bytes()
-        compute = self.cloud.config.compute
-        yield repr((self.recipe, request.extra(), request.cpu, request.instances)).encode()
-        yield compute.name.encode()
+        self.recipe = recipe
 
     def plan(self) -> Plan:
-        """Environment, then job."""
+        """Return the steps: environment, then job."""
         steps = [
             Step(
                 f"environment {self.environment.name}:{self.environment.version}",
                 lambda: find_resource(self._get_environment) is not None,
                 lambda: self.cloud.ml.environments.create_or_update(self.environment),
             ),
-            Step(self._what(), self._exists, self._submit, verb="submit"),
+            Step(self._description(), self.exists, self.submit, verb="submit"),
         ]
         return Plan("finetune", steps)
 
     @property
     def environment(self) -> Any:
-        """The environment whose version is the hash of what it is made of."""
+        """The environment; its version is the hash of its image and packages."""
         from azure.ai.ml import load_environment
 
         image = [{"image": CPU_IMAGE}] if self.request.cpu else []
@@ -123,114 +156,80 @@ class JobSubmission:
         environment = self.environment
         return self.cloud.ml.environments.get(environment.name, version=environment.version)
 
-    def _what(self) -> str:
+    def _description(self) -> str:
         rows = f"the first {self.request.rows} rows of " if self.request.rows else ""
         cluster = f"{self.cloud.config.compute.name} x {self.request.instances}"
         content = f"{self.recipe}, {rows}{self.request.train_file}, on {cluster}"
         return f"job {JOB_PREFIX}{self.digest} ({content})"
 
-    @property
-    def name(self) -> str:
-        """The job's name; one that failed under it is followed by `-2`, `-3`, …"""
-        if self._name is None:
-            self._exists()
-        return str(self._name)
-
-    def _exists(self) -> bool:
-        def find(name: str) -> Any:
-            return find_resource(lambda: self.cloud.ml.jobs.get(name))
-
-        self._name, job = newest_attempt(f"{JOB_PREFIX}{self.digest}", "job", find)
-        return job is not None
-
-    def _submit(self) -> None:
-        self.cloud.ml.jobs.create_or_update(self.job())
-
     def job(self) -> Any:
-        """The job of scripts/azure/job.yml with names and files filled in."""
+        """Return the job of scripts/azure/job.yml with names and files filled in."""
         from azure.ai.ml import load_job
 
         request = self.request
         command = yaml.safe_load(JOB_FILE.read_text(encoding="utf-8"))["command"]
-        filled: dict[str, Any] = {
+        overrides: dict[str, Any] = {
             "name": self.name,
             "display_name": f"phi3-finetune {Path(self.recipe).stem}",
             "tags": {**self.cloud.tags(), "recipe": self.recipe, "content": self.digest},
             "compute": f"azureml:{self.cloud.config.compute.name}",
             "environment": f"azureml:{self.environment.name}:{self.environment.version}",
-            "command": " ".join([command, *request.extra()]),
+            "command": " ".join([command, *request.train_arguments()]),
             "inputs.recipe": self.recipe,
             "inputs.train_file.path": str(request.train_file.resolve()),
             "inputs.eval_file.path": str(request.eval_file.resolve()),
             "outputs.checkpoints.path": CHECKPOINTS.format(digest=self.digest),
             "resources.instance_count": request.instances,
         }
-        each = 1 if request.cpu else self._gpus()
-        if request.instances * each > 1:
-            filled["distribution"] = {"type": "pytorch", "process_count_per_instance": each}
-        return load_job(JOB_FILE, params_override=[{name: value} for name, value in filled.items()])
+        processes = 1 if request.cpu else self._gpus_per_node()
+        if request.instances * processes > 1:
+            overrides["distribution"] = {
+                "type": "pytorch",
+                "process_count_per_instance": processes,
+            }
+        return load_job(
+            JOB_FILE, params_override=[{key: value} for key, value in overrides.items()]
+        )
 
-    def _gpus(self) -> int:
-        """How many GPUs a node of the cluster has; 1 where Azure does not say."""
+    def _gpus_per_node(self) -> int:
+        """Return how many GPUs a node of the cluster has; 1 if Azure does not list the size."""
         config = self.cloud.config
         sizes = self.cloud.ml.compute.list_sizes(location=config.azure.location)
-        ours = config.compute.size.lower()
-        return max((size.gpus or 1 for size in sizes if size.name.lower() == ours), default=1)
-
-    def follow(self) -> None:
-        """Print the job's log as it comes, until it ends.
-
-        Raises:
-            OpsError: it did not complete.
-        """
-        with named_errors(f"following {self.name}"):
-            from azure.ai.ml.exceptions import JobException
-
-            try:
-                self.cloud.ml.jobs.stream(self.name)
-            except JobException as error:
-                if isinstance(error.__cause__, KeyboardInterrupt):
-                    raise KeyboardInterrupt from error  # the SDK makes a Ctrl-C its own; the job runs on
-                raise OpsError(
-                    f"the job {self.name} failed", _studio(self.cloud, self.name)
-                ) from error
-        require_completed(self.cloud, self.name)
-
-
-def require_completed(cloud: Cloud, name: str) -> Any:
-    """The job of that name.
-
-    Raises:
-        OpsError: there is none, or it has not completed.
-    """
-    with named_errors(f"reading the job {name}"):
-        job = find_resource(lambda: cloud.ml.jobs.get(name))
-    if job is None:
-        raise OpsError(f"there is no job {name}", "Submit one with `phi3 finetune`.")
-    if job.status != COMPLETED:
-        raise OpsError(f"the job {name} is {job.status}, not {COMPLETED}", _studio(cloud, name))
-    return job
+        wanted = config.compute.size.lower()
+        return max((size.gpus or 1 for size in sizes if size.name.lower() == wanted), default=1)
 
 
 def latest_completed(cloud: Cloud) -> str:
-    """The name of the newest completed job that this product submitted.
+    """Return the name of the newest completed job that this product submitted.
 
     Raises:
-        OpsError: there is none.
+        OpsError: no such job has completed.
     """
     with named_errors("listing the jobs"):
-        ours = [job for job in cloud.ml.jobs.list() if str(job.name).startswith(JOB_PREFIX)]
-    completed = [job for job in ours if job.status == COMPLETED]
+        jobs = [job for job in cloud.ml.jobs.list() if str(job.name).startswith(JOB_PREFIX)]
+    completed = [job for job in jobs if job.status == COMPLETED]
     if not completed:
         fix = "Run `phi3 finetune --follow` first."
         raise OpsError("no fine-tuning job has completed yet", fix)
-    # Nothing is promised about the order of the list.
+    # Azure does not document the order of the list.
     return str(max(completed, key=lambda job: job.creation_context.created_at).name)
 
 
-def _studio(cloud: Cloud, name: str) -> str:
-    workspace = cloud.config.azure.workspace
-    return f"See its logs: az ml job stream --name {name} --workspace-name {workspace}."
+def require_file(path: Path) -> None:
+    """Raise OpsError if a data file does not exist."""
+    if not path.is_file():
+        raise OpsError(f"{path} does not exist", "Create it with `phi3 data`.")
+
+
+def _content(cloud: Cloud, request: JobRequest, recipe: str) -> Iterator[bytes]:
+    """Yield the parts of a job's hash: code, data, settings and cluster."""
+    for file in sorted(_code_files()):
+        yield file.relative_to(paths.TRAINING).as_posix().encode()
+        yield file.read_bytes()
+    yield request.train_file.read_bytes()
+    yield request.eval_file.read_bytes()
+    yield repr((recipe, request.train_arguments(), request.cpu, request.instances)).encode()
+    yield cloud.config.compute.name.encode()
 
 
 def _code_files() -> Iterator[Path]:
@@ -239,13 +238,13 @@ def _code_files() -> Iterator[Path]:
             yield file
 
 
-def _uploaded(recipe: Path) -> str:
-    """The recipe's path as the job sees it: only scripts/training is uploaded."""
+def _uploaded_path(recipe: Path) -> str:
+    """Return the recipe's path in the job, to which only scripts/training is uploaded."""
     try:
         return recipe.resolve().relative_to(paths.TRAINING).as_posix()
     except ValueError as error:
-        fix = f"Put it into {paths.TRAINING / 'recipes'}: only that folder is uploaded."
-        raise OpsError(f"{recipe} lies outside the training folder", fix) from error
+        fix = f"Move it to {paths.TRAINING / 'recipes'}: only that folder is uploaded."
+        raise OpsError(f"{recipe} is outside the training folder", fix) from error
 
 
 def _digest(parts: Iterable[bytes]) -> str:

@@ -1,4 +1,4 @@
-"""Fine-tuning on this machine: the job's own train.py, in a process of its own."""
+"""Fine-tuning on this machine: runs the job's train.py as a child process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -19,24 +20,52 @@ from ..errors import OpsError
 from ..files import read_jsonl
 
 DEFAULT_RECIPE = "tiny-cpu"
-# A checkpoint of all weights and the optimizer has tens of GB, and is written when training is stopped.
+# An interrupted training writes a checkpoint of the weights and the optimizer, which may have tens of GB.
 STOP_S = 900
-SAMPLES = "samples.jsonl"  # what train.py keeps of the sample answers
-SHOWN = 60  # characters of a text in the table
+METRICS_FILE = "metrics.json"
+SAMPLES_FILE = "samples.jsonl"  # train.py's sample answers
+CELL_WIDTH = 60  # characters of a text in the table
+
+
+@dataclass(frozen=True)
+class TrainingMetrics:
+    """The metrics of a training that the commands display; metrics.json contains more.
+
+    Attributes:
+        steps: number of optimizer steps.
+        train_loss: mean loss of the training.
+        eval_loss: loss of the fine-tuned model on the evaluation rows.
+        perplexity: perplexity of the fine-tuned model on the evaluation rows.
+        base_eval_loss: loss of the base model on the evaluation rows.
+        base_perplexity: perplexity of the base model on the evaluation rows.
+    """
+
+    steps: int
+    train_loss: float
+    eval_loss: float
+    perplexity: float
+    base_eval_loss: float
+    base_perplexity: float
+
+    @classmethod
+    def read(cls, folder: Path) -> TrainingMetrics:
+        """Read the metrics that train.py wrote into its output folder."""
+        values = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+        return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
 def recipe_file(name: str) -> Path:
-    """The recipe of that name, or the file of that path.
+    """Return the shipped recipe of that name, or the file of that path.
 
     Raises:
-        OpsError: there is none.
+        OpsError: neither exists.
     """
     shipped = paths.TRAINING / "recipes" / f"{name}.yaml"
     for candidate in (shipped, Path(name)):
         if candidate.is_file():
             return candidate
-    known = ", ".join(sorted(p.stem for p in shipped.parent.glob("*.yaml")))
-    raise OpsError(f"there is no recipe {name!r}", f"Choose one of {known}, or give a YAML file.")
+    known = ", ".join(sorted(path.stem for path in shipped.parent.glob("*.yaml")))
+    raise OpsError(f"the recipe {name!r} does not exist", f"Use {known}, or give a YAML file.")
 
 
 def finetune_locally(
@@ -47,75 +76,74 @@ def finetune_locally(
     recipe: str = DEFAULT_RECIPE,
     processes: int = 1,
     extra: Sequence[str] = (),
-) -> dict[str, Any]:
-    """Run train.py here; its progress goes to this process's standard error.
+) -> TrainingMetrics:
+    """Run train.py on this machine; its progress goes to this process's standard error.
 
     Args:
         train_file: rows to train on (JSONL with `messages`).
         eval_file: rows to measure the loss on.
-        out: the folder that gets `model/`, `mlflow/` and `metrics.json`.
-        recipe: a shipped recipe's name, or a YAML file.
-        processes: that train together, one a GPU.
+        out: output folder for `model/`, `mlflow/` and `metrics.json`.
+        recipe: name of a shipped recipe, or a YAML file.
+        processes: number of training processes, one per GPU.
         extra: further arguments of train.py.
 
-    Returns:
-        The metrics that train.py wrote.
-
     Raises:
-        OpsError: train.py failed; it has said why on standard error.
+        OpsError: train.py failed; it has printed the reason on standard error.
     """
-    together = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *(together if processes > 1 else [])]
+    distributed = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *(distributed if processes > 1 else [])]
     command += [str(paths.TRAINING / "train.py"), "--recipe", str(recipe_file(recipe))]
     command += ["--train-file", str(train_file), "--eval-file", str(eval_file)]
     command += ["--output-dir", str(out), *extra]
-    # Spinning threads slow each other down tenfold as soon as anything else runs.
+    # Waiting threads that spin slow training down tenfold as soon as another process runs.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     code = run_child(command, environment)
     if code:
-        raise OpsError(f"training stopped with exit code {code}", "Its reason stands above.")
-    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
-    return metrics
+        raise OpsError(f"training stopped with exit code {code}", "The reason is printed above.")
+    return TrainingMetrics.read(out)
 
 
-def base_and_tuned_table(out: Path, metrics: dict[str, Any]) -> Table:
-    """What the training gained, on the evaluation's rows: losses, and the sample answers there are.
+def base_and_tuned_table(out: Path, metrics: TrainingMetrics) -> Table:
+    """Return a table of the base and the fine-tuned model: losses, and sample answers if there are any.
 
     Args:
-        out: the folder that train.py wrote.
-        metrics: what `local` returned.
+        out: output folder of train.py.
+        metrics: metrics of the training.
     """
-    # A question's answers from first to last: the first is the base's, the last the fine-tuned model's.
-    answers: dict[str, list[dict[str, Any]]] = {}
-    for row in read_jsonl(out / SAMPLES) if (out / SAMPLES).exists() else []:
-        answers.setdefault(row["question"], []).append(row)
+    # Question -> its rows in order: the first is the base model's, the last the fine-tuned model's.
+    samples: dict[str, list[dict[str, Any]]] = {}
+    for row in read_jsonl(out / SAMPLES_FILE) if (out / SAMPLES_FILE).exists() else []:
+        samples.setdefault(row["question"], []).append(row)
     table = Table(title="Base and fine-tuned", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
     for name in ("wanted", "base", "fine-tuned"):
         table.add_column(name, overflow="fold")
-    for key, title in (("eval_loss", "evaluation loss"), ("perplexity", "perplexity")):
-        values = (metrics[f"base_{key}"], metrics[key])
-        table.add_row(title, "lower", *(f"{value:,.3f}" for value in values))
-    if answers:
-        right = [
-            sum(asked[place]["answer"] == asked[place]["reference"] for asked in answers.values())
-            for place in (0, -1)
+    losses = (
+        ("evaluation loss", metrics.base_eval_loss, metrics.eval_loss),
+        ("perplexity", metrics.base_perplexity, metrics.perplexity),
+    )
+    for title, base, tuned in losses:
+        table.add_row(title, "lower", f"{base:,.3f}", f"{tuned:,.3f}")
+    if samples:
+        exact = [
+            sum(rows[index]["answer"] == rows[index]["reference"] for rows in samples.values())
+            for index in (0, -1)
         ]
-        title = f"of {len(answers)} samples, word for word"
-        table.add_row(title, str(len(answers)), *map(str, right), end_section=True)
-    for question, asked in answers.items():
-        said = (question, asked[-1]["reference"], asked[0]["answer"], asked[-1]["answer"])
-        table.add_row(*(Text(_shortened(text)) for text in said))
+        title = f"exact answers of {len(samples)} samples"
+        table.add_row(title, str(len(samples)), *map(str, exact), end_section=True)
+    for question, rows in samples.items():
+        cells = (question, rows[-1]["reference"], rows[0]["answer"], rows[-1]["answer"])
+        table.add_row(*(Text(_shortened(text)) for text in cells))
     return table
 
 
 def _shortened(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+    return line if len(line) <= CELL_WIDTH else line[: CELL_WIDTH - 1] + "…"
 
 
 def run_child(command: Sequence[str], environment: dict[str, str]) -> int:
-    """Run a process to its end and return its exit code; it never outlives this one's interrupt."""
+    """Run a process to its end and return its exit code; an interrupt of this process ends it as well."""
     with subprocess.Popen(command, env=environment) as child:
         try:
             return child.wait()

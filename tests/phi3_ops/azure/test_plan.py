@@ -42,7 +42,7 @@ def test_makes_what_is_missing_in_order():
     assert world.there == ["b", "a", "c"]
     assert world.lines == [
         "  created thing a (0 s)",
-        "  there    thing b",
+        "  exists   thing b",
         "  created thing c (0 s)",
         "test: done, 2 steps",
     ]
@@ -85,7 +85,7 @@ def test_an_azure_error_names_the_step():
 def test_what_looks_like_markup_is_shown_as_it_is():
     world = World()
     Plan("test", [Step("thing [red]x[/red]", lambda: True, lambda: None)]).run(world.console)
-    assert world.lines[0] == "  there    thing [red]x[/red]"
+    assert world.lines[0] == "  exists   thing [red]x[/red]"
 
 
 @pytest.mark.parametrize(("verb", "past"), [("submit", "submitted"), ("delete", "deleted")])

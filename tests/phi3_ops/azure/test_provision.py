@@ -75,7 +75,7 @@ class TestDryRun:
     def test_a_group_must_be_there(self, azure, phi3):
         done = phi3("provision", "--dry-run")
         assert (done.code, done.out) == (1, "")
-        assert "there is no resource group rg. Give --create-group" in done.err
+        assert "the resource group rg does not exist. Give --create-group" in done.err
 
     def test_of_nothing_it_says_all_and_sends_nothing(self, azure, phi3):
         done = phi3("provision", "--dry-run", "--create-group")
@@ -167,7 +167,7 @@ class TestWhatIsThere:
     @pytest.mark.parametrize(
         ("settings", "told"),
         [
-            ("size: Standard_NC40ads_H100_v5", "is there with dedicated Standard_NC24ads_A100_v4"),
+            ("size: Standard_NC40ads_H100_v5", "exists with dedicated Standard_NC24ads_A100_v4"),
             ("low_priority: true", "not low_priority Standard_NC24ads_A100_v4"),
         ],
     )
@@ -182,7 +182,7 @@ class TestWhatIsThere:
         (tmp_path / "phi3.yaml").write_text("compute: {max_instances: 4, idle_seconds: 600}")
         result = phi3("provision")
         assert result.code == 0
-        assert "it keeps its own max_instances 1 and idle_seconds 120" in result.out
+        assert "its max_instances 1 and idle_seconds 120 stay" in result.out
         assert done.writes() == []
 
     def test_another_region_is_an_error(self, done, phi3, monkeypatch):

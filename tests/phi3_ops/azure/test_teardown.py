@@ -166,21 +166,21 @@ class TestOthers:
         assert done.code == 0
         for name in ("their-endpoint", "their-connection", "their-cluster", WORKSPACE):
             assert named(serving, name), name
-        assert f"kept     workspace {WORKSPACE}: their-endpoint, their-cluster would go" in done.out
+        assert f"kept     workspace {WORKSPACE}: their-endpoint, their-cluster would be" in done.out
         assert not named(serving, "phi3-endpoint") and not named(serving, "gpu-a100")
         assert there(serving).count("storageAccounts") == 1
 
     def test_their_deployment_keeps_the_endpoint(self, serving, phi3):
         deployment(serving, "green", {})
         done = phi3("down", "--yes")
-        assert "kept     endpoint phi3-endpoint: green would go with it" in done.out
+        assert "kept     endpoint phi3-endpoint: green would be deleted with it" in done.out
         assert named(serving, "green") and named(serving, "blue")
 
     def test_their_storage_keeps_the_group(self, serving, phi3):
         plant(serving, "/providers/Microsoft.Storage/storageAccounts/theirs", {"tags": {}})
         done = phi3("down", "--everything", "--yes")
         assert done.code == 0
-        assert "kept     resource group rg: theirs would go with it" in done.out
+        assert "kept     resource group rg: theirs would be deleted with it" in done.out
         assert there(serving) == ["resourceGroups", "storageAccounts"]
 
     def test_a_group_that_was_there_before_stays(self, serving, phi3):
@@ -227,7 +227,7 @@ class TestExpired:
         done = phi3("down", "--expired", "--yes")
         assert done.code == 0
         assert bool(named(provisioned, "old")) is not goes
-        assert ("kept     cluster old: 2 nodes are at work" in done.out) is not goes
+        assert ("kept     cluster old: 2 nodes are running" in done.out) is not goes
 
 
 class TestStatus:

@@ -52,7 +52,7 @@ BAD_INPUT = {
         ["finetune", "--local", "--train-file", "none.jsonl", "--eval-file", "none.jsonl"],
         "none.jsonl",
     ),
-    "recipe unknown": (["finetune", "--local", "--recipe", "none"], "there is no recipe 'none'"),
+    "recipe unknown": (["finetune", "--local", "--recipe", "none"], "the recipe 'none' does not exist"),
     "model folder none": (["endpoint", "--model", "empty"], "empty"),
     "endpoint field missing": (["connect"], "has no `endpoint`"),
     "endpoint no URL": (["connect", "--endpoint", "x"], "must be a full URL"),
@@ -139,7 +139,7 @@ class TestConnect:
             done = phi3(*words, env={"PHI3_KEY": "wrong-key"})
         assert done.returncode == 1
         assert "refused the key" in done.stderr and "wrong-key" not in done.stderr
-        assert "no connection 'w'" in phi3("connect", "--name", "w", "--delete").stdout
+        assert "connection 'w' does not exist" in phi3("connect", "--name", "w", "--delete").stdout
 
     def test_asks_for_no_key_without_a_terminal(self):
         done = phi3("connect", "--endpoint", "http://127.0.0.1:9/score")

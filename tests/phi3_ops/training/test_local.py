@@ -4,14 +4,16 @@ import json
 
 from rich.console import Console
 
-from phi3_ops.training.local import base_and_tuned_table
+from phi3_ops.training.local import TrainingMetrics, base_and_tuned_table
 
-METRICS = {
-    "base_eval_loss": 7.2128,
-    "eval_loss": 1.678,
-    "base_perplexity": 1356.7,
-    "perplexity": 5.35,
-}
+METRICS = TrainingMetrics(
+    steps=8,
+    train_loss=2.5,
+    eval_loss=1.678,
+    perplexity=5.35,
+    base_eval_loss=7.2128,
+    base_perplexity=1356.7,
+)
 
 
 def shown(folder):
@@ -31,7 +33,7 @@ def test_losses_and_answers_of_base_and_tuned_stand_side_by_side(tmp_path):
     lines = [line.split() for line in shown(tmp_path)]
     assert ["evaluation", "loss", "lower", "7.213", "1.678"] in lines
     assert ["perplexity", "lower", "1,356.700", "5.350"] in lines
-    assert ["of", "2", "samples,", "word", "for", "word", "2", "0", "1"] in lines
+    assert ["exact", "answers", "of", "2", "samples", "2", "0", "1"] in lines
     assert ["A?", "a", "[b]", "a"] in lines and ["B?", "b", "x" * 59 + "…", "c"] in lines
 
 
