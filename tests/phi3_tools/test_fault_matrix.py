@@ -92,7 +92,7 @@ def broken(fault: str, error: type[Phi3Error], plain: Outcome, *found: Any) -> R
 
 LOST = Outcome(ConnectionLostError, 4)
 HEALTHY = Outcome(None)
-BROKE = "the connection broke before the whole answer was here"
+BROKE = "the connection broke before the answer was complete"
 
 ROWS = [
     both("401", AuthenticationError, 1, 401, "missing, wrong or expired"),

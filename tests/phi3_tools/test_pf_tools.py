@@ -266,7 +266,7 @@ def test_the_class_of_the_error_travels_as_the_innermost_error_code(server, conn
         ({"question": "Hi", "chat_history": ["x"]}, "chat_history item 1 is not"),
         ({"messages": ["x"]}, "message 1: role is None"),
         ({"question": "x" * 100_000}, "PromptTooLongError"),
-        ({"question": "Hi", "deployment": "a b"}, "`deployment` is no name"),
+        ({"question": "Hi", "deployment": "a b"}, "`deployment` is not a valid name"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])

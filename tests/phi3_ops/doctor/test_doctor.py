@@ -349,7 +349,7 @@ class TestEndpoint:
             delete_connection(NAME)
         assert code == 1
         assert "still the placeholder" in found["connection"]["what"]
-        assert found["connection"]["fix"] == "Put the real endpoint there."
+        assert found["connection"]["fix"] == "Replace it with the real endpoint."
 
     @pytest.mark.parametrize(
         ("key", "url", "told"),

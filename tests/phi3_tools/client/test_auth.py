@@ -33,7 +33,9 @@ def test_equal_keys_are_equal():
 
 @pytest.mark.parametrize("key", ["two words", "line\nend", "tab\t", "schlüssel", "\0", " x"])
 def test_a_key_that_is_none_is_refused_unseen(key):
-    with pytest.raises(ConfigError, match="`key` holds blanks, line ends or characters") as caught:
+    with pytest.raises(
+        ConfigError, match="`key` contains blanks, line ends or characters"
+    ) as caught:
         KeyAuth(key)
     assert key not in str(caught.value)
 
@@ -191,15 +193,15 @@ def test_urls_that_are_safe(url):
         ("http://localhost.evil.org/score", "over plain http"),
         ("http://127.0.0.1.evil.org/score", "over plain http"),
         ("http://127.0.0.1@evil.org/score", "user name or password"),
-        ("https://me:SECRET@e/score", "user name or password. Put the secret into `key`"),
+        ("https://me:SECRET@e/score", "user name or password. Remove it from the URL, and put the secret into `key`"),
         ("https://SECRET@e/score", "user name or password"),
         ("ftp://e/score", "must be a full URL"),
         ("e.inference.ml.azure.com/score", "must be a full URL. It looks like https://NAME"),
         ("https:///score", "must be a full URL"),
         ("https://", "must be a full URL"),
-        ("https://e:port/score", "is no URL"),
-        ("https://e:99999/score", "is no URL"),
-        ("https://[::1/score", "is no URL"),
+        ("https://e:port/score", "is not a valid URL"),
+        ("https://e:99999/score", "is not a valid URL"),
+        ("https://[::1/score", "is not a valid URL"),
     ],
 )
 def test_urls_that_are_refused(url, says):

@@ -125,7 +125,7 @@ def test_entra(server):
 def test_wrong_messages_are_not_sent(server, connect):
     client = connect(server)
     for ask in (client.chat, client.stream):
-        with pytest.raises(ConfigError, match="there is no message"):
+        with pytest.raises(ConfigError, match="the list of messages is empty"):
             ask([])
         with pytest.raises(PromptTooLongError):
             ask("x" * 100_000, context_window=4096)
@@ -528,7 +528,7 @@ def test_the_deadline_ends_a_stream(server, connect):
 
     server.play(answer)
     stream = connect(server, contract="openai", deadline_s="0.3").stream("Who?")
-    with pytest.raises(EndpointTimeoutError, match="no whole answer within 0.3 s"):
+    with pytest.raises(EndpointTimeoutError, match="no complete answer within 0.3 s"):
         for piece in stream:
             assert piece == "x"
     assert len(server.requests) == 1
@@ -537,7 +537,7 @@ def test_the_deadline_ends_a_stream(server, connect):
 def test_the_deadline_ends_a_stream_that_falls_silent(server, connect):
     server.play(endless)
     stream = connect(server, contract="openai", deadline_s="0.3").stream("Who?")
-    with pytest.raises(EndpointTimeoutError, match="no whole answer within 0.3 s"):
+    with pytest.raises(EndpointTimeoutError, match="no complete answer within 0.3 s"):
         list(stream)
 
 

@@ -300,7 +300,7 @@ def test_decode_event(event, decoded):
         ('{"error": {"message": "The engine failed."}}', ScoringFailedError, "The engine failed"),
         ('{"object": "error", "message": "gone"}', ScoringFailedError, "gone"),
         ("{cut", BadAnswerError, "not JSON"),
-        ("[1]", BadAnswerError, "no JSON object"),
+        ("[1]", BadAnswerError, "not a JSON object"),
         ("", BadAnswerError, "not JSON"),
     ],
 )

@@ -56,7 +56,7 @@ def test_check_messages_drops_other_keys():
 @pytest.mark.parametrize(
     ("messages", "says"),
     [
-        ([], "there is no message"),
+        ([], "the list of messages is empty"),
         ([{"role": "tool", "content": "x"}], "message 1: role is 'tool', not one of system, user"),
         ([{"content": "x"}], "message 1: role is None"),
         (["Hi"], "message 1: role is None"),

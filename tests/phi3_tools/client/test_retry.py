@@ -112,7 +112,7 @@ def test_deadline(monkeypatch):
     deadline.shorten(0.5)
     assert deadline.left == 0.5
     now[0] = 105.0
-    with pytest.raises(EndpointTimeoutError, match="no whole answer within 4.5 s"):
+    with pytest.raises(EndpointTimeoutError, match="no complete answer within 4.5 s"):
         deadline.check()
 
 

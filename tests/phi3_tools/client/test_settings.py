@@ -109,17 +109,17 @@ def test_entra_needs_no_key():
         ({**PLAIN, "endpoint": "http://e/score"}, "plain http"),
         ({"endpoint": "http://e/score"}, "plain http"),
         ({**PLAIN, "deadline_s": "soon"}, "`deadline_s` is 'soon'"),
-        ({**PLAIN, "deployment": "blue\r\nx: y"}, "`deployment` is no name"),
-        ({**PLAIN, "deployment": "blü"}, "`deployment` is no name"),
+        ({**PLAIN, "deployment": "blue\r\nx: y"}, "`deployment` is not a valid name"),
+        ({**PLAIN, "deployment": "blü"}, "`deployment` is not a valid name"),
         (
             {**PLAIN, "endpoint": "<your-endpoint>"},
             "`endpoint` is still the placeholder <your-endp",
         ),
-        ({**PLAIN, "key": "<user-input>"}, "`key` is still the placeholder <user-input>. Put the"),
+        ({**PLAIN, "key": "<user-input>"}, "`key` is still the placeholder <user-input>. Replace it with the"),
         ({**PLAIN, "key": "******"}, "`key` is still the placeholder"),
-        ({**PLAIN, "key": "a b"}, "`key` holds blanks"),
+        ({**PLAIN, "key": "a b"}, "`key` contains blanks"),
         ("phi3", "got the connection's name .'phi3'.* Give the input the type CustomConnection"),
-        (7, "int is no CustomConnection. Choose a CustomConnection"),
+        (7, "int is not a CustomConnection. Choose a CustomConnection"),
     ],
 )
 def test_each_mistake_is_named_with_its_fix(connection, says):
@@ -148,7 +148,7 @@ def test_references_to_the_environment(monkeypatch):
 
 
 def test_a_reference_to_nothing_is_named():
-    with pytest.raises(ConfigError, match="`key` refers to the .* variable NOT_SET_HERE. Set NOT_"):
+    with pytest.raises(ConfigError, match="`key` refers to the .* variable NOT_SET_HERE, which is not set. Set NOT_"):
         read_settings({**PLAIN, "key": "${env:NOT_SET_HERE}"})
 
 

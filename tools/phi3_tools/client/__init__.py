@@ -15,11 +15,10 @@ from .params import Params
 from .prompts import parse_prompt
 from .retry import Deadline, Limits
 from .settings import SETTINGS_VARIABLES, Settings, connection_fields, read_settings
-from .spans import ANSWERED_LOG, CAPTURE_VARIABLE
+from .spans import CAPTURE_VARIABLE
 from .streams import Stream
 
 __all__ = [
-    "ANSWERED_LOG",
     "CAPTURE_VARIABLE",
     "CallObserver",
     "ChatCompletion",

@@ -1,7 +1,7 @@
-"""Who is asking: an endpoint key, or a Microsoft Entra token; and what never to send where.
+"""Authentication by an endpoint key or a Microsoft Entra token, and checks of the scoring URL.
 
-Contract: "Authenticate to an online endpoint". A request carries `Authorization: Bearer …` for both.
-azure-identity is imported only when a token is asked for.
+Contract: "Authenticate to an online endpoint". Both send the header `Authorization: Bearer …`.
+azure-identity is imported only when a token is needed.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 from ..errors import AuthenticationError, ConfigError
 
-# Seconds before its end at which a token is replaced, so that none expires on its way.
+# A token is replaced this many seconds before it expires, so that none expires during a request.
 REFRESH_BEFORE_S = 300
 
-# Which audience a host wants; the first suffix that fits.
+# The audience for each suffix of a host name; the first match counts.
 SCOPES = (
     (".openai.azure.com", "https://cognitiveservices.azure.com/.default"),
     (".services.ai.azure.com", "https://cognitiveservices.azure.com/.default"),
@@ -27,23 +27,23 @@ SCOPES = (
 
 
 class Auth(Protocol):
-    """Gives the `Authorization` header of the next request."""
+    """Source of the `Authorization` header of the next request."""
 
     def header(self) -> str: ...
 
 
 class KeyAuth:
-    """An endpoint's key. Its repr does not show it.
+    """An endpoint key. Its repr does not contain the key.
 
     Raises:
-        ConfigError: the key cannot stand in an HTTP header.
+        ConfigError: the key has characters that an HTTP header cannot contain.
     """
 
     def __init__(self, key: str) -> None:
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ConfigError(
-                "the connection's `key` holds blanks, line ends or characters outside ASCII",
-                hint="Copy the key again, without anything around it.",
+                "the connection's `key` contains blanks, line ends or characters outside ASCII",
+                hint="Copy the key again, without any other characters.",
             )
         self._header = f"Bearer {key}"
 
@@ -61,28 +61,29 @@ class KeyAuth:
 
 
 class EntraAuth:
-    """Tokens for one scope, cached and replaced `REFRESH_BEFORE_S` before they expire. A token that
-    could not be replaced in time is used as long as it lasts.
+    """Entra tokens for one scope, cached and replaced `REFRESH_BEFORE_S` seconds before they expire.
+
+    If a new token cannot be obtained, the old one is used until it expires.
 
     Args:
-        scope: the audience, such as `https://ml.azure.com/.default`.
-        credential: an azure-core TokenCredential; DefaultAzureCredential when left out.
+        scope: the audience, for example `https://ml.azure.com/.default`.
+        credential: an azure-core TokenCredential; by default DefaultAzureCredential.
     """
 
     def __init__(self, scope: str, credential: Any = None) -> None:
         self.scope = scope
-        self._given = credential
+        self._credential_argument = credential
         self._credential = credential
         self._token: str = ""
         self._expires_on = 0.0
         self._lock = threading.Lock()
 
     def header(self) -> str:
-        """The header's value.
+        """Return the value of the header.
 
         Raises:
             ConfigError: azure-identity is not installed.
-            AuthenticationError: no credential gave a token.
+            AuthenticationError: the credential returned no token.
         """
         with self._lock:
             if time.time() >= self._expires_on - REFRESH_BEFORE_S:
@@ -109,7 +110,8 @@ class EntraAuth:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, EntraAuth):
             return False
-        return other._given is self._given and other.scope == self.scope
+        same_credential = other._credential_argument is self._credential_argument
+        return same_credential and other.scope == self.scope
 
     def __hash__(self) -> int:
         return hash(self.scope)
@@ -123,30 +125,30 @@ def _default_credential() -> Any:
         from azure.identity import DefaultAzureCredential
     except ImportError as error:
         raise ConfigError(
-            "the connection says `auth: entra`, but azure-identity is not installed",
+            "the connection has `auth: entra`, but azure-identity is not installed",
             hint="pip install azure-identity.",
         ) from error
     return DefaultAzureCredential()
 
 
 def token_scope(url: str) -> str:
-    """The Entra scope that an endpoint's host wants."""
+    """Return the Entra scope for the host of an endpoint."""
     host = urlsplit(url).hostname or ""
     return next(scope for suffix, scope in SCOPES if host.endswith(suffix))
 
 
 def check_scoring_url(url: str) -> None:
-    """Refuse what is no http(s) URL, and plain http to any host but this machine.
+    """Check that the text is an http(s) URL, and that plain http is used for this machine only.
 
     Raises:
-        ConfigError: naming the field and the fix.
+        ConfigError: the URL is not valid or not safe.
     """
     try:
         parts = urlsplit(url)
         host = parts.hostname
-        _ = parts.port  # raises where it is no number
+        _ = parts.port  # raises ValueError if the port is not a number
     except ValueError as error:
-        raise ConfigError(f"the connection's `endpoint` is no URL: {error}") from error
+        raise ConfigError(f"the connection's `endpoint` is not a valid URL: {error}") from error
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(
             "the connection's `endpoint` must be a full URL",
@@ -154,8 +156,8 @@ def check_scoring_url(url: str) -> None:
         )
     if parts.username or parts.password:
         raise ConfigError(
-            "the connection's `endpoint` holds a user name or password",
-            hint="Put the secret into `key` and leave it out of the URL.",
+            "the connection's `endpoint` contains a user name or password",
+            hint="Remove it from the URL, and put the secret into `key`.",
         )
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigError(

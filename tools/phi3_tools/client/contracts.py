@@ -1,4 +1,4 @@
-"""What goes over the wire: encode, decode, detect. Pure functions, no I/O.
+"""The contracts (wire formats) of endpoints: encode, decode, detect. Pure functions, no I/O.
 
 Three contracts, named as in a connection's `contract`:
 
@@ -9,8 +9,8 @@ Three contracts, named as in a connection's `contract`:
 | `openai` | `{"messages": […], "max_tokens": …, "stream": …}`              | `{"choices": […], …}`, SSE |
 
 Sources: "Deploy MLflow models to online endpoints", the model catalog's sample input of
-Phi-3-mini-4k-instruct, and OpenAI's "Chat completions" reference. Answers are decoded by their own
-shape, since servers mix them; requests are encoded by the contract alone.
+Phi-3-mini-4k-instruct, and OpenAI's "Chat completions" reference. Requests are encoded by the contract.
+Answers are decoded by their own form, because servers mix the forms.
 """
 
 from __future__ import annotations
@@ -24,20 +24,20 @@ from urllib.parse import urlsplit
 
 from ..errors import BadAnswerError, ConfigError, ScoringFailedError
 from .messages import Message, Usage, open_with_user, render
-from .params import Params, is_whole
+from .params import Params, is_integer
 
 AUTO = "auto"
 COMPLETIONS = "/chat/completions"
-# Who puts an `mlflow` request into the chat template: this side, or the model's own MLflow flavour.
+# Where an `mlflow` request is put into the chat template: client, or the model's own MLflow flavour.
 TEMPLATES = ("client", "server")
-# The prompt template of a model that `phi3 finetune` made: one question's turn. The training code writes
-# it into the model (`PROMPT_TEMPLATE` in scripts/training/outputs.py); a test compares the two.
+# The prompt template of a model of `phi3 finetune`: the turn of one question. The training code writes it
+# into the model (`PROMPT_TEMPLATE` in scripts/training/outputs.py); a test compares the two.
 PROMPT_TEMPLATE = render([{"role": "user", "content": "{prompt}"}])
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """What an answer, or one event of a streamed answer, says."""
+    """Content of an answer, or of one event of a streamed answer."""
 
     text: str
     usage: Usage | None = None
@@ -50,11 +50,11 @@ class Contract:
     """One wire format.
 
     Attributes:
-        name: as in a connection's `contract`.
-        encode: messages, parameters, whether to stream, model name -> request body.
-        streams: whether an answer can come as server-sent events.
-        answers: whether a decoded JSON answer has this contract's own shape.
-        prompt: the text that the model is given, where the answer may repeat it; else None.
+        name: value of a connection's `contract`.
+        encode: function (messages, parameters, whether to stream, model name) -> request body.
+        streams: whether answers can be server-sent events.
+        answers: function that returns whether a JSON answer has the form of this contract.
+        prompt: function (messages) -> prompt text, if the answer may repeat it; otherwise -> None.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Contract:
     prompt: Callable[[Sequence[Message]], str | None] = lambda messages: None
 
 
-def _given(values: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+def _without_none(values: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in {**values, **extra}.items() if value is not None}
 
 
 def _sampling(params: Params) -> dict[str, Any]:
-    """Parameters under the names of transformers' `generate`, which both Azure contracts use."""
+    """Return the parameters with the names of transformers' `generate`, as both Azure contracts do."""
     greedy = params.temperature == 0
     return {
         "max_new_tokens": params.max_new_tokens,
@@ -90,11 +90,13 @@ def _encode_mlflow(
 def _encode_for_template(
     messages: Sequence[Message], params: Params, stream: bool, model: str | None
 ) -> dict[str, Any]:
-    """As `_encode_mlflow`, for a model that puts the text it gets into a user's turn itself: what such
-    a template completes to the whole chat."""
-    whole = _prompt_for_template(messages)
+    """Encode for a model that puts the text into a user turn itself.
+
+    The text is the rendered chat without the parts that such a template adds.
+    """
+    full_prompt = _prompt_for_template(messages)
     before, after = PROMPT_TEMPLATE.split("{prompt}")
-    return _mlflow(whole.removeprefix(before).removesuffix(after), params)
+    return _mlflow(full_prompt.removeprefix(before).removesuffix(after), params)
 
 
 def _prompt_for_template(messages: Sequence[Message]) -> str:
@@ -103,15 +105,15 @@ def _prompt_for_template(messages: Sequence[Message]) -> str:
 
 def _mlflow(text: str, params: Params) -> dict[str, Any]:
     values = _sampling(params) | {"return_full_text": False}
-    return {"input_data": [text], "params": _given(values, params.extra)}
+    return {"input_data": [text], "params": _without_none(values, params.extra)}
 
 
 def _encode_chat(
     messages: Sequence[Message], params: Params, stream: bool, model: str | None
 ) -> dict[str, Any]:
-    # `stream` only when asked for: an image that does not know it may refuse the request.
+    # `stream` is sent only if it is true: an image that does not know it may refuse the request.
     values = _sampling(params) | {"stream": True if stream else None}
-    parameters = _given(values, params.extra)
+    parameters = _without_none(values, params.extra)
     return {"input_data": {"input_string": [dict(m) for m in messages], "parameters": parameters}}
 
 
@@ -128,7 +130,7 @@ def _encode_openai(
         "stream": True if stream else None,
         "stream_options": {"include_usage": True} if stream else None,
     }
-    return {"messages": [dict(m) for m in messages], **_given(values, params.extra)}
+    return {"messages": [dict(m) for m in messages], **_without_none(values, params.extra)}
 
 
 def _has(key: str) -> Callable[[Any], bool]:
@@ -152,24 +154,24 @@ _FOR_TEMPLATE = replace(
 
 
 def candidates(name: str, url: str, template: str = "client") -> list[Contract]:
-    """The contracts that an endpoint may speak, likeliest first; `auto` looks at the URL.
+    """Return the contracts that an endpoint may speak, likeliest first.
 
     Args:
-        name: `auto`, or a contract's name.
+        name: `auto`, which decides by the URL, or the name of a contract.
         url: the scoring URL.
-        template: who puts an `mlflow` request into the chat template, one of `TEMPLATES`.
+        template: where an `mlflow` request is put into the chat template, one of `TEMPLATES`.
 
     Raises:
-        ConfigError: no contract has that name, or nobody of that name applies a template.
+        ConfigError: `name` or `template` is unknown.
     """
     if template not in TEMPLATES:
-        known = " or ".join(f"`{each}`" for each in TEMPLATES)
+        known = " or ".join(f"`{side}`" for side in TEMPLATES)
         raise ConfigError(f"the connection's `template` is {template!r}, but must be {known}")
-    found = _named(name, url)
-    return [_FOR_TEMPLATE if template == "server" and c.name == "mlflow" else c for c in found]
+    contracts = _contracts_named(name, url)
+    return [_FOR_TEMPLATE if template == "server" and c.name == "mlflow" else c for c in contracts]
 
 
-def _named(name: str, url: str) -> list[Contract]:
+def _contracts_named(name: str, url: str) -> list[Contract]:
     if name != AUTO:
         if name not in CONTRACTS:
             known = ", ".join([AUTO, *sorted(CONTRACTS)])
@@ -183,13 +185,13 @@ def _named(name: str, url: str) -> list[Contract]:
 
 
 def is_openai_url(url: str) -> bool:
-    """Whether the path is one of OpenAI's, or none at all (a serverless endpoint's target)."""
+    """Return whether the path is one of OpenAI's, or empty (the target of a serverless endpoint)."""
     path = urlsplit(url).path.rstrip("/")
     return not path or path.endswith(("/v1", COMPLETIONS))
 
 
 def request_url(url: str, contract: Contract) -> str:
-    """Where to post: for OpenAI a base URL gets the completions path, other URLs stay."""
+    """Return the URL of requests: for OpenAI, the completions path is added to a base URL."""
     parts = urlsplit(url)
     path = parts.path.rstrip("/")
     if contract.name == "openai" and (not path or path.endswith("/v1")):
@@ -198,15 +200,15 @@ def request_url(url: str, contract: Contract) -> str:
 
 
 def decode(payload: Any, *, prompt: str | None = None) -> Decoded:
-    """The answer in a JSON payload of any known shape.
+    """Return the answer in a JSON payload of any known form.
 
     Args:
         payload: the parsed JSON.
-        prompt: the rendered prompt that was sent; cut from the front of an answer that echoes it.
+        prompt: the rendered prompt that was sent; it is removed from an answer that begins with it.
 
     Raises:
-        ScoringFailedError: the payload carries an error, or nothing, in place of an answer.
-        BadAnswerError: the shape is none of those known.
+        ScoringFailedError: the payload contains an error or nothing instead of an answer.
+        BadAnswerError: the form is unknown.
     """
     if isinstance(payload, str):
         return _decode_text(payload, prompt)
@@ -214,12 +216,15 @@ def decode(payload: Any, *, prompt: str | None = None) -> Decoded:
         return Decoded(_cut_echo(_first_text(payload), prompt))
     if isinstance(payload, dict):
         return _decode_object(payload, prompt)
-    raise BadAnswerError(f"the endpoint answered a JSON {type(payload).__name__}")
+    raise BadAnswerError(f"the endpoint's answer is a JSON {type(payload).__name__}")
 
 
 def _decode_text(text: str, prompt: str | None) -> Decoded:
-    """A scoring script that dumps its answer itself sends JSON within a JSON string. What only looks
-    like that is the model's own text."""
+    """Decode a JSON string.
+
+    A scoring script that serializes its answer itself sends JSON inside a JSON string. A text that only
+    looks like JSON is the model's own text.
+    """
     if text[:1] in ("[", "{"):
         with suppress(ValueError, BadAnswerError):
             return decode(parse_json(text), prompt=prompt)
@@ -227,10 +232,10 @@ def _decode_text(text: str, prompt: str | None) -> Decoded:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The parsed text.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: it is not JSON, or nested too deeply to be read.
+        ValueError: the text is not JSON, or is nested too deeply.
     """
     try:
         return json.loads(text)
@@ -240,49 +245,50 @@ def parse_json(text: str | bytes) -> Any:
 
 def _decode_object(payload: dict[str, Any], prompt: str | None) -> Decoded:
     raise_for_error(payload)
-    about: dict[str, Any] = {
+    details: dict[str, Any] = {
         "usage": _usage(payload.get("usage")),
         "finish_reason": _text_or_none(payload.get("finish_reason")),
         "model": _text_or_none(payload.get("model")),
     }
     if isinstance(payload.get("output"), str):
-        return Decoded(payload["output"], **about)
+        return Decoded(payload["output"], **details)
     if isinstance(payload.get("choices"), list) and payload["choices"]:
-        return _decode_choice(payload["choices"][0], about)
+        return _decode_choice(payload["choices"][0], details)
     if isinstance(payload.get("predictions"), list):
-        return Decoded(_cut_echo(_first_text(payload["predictions"]), prompt), **about)
+        return Decoded(_cut_echo(_first_text(payload["predictions"]), prompt), **details)
     if isinstance(payload.get("message"), dict) and isinstance(
         payload["message"].get("content"), str
     ):
-        return Decoded(payload["message"]["content"], **about)
+        return Decoded(payload["message"]["content"], **details)
     if payload.get("output", payload) is None or not payload:
-        # The catalog's serving image says so when its engine fails.
+        # The catalog's serving image answers this if its engine fails.
         raise ScoringFailedError("the endpoint reported success, but gave no answer")
     keys = ", ".join(sorted(payload))
-    raise BadAnswerError(f"the endpoint answered a JSON object of no known shape ({keys[:80]})")
+    raise BadAnswerError(f"the endpoint answered a JSON object of unknown form (keys: {keys[:80]})")
 
 
-def _decode_choice(choice: Any, about: dict[str, Any]) -> Decoded:
+def _decode_choice(choice: Any, details: dict[str, Any]) -> Decoded:
     message = choice.get("message") if isinstance(choice, dict) else None
     text = message.get("content") if isinstance(message, dict) else None
     if not isinstance(text, str):
         raise BadAnswerError("the endpoint's first choice has no message content")
-    return Decoded(text, **about | {"finish_reason": _text_or_none(choice.get("finish_reason"))})
+    return Decoded(text, **details | {"finish_reason": _text_or_none(choice.get("finish_reason"))})
 
 
 def raise_for_error(payload: Any) -> None:
-    """Turn an error that came as a success into one: `{"error": …}`, `{"output": null, "error": …}`,
-    vLLM's `{"object": "error", …}`.
+    """Raise the error that a payload with status 200 contains.
+
+    Known forms are `{"error": …}`, `{"output": null, "error": …}` and vLLM's `{"object": "error", …}`.
 
     Raises:
-        ScoringFailedError: the payload carries an error.
+        ScoringFailedError: the payload contains an error.
     """
     if isinstance(payload, dict) and (payload.get("error") or payload.get("object") == "error"):
         raise ScoringFailedError("the model failed to answer", detail=error_text(payload))
 
 
 def error_text(payload: Any) -> str:
-    """The human words in an error payload, whatever its shape."""
+    """Return the message in an error payload of any form."""
     inner = payload
     while inner:
         payload = inner
@@ -300,12 +306,12 @@ def _first_text(items: list[Any]) -> str:
     if isinstance(item, list) and item and isinstance(item[-1], dict):  # a pipeline's chat
         item = item[-1].get("content")
     if not isinstance(item, str):
-        raise BadAnswerError("the endpoint answered a list without a text")
+        raise BadAnswerError("the endpoint's answer is a list without a text")
     return item
 
 
 def _cut_echo(text: str, prompt: str | None) -> str:
-    """The answer behind an echoed prompt, whether special tokens were kept in the echo or not."""
+    """Remove an echo of the prompt, with or without special tokens, from the front of an answer."""
     if prompt:
         for echo in (prompt, _without_markup(prompt)):
             if text.startswith(echo):
@@ -323,7 +329,7 @@ def _usage(payload: Any) -> Usage | None:
     if not isinstance(payload, dict):
         return None
     counts = [payload.get("prompt_tokens"), payload.get("completion_tokens", 0)]
-    return Usage(*counts) if all(is_whole(count) for count in counts) else None
+    return Usage(*counts) if all(is_integer(count) for count in counts) else None
 
 
 def _dict(value: Any) -> dict[str, Any]:
@@ -335,21 +341,24 @@ def _text_or_none(value: Any) -> str | None:
 
 
 def decode_event(data: str) -> Decoded:
-    """One server-sent event's data: a chat completion chunk, or a piece of a chat answer. Events of
-    other shapes (content filters, pings) say nothing.
+    """Decode the data of a server-sent event: a chat completion chunk, or a piece of a chat answer.
+
+    Events of other forms (content filters, pings) have an empty text.
 
     Raises:
-        ScoringFailedError: the event carries an error.
-        BadAnswerError: the event is no JSON object.
+        ScoringFailedError: the event contains an error.
+        BadAnswerError: the event is not a JSON object.
     """
     try:
         payload = parse_json(data)
     except ValueError as error:
         raise BadAnswerError(
-            "the stream carried an event that is not JSON", detail=data[:80]
+            "the stream contains an event that is not JSON", detail=data[:80]
         ) from error
     if not isinstance(payload, dict):
-        raise BadAnswerError("the stream carried an event that is no JSON object", detail=data[:80])
+        raise BadAnswerError(
+            "the stream contains an event that is not a JSON object", detail=data[:80]
+        )
     raise_for_error(payload)
     choices = payload.get("choices")
     choice = _dict(choices[0]) if isinstance(choices, list) and choices else {}

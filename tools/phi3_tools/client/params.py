@@ -1,4 +1,4 @@
-"""How an answer is generated, whatever goes over the wire."""
+"""Generation parameters, independent of the contract."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from ..errors import ConfigError
 
 @dataclass(frozen=True)
 class Params:
-    """How to generate. None leaves a choice to the endpoint.
+    """Generation parameters. With None, the endpoint uses its default.
 
     Attributes:
-        max_new_tokens: tokens of the answer at most.
-        temperature: 0 means greedy decoding.
-        top_p: nucleus sampling.
-        stop: a text, or texts, at which to stop.
-        seed: for repeatable sampling, where the endpoint supports it.
-        extra: further parameters, sent under their own names; None removes one of the above from
-            the request, so that `{"max_new_tokens": None, "max_tokens": 9}` renames it.
+        max_new_tokens: maximum number of tokens of the answer.
+        temperature: sampling temperature from 0 to 2; 0 means greedy decoding.
+        top_p: probability mass of nucleus sampling.
+        stop: one or several texts at which generation stops.
+        seed: seed for repeatable sampling, if the endpoint supports it.
+        extra: further parameters, sent under their own names. The value None removes a parameter from
+            the request: `{"max_new_tokens": None, "max_tokens": 9}` renames one.
+
+    Raises:
+        ConfigError: a value is outside its range.
     """
 
     max_new_tokens: int | None = None
@@ -38,17 +41,17 @@ class Params:
 
     @property
     def stops(self) -> list[str] | None:
-        """`stop` as the list that goes over the wire."""
+        """`stop` as the list that is sent, or None."""
         return [self.stop] if isinstance(self.stop, str) else list(self.stop or []) or None
 
 
-def is_whole(value: object) -> bool:
-    """Whether it is an integer; True and False are none."""
+def is_integer(value: object) -> bool:
+    """Return whether the value is an integer; True and False are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(value: object) -> bool:
-    return is_whole(value) or isinstance(value, float)
+    return is_integer(value) or isinstance(value, float)
 
 
 def _are_texts(value: object) -> bool:
@@ -56,9 +59,9 @@ def _are_texts(value: object) -> bool:
 
 
 _PARAM_CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "max_new_tokens": (lambda v: is_whole(v) and v >= 1, "a whole number of at least 1"),
+    "max_new_tokens": (lambda v: is_integer(v) and v >= 1, "a whole number of at least 1"),
     "temperature": (lambda v: _is_number(v) and 0 <= v <= 2, "a number between 0 and 2"),
     "top_p": (lambda v: _is_number(v) and 0 < v <= 1, "a number above 0 and at most 1"),
     "stop": (_are_texts, "a text or a list of texts"),
-    "seed": (is_whole, "a whole number"),
+    "seed": (is_integer, "a whole number"),
 }

@@ -1,9 +1,8 @@
-"""A jinja2 chat prompt with roles, made into messages.
+"""Conversion of a jinja2 chat prompt with roles into messages.
 
-A line that holds just `system:`, `user:` or `assistant:` (a `# ` in front and jinja tags around are
-allowed) begins a message, as in Prompt flow's LLM tool. Only such lines of the template itself count:
-a variable that holds `system:` stays what it is, text, so that nobody can give orders through a
-question.
+A line that contains only `system:`, `user:` or `assistant:` begins a message, as in Prompt flow's LLM
+tool. It may begin with `# ` and may have jinja tags around it. Only lines of the template itself count:
+`system:` in the value of a variable stays text, so that a question cannot give orders to the model.
 """
 
 from __future__ import annotations
@@ -23,36 +22,36 @@ _ROLE_LINE = re.compile(
 
 
 def parse_prompt(template: str, variables: Mapping[str, Any]) -> list[Message]:
-    """The messages that a template gives with these variables.
+    """Render a template and return its messages.
 
     Args:
-        template: jinja2, rendered in its sandbox; a variable that is missing is an error, one that is
-            None gives nothing. Blanks around a message are cut off, as Prompt flow does.
+        template: jinja2 template, rendered in jinja2's sandbox. The value None renders as nothing.
+            Blanks around a message are removed, as in Prompt flow.
         variables: the template's variables, any JSON-like values.
 
     Raises:
-        ConfigError: the template is wrong, a variable is missing, or text stands before the first
+        ConfigError: the template is not valid, a variable is missing, or there is text before the first
             role.
     """
-    # The template's own role lines are marked before anything is put in, by what nobody can guess.
-    # Digits, since a template may change the case of what it renders.
+    # The template's own role lines are marked before the variables are inserted, with a random code that
+    # no variable can contain. It consists of digits, because a template may change upper and lower case.
     mark = f"\0{secrets.randbelow(10**24):024d}"
-    marked = _ROLE_LINE.sub(lambda m: f"{m[1]}{mark}{_number(m[2])}{m[3]}", template)
+    marked = _ROLE_LINE.sub(lambda m: f"{m[1]}{mark}{_role_index(m[2])}{m[3]}", template)
     first, *parts = _render(marked, variables).split(mark)
     if first.strip():
         raise ConfigError(
             "the prompt has text before its first role",
-            hint="Begin it with a line `system:` or `user:`.",
+            hint="Begin the prompt with a line `system:` or `user:`.",
         )
     if not parts:
-        raise ConfigError("the prompt has no role", hint="Begin it with a line `user:`.")
+        raise ConfigError("the prompt has no role", hint="Begin the prompt with a line `user:`.")
     messages: list[Message] = [
         {"role": ROLES[int(part[0])], "content": part[1:].strip()} for part in parts
     ]
     return [m for m in messages if m["content"] or m["role"] != "system"]
 
 
-def _number(role: str) -> int:
+def _role_index(role: str) -> int:
     return ROLES.index(role.lower())
 
 
@@ -69,5 +68,5 @@ def _render(template: str, variables: Mapping[str, Any]) -> str:
         return environment.from_string(template).render(**variables)
     except TemplateError as error:
         raise ConfigError(f"the prompt cannot be rendered: {error}") from error
-    except Exception as error:  # an expression of the template can raise anything
+    except Exception as error:  # an expression in the template can raise any exception
         raise ConfigError(f"the prompt cannot be rendered: {type(error).__name__}") from error

@@ -1,10 +1,10 @@
-"""How long to wait and how often to try: every number of the client, in one place.
+"""Timeouts and attempts: every number of the client, in one place.
 
-A scoring request is safe to repeat: it changes nothing at the endpoint, a second answer only costs
-its tokens. So a request that may already have been processed (a lost connection, a time limit) is
-sent again like any other. What is repeated follows the table of Microsoft's batch-scoring client:
-408, 429 and 503; 404 while traffic is being set; 424 by what is inside it; other server errors, and
-an error that came as a success, at most three times; nothing else.
+A scoring request is safe to repeat: it changes nothing at the endpoint, and a second answer only costs
+its tokens. Therefore a request that may already have been processed (a lost connection, a timeout) is
+also repeated. The rules follow the table of Microsoft's batch-scoring client: 408, 429 and 503 are
+repeated; 404 while traffic is being set; 424 depending on the status inside it; other server errors, and
+errors in a response with status 200, at most three times. Nothing else is repeated.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from ..errors import (
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 120.0
-# Prompt flow gives a line 600 s and loses the whole asynchronous run when a line takes longer.
+# Prompt flow's limit is 600 s per line; a line that takes longer ends the whole asynchronous run.
 DEADLINE_S = 300.0
 BACKOFF_FIRST_S = 0.5
 BACKOFF_FACTOR = 2.0
 BACKOFF_MAX_S = 8.0
-BACKOFF_JITTER = 0.25  # of the wait, either way
+BACKOFF_JITTER = 0.25  # share of the wait that is added or subtracted at most
 RETRY_AFTER_MAX_S = 60.0
 MAX_ANSWER_BYTES = 32 * 2**20
 
-# Attempts in all, the first one included. What is not here is tried once.
+# Total number of attempts, the first one included. Other errors are not repeated.
 ATTEMPTS: dict[type[Phi3Error], int] = {
     RateLimitedError: 8,
     ModelNotReadyError: 8,
@@ -50,30 +50,30 @@ ATTEMPTS: dict[type[Phi3Error], int] = {
     ScoringFailedError: 3,
     ServerError: 3,
 }
-# Statuses whose number differs from their class's.
+# Statuses whose number of attempts differs from that of their class.
 ATTEMPTS_BY_STATUS = {503: 8}
 TRAFFIC_BEING_SET = "specified traffic group could not be found"
 TRAFFIC_ATTEMPTS = 8
-_WHOLE = ("max_attempts", "max_answer_bytes")
+_INTEGER_LIMITS = ("max_attempts", "max_answer_bytes")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The client's limits; the defaults are this module's constants.
+    """The client's limits; the defaults are the constants of this module.
 
     Attributes:
-        connect_timeout_s: seconds to reach the endpoint, for each attempt.
-        read_timeout_s: seconds of silence before an attempt is given up.
-        deadline_s: seconds for the whole call: all attempts, the waits between them, and for a stream
+        connect_timeout_s: seconds to connect, for each attempt.
+        read_timeout_s: seconds without data until an attempt fails.
+        deadline_s: seconds for the complete call: all attempts, the waits between them, and for a stream
             the time that its reader takes.
-        max_attempts: attempts in all for whatever is worth repeating; None takes `ATTEMPTS`.
-        max_answer_bytes: an answer longer than this is refused.
-        backoff_first_s: seconds to wait after the first failed attempt; doubles with each.
-        backoff_max_s: seconds to wait at most, where the endpoint names no time itself.
-        retry_after_max_s: seconds that the endpoint's `Retry-After` may ask for.
+        max_attempts: total number of attempts for errors that are repeated; None uses `ATTEMPTS`.
+        max_answer_bytes: maximum size of an answer.
+        backoff_first_s: seconds to wait after the first failed attempt; doubled after each further one.
+        backoff_max_s: maximum wait in seconds if the endpoint names no time.
+        retry_after_max_s: maximum wait in seconds if the endpoint names a time (`Retry-After`).
 
     Raises:
-        ConfigError: a value is no positive number.
+        ConfigError: a value is not a positive number.
     """
 
     connect_timeout_s: float = CONNECT_TIMEOUT_S
@@ -93,29 +93,29 @@ class Limits:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Limits:
-        """Limits from texts or numbers under the attributes' names; other names are ignored.
+        """Return limits from texts or numbers under the attributes' names; other names are ignored.
 
         Raises:
-            ConfigError: a value is no positive number.
+            ConfigError: a value is not a positive number.
         """
-        given = {item.name: values.get(item.name) for item in fields(cls)}
-        return cls(**{n: _positive(n, v) for n, v in given.items() if v not in (None, "")})
+        known = {item.name: values.get(item.name) for item in fields(cls)}
+        return cls(**{n: _positive(n, v) for n, v in known.items() if v not in (None, "")})
 
     def attempts_for(self, error: Phi3Error) -> int:
-        """How often a request that met this error may be sent in all."""
+        """Return the total number of attempts for a request that failed with this error."""
         attempts = _table_attempts(error)
         return self.max_attempts if self.max_attempts and attempts > 1 else attempts
 
 
 def _positive(name: str, value: object) -> Any:
-    """The value as a number, whole where the name is one of `_WHOLE`."""
-    whole = name in _WHOLE
+    """Return the value as a float, or as an int if the name is one of `_INTEGER_LIMITS`."""
+    is_integer = name in _INTEGER_LIMITS
     try:
-        number = int(str(value)) if whole else float(str(value))
+        number = int(str(value)) if is_integer else float(str(value))
     except ValueError:
         number = 0
     if not 0 < number < float("inf"):
-        kind = "whole number" if whole else "number"
+        kind = "whole number" if is_integer else "number"
         raise ConfigError(f"`{name}` is {value!r}, but must be a {kind} above 0")
     return number
 
@@ -125,34 +125,37 @@ def _table_attempts(error: Phi3Error) -> int:
         being_set = TRAFFIC_BEING_SET in (error.detail or "").lower()
         return TRAFFIC_ATTEMPTS if being_set else 1
     if isinstance(error, ScoringFailedError) and error.status is not None and error.status < 500:
-        return 1  # 424 around a refusal, or around nothing: it would only be refused again
+        return 1  # 424 around a 4xx, or without a status: the model would refuse it again
     if isinstance(error, ServerError) and error.status in ATTEMPTS_BY_STATUS:
         return ATTEMPTS_BY_STATUS[error.status]
     return ATTEMPTS.get(type(error), 1)
 
 
 def delay_s(attempt: int, retry_after: float | None = None, limits: Limits = Limits()) -> float:
-    """Seconds to wait after a failed attempt (counted from 1).
+    """Return the seconds to wait after a failed attempt.
 
-    The endpoint's `Retry-After` is honoured up to `retry_after_max_s`; jitter is only added to it,
-    so that nobody comes back early.
+    Args:
+        attempt: number of the failed attempt, counted from 1.
+        retry_after: seconds of the endpoint's `Retry-After`; used up to `retry_after_max_s`. Jitter is
+            only added to it, so that no request comes too early.
+        limits: the limits of the call.
     """
     if retry_after is not None:
         wait = min(retry_after, limits.retry_after_max_s)
         return wait * (1 + random.uniform(0, BACKOFF_JITTER))
-    doublings = min(attempt - 1, 60)  # beyond, a float overflows
+    doublings = min(attempt - 1, 60)  # a float overflows after many more
     wait = min(limits.backoff_first_s * BACKOFF_FACTOR**doublings, limits.backoff_max_s)
     return wait * (1 + random.uniform(-BACKOFF_JITTER, BACKOFF_JITTER))
 
 
 class Deadline:
-    """The end of one call, which another thread may bring about early.
+    """The time limit of one call. Another thread may end the call early.
 
     Args:
-        seconds: from now.
+        seconds: seconds from now.
 
     Attributes:
-        interrupt: wakes whoever waits for the endpoint; set while somebody does.
+        interrupt: interrupts a thread that is reading from the endpoint; None if no thread is.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -170,20 +173,20 @@ class Deadline:
         return self.seconds - self.elapsed
 
     def check(self) -> None:
-        """Raises EndpointTimeoutError once the end is past."""
+        """Raise EndpointTimeoutError if the time limit has passed."""
         if self.left <= 0:
-            raise EndpointTimeoutError(f"no whole answer within {self.seconds:g} s")
+            raise EndpointTimeoutError(f"no complete answer within {self.seconds:g} s")
 
     def shorten(self, seconds: float) -> None:
-        """Let no more than these seconds pass from now."""
+        """Reduce the remaining time to this many seconds."""
         self.seconds = min(self.seconds, self.elapsed + seconds)
 
     def sleep(self, seconds: float) -> None:
-        """Wait, unless the call is cancelled."""
+        """Wait until the seconds have passed or the call is cancelled."""
         self._cancelled.wait(seconds)
 
     def cancel(self) -> None:
-        """End the call now, from any thread."""
+        """End the call now; may be called from any thread."""
         self.seconds = 0.0
         self._cancelled.set()
         if self.interrupt:
@@ -191,7 +194,7 @@ class Deadline:
 
 
 def next_wait_s(error: Phi3Error, attempt: int, limits: Limits, deadline: Deadline) -> float | None:
-    """Seconds until the next attempt, or None when there is to be none."""
+    """Return the seconds until the next attempt, or None if there should be no further attempt."""
     if attempt >= limits.attempts_for(error):
         return None
     wait = delay_s(attempt, error.retry_after, limits)

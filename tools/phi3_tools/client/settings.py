@@ -1,8 +1,8 @@
-"""What a connection says, wherever it lies: in prompt flow's store, in Foundry, in the environment.
+"""Reading and checking of a connection: a CustomConnection, a mapping, or the environment.
 
-A CustomConnection has `configs` and `secrets`. The AI Foundry tutorial's two keys, `endpoint` and
-`key`, work as they are; which of them is marked secret does not matter, since Foundry lets people mark
-either. Everything else is optional.
+A CustomConnection has `configs` and `secrets`. The two fields of the AI Foundry tutorial, `endpoint` and
+`key`, work unchanged. Each may be in `configs` or in `secrets`, because Foundry lets people mark either
+as secret. All other fields are optional.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .auth import Auth, EntraAuth, KeyAuth, check_scoring_url, token_scope
 from .contracts import AUTO, candidates
 from .retry import Limits
 
-# The environment's names for the fields, for use without any connection.
+# Environment variables for the fields, for use without a connection.
 SETTINGS_VARIABLES = {
     "endpoint": "PHI3_ENDPOINT",
     "key": "PHI3_KEY",
@@ -28,7 +28,7 @@ SETTINGS_VARIABLES = {
     "model": "PHI3_MODEL",
     "template": "PHI3_TEMPLATE",
 }
-# What a person was to replace, or prompt flow shows in place of a secret.
+# A value that a person should have replaced, or that prompt flow displays instead of a secret.
 _PLACEHOLDER = re.compile(r"<[^<>]*>|\*{3,}")
 _HEADER_VALUE = re.compile(r"[!-~]+")
 _REFERENCE = re.compile(r"\$\{env:([A-Za-z_][A-Za-z0-9_]*)\}")
@@ -40,17 +40,17 @@ class Settings:
 
     Attributes:
         endpoint: the scoring URL.
-        auth: gives the `Authorization` header.
-        contract: `auto`, or the name of a wire format.
-        deployment: a deployment to ask past the traffic rules, or None.
-        model: the model's name, where an endpoint serves several, or None.
-        tokenizer: path of a `tokenizer.json` for exact token counts, or None.
+        auth: source of the `Authorization` header.
+        contract: `auto`, or the name of a contract.
+        deployment: name of a deployment to call directly, without the traffic rules; or None.
+        model: name of the model, if the endpoint serves several; or None.
+        tokenizer: path of a `tokenizer.json` for exact token counts; or None.
         limits: timeouts and attempts.
-        template: who puts an `mlflow` request into the chat template: `client`, or the `server`.
+        template: where an `mlflow` request is put into the chat template: `client` or `server`.
 
     Raises:
-        ConfigError: the URL is none or not safe, the contract or template unknown, the deployment no
-            name.
+        ConfigError: the URL is not valid or not safe, the contract or template is unknown, or the
+            deployment's name is not valid.
     """
 
     endpoint: str
@@ -66,24 +66,26 @@ class Settings:
         check_scoring_url(self.endpoint)
         candidates(self.contract, self.endpoint, self.template)
         if self.deployment and not _HEADER_VALUE.fullmatch(self.deployment):
-            raise ConfigError(f"the connection's `deployment` is no name: {self.deployment!r}")
+            raise ConfigError(
+                f"the connection's `deployment` is not a valid name: {self.deployment!r}"
+            )
 
 
 def read_settings(connection: Any = None) -> Settings:
-    """The settings in a connection.
+    """Return the settings of a connection.
 
     Args:
         connection: an object with `configs` and `secrets`, a mapping of fields, or None for the
             environment (`PHI3_ENDPOINT`, `PHI3_KEY`, …).
 
     Raises:
-        ConfigError: naming the field that is missing or wrong, and the fix.
+        ConfigError: a field is missing or wrong; the message names it and the fix.
     """
     values = {name: _resolve(name, value) for name, value in connection_fields(connection).items()}
     endpoint = values.get("endpoint", "")
     if not endpoint:
         raise ConfigError(_missing("endpoint", connection), hint=_fix("endpoint", connection))
-    check_scoring_url(endpoint)  # before the key: the first mistake is named first
+    check_scoring_url(endpoint)  # before the key, so that errors come in the order of the fields
     return Settings(
         endpoint=endpoint,
         auth=_auth(values, connection),
@@ -97,41 +99,44 @@ def read_settings(connection: Any = None) -> Settings:
 
 
 def connection_fields(connection: Any) -> dict[str, str]:
-    """A connection's fields in one dict, blanks around the values cut off, secrets winning.
+    """Return a connection's fields as one dict, without blanks around the values.
+
+    If a field is in both `configs` and `secrets`, the secret is used.
 
     Raises:
-        ConfigError: the object is no connection.
+        ConfigError: the object is not a connection.
     """
     if connection is None:
-        found = {field: os.environ.get(name) for field, name in SETTINGS_VARIABLES.items()}
+        fields = {field: os.environ.get(name) for field, name in SETTINGS_VARIABLES.items()}
     elif isinstance(connection, Mapping):
-        found = dict(connection)
+        fields = dict(connection)
     elif isinstance(connection, str):
         raise ConfigError(
-            f"the tool got the connection's name ({connection!r}) and not the connection",
+            f"the tool got the connection's name ({connection!r}) instead of the connection",
             hint="Give the input the type CustomConnection in the flow.",
         )
     else:
-        # Not attribute access by field name: prompt flow logs a warning for each.
-        configs, secrets = (
-            getattr(connection, "configs", None),
-            getattr(connection, "secrets", None),
-        )
+        # Fields are not read as attributes, because prompt flow logs a warning for each.
+        configs = getattr(connection, "configs", None)
+        secrets = getattr(connection, "secrets", None)
         if configs is None and secrets is None:
             kind = type(connection).__name__
-            raise ConfigError(f"{kind} is no CustomConnection", hint="Choose a CustomConnection.")
-        found = {**(configs or {}), **(secrets or {})}
-    return {name: str(value).strip() for name, value in found.items() if value not in (None, "")}
+            raise ConfigError(
+                f"{kind} is not a CustomConnection", hint="Choose a CustomConnection."
+            )
+        fields = {**(configs or {}), **(secrets or {})}
+    return {name: str(value).strip() for name, value in fields.items() if value not in (None, "")}
 
 
 def _resolve(name: str, value: str) -> str:
-    """`${env:NAME}` put in, which prompt flow itself does under `pf flow serve` only."""
+    """Replace `${env:NAME}` by the variable's value; prompt flow does this under `pf flow serve` only."""
 
     def lookup(match: re.Match[str]) -> str:
         variable = match.group(1)
         if variable not in os.environ:
             raise ConfigError(
-                f"the connection's `{name}` refers to the environment variable {variable}",
+                f"the connection's `{name}` refers to the environment variable {variable}, "
+                "which is not set",
                 hint=f"Set {variable}.",
             )
         return os.environ[variable]
@@ -140,7 +145,7 @@ def _resolve(name: str, value: str) -> str:
     if _PLACEHOLDER.fullmatch(resolved):
         raise ConfigError(
             f"the connection's `{name}` is still the placeholder {resolved}",
-            hint=f"Put the real {name} there.",
+            hint=f"Replace it with the real {name}.",
         )
     return resolved
 
@@ -160,9 +165,9 @@ def _missing(name: str, connection: Any) -> str:
     if connection is None:
         return f"no connection was given, and {SETTINGS_VARIABLES[name]} is not set"
     label = getattr(connection, "name", None)
-    there = ", ".join(f"`{field}`" for field in sorted(connection_fields(connection)))
+    existing = ", ".join(f"`{field}`" for field in sorted(connection_fields(connection)))
     return f"the connection{f' {label!r}' if label else ''} has no `{name}`" + (
-        f" (it has {there})" if there else ""
+        f" (it has {existing})" if existing else ""
     )
 
 

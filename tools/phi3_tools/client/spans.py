@@ -1,7 +1,7 @@
-"""One OpenTelemetry span a call, where OpenTelemetry is there and switched on; else nothing.
+"""One OpenTelemetry span per call, if OpenTelemetry is installed and enabled.
 
-Attributes follow "Semantic conventions for generative client AI spans". What was said goes onto the
-span only when OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT is `true`, as those conventions ask.
+Attributes follow "Semantic conventions for generative client AI spans". The span contains the texts of
+messages only if OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT is `true`, as the conventions require.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .messages import Message, Reply
 from .params import Params
 
 log = logging.getLogger("phi3_tools")
-ANSWERED_LOG = "answered at attempt %d: %d tokens in, %d out"  # `phi3 run` counts by it
+ANSWERED_LOG = "answered at attempt %d: %d tokens in, %d out"
 CAPTURE_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 try:
@@ -29,18 +29,18 @@ except ImportError:
 
 
 class CallSpan:
-    """Takes down what becomes known of a call."""
+    """The span of one call, or nothing if spans are off."""
 
     def __init__(self, span: Any) -> None:
         self._span = span
 
     def reply(self, reply: Reply) -> None:
-        """Note how the call ended."""
+        """Record the reply."""
         if usage := reply.usage:
             log.debug(ANSWERED_LOG, reply.attempts, usage.prompt_tokens, usage.completion_tokens)
         if self._span is None or not self._span.is_recording():
             return
-        found = {
+        attributes = {
             "gen_ai.response.model": reply.model,
             "azure.service.request.id": reply.request_id,
             "gen_ai.response.finish_reasons": [reply.finish_reason]
@@ -51,20 +51,30 @@ class CallSpan:
             "phi3.contract": reply.contract,
             "phi3.attempts": reply.attempts,
         }
-        _set(self._span, found)
-        if _captures():
-            said = [{"role": "assistant", "parts": [{"type": "text", "content": reply.text}]}]
-            self._span.set_attribute("gen_ai.output.messages", json.dumps(said))
+        _set(self._span, attributes)
+        if _captures_content():
+            output = _with_parts([{"role": "assistant", "content": reply.text}])
+            self._span.set_attribute("gen_ai.output.messages", output)
 
     def failed(self, error: BaseException) -> None:
-        """Note the error's class; its words may hold what was said, so they stay out."""
+        """Record the class of an error; its message is left out, because it may contain message texts."""
         if self._span is not None:
             self._span.set_attribute("error.type", type(error).__name__)
             self._span.set_status(Status(StatusCode.ERROR))
 
 
-def _captures() -> bool:
+def _captures_content() -> bool:
     return os.environ.get(CAPTURE_VARIABLE, "").lower() == "true"
+
+
+def _with_parts(messages: Sequence[Message]) -> str:
+    """Return messages as JSON in the form of the semantic conventions."""
+    return json.dumps(
+        [
+            {"role": m["role"], "parts": [{"type": "text", "content": m["content"]}]}
+            for m in messages
+        ]
+    )
 
 
 def _set(span: Any, attributes: dict[str, Any]) -> None:
@@ -73,8 +83,8 @@ def _set(span: Any, attributes: dict[str, Any]) -> None:
             span.set_attribute(name, value)
 
 
-def start(url: str, model: str | None, messages: Sequence[Message], params: Params) -> Any:
-    """A started span that is not made current: a stream outlives the block that opened it."""
+def _start(url: str, model: str | None, messages: Sequence[Message], params: Params) -> Any:
+    """Start a span that is not the current one, because a stream may outlive the caller's block."""
     if trace is None:
         return None
     span = trace.get_tracer("phi3_tools").start_span(
@@ -83,7 +93,7 @@ def start(url: str, model: str | None, messages: Sequence[Message], params: Para
     if not span.is_recording():
         return span
     host = urlsplit(url)
-    given = {
+    attributes = {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "azure.ai.inference",
         "gen_ai.request.model": model,
@@ -95,13 +105,9 @@ def start(url: str, model: str | None, messages: Sequence[Message], params: Para
         "server.address": host.hostname,
         "server.port": host.port,
     }
-    _set(span, given)
-    if _captures():
-        said = [
-            {"role": m["role"], "parts": [{"type": "text", "content": m["content"]}]}
-            for m in messages
-        ]
-        span.set_attribute("gen_ai.input.messages", json.dumps(said))
+    _set(span, attributes)
+    if _captures_content():
+        span.set_attribute("gen_ai.input.messages", _with_parts(messages))
     return span
 
 
@@ -109,14 +115,14 @@ def start(url: str, model: str | None, messages: Sequence[Message], params: Para
 def call_span(
     url: str, model: str | None, messages: Sequence[Message], params: Params
 ) -> Iterator[CallSpan]:
-    """A span around one call; an error that leaves the block is noted on it."""
-    span = start(url, model, messages, params)
-    noted = CallSpan(span)
+    """Make a span for one call; an error that leaves the block is recorded."""
+    span = _start(url, model, messages, params)
+    call = CallSpan(span)
     try:
-        yield noted
+        yield call
     except BaseException as error:
         if not isinstance(error, GeneratorExit):
-            noted.failed(error)
+            call.failed(error)
         raise
     finally:
         if span is not None:

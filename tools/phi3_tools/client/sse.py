@@ -1,4 +1,4 @@
-"""Server-sent events out of bytes. Contract: WHATWG HTML, "Server-sent events", parsing."""
+"""Parsing of server-sent events. Contract: WHATWG HTML, "Server-sent events"."""
 
 from __future__ import annotations
 
@@ -6,26 +6,29 @@ import re
 from collections.abc import Iterable, Iterator
 
 DONE = "[DONE]"  # OpenAI's last event
-_LINE = re.compile(rb"\r\n|\n|\r")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
 def lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines as soon as their end has come; a chunk may end anywhere, within a character too. A last
-    line without an end is dropped: nobody can tell whether it is whole."""
-    begun: list[bytes] = []  # pieces of a line whose end has not come
+    """Yield each line as soon as its end has arrived.
+
+    A chunk may end anywhere, also inside a character. A last line without an end is dropped, because it
+    may be incomplete.
+    """
+    incomplete: list[bytes] = []  # parts of a line whose end has not arrived
     after_cr = False
     for chunk in filter(None, chunks):
-        part = chunk.removeprefix(b"\n") if after_cr else chunk  # a CRLF cut in two is one end
+        text = chunk.removeprefix(b"\n") if after_cr else chunk  # CRLF across two chunks is one end
         after_cr = chunk.endswith(b"\r")
-        *complete, rest = _LINE.split(part)
+        *complete, rest = _LINE_END.split(text)
         for line in complete:
-            yield b"".join([*begun, line])
-            begun = []
-        begun.append(rest)
+            yield b"".join([*incomplete, line])
+            incomplete = []
+        incomplete.append(rest)
 
 
 def events(chunks: Iterable[bytes]) -> Iterator[str]:
-    """The data of each event, several data lines joined by newlines; other fields are ignored."""
+    """Yield the data of each event, its data lines joined by newlines; other fields are ignored."""
     data: list[str] = []
     for line in lines(chunks):
         if not line:

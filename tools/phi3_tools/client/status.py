@@ -1,8 +1,8 @@
-"""From an HTTP answer to the one error that names its cause.
+"""Conversion of an HTTP error into the exception that names its cause.
 
 Contract: "Troubleshoot online endpoint deployment and scoring", HTTP status codes. The front end of an
-online endpoint answers 424 when the container answered anything but 200; the container's own status
-and reason are in two headers.
+online endpoint answers 424 if the container answered with any status except 200. The container's own
+status and reason are in two headers.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ MODEL_REASON = "ms-azureml-model-error-reason"
 REQUEST_ID = "x-ms-request-id"
 NOT_READY = ("model_not_ready", "too_few_model_instance")
 
-# What a status means, when the front end says it itself.
+# Errors for the statuses of the front end itself.
 CAUSES: dict[int, tuple[type[Phi3Error], str]] = {
     400: (BadRequestError, "the endpoint refused the request"),
     401: (AuthenticationError, "the endpoint refused the key or token"),
     403: (PermissionDeniedError, "the endpoint refused this caller"),
-    404: (DeploymentNotFoundError, "nothing answers at this endpoint"),
+    404: (DeploymentNotFoundError, "the endpoint has no deployment for this request"),
     408: (EndpointTimeoutError, "the endpoint's own time limit passed"),
     413: (RequestTooLargeError, "the request is too large for the endpoint"),
     422: (BadRequestError, "the endpoint refused the request"),
     429: (RateLimitedError, "the endpoint has too many requests"),
 }
-# What it means when the container said it (424 around it). A 401 from a container is no matter of
-# the caller's key: all that is not here is the model's failure.
+# Errors for the statuses of the container (424 around them). Other statuses are failures of the model;
+# a 401 from the container, for example, does not concern the caller's key.
 WRAPPED_CAUSES: dict[int, tuple[type[Phi3Error], str]] = {
     400: (BadRequestError, "the model refused the request"),
     408: (EndpointTimeoutError, "the model's own time limit passed"),
@@ -59,12 +59,12 @@ WRAPPED_CAUSES: dict[int, tuple[type[Phi3Error], str]] = {
 
 
 def error_for_response(status: int, headers: Mapping[str, str], body: bytes) -> Phi3Error:
-    """The error that an answer which is not success stands for.
+    """Return the error for an HTTP response whose status is not 200.
 
     Args:
-        status: the answer's HTTP status.
-        headers: its headers; looked up as given, so pass a case-insensitive mapping.
-        body: its body or the beginning of it.
+        status: HTTP status.
+        headers: response headers, as a case-insensitive mapping.
+        body: the body, or its beginning.
     """
     cause, message = _cause(status, headers)
     return cause(
@@ -83,7 +83,7 @@ def _cause(status: int, headers: Mapping[str, str]) -> tuple[type[Phi3Error], st
         failed = (ScoringFailedError, "the model failed to answer")
         return WRAPPED_CAUSES.get(_model_status(headers) or 0, failed)
     if 300 <= status < 400:
-        return UnexpectedRedirectError, "the endpoint redirects elsewhere"
+        return UnexpectedRedirectError, "the endpoint redirects to another address"
     if 400 <= status < 500:
         return CAUSES.get(status, (BadRequestError, "the endpoint refused the request"))
     return ServerError, "the endpoint failed"
@@ -101,17 +101,17 @@ def _status_text(status: int, headers: Mapping[str, str]) -> str:
 
 def _detail(headers: Mapping[str, str], body: bytes) -> str | None:
     if headers.get("location"):
-        return None  # a redirect's target may hold what it should not
+        return None  # the target of a redirect may contain secrets
     text = body.decode("utf-8", "replace").strip()
     if text.startswith("<"):
-        text = ""  # a proxy's HTML page says nothing to a person
+        text = ""  # an HTML page of a proxy is of no use in a message
     with suppress(ValueError):
         text = error_text(parse_json(text)) if text else ""
     return text or headers.get(MODEL_REASON)
 
 
 def retry_after_s(value: str | None) -> float | None:
-    """Seconds that a `Retry-After` header asks for: a number or an HTTP date, else None."""
+    """Return the seconds of a `Retry-After` header, a number or an HTTP date; None if it is not valid."""
     if not value:
         return None
     try:

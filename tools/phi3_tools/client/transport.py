@@ -1,8 +1,8 @@
-"""Bytes there and back over kept connections; every failure leaves here as a named error.
+"""HTTP requests over kept connections; every failure is raised as a `Phi3Error`.
 
-Requests finds the proxies and certificates that the environment names, and makes the connection pool;
-requests go straight to the pool. Requests' session would keep cookies, let a .netrc entry replace the
-key, read a redirect's whole body to look where it leads, and take as long again as the pool does.
+The package requests finds the proxies and certificates that the environment names, and makes the
+connection pool. Calls then use the pool directly. A session of requests would keep cookies, let a .netrc
+entry replace the key, read the complete body of a redirect, and double the overhead of a call.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ from .status import REQUEST_ID, error_for_response
 CHUNK_BYTES = 64 * 1024
 ERROR_BODY_BYTES = 64 * 1024
 POOL_SIZE = 128  # connections kept open to the endpoint
-NO_URL = "the connection's `endpoint` is no URL"
+INVALID_URL = "the connection's `endpoint` is not a valid URL"
 
 
 class Response:
-    """An answer of success whose body is still to be read. Close it, or read it to its end."""
+    """A response with status 200 whose body has not been read. Read it to its end, or close it."""
 
     def __init__(
         self, response: urllib3.BaseHTTPResponse, deadline: Deadline, max_bytes: int
@@ -66,16 +66,17 @@ class Response:
         return kind.lower().startswith("text/event-stream")
 
     def read(self) -> bytes:
-        """The whole body.
+        """Return the complete body.
 
         Raises:
-            ConnectionLostError, EndpointTimeoutError: the body did not come to its end.
-            BadAnswerError: it is longer than allowed.
+            ConnectionLostError: the connection broke before the end of the body.
+            EndpointTimeoutError: a time limit passed before the end of the body.
+            BadAnswerError: the body is longer than allowed.
         """
         return b"".join(self.chunks())
 
     def chunks(self) -> Iterator[bytes]:
-        """The body as it comes; raises what `read` raises. The connection is closed at the end."""
+        """Yield the body as it arrives, then close the response. Exceptions are those of `read`."""
         total = 0
         try:
             for chunk in _read(self._response):
@@ -88,14 +89,14 @@ class Response:
                     )
                 yield chunk
         except (HTTPError, OSError) as error:
-            named = _named(error, self._deadline)
-            named.request_id = self.request_id
-            raise named from error
+            failure = _as_phi3_error(error, self._deadline)
+            failure.request_id = self.request_id
+            raise failure from error
         finally:
             self.close()
 
     def close(self) -> None:
-        """Close the connection, unless the body was read to its end: then it was given back."""
+        """Close the connection. If the body was read to its end, the pool keeps the connection."""
         _close(self._response)
 
 
@@ -105,16 +106,16 @@ def _close(response: urllib3.BaseHTTPResponse) -> None:
 
 
 def _read(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
-    """What has come, as soon as it comes: `read1` does not wait for a chunk to be full."""
+    """Yield data as soon as it arrives: `read1` does not wait for a full chunk."""
     while chunk := response.read1(CHUNK_BYTES, decode_content=True):
         yield chunk
 
 
-class _Incoming(io.RawIOBase):
-    """A socket's bytes, until the call's deadline.
+class _SocketReader(io.RawIOBase):
+    """Reads from a socket until the call's deadline.
 
-    A socket's own timeout begins anew with every byte, so that an answer which drips, its headers or
-    its body, would never end.
+    A socket's own timeout starts again with every byte, so a response whose bytes arrive very slowly
+    would never time out.
     """
 
     def __init__(self, raw: io.RawIOBase, sock: socket.socket, deadline: Deadline) -> None:
@@ -140,19 +141,19 @@ class _Incoming(io.RawIOBase):
         super().close()
 
     def _interrupt(self) -> None:
-        # Not the TLS socket's own method, which takes its state away from the thread that reads.
+        # The TLS socket's own method would remove state that the reading thread needs.
         with suppress(OSError, TypeError):
             socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
 
-_this_thread = threading.local()  # its `deadline` is that of the request being sent
+_this_thread = threading.local()  # `deadline` is the deadline of the request that is being sent
 
 
 class _HTTPResponse(http.client.HTTPResponse):
     def __init__(self, sock: socket.socket, *args: Any, **kw: Any) -> None:
         super().__init__(sock, *args, **kw)
-        incoming = _Incoming(self.fp.detach(), sock, _this_thread.deadline)
-        self.fp = io.BufferedReader(incoming)
+        reader = _SocketReader(self.fp.detach(), sock, _this_thread.deadline)
+        self.fp = io.BufferedReader(reader)
 
 
 class _Connection(HTTPConnection):
@@ -172,7 +173,7 @@ class _SecurePool(urllib3.HTTPSConnectionPool):
 
 
 class _Adapter(HTTPAdapter):
-    """Requests' adapter with connections that keep a call's deadline."""
+    """The adapter of requests, with connections that observe a call's deadline."""
 
     def init_poolmanager(self, *args: Any, **kw: Any) -> None:
         super().init_poolmanager(*args, **kw)
@@ -180,7 +181,7 @@ class _Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **kw: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kw)
-        if not proxy.lower().startswith("socks"):  # those have connections of their own
+        if not proxy.lower().startswith("socks"):  # SOCKS has its own connection classes
             _use_pools(manager)
         return manager
 
@@ -193,26 +194,26 @@ class Transport:
     """Posts JSON to one endpoint. Safe to use from many threads.
 
     Args:
-        url: where to post.
-        pool_size: connections kept open.
+        url: URL of the requests.
+        pool_size: number of connections to keep open.
 
     Raises:
-        ConfigError: the URL is none, or the environment names certificates that are not there.
+        ConfigError: the URL is not valid, or the environment names certificates that do not exist.
     """
 
     def __init__(self, url: str, *, pool_size: int = POOL_SIZE) -> None:
         self.url = url
         self._adapter = _Adapter(pool_connections=2, pool_maxsize=pool_size)
-        # The environment's proxies and certificates are read once, not at each call.
+        # Proxies and certificates of the environment are read once, not at each call.
         with requests.Session() as session:
             settings = session.merge_environment_settings(url, {}, True, None, None)
         verify: bool | str = settings["verify"] or True
         if isinstance(verify, str) and not os.path.exists(verify):
             raise ConfigError(
-                f"there are no certificates at {verify}",
+                f"the certificates {verify} do not exist",
                 hint="Correct REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE), or unset it.",
             )
-        # Plain http is for this machine alone: a proxy would read the key.
+        # Plain http is used for this machine only. A proxy could read the key.
         proxies = {} if url.startswith("http:") else settings["proxies"]
         try:
             request = requests.Request("POST", url).prepare()
@@ -220,7 +221,7 @@ class Transport:
                 request, verify, proxies
             )
         except requests.RequestException as error:
-            raise ConfigError(NO_URL) from error
+            raise ConfigError(INVALID_URL) from error
         self._adapter.cert_verify(self._pool, url, verify, None)  # type: ignore[no-untyped-call]
         self._target = request.path_url
         self._headers = dict(requests.utils.default_headers())
@@ -228,12 +229,12 @@ class Transport:
     def post(
         self, body: bytes, headers: Mapping[str, str], limits: Limits, deadline: Deadline
     ) -> Response:
-        """Send one request; the answer's headers are here when this returns.
+        """Send one request and return the response after its headers have arrived.
 
-        Redirects are not followed: the target might be another host, and the key is for this one.
+        Redirects are not followed, because the target may be another host, which must not get the key.
 
         Raises:
-            Phi3Error: the class that names the cause.
+            Phi3Error: the subclass names the cause.
         """
         deadline.check()
         left = deadline.left
@@ -254,9 +255,9 @@ class Transport:
                 preload_content=False,
             )
         except (HTTPError, OSError) as error:
-            raise _named(error, deadline) from error
+            raise _as_phi3_error(error, deadline) from error
         if response.status != 200:
-            raise _refusal(response)
+            raise _status_error(response)
         return Response(response, deadline, limits.max_answer_bytes)
 
     def close(self) -> None:
@@ -264,8 +265,8 @@ class Transport:
         self._adapter.close()
 
 
-def _refusal(response: urllib3.BaseHTTPResponse) -> Phi3Error:
-    """The error that a status stands for; its body is read as far as it is needed and comes."""
+def _status_error(response: urllib3.BaseHTTPResponse) -> Phi3Error:
+    """Return the error for a status; at most `ERROR_BODY_BYTES` of the body are read."""
     body = b""
     try:
         for chunk in _read(response):
@@ -273,35 +274,36 @@ def _refusal(response: urllib3.BaseHTTPResponse) -> Phi3Error:
             if len(body) >= ERROR_BODY_BYTES:
                 break
     except (HTTPError, OSError):
-        pass  # the status alone says enough
+        pass  # the status is enough
     finally:
         _close(response)
     return error_for_response(response.status, response.headers, body)
 
 
-def _named(error: Exception, deadline: Deadline) -> Phi3Error:
-    """The named error for what urllib3 or the socket raised."""
-    detail = _root(error)
+def _as_phi3_error(error: Exception, deadline: Deadline) -> Phi3Error:
+    """Return the error of this package for an exception of urllib3 or of the socket."""
+    detail = _root_cause(error)
     if isinstance(error, LocationParseError):
-        return ConfigError(NO_URL)
+        return ConfigError(INVALID_URL)
     if deadline.left <= 0:
-        return EndpointTimeoutError(f"no whole answer within {deadline.seconds:g} s")
+        return EndpointTimeoutError(f"no complete answer within {deadline.seconds:g} s")
     if isinstance(error, (NewConnectionError, ProxyError)):  # refused, unknown name
         return EndpointUnreachableError("no connection to the endpoint", detail=detail)
     if isinstance(error, ConnectTimeoutError):
         return EndpointUnreachableError("the endpoint could not be reached in time")
     if isinstance(error, urllib3.exceptions.TimeoutError):
-        return EndpointTimeoutError(f"the endpoint went silent after {deadline.elapsed:.1f} s")
+        return EndpointTimeoutError(
+            f"the endpoint sent no more data after {deadline.elapsed:.1f} s"
+        )
     if isinstance(error, SSLError):
         return EndpointUnreachableError("no secure connection to the endpoint", detail=detail)
-    return ConnectionLostError(
-        "the connection broke before the whole answer was here", detail=detail
-    )
+    return ConnectionLostError("the connection broke before the answer was complete", detail=detail)
 
 
-def _root(error: BaseException) -> str:
-    """The innermost cause's words: urllib3 wraps a refusal several times, with the URL in each."""
-    network = (OSError, HTTPError, http.client.HTTPException)  # not what a caller was handling
-    while isinstance(inner := error.__cause__ or error.__context__, network):
+def _root_cause(error: BaseException) -> str:
+    """Return the message of the innermost cause; urllib3 wraps causes, with the URL in each message."""
+    # Other classes are exceptions that the caller was handling.
+    network_errors = (OSError, HTTPError, http.client.HTTPException)
+    while isinstance(inner := error.__cause__ or error.__context__, network_errors):
         error = inner
     return str(getattr(error, "strerror", None) or error) or type(error).__name__
