@@ -45,11 +45,13 @@ def model(tiny_model_dir):
 
 
 @pytest.fixture
-def deployed(serving, phi3, model, tmp_path):
+def deployed(serving, phi3, model, tmp_path, monkeypatch):
     """`phi3 deploy` and `phi3 connect` of what train.py saves, in the variant without code."""
     from fake_azure.storage import box_of
 
-    runpy.run_path(str(paths.TRAINING / "outputs.py"))["save_mlflow"](*model, tmp_path / "mlflow")
+    monkeypatch.syspath_prepend(paths.TRAINING)
+    outputs = runpy.run_path(str(paths.TRAINING / "outputs.py"))
+    outputs["save_mlflow"](*model, tmp_path / "mlflow")
     (tmp_path / "stand-in").mkdir()
     (tmp_path / "stand-in" / "score.py").write_text(NO_CODE)
     (tmp_path / "phi3.yaml").write_text("endpoint: {variant: mlflow}")

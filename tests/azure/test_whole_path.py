@@ -1,18 +1,21 @@
-"""The product's commands as processes, with the real SDK against the fake Azure: from nothing to nothing,
-by way of a job that trains and a deployment that answers. What goes wrong on the way is in the other
-files of this folder, whose commands run in the tests' own process.
+"""The whole path on Azure: the commands as processes, with the real SDK against the fake Azure.
+
+It begins and ends with an empty Azure; in between, a job trains and a deployment answers. The other files
+of this folder test what goes wrong on the way; they run the commands in the tests' own process.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import subprocess
 import threading
 
 import pytest
 
 from fake_azure import FakeAzure
-from processes import pf, phi3
+from phi3_ops import paths
+from processes import BIN, pf, phi3
 from stores import make_store
 
 ENDPOINT = "phi3-endpoint"
@@ -90,23 +93,18 @@ def deployments(azure):
 
 
 def endpoint(azure):
-    (found,) = (v for k, v in azure.resources.items() if k.endswith(f"/onlineendpoints/{ENDPOINT}"))
-    return found["properties"]
+    path = f"/onlineendpoints/{ENDPOINT}"
+    (document,) = (value for key, value in azure.resources.items() if key.endswith(path))
+    return document["properties"]
 
 
 def answer(env):
-    done = pf("flow", "test", "--flow", "flows/qa", env=env, cwd=_root())
+    done = pf("flow", "test", "--flow", "flows/qa", env=env, cwd=paths.ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout[done.stdout.rindex("{") :])["answer"]
 
 
-def _root():
-    from phi3_ops import paths
-
-    return paths.ROOT
-
-
-def test_the_job_really_trains_and_is_found_again(trained, finetune, azure):
+def test_the_job_really_trains_and_is_recognized(trained, finetune, azure):
     assert "train.py: done in" in trained
     before = len(azure.writes())
     assert "nothing to change" in finetune()
@@ -120,7 +118,7 @@ def test_a_dry_run_changes_nothing(trained, finetune, run, azure):
     assert len(azure.writes()) == before
 
 
-def test_the_deployment_answers_and_is_found_again(deployed, run, azure):
+def test_the_deployment_answers_and_is_recognized(deployed, run, azure):
     assert "answers in" in deployed
     assert endpoint(azure)["traffic"] == {deployments(azure)[0]: 100}
     before = len(azure.writes())
@@ -133,22 +131,18 @@ def test_the_flow_answers_through_the_connection(connected, env, run):
     assert "nothing to change" in run("connect", "--azure")
 
 
-def test_the_workspaces_connection_is_one_that_promptflow_reads(connected, azure, env):
-    """Read back by promptflow's own parser, from the fake's own answer."""
+def test_promptflow_reads_the_workspaces_connection(connected, azure, env):
+    """Read with promptflow's parser, from the fake's answer."""
     code = (
         "import warnings; warnings.simplefilter('ignore')\n"
-        "from phi3_ops import config; from phi3_ops.cloud import Cloud\n"
+        "from phi3_ops.azure import Cloud, load_config\n"
         "from promptflow.core._connection_provider._workspace_connection_provider import "
         "WorkspaceConnectionProvider as P\n"
-        "c = Cloud(config.load()); a = c.config.azure\n"
-        "p = P(a.subscription_id, a.resource_group, a.workspace, c.credential)\n"
-        "found = p.get('phi3'); print(type(found).__name__, sorted(found.configs), "
-        "sorted(found.secrets))\n"
+        "cloud = Cloud(load_config()); azure = cloud.config.azure\n"
+        "p = P(azure.subscription_id, azure.resource_group, azure.workspace, cloud.credential)\n"
+        "connection = p.get('phi3')\n"
+        "print(type(connection).__name__, sorted(connection.configs), sorted(connection.secrets))\n"
     )
-    import subprocess
-
-    from processes import BIN
-
     done = subprocess.run(
         [BIN / "python", "-c", code], env={**os.environ, **env}, capture_output=True, text=True
     )
@@ -173,26 +167,27 @@ def test_a_redeploy_under_load_loses_no_request(connected, run, env, azure, tmp_
     load = Load(azure, env)
     with load:
         words = ("--config", tmp_path / "phi3.yaml", "--canary", "10,100", "--drain", "1")
-        said = run("deploy", *words)
+        output = run("deploy", *words)
     assert len(load.answers) > 20
     assert load.failures == []
     assert deployments(azure) != old and len(deployments(azure)) == 1
-    assert "10 %" in said
+    assert "10 %" in output
 
 
 class Load:
-    """Two clients asking all the time, in a process that sees the fake Azure."""
+    """Two clients that ask without a pause, in a process that uses the fake Azure."""
 
     CODE = (
         "import sys, threading, time\n"
-        "from phi3_ops import connect\n"
+        "from phi3_ops.pf import load_connection\n"
         "from phi3_tools import Phi3Client, Params, Limits\n"
-        "client = Phi3Client.from_connection(connect.load('phi3'), limits=Limits(max_attempts=1))\n"
-        "def say(text): sys.stdout.write(text + chr(10)); sys.stdout.flush()\n"
+        "connection = load_connection('phi3')\n"
+        "client = Phi3Client.from_connection(connection, limits=Limits(max_attempts=1))\n"
+        "def report(text): sys.stdout.write(text + chr(10)); sys.stdout.flush()\n"
         "def ask():\n"
         "    while True:\n"
-        "        try: say('ok ' + repr(client.chat('hi', Params(max_new_tokens=4)).text))\n"
-        "        except Exception as e: say('FAILED ' + repr(e))\n"
+        "        try: report('ok ' + repr(client.chat('hi', Params(max_new_tokens=4)).text))\n"
+        "        except Exception as error: report('FAILED ' + repr(error))\n"
         "for _ in range(2): threading.Thread(target=ask, daemon=True).start()\n"
         "sys.stdin.read()\n"
     )
@@ -203,10 +198,6 @@ class Load:
         self.failures: list[str] = []
 
     def __enter__(self):
-        import subprocess
-
-        from processes import BIN
-
         self.process = subprocess.Popen(
             [BIN / "python", "-c", self.CODE],
             env=self.env,

@@ -127,7 +127,11 @@ def test_the_variable_names_the_file(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "told"),
-    [("azure: [", "cannot read"), ("- a", "not a mapping of sections"), ("azure: 5", "not a mapping of")],
+    [
+        ("azure: [", "cannot read"),
+        ("- a", "not a mapping of sections"),
+        ("azure: 5", "not a mapping of"),
+    ],
 )
 def test_what_is_no_configuration(tmp_path, text, told):
     with pytest.raises(OpsError, match=told):

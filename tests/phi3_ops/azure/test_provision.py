@@ -16,7 +16,7 @@ import pytest
 from azure_fixtures import WORKSPACE
 from phi3_ops.azure import provision, roles
 from phi3_ops.azure.provision import registry_name
-from phi3_ops.azure.roles import LEAST_ROLES, assignment_name
+from phi3_ops.azure.roles import LEAST_ROLES
 from processes import BIN
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "azure"
@@ -62,13 +62,6 @@ class TestNames:
         assert len(names) == 3
         assert all(re.fullmatch(r"[a-z0-9]{5,50}", name) for name in names)
         assert registry_name("S", "G", "MY_work-space") in names
-
-    def test_an_assignments_name_follows_from_what_it_says(self):
-        name = assignment_name("/Sub/X", "/a/b/ROLE", "P")
-        assert name == assignment_name("/sub/x", "role", "p")
-        assert name == str(uuid.uuid5(uuid.NAMESPACE_URL, "/sub/x|role|p"))
-        others = {("/sub/y", "role", "p"), ("/sub/x", "role2", "p"), ("/sub/x", "role", "q")}
-        assert name not in {assignment_name(*other) for other in others}
 
 
 class TestDryRun:

@@ -120,7 +120,10 @@ class TestCommand:
 
     @pytest.mark.parametrize(
         ("size", "told"),
-        [("Standard_NC6s_v3", "was retired"), ("Standard_X1", "eastus2 does not offer Standard_X1")],
+        [
+            ("Standard_NC6s_v3", "was retired"),
+            ("Standard_X1", "eastus2 does not offer Standard_X1"),
+        ],
     )
     def test_a_size_that_cannot_be_had(self, azure, phi3, tmp_path, size, told):
         (tmp_path / "phi3.yaml").write_text(f"endpoint: {{size: {size}}}")

@@ -1,0 +1,209 @@
+"""The clients' names and tags, and Azure's errors as one line."""
+
+from __future__ import annotations
+
+import sys
+from datetime import datetime, timezone
+from types import SimpleNamespace
+
+import pytest
+
+from offline_cloud import OWNED, SUBSCRIPTION, offline_cloud
+from phi3_ops.azure import cloud as cloud_module
+from phi3_ops.azure.cloud import find_resource, is_created_by_us, is_expired, named_errors
+from phi3_ops.errors import OpsError
+
+
+def test_paths():
+    cloud = offline_cloud()
+    assert cloud.group_path == f"/subscriptions/{SUBSCRIPTION}/resourceGroups/rg"
+    provider = "/providers/Microsoft.MachineLearningServices/workspaces/work"
+    assert cloud.workspace_path == cloud.group_path + provider
+
+
+class TestTags:
+    def test_product_workspace_owner_and_expiry_date(self, monkeypatch):
+        clock = SimpleNamespace(now=lambda zone: datetime(2026, 2, 27, 23, tzinfo=timezone.utc))
+        monkeypatch.setattr(cloud_module, "datetime", clock)
+        tags = offline_cloud(tags={"owner": "me", "expires_days": 3}).tags()
+        assert tags == {**OWNED, "expires": "2026-03-02"}
+
+    @pytest.mark.parametrize(
+        ("tags", "owned"),
+        [
+            (OWNED, True),
+            ({**OWNED, "workspace": "other"}, False),
+            ({**OWNED, "created-by": "somebody"}, False),
+            ({}, False),
+            (None, False),
+        ],
+    )
+    def test_a_resource_is_owned_by_product_and_workspace(self, tags, owned):
+        assert offline_cloud().owns(tags) is owned
+
+    def test_the_product_alone(self):
+        assert is_created_by_us({"created-by": "phi3-promptflow"})
+        assert not is_created_by_us(None)
+
+    @pytest.mark.parametrize(
+        ("tags", "expired"),
+        [
+            ({"expires": "2026-01-01"}, True),
+            ({"expires": "2026-01-02"}, False),
+            ({"expires": ""}, False),
+            ({}, False),
+            (None, False),
+        ],
+    )
+    def test_expiry(self, tags, expired):
+        assert is_expired(tags, "2026-01-02") is expired
+
+
+class TestFindResource:
+    def test_the_result(self):
+        assert find_resource(lambda: 7) == 7
+
+    def test_none_if_it_does_not_exist(self):
+        from azure.core.exceptions import ResourceNotFoundError
+
+        def get():
+            raise ResourceNotFoundError("gone")
+
+        assert find_resource(get) is None
+
+    def test_a_missing_permission_is_not_a_missing_resource(self):
+        from azure.core.exceptions import HttpResponseError
+
+        def get():
+            raise HttpResponseError("You may not.")
+
+        with pytest.raises(HttpResponseError):
+            find_resource(get)
+
+
+def azure_error(status, message="You may not.\nMore lines.", code=None):
+    from azure.core.exceptions import HttpResponseError
+
+    error = HttpResponseError(message)
+    error.status_code = status
+    error.error = SimpleNamespace(code=code) if code else None
+    return error
+
+
+class TestNamedErrors:
+    def test_action_code_and_first_line(self):
+        with (
+            pytest.raises(OpsError, match=r"^deploy: OutOfQuota: You may not\.$"),
+            named_errors("deploy"),
+        ):
+            raise azure_error(400, code="OutOfQuota")
+
+    @pytest.mark.parametrize(
+        ("status", "fix"), [(403, "role"), (409, "another name"), (429, "rate"), (500, "")]
+    )
+    def test_what_to_do(self, status, fix):
+        with pytest.raises(OpsError) as caught, named_errors("deploy"):
+            raise azure_error(status)
+        assert caught.value.what == f"deploy: {status}: You may not."
+        assert fix in caught.value.fix and bool(fix) == bool(caught.value.fix)
+
+    def test_signing_in(self):
+        from azure.core.exceptions import ClientAuthenticationError
+
+        with (
+            pytest.raises(OpsError, match=r"not signed in \(no token\)\. Run `az login`"),
+            named_errors("deploy"),
+        ):
+            raise ClientAuthenticationError("no token")
+
+    def test_a_long_line_is_cut(self):
+        with pytest.raises(OpsError) as caught, named_errors("deploy"):
+            raise azure_error(400, "x" * 1000)
+        assert caught.value.what.count("x") == 300
+
+    def test_other_errors_pass(self):
+        with pytest.raises(OpsError, match="^mine$"), named_errors("deploy"):
+            raise OpsError("mine")
+
+
+class TestRest:
+    @pytest.fixture
+    def sent(self):
+        return []
+
+    def cloud(self, sent, status, body):
+        def send_request(request):
+            sent.append(request)
+            return SimpleNamespace(
+                status_code=status,
+                reason="",
+                text=lambda: body,
+                json=lambda: {"a": 1},
+                raise_for_status=lambda: None,
+            )
+
+        return offline_cloud({"resources": SimpleNamespace(send_request=send_request)})
+
+    def test_the_request_and_its_answer(self, sent):
+        cloud = self.cloud(sent, 200, "{}")
+        answer = cloud.rest("PUT", "/x", api="2024-01-01", body={"b": 2}, query={"c": "3"})
+        assert answer == {"a": 1}
+        (request,) = sent
+        assert request.method == "PUT"
+        assert request.url == "https://management.azure.com/x?api-version=2024-01-01&c=3"
+        assert request.content == '{"b": 2}'
+
+    def test_an_empty_answer(self, sent):
+        assert self.cloud(sent, 204, "").rest("DELETE", "/x", api="1") is None
+
+    @pytest.mark.parametrize(
+        ("status", "name"), [(404, "ResourceNotFoundError"), (409, "ResourceExistsError")]
+    )
+    def test_statuses_with_a_class_of_their_own(self, sent, status, name):
+        from azure.core import exceptions
+
+        with pytest.raises(getattr(exceptions, name)):
+            self.cloud(sent, status, "{}").rest("GET", "/x", api="1")
+
+
+@pytest.mark.parametrize(
+    ("credentials", "secret"),
+    [({"sas_token": "sas"}, "sas"), ({"account_key": "key"}, "key"), ({}, None)],
+)
+def test_a_blob_is_looked_up_with_the_datastores_secret(monkeypatch, credentials, secret):
+    from azure.storage import blob
+
+    calls = []
+
+    class Blob:
+        def __init__(self, *words, credential):
+            calls.append((*words, credential))
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def exists(self):
+            return True
+
+    monkeypatch.setattr(blob, "BlobClient", Blob)
+    store = SimpleNamespace(
+        protocol="https",
+        account_name="account",
+        endpoint="core.windows.net",
+        container_name="box",
+        credentials=SimpleNamespace(**credentials),
+    )
+    get = lambda name, include_secrets: store  # noqa: E731
+    cloud = offline_cloud({"ml": SimpleNamespace(datastores=SimpleNamespace(get=get))})
+    assert cloud.has_blob("a/b")
+    url = "https://account.blob.core.windows.net"
+    assert calls == [(url, "box", "a/b", secret or cloud.credential)]
+
+
+def test_without_the_azure_packages_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "azure.ai.ml", None)
+    with pytest.raises(OpsError, match=r"pip install 'phi3-promptflow\[azure\]'"):
+        _ = offline_cloud().ml
