@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -42,6 +43,17 @@ class Served:
         return requests.post(
             f"{self.url}{side}/score", json=body, headers=headers, timeout=HANG_S, **kw
         )
+
+
+def events(response: requests.Response) -> list[tuple[str, Any]]:
+    """Return the server-sent events of a streamed answer: event name and JSON data of each."""
+    pairs, name = [], "message"
+    for line in response.iter_lines(chunk_size=1, decode_unicode=True):
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        if line.startswith("data: "):
+            pairs.append((name, json.loads(line.removeprefix("data: "))))
+    return pairs
 
 
 @contextlib.contextmanager

@@ -1,11 +1,13 @@
-"""`phi3 serve`: Prompt flow's serving app behind a chat page, with access control and traces.
+"""`phi3 serve`: promptflow's serving app behind a chat page, with access control and traces.
 
 It may import `azure`, `flows`, `endpoint` and the rooms below them.
 """
 
 from __future__ import annotations
 
-from .server import counting_tokens, make_chat_app, serve_app
+from .app import make_chat_app
+from .server import serve_app
+from .streams import counting_tokens
 from .traces import sending_traces
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Who may ask a server that stands on somebody's own machine, and what its page may do."""
+"""Access control for a server on a user's own machine, and the security policy of its page."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from ..network import is_loopback
 from ..pf import App, Scope
 
-# No other host, no inline script or style, nothing framed: what an answer says can only ever be text.
-SECURITY = {
+# No other host, no inline script or style, no frames: the text of an answer can only ever be text.
+SECURITY_HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
     "connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "referrer-policy": "no-referrer",
@@ -24,15 +24,15 @@ CORS = (b"access-control-allow-origin", b"access-control-allow-credentials")
 
 
 class Guard:
-    """Lets in who has the password, if there is one, and no page of another origin.
+    """ASGI middleware that admits clients with the password, and no pages of another origin.
 
-    A page that somebody opens in the same browser could otherwise ask this server, which is on loopback,
-    and read the answer: promptflow's app allows every origin.
+    Without the check of the origin, any page in the same browser could send requests to this server on
+    loopback and read the answers, because promptflow's app allows every origin.
 
     Args:
-        app: what stands behind.
-        token: the password of HTTP Basic (any user name) or Bearer authentication; None asks for none,
-            and lets in only who asks for a loopback name.
+        app: the app that handles the admitted requests.
+        token: the password of HTTP Basic (any user name) or Bearer authentication. With None, no password
+            is needed, and only requests to a loopback name are admitted.
     """
 
     def __init__(self, app: App, token: str | None) -> None:
@@ -43,59 +43,68 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]}
-        if not self._is_ours(headers):
-            await _refuse(send, 403, "asked by a page of another origin")
-        elif not self._may(headers):
-            asking = {"www-authenticate": 'Basic realm="phi3"'}
-            await _refuse(send, 401, "a password is needed", asking)
+        if not self._is_same_origin(headers):
+            await _refuse(send, 403, "the request comes from a page of another origin")
+        elif not self._is_authenticated(headers):
+            challenge = {"www-authenticate": 'Basic realm="phi3"'}
+            await _refuse(send, 401, "a password is required", challenge)
         else:
-            await self._app(scope, receive, _secured(send))
+            await self._app(scope, receive, _with_security_headers(send))
 
-    def _is_ours(self, headers: Mapping[str, str]) -> bool:
-        """No origin (not a browser's page), or the host that was asked; without a password, loopback."""
+    def _is_same_origin(self, headers: Mapping[str, str]) -> bool:
+        """Return whether the origin is missing (not a browser) or is the requested host.
+
+        Without a password, the host must also be a loopback one: an attacker's name that resolves to
+        127.0.0.1 is "the same origin" for a browser.
+        """
         host, origin = headers.get("host", ""), headers.get("origin")
         if origin is not None and origin.partition("://")[2] != host:
             return False
-        # A name that an attacker points at 127.0.0.1 is "the same origin" to a browser.
         return self._token is not None or is_loopback(_hostname(host))
 
-    def _may(self, headers: Mapping[str, str]) -> bool:
+    def _is_authenticated(self, headers: Mapping[str, str]) -> bool:
         if self._token is None:
             return True
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "basic":
+        scheme, _, password = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "basic":
             try:
-                given = base64.b64decode(given).decode("utf-8").partition(":")[2]
+                password = base64.b64decode(password).decode("utf-8").partition(":")[2]
             except ValueError:
                 return False
-        return secrets.compare_digest(given.encode(), self._token.encode())
+        return secrets.compare_digest(password.encode(), self._token.encode())
 
 
 def _hostname(host: str) -> str:
-    """A Host header without its port."""
+    """Return a Host header without its port."""
     try:
         return urlsplit(f"//{host}").hostname or ""
     except ValueError:
         return ""
 
 
-def _secured(send: Any) -> Any:
-    own = [(name.encode(), value.encode()) for name, value in SECURITY.items()]
+def _with_security_headers(send: Any) -> Any:
+    added = [(name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items()]
 
-    async def wrapped(message: Any) -> None:
+    async def send_secured(message: Any) -> None:
         if message["type"] == "http.response.start":
-            kept = [(name, value) for name, value in message["headers"] if name.lower() not in CORS]
-            message = {**message, "headers": [*kept, *own]}
+            others = [
+                (name, value) for name, value in message["headers"] if name.lower() not in CORS
+            ]
+            message = {**message, "headers": [*others, *added]}
         await send(message)
 
-    return wrapped
+    return send_secured
 
 
 async def _refuse(
-    send: Any, status: int, why: str, headers: Mapping[str, str] | None = None
+    send: Any, status: int, message: str, headers: Mapping[str, str] | None = None
 ) -> None:
-    body = json.dumps({"error": {"message": why}}).encode()
-    sent = {"content-type": "application/json", "content-length": str(len(body)), **(headers or {})}
-    pairs = [(name.encode(), value.encode()) for name, value in sent.items()]
+    body = json.dumps({"error": {"message": message}}).encode()
+    all_headers = {
+        "content-type": "application/json",
+        "content-length": str(len(body)),
+        **(headers or {}),
+    }
+    pairs = [(name.encode(), value.encode()) for name, value in all_headers.items()]
     await send({"type": "http.response.start", "status": status, "headers": pairs})
     await send({"type": "http.response.body", "body": body})

@@ -1,10 +1,10 @@
-"""Where OpenTelemetry spans go: nowhere, unless this is called with a destination.
+"""The destination of OpenTelemetry spans. Without one, no spans are sent.
 
-promptflow's own serving app sends spans, metrics and logs, with what was said in them, as soon as it
-finds certain variables in the environment, and the exporter for Application Insights reports on itself
-to Microsoft. Here the switch is the command line's alone; and what was said leaves only when
+promptflow's own serving app sends spans, metrics and logs, with questions and answers in them, if certain
+environment variables are set. The exporter for Application Insights also reports on itself to Microsoft.
+Here only the command line decides whether spans are sent. Spans contain questions and answers only if
 OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT is `true`, as "Semantic conventions for generative
-client AI spans" ask.
+client AI spans" require.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..errors import OpsError
 OTLP, INSIGHTS = "otlp", "appinsights"
 CONNECTION_STRING = "APPLICATIONINSIGHTS_CONNECTION_STRING"
 SERVICE = "phi3"
-# promptflow's app, and what instruments it, would send by these, whatever the command line says.
+# promptflow's app and its instrumentation would send data if these are set, without any option.
 READ_BY_OTHERS = (
     CONNECTION_STRING,
     "APPINSIGHTS_INSTRUMENTATIONKEY",
@@ -34,8 +34,8 @@ QUIET = {
     "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
     "APPLICATIONINSIGHTS_SDKSTATS_DISABLED": "true",
 }
-# promptflow's spans carry whole inputs and outputs; what of them is no text.
-PLAIN = (
+# promptflow's spans contain complete inputs and outputs. These attributes contain neither.
+PLAIN_ATTRIBUTES = (
     *("framework", "span_type", "function", "node_name", "execution_target"),
     *("batch_run_id", "line_run_id", "line_number", "flow_id", "session_id"),
 )
@@ -46,7 +46,7 @@ FIX = f"Give {OTLP}=http://HOST:4318, or {INSIGHTS} with {CONNECTION_STRING} in 
 
 @contextmanager
 def sending_traces(destination: str | None) -> Iterator[None]:
-    """`start` for the length of a block."""
+    """Send this process's spans to a destination inside the block; see `start_tracing`."""
     stop = start_tracing(destination)
     try:
         yield
@@ -55,17 +55,18 @@ def sending_traces(destination: str | None) -> Iterator[None]:
 
 
 def start_tracing(destination: str | None) -> Callable[[], None]:
-    """Send this process's spans to a destination from now on; before promptflow makes its app.
+    """Start to send this process's spans to a destination. Call it before promptflow creates its app.
 
     Args:
         destination: `otlp=URL` (OTLP over HTTP; `/v1/traces` is added to a URL without a path),
-            `appinsights` (its connection string comes from the environment), or None for nowhere.
+            `appinsights` (its connection string comes from the environment), or None to send no spans.
 
     Returns:
-        What sends the spans that still wait, and ends it.
+        A function that sends the remaining spans and stops.
 
     Raises:
-        OpsError: no such destination, no http(s) URL, or no connection string.
+        OpsError: the destination is unknown, the URL is not an http or https URL, the connection string
+            is missing or wrong, or the exporter is not installed.
     """
     exporter = _exporter(destination) if destination is not None else None
     for name in READ_BY_OTHERS:
@@ -78,7 +79,7 @@ def start_tracing(destination: str | None) -> Callable[[], None]:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: SERVICE}))
-    provider.add_span_processor(BatchSpanProcessor(_without_texts(exporter)))
+    provider.add_span_processor(BatchSpanProcessor(_exporter_without_texts(exporter)))
     trace.set_tracer_provider(provider)
 
     def stop() -> None:
@@ -93,18 +94,18 @@ def _exporter(destination: str) -> Any:
         return _otlp(url)
     if destination == INSIGHTS:
         return _insights()
-    raise OpsError("--trace has no such destination", FIX)  # it may hold a key
+    raise OpsError("the destination of --trace is unknown", FIX)  # it may contain a key: not shown
 
 
 def _otlp(url: str) -> Any:
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.username:
-        raise OpsError("--trace otlp= wants an http or https URL without a password", FIX)
+        raise OpsError("--trace otlp= needs an http or https URL without a password", FIX)
     try:
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     except ImportError as error:
         fix = "Install opentelemetry-exporter-otlp-proto-http."
-        raise OpsError("there is no exporter for OTLP", fix) from error
+        raise OpsError("the exporter for OTLP is not installed", fix) from error
     path = parts.path if parts.path.strip("/") else "/v1/traces"
     return OTLPSpanExporter(endpoint=parts._replace(path=path).geturl())
 
@@ -119,23 +120,23 @@ def _insights() -> Any:
         from azure.monitor.opentelemetry.exporter import AzureMonitorTraceExporter
     except ImportError as error:
         fix = "Install azure-monitor-opentelemetry-exporter."
-        raise OpsError("there is no exporter for Application Insights", fix) from error
+        raise OpsError("the exporter for Application Insights is not installed", fix) from error
     try:
-        # Offline, it would keep what was said in files.
+        # Without a connection, it would store the spans in files.
         return AzureMonitorTraceExporter(connection_string=text, disable_offline_storage=True)
     except ValueError as error:
-        fix = "It looks like InstrumentationKey=…;IngestionEndpoint=https://…"
-        raise OpsError(f"{CONNECTION_STRING} is no connection string", fix) from error
+        fix = "Its form is InstrumentationKey=…;IngestionEndpoint=https://…"
+        raise OpsError(f"{CONNECTION_STRING} is not a connection string", fix) from error
 
 
-def _without_texts(exporter: Any) -> Any:
-    """An exporter that leaves out what was said, unless that is asked for."""
+def _exporter_without_texts(exporter: Any) -> Any:
+    """Return an exporter that removes questions and answers, unless `CAPTURE_VARIABLE` is `true`."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
     class WithoutTexts(SpanExporter):  # type: ignore[misc]
         def export(self, spans: Sequence[Any]) -> SpanExportResult:
-            asked = os.environ.get(CAPTURE_VARIABLE, "").lower() == "true"
-            return exporter.export(spans if asked else [plain(span) for span in spans])
+            capture = os.environ.get(CAPTURE_VARIABLE, "").lower() == "true"
+            return exporter.export(spans if capture else [without_texts(span) for span in spans])
 
         def shutdown(self) -> None:
             exporter.shutdown()
@@ -146,8 +147,8 @@ def _without_texts(exporter: Any) -> Any:
     return WithoutTexts()
 
 
-def plain(span: Any) -> Any:
-    """A span of promptflow's without inputs, outputs and error texts; any other as it is.
+def without_texts(span: Any) -> Any:
+    """Return promptflow's span without inputs, outputs and error texts, and any other span unchanged.
 
     Args:
         span: an ended span of the OpenTelemetry SDK.
@@ -158,17 +159,17 @@ def plain(span: Any) -> Any:
     from opentelemetry.sdk.trace import ReadableSpan
     from opentelemetry.trace import Status
 
-    kept = {
+    plain_attributes = {
         name: value
         for name, value in attributes.items()
-        if name in PLAIN or name.startswith(PLAIN_PREFIXES)
+        if name in PLAIN_ATTRIBUTES or name.startswith(PLAIN_PREFIXES)
     }
     return ReadableSpan(
         name=span.name,
         context=span.context,
         parent=span.parent,
         resource=span.resource,
-        attributes=kept,
+        attributes=plain_attributes,
         links=span.links,
         kind=span.kind,
         status=Status(span.status.status_code),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ._common import port
 
-TOKEN_VARIABLE = "PHI3_SERVE_TOKEN"  # noqa: S105 - its name
+TOKEN_VARIABLE = "PHI3_SERVE_TOKEN"  # noqa: S105 - the name of the variable
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,9 +24,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--connection",
         metavar="NAME",
         default="phi3",
-        help="connection to ask (default: %(default)s)",
+        help="connection that the flow uses (default: %(default)s)",
     )
-    parser.add_argument("--against", metavar="NAME", help="a second one, asked side by side")
+    parser.add_argument(
+        "--against", metavar="NAME", help="second connection, to compare the answers side by side"
+    )
     parser.add_argument(
         "--port",
         type=port,
@@ -36,14 +38,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--host",
         default="127.0.0.1",
-        help=f"address to listen on (default: %(default)s); any but loopback needs {TOKEN_VARIABLE} "
-        "in the environment, the password that the page then asks for",
+        help="address to listen on (default: %(default)s); any other than loopback needs a password in "
+        f"the environment variable {TOKEN_VARIABLE}, which the page then asks for",
     )
     parser.add_argument(
         "--trace",
         metavar="DESTINATION",
-        help="send OpenTelemetry spans: otlp=http://HOST:4318, or appinsights with "
-        "APPLICATIONINSIGHTS_CONNECTION_STRING in the environment (default: nowhere)",
+        help="destination of OpenTelemetry spans: otlp=http://HOST:4318, or appinsights with "
+        "APPLICATIONINSIGHTS_CONNECTION_STRING in the environment (default: none are sent)",
     )
 
 
@@ -54,22 +56,22 @@ def run(args: argparse.Namespace) -> int:
 
     token = os.environ.get(TOKEN_VARIABLE) or None
     if token is None and not is_loopback(args.host):
-        fix = f"Put a password into {TOKEN_VARIABLE}."
-        raise OpsError(f"{args.host} can be reached from outside: not without a password", fix)
+        what = f"refusing to listen on {args.host} without a password: other machines can reach it"
+        raise OpsError(what, f"Set {TOKEN_VARIABLE}.")
     flow = FlowDefinition.read(args.flow)
-    names = [args.connection, *([args.against] if args.against else [])]
+    connections = [args.connection, *([args.against] if args.against else [])]
 
-    from ..chat import counting_tokens, make_chat_app, sending_traces
-    from ..chat import serve_app as run_server
+    from ..chat import counting_tokens, make_chat_app, sending_traces, serve_app
 
     def ready() -> None:
-        asked = " and ".join(names)
-        print(f"{flow.folder} answers at {base_url(args.host, sock)}/, from {asked}")
+        names = " and ".join(connections)
+        url = base_url(args.host, sock)
+        print(f"serving {flow.folder} at {url}/ with the connection {names}")
         print("Ctrl-C stops", flush=True)
 
     with bind_socket(args.host, args.port) as sock, counting_tokens(), sending_traces(args.trace):
         folder = tempfile.TemporaryDirectory(prefix="phi3-serve-")
         with folder:
-            app = make_chat_app(flow, names, Path(folder.name), token=token)
-            run_server(app, sock, ready, abandon=folder.cleanup)
+            app = make_chat_app(flow, connections, Path(folder.name), token=token)
+            serve_app(app, sock, ready, abandon=folder.cleanup)
     return 0

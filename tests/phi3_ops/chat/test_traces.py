@@ -1,4 +1,4 @@
-"""Spans really received, over OTLP and by Application Insights; and none unless switched on."""
+"""Spans that arrive over OTLP and at Application Insights, and none without the option."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from phi3_ops.chat.traces import (
     CONNECTION_STRING,
     QUIET,
     READ_BY_OTHERS,
-    _without_texts,
-    plain,
+    _exporter_without_texts,
     start_tracing,
+    without_texts,
 )
 from phi3_ops.cli import main
 from phi3_ops.errors import OpsError
@@ -52,15 +52,15 @@ class Receiver(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}"
 
     def spans(self):
-        """What arrived by OTLP: (scope, name, attributes)."""
-        found = []
+        """The spans that arrived by OTLP: (scope, name, attributes)."""
+        spans = []
         for _, body in self.posts:
             for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
                 for scope in resource.scope_spans:
                     for span in scope.spans:
                         values = {each.key: _value(each.value) for each in span.attributes}
-                        found.append((scope.scope.name, span.name, values))
-        return found
+                        spans.append((scope.scope.name, span.name, values))
+        return spans
 
     def calls(self):
         """The attributes of the client's own spans."""
@@ -77,11 +77,11 @@ class _Handler(BaseHTTPRequestHandler):
         if self.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
         self.server.posts.append((self.path, body))
-        taken = json.dumps({"itemsReceived": 1, "itemsAccepted": 1, "errors": []}).encode()
+        answer = json.dumps({"itemsReceived": 1, "itemsAccepted": 1, "errors": []}).encode()
         self.send_response(200)
-        self.send_header("content-length", str(len(taken)))
+        self.send_header("content-length", str(len(answer)))
         self.end_headers()
-        self.wfile.write(taken)
+        self.wfile.write(answer)
 
     def do_CONNECT(self):  # to a proxy
         self.server.posts.append((self.path, b""))
@@ -121,7 +121,7 @@ def collector():
 
 @pytest.fixture
 def outside():
-    """A proxy for everything that is not loopback: what it gets was meant for somebody outside."""
+    """A proxy for all hosts but loopback: it receives every request to the internet."""
     with receiver() as server:
         yield server
 
@@ -138,7 +138,7 @@ def test_otlp_gets_the_calls_with_tokens_and_without_texts(endpoint, collector, 
     with phi3_serve(*words, PF_DISABLE_TRACING="false", **through(outside)) as served:
         with served.ask(QUESTION, stream=True) as streamed:
             assert b"it?" in streamed.content
-        served.stop()  # sends what waits
+        served.stop()  # sends the remaining spans
     assert {path for path, _ in collector.posts} == {"/v1/traces"}
     (call,) = collector.calls()
     assert call["gen_ai.usage.input_tokens"] == 11
@@ -151,9 +151,7 @@ def test_otlp_gets_the_calls_with_tokens_and_without_texts(endpoint, collector, 
     assert outside.posts == []
 
 
-def test_application_insights_gets_them_and_texts_where_that_is_asked_for(
-    endpoint, collector, outside
-):
+def test_application_insights_gets_them_and_texts_on_request(endpoint, collector, outside):
     text = f"InstrumentationKey={KEY};IngestionEndpoint={collector.url}/"
     variables = {CONNECTION_STRING: text, CAPTURE_VARIABLE: "true", **through(outside)}
     with phi3_serve("--trace", "appinsights", **variables) as served:
@@ -161,8 +159,8 @@ def test_application_insights_gets_them_and_texts_where_that_is_asked_for(
             assert b"it?" in streamed.content
         served.stop()
     items = [each for _, body in collector.posts for each in json.loads(body)]
-    shown = [each["data"]["baseData"].get("properties", {}) for each in items]
-    (call,) = [each for each in shown if "gen_ai.usage.input_tokens" in each]
+    properties = [each["data"]["baseData"].get("properties", {}) for each in items]
+    (call,) = [each for each in properties if "gen_ai.usage.input_tokens" in each]
     assert (call["gen_ai.usage.input_tokens"], call["gen_ai.usage.output_tokens"]) == ("11", "4")
     assert QUESTION in call["gen_ai.input.messages"]
     assert QUESTION in call["gen_ai.output.messages"]
@@ -171,7 +169,7 @@ def test_application_insights_gets_them_and_texts_where_that_is_asked_for(
 
 
 def test_without_the_option_nothing_is_sent_anywhere(endpoint, collector, outside):
-    """Not even where the environment has what promptflow's app, and the exporters, would send by."""
+    """Not even if the environment has the variables that promptflow's app and the exporters use."""
     text = f"InstrumentationKey={KEY};IngestionEndpoint={collector.url}/"
     variables = {CONNECTION_STRING: text, "OTEL_EXPORTER_OTLP_ENDPOINT": collector.url}
     before = len(endpoint.requests)
@@ -183,31 +181,31 @@ def test_without_the_option_nothing_is_sent_anywhere(endpoint, collector, outsid
 
 
 @pytest.mark.parametrize(
-    ("destination", "told"),
+    ("destination", "message"),
     [
-        ("nowhere", "no such destination"),
-        ("otlp", "no such destination"),
-        (f"appinsights=InstrumentationKey={KEY}", "no such destination"),
+        ("nowhere", "the destination of --trace is unknown"),
+        ("otlp", "the destination of --trace is unknown"),
+        (f"appinsights=InstrumentationKey={KEY}", "the destination of --trace is unknown"),
         ("otlp=collector:4318", "http or https URL"),
         ("otlp=http://me:pass-word@collector", "http or https URL without a password"),
         ("appinsights", f"{CONNECTION_STRING} is not set"),
     ],
 )
-def test_a_destination_that_is_none_is_told(endpoint, monkeypatch, capsys, destination, told):
+def test_an_unknown_destination_is_an_error(endpoint, monkeypatch, capsys, destination, message):
     monkeypatch.delenv(CONNECTION_STRING, raising=False)
     assert main(["serve", "--port", "0", "--trace", destination]) == 1
     (line,) = capsys.readouterr().err.splitlines()
-    assert told in line
+    assert message in line
     assert KEY not in line and "pass-word" not in line
 
 
-def test_a_string_that_is_no_connection_string_is_not_shown(monkeypatch):
+def test_a_wrong_connection_string_is_not_shown(monkeypatch):
     monkeypatch.setenv(CONNECTION_STRING, "InstrumentationKey=not-a-guid-but-mine")
     for name in QUIET:
         monkeypatch.setenv(name, "true")
-    with pytest.raises(OpsError, match="is no connection string") as told:
+    with pytest.raises(OpsError, match="is not a connection string") as caught:
         start_tracing("appinsights")
-    assert "mine" not in str(told.value)
+    assert "mine" not in str(caught.value)
 
 
 # -- pf runs -----------------------------------------------------------------------------------------
@@ -221,18 +219,18 @@ def run(tmp_path_factory):
     (store / "pf.yaml").write_text("telemetry:\n  enabled: false\n")
     data = folder / "lines.jsonl"
     data.write_text(json.dumps({"input_data": QUESTION}) + "\n")
-    own = {"PF_HOME_DIRECTORY": str(store), "PHI3_TEST_KEY": echo_endpoint.KEY}
+    variables = {"PF_HOME_DIRECTORY": str(store), "PHI3_TEST_KEY": echo_endpoint.KEY}
     words = ("run", "create", "--flow", paths.FLOWS / "qa", "--data", data, "--column-mapping")
 
     def run(**more):
-        done = pf(*words, "input_data=${data.input_data}", env={**own, **more})
+        done = pf(*words, "input_data=${data.input_data}", env={**variables, **more})
         assert done.returncode == 0, done.stdout + done.stderr
         assert '"Completed"' in done.stdout
 
     with echo_endpoint.echo_endpoint() as endpoint:
         file = paths.ROOT / "connections" / "phi3.yaml"
         fields = (f"configs.endpoint={endpoint.url}", "secrets.key=${env:PHI3_TEST_KEY}")
-        done = pf("connection", "create", "--file", file, "--set", *fields, env=own)
+        done = pf("connection", "create", "--file", file, "--set", *fields, env=variables)
         assert done.returncode == 0, done.stderr
         yield run
 
@@ -249,28 +247,28 @@ def test_pf_runs_send_nothing_otherwise(run, outside):
     assert outside.posts == []
 
 
-# -- what is left of promptflow's spans --------------------------------------------------------------
+# -- promptflow's spans ----------------------------------------------------------------------------
 
 
-def test_of_promptflows_spans_no_text_is_left():
+def test_promptflows_spans_lose_all_texts():
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import SimpleSpanProcessor
     from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     exporter, provider = InMemorySpanExporter(), TracerProvider()
-    provider.add_span_processor(SimpleSpanProcessor(_without_texts(exporter)))
+    provider.add_span_processor(SimpleSpanProcessor(_exporter_without_texts(exporter)))
     texts = {"inputs": QUESTION, "output": QUESTION, "llm.generated_message": QUESTION}
-    kept = {"framework": "promptflow", "node_name": "chat", "llm.usage.total_tokens": 3}
+    plain = {"framework": "promptflow", "node_name": "chat", "llm.usage.total_tokens": 3}
     with provider.get_tracer("promptflow").start_as_current_span("outer"):
         inner = provider.get_tracer("promptflow").start_as_current_span("inner")
         with contextlib.suppress(ValueError), inner as span:
-            span.set_attributes(texts | kept)
+            span.set_attributes(texts | plain)
             span.add_event("promptflow.function.inputs", {"payload": QUESTION})
             raise ValueError(QUESTION)
     provider.shutdown()
     inner, outer = exporter.get_finished_spans()
     assert QUESTION not in inner.to_json()
-    assert dict(inner.attributes) == kept
+    assert dict(inner.attributes) == plain
     assert inner.parent.span_id == outer.context.span_id
     assert not inner.status.is_ok
 
@@ -284,4 +282,4 @@ def test_the_environment_is_cleared_for_others(monkeypatch):
 
 def test_a_span_of_another_is_left_alone():
     span = SimpleNamespace(attributes={"http.route": "/score"})
-    assert plain(span) is span
+    assert without_texts(span) is span

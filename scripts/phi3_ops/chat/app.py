@@ -1,0 +1,137 @@
+"""A flow as an ASGI app: promptflow's own serving app, with a chat page in front of it.
+
+`/score`, `/health`, `/version` and `/swagger.json` are promptflow's, as under `pf flow serve`. The routes
+of the page are added, and a second connection can be mounted for comparison.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import OpsError, first_line
+from ..flows import FlowDefinition, copy_flow
+from ..pf import App, create_flow_app, require_connection, shared_tool_threads, wrap_line_execution
+from .guard import Guard
+from .streams import FlowApp, with_detached_streams
+
+PAGE = Path(__file__).resolve().parent / "page"
+# A stream occupies a thread until it is complete; asyncio's own pool has cores + 4 threads.
+THREADS = 64
+MAX_MARKDOWN = 256 * 1024  # characters of one answer that are rendered
+
+
+@dataclass(frozen=True)
+class Side:
+    """A connection that the page can use, and the path at which its app is mounted."""
+
+    connection: str
+    path: str
+
+
+def make_chat_app(
+    flow: FlowDefinition, connections: Sequence[str], folder: Path, *, token: str | None
+) -> App:
+    """Return the app: the page at `/`, and below it promptflow's app for the first connection.
+
+    Args:
+        flow: the flow to serve. The page needs the input `question`, and it sends `chat_history`.
+        connections: names; the answers of a second connection are displayed next to the first ones.
+        folder: gets one copy of the flow per connection, in which the nodes use this connection.
+        token: password that every request must contain, or None.
+
+    Raises:
+        OpsError: the flow is not a chat flow, a connection does not exist, or promptflow refuses the
+            flow.
+    """
+    from starlette.applications import Starlette
+    from starlette.routing import Mount
+    from starlette.staticfiles import StaticFiles
+
+    if "question" not in flow.inputs:
+        fix = f"Serve it with `pf flow serve --source {flow.folder} --engine fastapi`."
+        raise OpsError(f"{flow.folder} is not a chat flow: it has no input `question`", fix)
+    for name in connections:
+        flow.connections(name)
+        require_connection(name)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> Any:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+        with shared_tool_threads(THREADS):
+            yield
+
+    sides = [Side(name, f"/side{n}/" if n else "/") for n, name in enumerate(connections)]
+    mounts = [Mount("/static", StaticFiles(directory=PAGE))]
+    # The first side is mounted at the root. It comes last, because it matches every path.
+    for number, side in reversed(list(enumerate(sides))):
+        flow_app = make_flow_app(flow, side.connection, folder / str(number))
+        mounts.append(Mount(side.path.rstrip("/"), FlowApp(flow_app)))
+    app = Starlette(routes=[*_page_routes(flow, sides), *mounts], lifespan=lifespan)
+    return Guard(app, token)
+
+
+def make_flow_app(flow: FlowDefinition, connection: str, folder: Path) -> App:
+    """Return promptflow's app for a copy of the flow in which every node uses this connection.
+
+    Raises:
+        OpsError: promptflow refuses the flow.
+    """
+    copy_flow(flow.folder, folder, follow_links=True)
+    dag = folder / "flow.dag.yaml"
+    content = yaml.safe_load(dag.read_text(encoding="utf-8"))
+    for node in content["nodes"]:
+        if "connection" in (node.get("inputs") or {}):
+            node["inputs"]["connection"] = connection
+    dag.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    try:
+        app = create_flow_app(folder)
+    except Exception as error:  # whatever promptflow, or the flow's own code, raises
+        what = f"{flow.folder} cannot be served: {first_line(error)}"
+        raise OpsError(what, f"See `pf flow validate --source {flow.folder}`.") from error
+    wrap_line_execution(app, with_detached_streams)
+    return app  # type: ignore[no-any-return]
+
+
+def _page_routes(flow: FlowDefinition, sides: Sequence[Side]) -> list[Any]:
+    from starlette.concurrency import run_in_threadpool
+    from starlette.requests import Request as HttpRequest
+    from starlette.responses import FileResponse, JSONResponse
+    from starlette.routing import Route
+
+    markdown = _markdown()
+
+    async def page(request: HttpRequest) -> FileResponse:
+        return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
+
+    async def page_json(request: HttpRequest) -> JSONResponse:
+        name = flow.folder.resolve().name
+        sides_json = [asdict(side) for side in sides]
+        return JSONResponse({"flow": name, "version": flow.version, "sides": sides_json})
+
+    async def render_markdown(request: HttpRequest) -> JSONResponse:
+        text = (await request.body()).decode("utf-8", "replace")[:MAX_MARKDOWN]
+        return JSONResponse({"html": await run_in_threadpool(markdown.render, text)})
+
+    return [
+        Route("/", page, methods=["GET"]),
+        Route("/page.json", page_json, methods=["GET"]),
+        Route("/markdown", render_markdown, methods=["POST"]),
+    ]
+
+
+def _markdown() -> Any:
+    """Return a renderer of CommonMark and tables, without HTML and images.
+
+    markdown-it-py escapes HTML if `html` is off, and refuses javascript:, vbscript: and data: links.
+    """
+    from markdown_it import MarkdownIt
+
+    return MarkdownIt("commonmark", {"html": False}).enable("table").disable("image")

@@ -1,0 +1,112 @@
+"""The app of `phi3 serve` without its page: promptflow's answers, and the routes of the page."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+import yaml
+
+from phi3_ops import paths
+from phi3_ops.chat.app import Side, make_chat_app, make_flow_app
+from phi3_ops.errors import OpsError
+from phi3_ops.flows.definition import FlowDefinition
+from scripted_endpoint import HANG_S
+from served_flow import events
+
+
+@pytest.mark.parametrize("side", ["", "/side1"])
+def test_whole_answers_and_streams_are_promptflows(served, side):
+    assert served.ask("Say ü", side=side).json() == {"answer": "Say ü"}
+    with served.ask("one two", side=side, stream=True) as streamed:
+        assert events(streamed) == [("message", {"answer": "one "}), ("message", {"answer": "two"})]
+
+
+def test_promptflows_routes(served):
+    assert requests.get(f"{served.url}/health", timeout=HANG_S).json()["status"] == "Healthy"
+    swagger = requests.get(f"{served.url}/swagger.json", timeout=HANG_S).json()
+    assert "/score" in swagger["paths"]
+
+
+def test_an_error_says_what_to_do(served):
+    refused = served.ask("fail", stream=True)
+    assert refused.status_code == 400
+    message = refused.json()["error"]["message"]
+    assert "told to fail. Check the generation parameters" in message
+
+
+def test_the_page_has_a_strict_policy(served):
+    for path in ("/", "/static/page.js", "/page.json", "/health"):
+        response = requests.get(served.url + path, timeout=HANG_S)
+        assert response.ok
+        assert response.headers["content-security-policy"].startswith(
+            "default-src 'none'; script-src 'self'"
+        )
+        assert response.headers["x-content-type-options"] == "nosniff"
+
+
+def test_what_is_served_is_named(served):
+    page = requests.get(f"{served.url}/page.json", timeout=HANG_S).json()
+    dag = yaml.safe_load((paths.FLOWS / "chat" / "flow.dag.yaml").read_text())
+    sides = [{"connection": "phi3", "path": "/"}, {"connection": "phi3-base", "path": "/side1/"}]
+    assert page == {"flow": "chat", "version": dag["tags"]["version"], "sides": sides}
+    assert [Side(**side) for side in sides] == [Side("phi3", "/"), Side("phi3-base", "/side1/")]
+
+
+@pytest.mark.parametrize(
+    ("markdown", "expected"),
+    [
+        ("**b** `c`", "<p><strong>b</strong> <code>c</code></p>\n"),
+        ("<script>alert(1)</script>", "<p>&lt;script&gt;alert(1)&lt;/script&gt;</p>\n"),
+        ("<b onclick=x>", "<p>&lt;b onclick=x&gt;</p>\n"),
+        ("[x](javascript:alert(1))", "<p>[x](javascript:alert(1))</p>\n"),
+        ("![x](https://example.invalid/y.png)", None),
+    ],
+)
+def test_markdown_is_safe(served, markdown, expected):
+    html = requests.post(f"{served.url}/markdown", data=markdown, timeout=HANG_S).json()["html"]
+    assert "<img" not in html
+    assert expected is None or html == expected
+
+
+# -- what is refused ---------------------------------------------------------------------------------
+
+
+def read_chat(folder, **changes):
+    """Write the chat flow with these changes into a folder, and read it."""
+    content = yaml.safe_load((paths.FLOWS / "chat" / "flow.dag.yaml").read_text())
+    folder.mkdir()
+    (folder / "flow.dag.yaml").write_text(yaml.safe_dump(content | changes))
+    return FlowDefinition.read(folder)
+
+
+def test_a_flow_that_is_not_a_chat_flow_is_refused(endpoint, tmp_path):
+    flow = read_chat(tmp_path / "f", inputs={"text": {"type": "string"}})
+    with pytest.raises(OpsError, match="is not a chat flow: it has no input `question`"):
+        make_chat_app(flow, ["phi3"], tmp_path / "copies", token=None)
+
+
+def test_a_flow_without_a_connection_is_refused(endpoint, tmp_path):
+    flow = read_chat(tmp_path / "f", nodes=[])
+    with pytest.raises(OpsError, match="no node of .* uses a connection"):
+        make_chat_app(flow, ["phi3"], tmp_path / "copies", token=None)
+
+
+def test_a_connection_that_does_not_exist_is_refused(endpoint, tmp_path):
+    flow = FlowDefinition.read(paths.FLOWS / "chat")
+    with pytest.raises(OpsError, match="the connection 'none' does not exist"):
+        make_chat_app(flow, ["phi3", "none"], tmp_path / "copies", token=None)
+
+
+def test_a_flow_that_promptflow_refuses_is_an_error(endpoint, tmp_path):
+    node = {"name": "chat", "type": "python", "source": {"type": "code", "path": "missing.py"}}
+    flow = read_chat(tmp_path / "f", nodes=[node])
+    with pytest.raises(OpsError, match="cannot be served: .*See `pf flow validate --source"):
+        make_flow_app(flow, "phi3", tmp_path / "copy")
+
+
+def test_every_node_of_the_copy_uses_the_connection(endpoint, tmp_path):
+    flow = FlowDefinition.read(paths.FLOWS / "chat")
+    make_flow_app(flow, "phi3-base", tmp_path / "copy")
+    copy = FlowDefinition.read(tmp_path / "copy")
+    assert copy.connection_names({}) == {"chat": "phi3-base"}
+    assert flow.connection_names({}) == {"chat": "phi3"}

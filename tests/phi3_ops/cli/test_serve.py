@@ -1,0 +1,55 @@
+"""The arguments of `phi3 serve`: wrong ones are errors of one line."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from phi3_ops.cli import main
+from phi3_ops.pf.connections import delete_connection, save_connection
+
+
+@pytest.fixture
+def connection():
+    save_connection("phi3", {"endpoint": "http://127.0.0.1:9/score"}, "a-key")
+    yield "phi3"
+    delete_connection("phi3")
+
+
+@pytest.fixture
+def taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield str(taken.getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ("--connection", "none"),
+            "the connection 'none' does not exist. Create it with `phi3 connect`.",
+        ),
+        (("--flow", "qa"), "it has no input `question`. Serve it with `pf flow serve"),
+        (("--flow", "nowhere"), "nowhere is not a flow."),
+        (
+            ("--host", "0.0.0.0"),
+            "refusing to listen on 0.0.0.0 without a password: other machines can reach it. Set "
+            "PHI3_SERVE_TOKEN.",
+        ),
+        (("--trace", "nowhere"), "the destination of --trace is unknown."),
+    ],
+)
+def test_wrong_input_is_one_line(connection, monkeypatch, capsys, words, message):
+    monkeypatch.delenv("PHI3_SERVE_TOKEN", raising=False)
+    assert main(["serve", "--port", "0", *words]) == 1
+    line = capsys.readouterr().err
+    assert message in line
+    assert line.count("\n") == 1
+
+
+def test_a_port_in_use_is_one_line(connection, capsys, taken_port):
+    assert main(["serve", "--port", taken_port]) == 1
+    line = capsys.readouterr().err
+    assert f"cannot listen on 127.0.0.1, port {taken_port}: Address already in use." in line
+    assert line.count("\n") == 1
