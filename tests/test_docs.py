@@ -13,7 +13,7 @@ import pytest
 
 import phi3_tools
 from pages import DOCS, check_part, table
-from phi3_ops.endpoint.faults import load_fault_rules
+from phi3_ops.endpoint.fault_rules import load_fault_rules
 from phi3_tools import Limits, Params, Phi3Error, StatusError, errors
 from phi3_tools.client.auth import SCOPES
 from phi3_tools.client.contracts import CONTRACTS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from phi3_ops.endpoint.container import EndpointError
-from phi3_ops.endpoint.faults import FaultError
+from phi3_ops.endpoint.fault_rules import FaultError
 from phi3_ops.errors import ExplainedError, OpsError, first_line
 from phi3_tools import ConfigError
 

@@ -38,7 +38,6 @@ from phi3_tools import (
     ServerError,
 )
 from phi3_tools.client import calls
-from phi3_tools.client.contracts import Contract
 from phi3_tools.client.transport import Transport
 from tiny_endpoint import HANG_S, KEY, running
 
@@ -167,19 +166,19 @@ ROWS = [
 ]
 NAMES = [row.name for row in ROWS]
 
-# What asks for an answer: the client -> the pieces of one.
+# The kinds of calls: functions from a client to the pieces of an answer.
 CALLS: dict[str, Callable[[Phi3Client], Iterator[str]]] = {
     "plain": lambda client: iter([client.chat("Hello", PARAMS).text]),
     "streamed": lambda client: client.stream("Hello", PARAMS),
 }
-# Where the endpoint speaks a contract.
+# The path of each contract.
 PATHS = {"chat": "/score", "openai": "/v1/chat/completions", "auto": "/score"}
 
 _ids = itertools.count()
 
 
 class FaultyTransport(Transport):
-    """Marks its requests with the fault that they are to meet."""
+    """Adds the header that makes the endpoint produce a fault."""
 
     def __init__(self, url: str, row: Row, hits: int) -> None:
         super().__init__(url)
@@ -198,17 +197,14 @@ class FaultyTransport(Transport):
         return super().post(body, headers, limits, deadline)
 
     def heal(self) -> None:
-        """From now on nothing fails."""
+        """Send all further requests without a fault."""
         self._fault, self._hits = "", 0
 
 
 class FaultyClient(Phi3Client):
-    """The client, but for its requests' mark."""
+    """A client whose requests go through a FaultyTransport."""
 
     faulty: FaultyTransport
-
-    def transport(self, contract: Contract) -> Transport:
-        return self.faulty
 
 
 @dataclass
@@ -227,7 +223,7 @@ def base(tiny_model_dir):
 
 @pytest.fixture
 def waits(monkeypatch):
-    """The waits between attempts, which are decided as ever, but not waited for."""
+    """The waits that the client chose between attempts; it waits 1 ms instead."""
     decided: list[float | None] = []
     decide = calls.next_wait_s
 
@@ -250,11 +246,12 @@ def client_for(base: str, row: Row, hits: int, contract: str = "chat") -> Faulty
     connection = {"endpoint": url, "key": KEY, "contract": contract}
     client = FaultyClient.from_connection(connection, limits=row.limits)
     client.faulty = FaultyTransport(url, row, hits)
+    client._session.transport = lambda contract: client.faulty
     return client
 
 
 def ask(client: Phi3Client, kind: str) -> Result:
-    """One call, to its end; it is no longer waited for after HANG_S."""
+    """Run one call to its end, and fail if it takes longer than HANG_S."""
     result = Result()
 
     def call() -> None:
@@ -271,7 +268,7 @@ def ask(client: Phi3Client, kind: str) -> Result:
 
 
 def assert_raised(result: Result, expected: Outcome, row: Row) -> None:
-    """The error that is expected, exactly, with all that helps and nothing that must not be there."""
+    """Assert the exact class, status, message, request id and hint, and that the key is nowhere."""
     error = result.error
     assert error is not None
     assert type(error) is expected.error
@@ -281,7 +278,7 @@ def assert_raised(result: Result, expected: Outcome, row: Row) -> None:
     assert error.hint in str(error)
     assert error.hint
     assert KEY not in "".join(traceback.format_exception(error)) + repr(vars(error))
-    # `extend` keeps what an iterator gave before it raised.
+    # `extend` keeps the pieces that came before the exception.
     assert bool("".join(result.pieces)) == expected.pieces
 
 

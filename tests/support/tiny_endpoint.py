@@ -108,7 +108,7 @@ def running(model: Path | list[Container], **options: Any) -> Iterator[str]:
     """Serve a model, or containers, with `create_app(**options)`; gives the base URL."""
     import uvicorn
 
-    from phi3_ops.endpoint.server import create_app
+    from phi3_ops.endpoint.app import create_app
     from phi3_ops.network import bind_socket
 
     is_model = isinstance(model, Path)

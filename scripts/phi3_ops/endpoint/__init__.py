@@ -1,6 +1,6 @@
 """The local endpoint: Azure ML's front end, one process per model, injected faults, background processes.
 
-It does not import `phi3_tools`: client and endpoint read the same documents independently, and are
+It does not import `phi3_tools`: client and endpoint implement the same documents independently, and are
 checked against the same golden files. It may import `pf` and `data`.
 """
 
@@ -8,21 +8,20 @@ from __future__ import annotations
 
 from .background import (
     ENDPOINT_KEY_VARIABLE,
-    endpoint_state_file,
     find_endpoint,
     register_endpoint,
     running_endpoints,
     start_endpoint,
     stop_endpoint,
+    unregister_endpoint,
 )
 from .container import Deployment
-from .faults import load_fault_rules
+from .fault_rules import load_fault_rules
 from .server import serve_models
 
 __all__ = [
     "Deployment",
     "ENDPOINT_KEY_VARIABLE",
-    "endpoint_state_file",
     "find_endpoint",
     "load_fault_rules",
     "register_endpoint",
@@ -30,4 +29,5 @@ __all__ = [
     "serve_models",
     "start_endpoint",
     "stop_endpoint",
+    "unregister_endpoint",
 ]

@@ -1,4 +1,4 @@
-"""Local endpoints that run on after the command that started them: start, find, stop."""
+"""Local endpoints that run in the background: start, find and stop them."""
 
 from __future__ import annotations
 
@@ -17,43 +17,58 @@ from ..waiting import WaitTimeoutError, wait_until
 
 ENDPOINT_KEY_VARIABLE = "PHI3_ENDPOINT_KEY"
 START_TIMEOUT_S = 900.0  # a large model takes minutes, above all the first time
-STOP_TIMEOUT_S = 40.0  # longer than the endpoint gives what is in flight
+STOP_TIMEOUT_S = 40.0  # longer than the endpoint's own grace period for requests in flight
 POLL_S = 0.05
 _FOLDER = "endpoints"
 
 
 @dataclass(frozen=True)
 class RunningEndpoint:
-    """A local endpoint's process. Its key stands in no file: it lives in the connection store."""
+    """A local endpoint's process. Its key is not in a file, only in the connection store.
+
+    Attributes:
+        name: name of the endpoint.
+        pid: id of the process.
+        started: start of the process, in seconds since the epoch; pids are reused.
+        url: scoring URL.
+        model: the model folders.
+    """
 
     name: str
     pid: int
-    started: float  # the process's start, as the system has it: a pid alone is used again
+    started: float
     url: str
     model: str
 
 
 def endpoint_state_file(workdir: Path, name: str) -> Path:
-    """Where a running endpoint notes itself."""
+    """Return the file in which a running endpoint is registered."""
     return workdir / _FOLDER / f"{name}.json"
 
 
 def log_file(workdir: Path, name: str) -> Path:
-    """Where a background endpoint's output goes."""
+    """Return the file with the output of a background endpoint."""
     return workdir / _FOLDER / f"{name}.log"
 
 
 def register_endpoint(workdir: Path, name: str, url: str, model: str) -> None:
-    """Note this process as the running endpoint of that name; called when it can answer."""
+    """Register this process as the running endpoint of that name. Call it when the endpoint answers."""
     import psutil
 
-    own = psutil.Process()
-    running = RunningEndpoint(name, own.pid, own.create_time(), url, model)
+    process = psutil.Process()
+    running = RunningEndpoint(name, process.pid, process.create_time(), url, model)
     write_json(endpoint_state_file(workdir, name), asdict(running))
 
 
+def unregister_endpoint(workdir: Path, name: str) -> None:
+    """Remove the registration of that name if it is this process's."""
+    running = find_endpoint(workdir, name)
+    if running and running.pid == os.getpid():
+        endpoint_state_file(workdir, name).unlink(missing_ok=True)
+
+
 def find_endpoint(workdir: Path, name: str) -> RunningEndpoint | None:
-    """The endpoint of that name if its process is still there."""
+    """Return the endpoint of that name if its process is running."""
     try:
         running = RunningEndpoint(
             **json.loads(endpoint_state_file(workdir, name).read_text(encoding="utf-8"))
@@ -64,13 +79,14 @@ def find_endpoint(workdir: Path, name: str) -> RunningEndpoint | None:
 
 
 def running_endpoints(workdir: Path) -> Iterator[RunningEndpoint]:
-    """Every endpoint of this workdir whose process is still there."""
+    """Yield every endpoint of a workdir whose process is running."""
     for file in sorted((workdir / _FOLDER).glob("*.json")):
         if running := find_endpoint(workdir, file.stem):
             yield running
 
 
 def _process(running: RunningEndpoint):  # type: ignore[no-untyped-def]
+    """Return the endpoint's process, or None if it has ended."""
     import psutil
 
     try:
@@ -84,17 +100,17 @@ def _process(running: RunningEndpoint):  # type: ignore[no-untyped-def]
 def start_endpoint(
     model: Path, workdir: Path, name: str, *, key: str, port: int = 0
 ) -> RunningEndpoint:
-    """Start `phi3 endpoint` in the background and wait until it can answer.
+    """Start `phi3 endpoint` in the background and wait until it answers.
 
     Args:
         model: the model folder.
-        workdir: where its log and its note go.
-        name: what to call it; one that runs under this name is stopped first.
-        key: the key it will ask for; handed over in the environment.
-        port: 0 takes a free one.
+        workdir: folder for its log and its registration.
+        name: name of the endpoint; a running endpoint of that name is stopped first.
+        key: key that clients must send; the process gets it in its environment.
+        port: port to listen on; 0 picks a free one.
 
     Raises:
-        OpsError: it ended, or did not answer in `START_TIMEOUT_S`.
+        OpsError: the process ended, or it did not answer within `START_TIMEOUT_S`.
     """
     stop_endpoint(workdir, name)
     log = log_file(workdir, name)
@@ -108,7 +124,7 @@ def start_endpoint(
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            start_new_session=True,  # a Ctrl-C for this command is not one for the endpoint
+            start_new_session=True,  # so that Ctrl-C ends this command, but not the endpoint
         )
     try:
         return _wait_until_ready(process, workdir, name, log)
@@ -138,14 +154,14 @@ def _wait_until_ready(
     try:
         running = wait_until(read, bool, timeout_s=START_TIMEOUT_S, poll_s=POLL_S)
     except WaitTimeoutError as error:
-        what = f"the endpoint {name!r} was not ready in {START_TIMEOUT_S:g} s"
+        what = f"the endpoint {name!r} was not ready within {START_TIMEOUT_S:g} s"
         raise OpsError(what, f"See {log}.") from error
     assert running is not None  # noqa: S101 - for the type checker: `bool` accepts no None
     return running
 
 
 def stop_endpoint(workdir: Path, name: str) -> bool:
-    """Stop an endpoint, letting it finish what is in flight; false where none ran."""
+    """Stop an endpoint after its requests in flight, and return whether one was running."""
     import psutil
 
     running = find_endpoint(workdir, name)
@@ -163,6 +179,6 @@ def stop_endpoint(workdir: Path, name: str) -> bool:
 
 
 def _reap(pid: int) -> None:
-    """Collect the exit status where the process was this one's child."""
+    """Collect the exit status if the process was a child of this one."""
     with suppress(ChildProcessError):
         os.waitpid(pid, os.WNOHANG)

@@ -1,4 +1,4 @@
-"""A deployment of the local endpoint: what serves a model, and the process that is kept running for it.
+"""A deployment of the local endpoint: its settings, and the process in which its model is loaded.
 
 Source of the settings: "CLI (v2) managed online deployment YAML schema", request_settings.
 """
@@ -23,13 +23,16 @@ from .. import paths
 from ..errors import OpsError
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{2,31}")
-LOAD_AGAIN_S = (1.0, 30.0)  # wait after a load that failed: doubles from the first to the second
-END_S = 5.0  # for the process to end by itself
+RELOAD_WAIT_S = (
+    1.0,
+    30.0,
+)  # first and longest wait after a failed load; the wait doubles each time
+EXIT_TIMEOUT_S = 5.0  # for the process to end by itself
 log = logging.getLogger("phi3.endpoint")
 
 
 class EndpointError(OpsError):
-    """The endpoint cannot be started; the message says why, in one line."""
+    """The endpoint cannot be started; the message gives the reason in one line."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,15 @@ class Deployment:
 
     Attributes:
         name: 3 to 32 letters, digits and dashes.
-        model: a Hugging Face or MLflow model folder.
-        weight: percent of the traffic.
-        code: the folder with score.py.
-        request_timeout_ms: milliseconds that an answer may take.
-        max_concurrent_requests_per_instance: requests that are worked on at once; as many again may
-            wait. There is one instance.
+        model: Hugging Face or MLflow model folder.
+        weight: share of the traffic in percent.
+        code: folder with score.py.
+        request_timeout_ms: time limit for an answer, in milliseconds.
+        max_concurrent_requests_per_instance: number of requests that are processed at once; as many
+            again may wait. There is one instance.
 
     Raises:
-        EndpointError: a value that Azure would not take.
+        EndpointError: Azure would refuse a value.
     """
 
     name: str
@@ -58,25 +61,29 @@ class Deployment:
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
-            rule = "3 to 32 letters, digits and dashes, a letter first"
-            raise EndpointError(f"a deployment cannot be called {self.name!r}: {rule}")
+            fix = "Use 3 to 32 letters, digits and dashes, starting with a letter."
+            raise EndpointError(f"{self.name!r} is not a valid name of a deployment", fix)
         for field, low, high in (
             ("weight", 0, 100),
             ("request_timeout_ms", 1, 180_000),
             ("max_concurrent_requests_per_instance", 1, 1000),
         ):
-            if not low <= getattr(self, field) <= high:
-                value = getattr(self, field)
-                raise EndpointError(f"{self.name}: {field} is {value}, not {low} to {high}")
+            value = getattr(self, field)
+            if not low <= value <= high:
+                what = f"deployment {self.name}: {field} must be {low} to {high}, not {value}"
+                raise EndpointError(what)
 
     @property
     def max_in_flight(self) -> int:
-        """More at once are refused ("Troubleshoot online endpoints": too many pending requests)."""
+        """Number of requests at once; more are refused.
+
+        Source: "Troubleshoot online endpoints", too many pending requests.
+        """
         return 2 * self.max_concurrent_requests_per_instance
 
 
 class ContainerError(Exception):
-    """The container cannot answer: 503 while it has no model, 502 when it ended at work."""
+    """The container cannot answer: 503 while it has no model, 502 if its process ended."""
 
     def __init__(self, status: int, message: str):
         super().__init__(message)
@@ -84,7 +91,13 @@ class ContainerError(Exception):
 
 
 class Message(NamedTuple):
-    """What the scoring code says of a request: first a status; a whole answer is at its end with it."""
+    """A message of the scoring code about a request.
+
+    Attributes:
+        status: status of the answer.
+        text: the answer, or a piece of a stream.
+        end: whether it is the last message about the request.
+    """
 
     status: int = 200
     text: str = ""
@@ -92,7 +105,7 @@ class Message(NamedTuple):
 
 
 class Call:
-    """One request in a container. Used in one event loop; `close` it whatever happens."""
+    """One request in a container. Use it in one event loop, and always `close` it."""
 
     def __init__(self, container: Container, number: int, timeout: float):
         self._container = container
@@ -102,25 +115,30 @@ class Call:
         self._timer = self._loop.call_later(timeout, self._messages.put_nowait, TimeoutError())
 
     async def next(self) -> Message:
-        """The next message. Raises TimeoutError when the call's time is up, and whatever was put."""
+        """Return the next message.
+
+        Raises:
+            TimeoutError: the time limit of the call has passed.
+            Exception: the error that was `put`.
+        """
         message = await self._messages.get()
         if isinstance(message, Exception):
             raise message
         return message
 
     def put(self, message: Message | Exception) -> None:
-        """Hand over a message, or an error to raise, from any thread."""
-        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        """Pass a message, or an error that `next` raises, from any thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits
             self._loop.call_soon_threadsafe(self._messages.put_nowait, message)
 
     def close(self) -> None:
-        """Nobody waits for it any more."""
+        """Cancel the call, unless it has ended."""
         self._timer.cancel()
         self._container.forget(self._number)
 
 
 class Process(Protocol):
-    """As much of `subprocess.Popen` as a container needs."""
+    """The part of `subprocess.Popen` that a container uses."""
 
     stdin: Any
     stdout: Any
@@ -130,12 +148,13 @@ class Process(Protocol):
 
 
 class Container:
-    """A deployment's scoring code in a process of its own, started again whenever it ends.
+    """A deployment's scoring code in a process of its own, which is restarted whenever it ends.
 
     Attributes:
-        model: what the model calls itself; empty until it is loaded.
-        ready: whether it can answer.
-        in_flight: requests that the front end has let in; the front end counts.
+        deployment: the settings.
+        model: name that the model reports; empty until it is loaded.
+        ready: whether the process can answer.
+        in_flight: number of admitted requests; the front end counts them.
     """
 
     def __init__(self, deployment: Deployment):
@@ -147,24 +166,38 @@ class Container:
         self._outbox: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self._calls: dict[int, Call] = {}
         self._numbers = itertools.count()
-        self._lock = threading.Lock()  # of the six above
+        self._lock = (
+            threading.Lock()
+        )  # for `ready`, the process, the outbox, the calls and the numbers
         self._failure = ""
-        self._settled = threading.Event()  # the first load ended, well or badly
+        self._first_load_ended = threading.Event()  # with success or with an error
         self._closing = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name=deployment.name, daemon=True)
 
     def start(self) -> None:
-        """Begin to load the model."""
+        """Start to load the model."""
         self._keeper.start()
 
     def wait(self) -> None:
-        """Until the model is loaded. Raises EndpointError: it cannot be."""
-        self._settled.wait()
+        """Wait until the model is loaded.
+
+        Raises:
+            EndpointError: it cannot be loaded.
+        """
+        self._first_load_ended.wait()
         if not self.model:
             raise EndpointError(self._failure)
 
     def ask(self, body: bytes, timeout: float) -> Call:
-        """Send a request, which has so many seconds. Raises ContainerError: there is no model now."""
+        """Send a request.
+
+        Args:
+            body: the bytes of the request.
+            timeout: time limit for the complete answer, in seconds.
+
+        Raises:
+            ContainerError: the model is not loaded.
+        """
         with self._lock:
             if not self.ready:
                 raise ContainerError(503, "The model is being loaded.")
@@ -174,31 +207,31 @@ class Container:
         return call
 
     def forget(self, number: int) -> None:
-        """Drop a call; the scoring code is told unless it has ended."""
+        """Drop a call, and cancel it in the process unless it has ended."""
         with self._lock:
             if self._calls.pop(number, None):
                 self._post({"id": number})
 
     def close(self) -> None:
-        """End the process for good, and what is in it."""
+        """End the process and everything in it, and do not restart it."""
         self._closing.set()
         with self._lock:
             process = self._process
             self._outbox.put(None)
         if self._keeper.ident:
-            self._keeper.join(END_S)
+            self._keeper.join(EXIT_TIMEOUT_S)
             if process and self._keeper.is_alive():
                 process.kill()
             self._keeper.join()
 
     def _post(self, message: Any) -> None:
-        # By way of a thread: a process that reads no more must not stop the front end.
+        # A thread writes it, because a process that does not read must not block the front end.
         self._outbox.put(json.dumps(message).encode() + b"\n")
 
     # -- the process -------------------------------------------------------------------------------
 
     def spawn(self) -> Process:
-        """Start the process. Tests put a thread in its place."""
+        """Start the process. Tests replace it with a thread."""
         deployment = self.deployment
         threads = deployment.max_concurrent_requests_per_instance
         command = [sys.executable, "-m", "phi3_ops.endpoint.worker"]
@@ -207,39 +240,39 @@ class Container:
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            start_new_session=True,  # a Ctrl-C is the endpoint's matter
+            start_new_session=True,  # so that only the endpoint receives Ctrl-C
         )
 
     def _keep(self) -> None:
-        wait, most = LOAD_AGAIN_S
+        wait, longest_wait = RELOAD_WAIT_S
         while not self._closing.is_set():
             loaded, status = self._run_once()
-            first = not self._settled.is_set()
-            self._settled.set()
+            first = not self._first_load_ended.is_set()
+            self._first_load_ended.set()
             if self._closing.is_set() or (first and not loaded):
                 return
-            what = "its process ended" if loaded else self._failure
-            log.error("deployment %s: %s (%s): starting it", self.deployment.name, what, status)
+            reason = "its process ended" if loaded else self._failure
+            log.error("deployment %s: %s (%s): restarting", self.deployment.name, reason, status)
             self._closing.wait(0 if loaded else wait)
-            wait = LOAD_AGAIN_S[0] if loaded else min(2 * wait, most)
+            wait = RELOAD_WAIT_S[0] if loaded else min(2 * wait, longest_wait)
 
     def _run_once(self) -> tuple[bool, str]:
-        """Run a process to its end: whether it ever was ready, and how it ended."""
+        """Run a process until it ends; return whether it was ever ready, and how it ended."""
         self._failure = "its process ended while it was loading the model"
         try:
             process = self.spawn()
-        except OSError as error:  # no memory, no process
+        except OSError as error:  # such as too little memory
             self._failure = str(error)
             return False, "not started"
         with self._lock:
             self._process, self._outbox = process, queue.SimpleQueue()
-        if self._closing.is_set():  # `close` may have come before there was a process to end
+        if self._closing.is_set():  # `close` may have been called before the process existed
             self._outbox.put(None)
         writer = threading.Thread(target=_write, args=(self._outbox, process.stdin), daemon=True)
         writer.start()
         loaded = False
         for line in process.stdout:
-            if line.endswith(b"\n"):  # the last one may be cut off
+            if line.endswith(b"\n"):  # the last line may be incomplete
                 loaded |= self._take(json.loads(line))
         process.stdout.close()
         with self._lock:
@@ -253,30 +286,28 @@ class Container:
         return loaded, status
 
     def _take(self, message: Any) -> bool:
-        """Take a message of the process; whether it says that the model is ready."""
+        """Process a message; return whether it reports that the model is loaded."""
         if "id" not in message:
             self._failure = message.get("failed", "")
             self.model = message.get("ready", self.model)
             self.ready = "ready" in message
             if self.ready:
-                self._settled.set()
+                self._first_load_ended.set()
             return self.ready
-        whole = "status" in message and "text" in message
-        said = Message(
-            message.get("status", 200), message.get("text", ""), whole or "end" in message
-        )
+        is_complete = "status" in message and "text" in message
+        is_last = is_complete or "end" in message
         with self._lock:
             number = message["id"]
-            call = self._calls.pop(number, None) if said.end else self._calls.get(number)
+            call = self._calls.pop(number, None) if is_last else self._calls.get(number)
         if call:
-            call.put(said)
+            call.put(Message(message.get("status", 200), message.get("text", ""), is_last))
         return False
 
 
 def _end(process: Process) -> str:
-    """Wait for a process that has closed its output; how it ended."""
+    """Wait for a process that has closed its output; return how it ended."""
     try:
-        status = process.wait(END_S)
+        status = process.wait(EXIT_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         status = process.wait()
@@ -284,8 +315,8 @@ def _end(process: Process) -> str:
 
 
 def _write(outbox: queue.SimpleQueue[bytes | None], pipe: Any) -> None:
-    """Send what is in the outbox; None is the end, at which the process ends as well."""
-    with suppress(OSError), pipe:  # it has ended, which is seen elsewhere
+    """Send the lines of the outbox to the process. None closes the pipe, which ends the process."""
+    with suppress(OSError), pipe:  # the process has ended, which `_run_once` handles
         while (line := outbox.get()) is not None:
             pipe.write(line)
             pipe.flush()

@@ -1,9 +1,9 @@
-"""What stands before the deployments: keys, traffic, limits, time, and how errors are passed on.
+"""The front end of the deployments: keys, traffic, limits, timeouts, and how errors are forwarded.
 
 Sources: "Troubleshoot online endpoints deployment and scoring" (statuses, request ids, how a
 container's errors are wrapped), "Safe rollout for online endpoints" (traffic, the deployment header)
-and "OpenAI API reference: chat completions" (/v1). It reads the contract by itself and shares nothing
-with the client, so that a mistake in one of them shows.
+and "OpenAI API reference: chat completions" (/v1). It implements these documents without any code of the
+client, so that a mistake in one of the two is noticed.
 """
 
 from __future__ import annotations
@@ -31,21 +31,28 @@ from .container import Call, Container, ContainerError
 log = logging.getLogger("phi3.endpoint")
 
 MAX_BODY = 10 * 2**20  # bytes
-# What is read of a refused request, in vain: an answer while its client still sends is lost in a reset.
+# Limits for reading the rest of a refused request. If the server answered and closed while the client
+# still sends, a TCP reset would destroy the answer.
 DISCARD, DISCARD_S = 64 * 2**20, 5.0  # bytes, seconds
 CLIENT_ID = "x-ms-client-request-id"
-DEPLOYMENT = "azureml-model-deployment"  # asked for in a request, told in its answer
-PICKED = "phi3.deployment"  # where the scope has it
-# Azure takes letters, digits, dashes and underscores, and cuts at 40 characters.
+DEPLOYMENT = "azureml-model-deployment"  # header of requests and of answers
+PICKED = "phi3.deployment"  # key of the chosen deployment in the ASGI scope
+# Azure keeps letters, digits, dashes and underscores, and at most 40 characters.
 NOT_IN_CLIENT_ID = re.compile(r"[^A-Za-z0-9_-]")
 NOT_IN_LOG = re.compile(r"[^\x21-\x7e]")
-# The reasons that the front end gives for a container's status; for the rest it is model_error.
+# The front end's reasons for a container's status; for other statuses, the reason is model_error.
 REASONS = {429: "too_many_pending_request", 503: "model_not_ready"}
 TOO_LATE = (408, "RequestTimeout", "The model took longer than request_timeout_ms.")
 
 
 class FrontError(Exception):
-    """A request that the front end refuses itself."""
+    """A request that the front end itself refuses.
+
+    Args:
+        status: HTTP status.
+        code: `code` in the body.
+        message: `message` in the body.
+    """
 
     def __init__(self, status: int, code: str | int, message: str):
         super().__init__(message)
@@ -58,8 +65,8 @@ class Front:
     """The routes. A handler takes a Starlette request and returns a response.
 
     Args:
-        containers: the deployments; their weights are the traffic.
-        key: what clients send as `Bearer`.
+        containers: the deployments with their traffic weights.
+        key: key that clients send as `Bearer`.
     """
 
     def __init__(self, containers: Sequence[Container], key: str):
@@ -68,33 +75,38 @@ class Front:
         self._started = int(time.time())
 
     async def health(self, request: Request) -> Response:
+        """Return 200 if every model is loaded, or 503."""
         if all(container.ready for container in self._containers.values()):
             return PlainTextResponse("Healthy")
         return PlainTextResponse("A model is being loaded.", 503)
 
     async def models(self, request: Request) -> Response:
+        """Return the list of models, in the form of OpenAI's API."""
         self._authorize(request)
         names = dict.fromkeys(container.model for container in self._containers.values())
-        about = {"object": "model", "created": self._started, "owned_by": "local"}
-        return JSONResponse({"object": "list", "data": [{"id": name, **about} for name in names]})
+        common = {"object": "model", "created": self._started, "owned_by": "local"}
+        return JSONResponse({"object": "list", "data": [{"id": name, **common} for name in names]})
 
     async def document(self, request: Request) -> Response:
+        """Return the OpenAPI document."""
         return JSONResponse(_document())
 
     async def score(self, request: Request) -> Response:
-        return await self._answer(request, _wrapped)
+        """Score a request; the container's errors become 424."""
+        return await self._answer(request, _wrapped_response)
 
     async def chat(self, request: Request) -> Response:
-        return await self._answer(request, _plain)
+        """Score a chat request; the container's errors keep their status."""
+        return await self._answer(request, _plain_response)
 
     def _authorize(self, request: Request) -> None:
         scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        given = f"{scheme.capitalize()} {token.strip()}".encode("latin-1")
-        if not hmac.compare_digest(given, self._expected):
+        authorization = f"{scheme.capitalize()} {token.strip()}".encode("latin-1")
+        if not hmac.compare_digest(authorization, self._expected):
             raise FrontError(401, "Unauthorized", "The key or token is missing, wrong or expired.")
 
     def _pick(self, request: Request) -> Container:
-        """The deployment that the header names, or one by the traffic."""
+        """Return the deployment in the request's header, or choose one by the traffic weights."""
         containers = list(self._containers.values())
         weights = [container.deployment.weight for container in containers]
         name = request.headers.get(DEPLOYMENT)
@@ -106,7 +118,9 @@ class Front:
             raise FrontError(404, "NotFound", "The endpoint has no deployment of this name.")
         return self._containers[name]
 
-    async def _answer(self, request: Request, pass_on: Callable[..., Response]) -> Response:
+    async def _answer(
+        self, request: Request, to_response: Callable[[int, str], Response]
+    ) -> Response:
         self._authorize(request)
         container = self._pick(request)
         request.scope[PICKED] = container.deployment.name
@@ -114,10 +128,10 @@ class Front:
         try:
             first = await exchange.begin()
             if first.end:
-                return pass_on(first.status, first.text)
+                return to_response(first.status, first.text)
             return _Stream(exchange)
         except ContainerError as error:
-            return pass_on(error.status, _error(error.status, error.status, str(error)))
+            return to_response(error.status, _error_body(error.status, error.status, str(error)))
         except TimeoutError:
             raise FrontError(*TOO_LATE) from None
         finally:
@@ -126,7 +140,11 @@ class Front:
 
 
 class _Exchange:
-    """One request in one deployment, from its admission to the end of its answer."""
+    """One request in one deployment, from its admission to the end of its answer.
+
+    Attributes:
+        streams: whether the answer is a stream.
+    """
 
     def __init__(self, request: Request, container: Container):
         settings = container.deployment
@@ -136,44 +154,51 @@ class _Exchange:
         self.streams = False
         self._request = request
         self._container = container
-        self._until = time.monotonic() + settings.request_timeout_ms / 1000
+        self._deadline = time.monotonic() + settings.request_timeout_ms / 1000
         self._call: Call | None = None
         self._watch: asyncio.Task[None] | None = None
 
     @property
-    def _left(self) -> float:
-        return max(0.0, self._until - time.monotonic())
+    def _remaining_s(self) -> float:
+        return max(0.0, self._deadline - time.monotonic())
 
     async def begin(self) -> Any:
-        """Send the request; the first message. Raises FrontError, ContainerError, TimeoutError."""
+        """Send the request and return the first message of the container.
+
+        Raises:
+            FrontError: the body is too large, or the client went away.
+            ContainerError: the container cannot answer.
+            TimeoutError: the time limit of the deployment has passed.
+        """
         try:
-            body = await asyncio.wait_for(_read(self._request), self._left)
+            body = await asyncio.wait_for(_read(self._request), self._remaining_s)
         except asyncio.TimeoutError:
             raise TimeoutError from None
-        self._call = self._container.ask(body, self._left)
-        self._watch = asyncio.create_task(self._listen(self._call))
+        self._call = self._container.ask(body, self._remaining_s)
+        self._watch = asyncio.create_task(self._cancel_on_disconnect(self._call))
         first = await self._call.next()
         self.streams = not first.end
         return first
 
     async def rest(self) -> AsyncIterator[str]:
-        """The events of a stream; what goes wrong is an event, and the last one."""
+        """Yield the events of a stream. An error is the last event."""
         call = self._call
         try:
             while call and not (message := await call.next()).end:
                 yield message.text
         except ContainerError as error:
-            yield _event(_error(error.status, error.status, str(error)))
+            yield _event(_error_body(error.status, error.status, str(error)))
         except TimeoutError:
-            yield _event(_error(*TOO_LATE))
+            yield _event(_error_body(*TOO_LATE))
 
-    async def _listen(self, call: Call) -> None:
-        """A client that goes away ends its request."""
+    async def _cancel_on_disconnect(self, call: Call) -> None:
+        """End the request when its client goes away."""
         while (await self._request.receive())["type"] != "http.disconnect":
             pass
         call.put(FrontError(499, "ClientClosedRequest", "The client went away."))
 
     def end(self) -> None:
+        """Release the request's slot, and cancel it in the container unless it has ended."""
         self._container.in_flight -= 1
         if self._watch:
             self._watch.cancel()
@@ -182,7 +207,7 @@ class _Exchange:
 
 
 class _Stream(StreamingResponse):
-    """An answer that is passed on as it comes, and ends its exchange however it ends."""
+    """A streamed answer. It ends its exchange in every case."""
 
     def __init__(self, exchange: _Exchange):
         self._exchange = exchange
@@ -198,7 +223,7 @@ class _Stream(StreamingResponse):
 
 
 class RequestLog:
-    """ASGI middleware: gives every request an id and writes one line about it: never a body or a key."""
+    """ASGI middleware that gives every request an id and logs one line, without its body or key."""
 
     def __init__(self, app: Any):
         self._app = app
@@ -227,10 +252,10 @@ class RequestLog:
         try:
             await self._app(scope, receive, send_with_ids)
         finally:
-            took = (time.perf_counter() - start) * 1000
+            elapsed_ms = (time.perf_counter() - start) * 1000
             path = NOT_IN_LOG.sub("?", scope["path"])[:100]
-            asked = f"{request_id} client={client_id or '-'} {scope['method']} {path}"
-            log.info("%s %s %.0f ms %s", asked, status, took, scope.get(PICKED, "-"))
+            line = f"{request_id} client={client_id or '-'} {scope['method']} {path}"
+            log.info("%s %s %.0f ms %s", line, status, elapsed_ms, scope.get(PICKED, "-"))
 
 
 @functools.cache
@@ -241,40 +266,45 @@ def _document() -> Any:
 
 
 async def _read(request: Request) -> bytes:
-    """The request's body. Raises FrontError: 413, or 400 when the client goes away."""
-    limit = FrontError(413, "RequestTooLarge", f"The request is larger than {MAX_BODY} bytes.")
+    """Return the body of a request.
+
+    Raises:
+        FrontError: 413 if the body is too large, 400 if the client goes away.
+    """
+    too_large = FrontError(413, "RequestTooLarge", f"The request is larger than {MAX_BODY} bytes.")
     if int(request.headers.get("content-length", 0)) > MAX_BODY:
-        raise limit
+        raise too_large
     body = bytearray()
     try:
         async for chunk in request.stream():
             body += chunk
             if len(body) > MAX_BODY:
-                raise limit
+                raise too_large
     except ClientDisconnect as error:
-        raise FrontError(400, "BadRequest", "The request was cut off.") from error
+        raise FrontError(400, "BadRequest", "The request is incomplete.") from error
     return bytes(body)
 
 
 async def _discard(request: Request) -> None:
-    left = DISCARD
-    if int(request.headers.get("content-length", 0)) <= left:  # uvicorn lets only numbers through
+    remaining = DISCARD
+    if int(request.headers.get("content-length", 0)) <= remaining:  # uvicorn admits only numbers
         async for chunk in request.stream():
-            left -= len(chunk)
-            if left < 0:
+            remaining -= len(chunk)
+            if remaining < 0:
                 return
 
 
-async def refused(request: Request, error: Any) -> Response:
-    """The answer for a FrontError."""
+async def refusal(request: Request, error: Any) -> Response:
+    """Return the response for a FrontError."""
     if error.status != 408:
-        with suppress(asyncio.TimeoutError, ClientDisconnect, RuntimeError):  # or it has been read
+        # RuntimeError: the body has been read already.
+        with suppress(asyncio.TimeoutError, ClientDisconnect, RuntimeError):
             await asyncio.wait_for(_discard(request), DISCARD_S)
-    # The body may not have been read to its end: the connection is of no more use.
+    # The rest of the body may be unread, so the connection cannot be used again.
     return JSONResponse(error.body, error.status, {"connection": "close"})
 
 
-def _error(status: int, code: str | int, message: str) -> str:
+def _error_body(status: int, code: str | int, message: str) -> str:
     return json.dumps(FrontError(status, code, message).body)
 
 
@@ -282,15 +312,15 @@ def _event(body: str) -> str:
     return f"data: {body}\n\n"
 
 
-def _plain(status: int, text: str) -> Response:
-    """A container's answer as OpenAI's API has it."""
+def _plain_response(status: int, text: str) -> Response:
+    """Return a container's answer as in OpenAI's API, with its own status."""
     return Response(text, status, media_type="application/json")
 
 
-def _wrapped(status: int, text: str) -> Response:
-    """A container's answer as Azure's front end passes it on: 424, the real status in a header."""
+def _wrapped_response(status: int, text: str) -> Response:
+    """Return a container's answer as Azure's front end forwards it: errors are 424, with a header."""
     if status == 200:
-        return _plain(status, text)
+        return _plain_response(status, text)
     headers = {
         "ms-azureml-model-error-statuscode": str(status),
         "ms-azureml-model-error-reason": REASONS.get(status, "model_error"),

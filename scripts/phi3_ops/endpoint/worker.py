@@ -1,17 +1,17 @@
-"""The other end of `endpoint_container`: scoring code and model, in a process of their own.
+"""The process of a `container`: it loads the scoring code and the model, and answers requests.
 
     python -m phi3_ops.endpoint.worker CODE_DIR MODEL_DIR THREADS
 
-Lines of JSON come in on standard input and go out on standard output:
+It reads lines of JSON from standard input and writes lines of JSON to standard output:
 
-    in   {"id": 7, "body": "…"}                   a request; the body's bytes as Latin-1
-         {"id": 7}                                nobody waits for it any more
-    out  {"ready": "phi3"}                        the model answers, under this name
-         {"failed": "…"}                          it cannot be loaded, and why
-         {"id": 7, "status": 200, "text": "…"}    an answer in one piece
-         {"id": 7, "status": 200}                 a stream begins
-         {"id": 7, "text": "…"}                   a piece of it
-         {"id": 7, "end": true}                   its end
+    in   {"id": 7, "body": "…"}                   a request; the bytes of the body as Latin-1
+         {"id": 7}                                nobody waits for this request any more
+    out  {"ready": "phi3"}                        the model is loaded, and has this name
+         {"failed": "…"}                          the model cannot be loaded, with the reason
+         {"id": 7, "status": 200, "text": "…"}    a complete answer
+         {"id": 7, "status": 200}                 the begin of a stream
+         {"id": 7, "text": "…"}                   a piece of the stream
+         {"id": 7, "end": true}                   the end of the stream
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Worker:
     """Answers requests in threads.
 
     Args:
-        scoring: score.py, imported.
-        scorer: what its `load` gave.
-        send: takes one message to the other side; called by one thread at a time.
-        threads: requests that are worked on at once; the others wait their turn.
+        scoring: the imported score.py.
+        scorer: the return value of its `load`.
+        send: sends one message to the container; called by one thread at a time.
+        threads: number of requests that are processed at once; others wait.
     """
 
     def __init__(self, scoring: Any, scorer: Any, send: Callable[[Any], None], threads: int):
@@ -50,14 +50,14 @@ class Worker:
         self._write = send
         self._pool = ThreadPoolExecutor(threads, "request")
         self._lock = threading.Lock()
-        self._cancelled: dict[int, threading.Event] = {}  # of what waits or runs
+        self._cancelled: dict[int, threading.Event] = {}  # of the requests that wait or run
 
     def ready(self) -> None:
-        """Say that the model answers: from now on there may be messages."""
+        """Report that the model is loaded. After that, the container may send requests."""
         self._send(ready=self._scorer.name)
 
     def take(self, line: bytes) -> None:
-        """Take a message; returns at once."""
+        """Accept a message of the container; return at once."""
         message = json.loads(line)
         number, body = message["id"], message.get("body")
         if body is not None:
@@ -74,14 +74,14 @@ class Worker:
         try:
             self._answer(number, body, self._cancelled[number])
         except OSError:
-            pass  # the other side is gone
+            pass  # the container is gone
         except self._scoring.ScoringError as error:
             self._send(id=number, status=error.status, text=json.dumps(error.body))
         except Exception:
             log.exception("the scoring code failed")
             self._send(id=number, status=500, text=json.dumps({"error": FAILED}))
         finally:
-            # A call that is cancelled just now finds nothing: that is as good.
+            # A cancellation that arrives now is ignored by `take`.
             del self._cancelled[number]
 
     def _answer(self, number: int, body: bytes, cancelled: threading.Event) -> None:
@@ -104,21 +104,21 @@ class Worker:
 
 
 def import_scoring(folder: Path) -> ModuleType:
-    """score.py, imported from its file as Azure's inference server does."""
+    """Import score.py from its file, as Azure's inference server does."""
     name = "phi3_score"
     spec = importlib.util.spec_from_file_location(name, folder / "score.py")
     if spec is None or spec.loader is None:
-        raise ImportError(f"{folder} holds no score.py")
+        raise ImportError(f"{folder} does not contain a score.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
 
 
-def why(error: BaseException, model: Path) -> str:
-    """One line on why the model cannot be served. Whatever the loaders raise is one thing to the user."""
+def load_error(error: BaseException, model: Path) -> str:
+    """Return one line that says why the model cannot be loaded."""
     if isinstance(error, ImportError) and error.name:
-        return f"{error.name} is missing: {INSTALL}"
+        return f"the package {error.name} is not installed. {INSTALL}"
     line = (str(error).splitlines() or [type(error).__name__])[0]
     if type(error).__name__ == "ModelNotFoundError":
         return line
@@ -126,17 +126,24 @@ def why(error: BaseException, model: Path) -> str:
 
 
 def main(code: Path, model: Path, threads: int) -> None:
-    # What the scoring code prints must not get between the messages.
-    answers = os.fdopen(os.dup(1), "wb")
+    """Load a model and answer requests until standard input ends.
+
+    Args:
+        code: folder with score.py.
+        model: model folder.
+        threads: number of requests that are processed at once.
+    """
+    # Output that the scoring code prints must not get between the messages: it goes to standard error.
+    messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 
     def send(message: Any) -> None:
-        answers.write(json.dumps(message).encode() + b"\n")
-        answers.flush()
+        messages.write(json.dumps(message).encode() + b"\n")
+        messages.flush()
 
-    # The end comes from the endpoint, which closes standard input: a signal to all processes, such as
-    # systemd's, must not take the model from under the requests that the endpoint still finishes.
-    # (Ignoring them would be inherited by what the scoring code may start.)
+    # The endpoint ends this process by closing standard input. A signal to all processes, such as
+    # systemd's, must not end the model before the endpoint has finished its requests. (Ignored signals,
+    # in contrast to handled ones, would be inherited by processes that the scoring code starts.)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     reader = _Reader()
@@ -144,18 +151,18 @@ def main(code: Path, model: Path, threads: int) -> None:
     try:
         scoring = import_scoring(code)
         scorer = scoring.load(model)
-    except Exception as error:  # noqa: BLE001 - told to the other side
-        send({"failed": why(error, model)})
-        os._exit(1)  # a plain return would wait for the thread that reads
+    except Exception as error:  # noqa: BLE001 - the container gets the reason
+        send({"failed": load_error(error, model)})
+        os._exit(1)  # returning would wait for the reader
     reader.worker = Worker(scoring, scorer, send, threads)
     reader.worker.ready()
     reader.join()
 
 
 class _Reader(threading.Thread):
-    """Reads standard input, whose end ends the process, even in the middle of loading a model."""
+    """Reads standard input. Its end ends the process, even while a model is being loaded."""
 
-    worker: Worker  # set before there is anything to read
+    worker: Worker  # set before the container sends the first request
 
     def __init__(self) -> None:
         super().__init__(name="input", daemon=True)
@@ -163,11 +170,11 @@ class _Reader(threading.Thread):
     def run(self) -> None:
         for line in sys.stdin.buffer:
             self.worker.take(line)
-        _end()  # nobody is left to answer
+        _exit_with_children()  # nobody waits for answers any more
 
 
-def _end() -> None:
-    """End this process, and what the scoring code may have started, such as a model's export."""
+def _exit_with_children() -> None:
+    """End this process and those that the scoring code started, such as the export of a model."""
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)

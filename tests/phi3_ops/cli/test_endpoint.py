@@ -1,4 +1,4 @@
-"""What `phi3 endpoint` makes of its words."""
+"""The arguments of `phi3 endpoint`."""
 
 import argparse
 
@@ -18,7 +18,7 @@ def deployments(*words):
 
 
 @pytest.mark.parametrize(
-    ("words", "found"),
+    ("words", "expected"),
     [
         ((), [("blue", ".phi3/model/model", 100)]),
         (("--model", "a"), [("blue", "a", 100)]),
@@ -29,9 +29,9 @@ def deployments(*words):
         ),
     ],
 )
-def test_deployments(words, found):
-    seen = [(each.name, str(each.model), each.weight) for each in deployments(*words)]
-    assert seen == found
+def test_deployments(words, expected):
+    actual = [(each.name, str(each.model), each.weight) for each in deployments(*words)]
+    assert actual == expected
 
 
 def test_limits_hold_for_every_deployment():
@@ -44,14 +44,22 @@ def test_limits_hold_for_every_deployment():
 @pytest.mark.parametrize(
     ("words", "error", "message"),
     [
-        (("--model", "a", "--deployment", "blue=a"), OpsError, "are both given"),
-        (("--deployment", "blue"), OpsError, "such as blue=models/a:90"),
-        (("--deployment", "blue=a", "--deployment", "green=b:5"), OpsError, "blue=a names no"),
-        (("--deployment", "b=a"), EndpointError, "cannot be called 'b'"),
-        (("--request-timeout-ms", 0), EndpointError, "is 0, not 1 to 180000"),
+        (
+            ("--model", "a", "--deployment", "blue=a"),
+            OpsError,
+            "--model and --deployment exclude each other",
+        ),
+        (("--deployment", "blue"), OpsError, "for example blue=models/a:90"),
+        (
+            ("--deployment", "blue=a", "--deployment", "green=b:5"),
+            OpsError,
+            "blue=a has no name, folder or share",
+        ),
+        (("--deployment", "b=a"), EndpointError, "'b' is not a valid name of a deployment"),
+        (("--request-timeout-ms", 0), EndpointError, "must be 1 to 180000, not 0"),
     ],
 )
-def test_wrong_words_are_told(words, error, message):
+def test_wrong_words_are_errors(words, error, message):
     with pytest.raises(error, match=message):
         deployments(*words)
 
@@ -61,6 +69,6 @@ def test_an_error_is_one_line_and_leaves_nothing(tmp_path):
     done = phi3("endpoint", *words, "--workdir", tmp_path, env={"PHI3_ENDPOINT_KEY": KEY})
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "phi3 endpoint: the deployments' traffic sums to 120, not to 100 (or 0)\n"
+        "phi3 endpoint: the traffic of the deployments is 120 % in total, not 100 % (or 0 %)\n"
     )
     assert list(tmp_path.iterdir()) == []

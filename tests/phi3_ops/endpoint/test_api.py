@@ -10,7 +10,7 @@ import requests
 
 from pages import DOCS, check_part, table
 from phi3_ops.endpoint.front import MAX_BODY
-from phi3_ops.endpoint.server import GRACE_S
+from phi3_ops.endpoint.http_server import GRACE_S
 from tiny_endpoint import ThreadContainer, running, stand_in
 
 GOLDEN = sorted((Path(__file__).resolve().parents[2] / "golden" / "endpoint").glob("*.json"))
@@ -25,33 +25,33 @@ def document(tmp_path_factory):
 
 
 def fits(document, schema, value):
-    whole = {**schema, "components": document["components"]}
-    jsonschema.Draft202012Validator.check_schema(whole)
-    return not list(jsonschema.Draft202012Validator(whole).iter_errors(value))
+    full_schema = {**schema, "components": document["components"]}
+    jsonschema.Draft202012Validator.check_schema(full_schema)
+    return not list(jsonschema.Draft202012Validator(full_schema).iter_errors(value))
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_it_describes_the_golden_exchanges(document, path):
     golden = json.loads(path.read_text(encoding="utf-8"))
-    asked, answered = golden["request"], golden["response"]
-    operation = document["paths"][asked["path"]][asked["method"].lower()]
-    response = operation["responses"][str(answered["status"])]
-    if "events" in answered:
+    request, answer = golden["request"], golden["response"]
+    operation = document["paths"][request["path"]][request["method"].lower()]
+    response = operation["responses"][str(answer["status"])]
+    if "events" in answer:
         assert "text/event-stream" in response["content"]
     else:
-        kind = "text/plain" if isinstance(answered["body"], str) else "application/json"
-        assert fits(document, response["content"][kind]["schema"], answered["body"])
-    if answered["status"] == 200 and "body" in asked:
+        kind = "text/plain" if isinstance(answer["body"], str) else "application/json"
+        assert fits(document, response["content"][kind]["schema"], answer["body"])
+    if answer["status"] == 200 and "body" in request:
         schema = operation["requestBody"]["content"]["application/json"]["schema"]
-        assert fits(document, schema, asked["body"])
+        assert fits(document, schema, request["body"])
 
 
 @pytest.mark.parametrize("stem", ["error-shape", "error-parameter", "error-parameter-chat"])
 def test_it_tells_a_wrong_request_from_a_right_one(document, stem):
-    asked = json.loads(next(p for p in GOLDEN if p.stem == stem).read_text())["request"]
-    operation = document["paths"][asked["path"]]["post"]
+    request = json.loads(next(p for p in GOLDEN if p.stem == stem).read_text())["request"]
+    operation = document["paths"][request["path"]]["post"]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
-    assert not fits(document, schema, asked["body"])
+    assert not fits(document, schema, request["body"])
 
 
 def test_it_names_the_parameters_that_the_scoring_code_takes(document):

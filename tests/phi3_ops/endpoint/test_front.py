@@ -1,8 +1,7 @@
-"""Traffic, limits and time of the local endpoint, before scoring code that does what it is told."""
+"""Traffic, limits and timeouts of the local endpoint, with scoring code that obeys its requests."""
 
 import json
 import socket
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -10,31 +9,16 @@ from contextlib import contextmanager
 import pytest
 import requests
 
-from phi3_ops.endpoint.container import Deployment
-from phi3_ops.endpoint.server import EndpointError, create_app
+from endpoint_requests import DEPLOYMENT, HEADERS, ask, until
 from tiny_endpoint import HANG_S, KEY, ThreadContainer, running, stand_in
 
-HEADERS = {"authorization": f"Bearer {KEY}"}
-DEPLOYMENT = "azureml-model-deployment"
 STATUS, REASON = "ms-azureml-model-error-statuscode", "ms-azureml-model-error-reason"
 ROUTES = ("/score", "/v1/chat/completions")
 
 
-def ask(url, route="/score", deployment=None, stream=False, **payload):
-    headers = {**HEADERS, **({DEPLOYMENT: deployment} if deployment else {})}
-    return requests.post(url + route, json=payload, headers=headers, stream=stream, timeout=HANG_S)
-
-
-def until(condition):
-    end = time.monotonic() + HANG_S
-    while not condition():
-        assert time.monotonic() < end, "it never came"
-        time.sleep(0.01)
-
-
 @pytest.fixture
 def serving(tmp_path):
-    """A context in which one deployment with these settings is served: its URL and its container."""
+    """A context manager that serves one deployment with these settings: its URL and its container."""
 
     @contextmanager
     def serving(**settings):
@@ -56,7 +40,7 @@ def test_traffic_is_split_by_weight(tmp_path):
     with running(shares(tmp_path, blue=75, green=25, idle=0)) as url:
         seen = Counter(ask(url, do="echo").headers[DEPLOYMENT] for _ in range(200))
         assert set(seen) == {"blue", "green"}
-        assert seen["blue"] > seen["green"]  # by chance wrong once in 10**13
+        assert seen["blue"] > seen["green"]  # wrong by chance once in 10**13 runs
         assert ask(url, deployment="idle", do="echo").headers[DEPLOYMENT] == "idle"
         listed = requests.get(f"{url}/v1/models", headers=HEADERS).json()["data"]
         assert [model["id"] for model in listed] == ["blue", "green", "idle"]
@@ -68,39 +52,6 @@ def test_without_traffic_there_is_a_404(tmp_path):
         assert answer.status_code == 404
         assert answer.json()["error"]["message"] == "Specified traffic group could not be found."
         assert ask(url, deployment="green", do="echo").status_code == 200
-
-
-@pytest.mark.parametrize(
-    ("weights", "message"),
-    [
-        ({"blue": 90}, "sums to 90, not to 100"),
-        ({"blue": 90, "green": 20}, "sums to 110, not to 100"),
-        ({}, "sums to 0"),
-    ],
-)
-def test_traffic_that_sums_to_something_else_is_refused(tmp_path, weights, message):
-    with pytest.raises(EndpointError, match=message):
-        create_app(shares(tmp_path, **weights), key=KEY)
-
-
-def test_a_name_is_taken_once(tmp_path):
-    with pytest.raises(EndpointError, match="two deployments called blue"):
-        create_app(shares(tmp_path, blue=50) * 2, key=KEY)
-
-
-@pytest.mark.parametrize(
-    ("name", "settings", "message"),
-    [
-        ("x", {}, "cannot be called 'x'"),
-        ("1st", {}, "cannot be called '1st'"),
-        ("blue", {"weight": 101}, "weight is 101, not 0 to 100"),
-        ("blue", {"request_timeout_ms": 180_001}, "request_timeout_ms is 180001, not 1 to 180000"),
-        ("blue", {"max_concurrent_requests_per_instance": 0}, "is 0, not 1 to 1000"),
-    ],
-)
-def test_what_azure_would_not_take_is_refused(tmp_path, name, settings, message):
-    with pytest.raises(EndpointError, match=message):
-        Deployment(name, tmp_path, **settings)
 
 
 # --- time -------------------------------------------------------------------------------------

@@ -1,263 +1,45 @@
-"""The local endpoint over real HTTP: the golden exchanges, the front end, start and stop."""
+"""`serve_models`: what cannot be served, and an error of the caller."""
 
-import json
-import logging
 import socket
 import subprocess
 import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from pathlib import Path
 
 import pytest
-import requests
 
-from phi3_ops.endpoint import front
-from phi3_ops.endpoint.container import Deployment
-from phi3_ops.endpoint.server import EndpointError, serve_models
-from tiny_endpoint import HANG_S, KEY, running, stand_in
-
-TESTS = Path(__file__).resolve().parents[2]
-GOLDEN = sorted((TESTS / "golden" / "endpoint").glob("*.json"))
-HI = [{"role": "user", "content": "Hi"}]
-ROUTES = ("/score", "/v1/chat/completions")
-
-
-@pytest.fixture(scope="module")
-def url(tiny_model_dir):
-    with running(tiny_model_dir) as url:
-        yield url
-
-
-@pytest.fixture
-def session():
-    with requests.Session() as session:
-        session.headers["authorization"] = f"Bearer {KEY}"
-        yield session
-
-
-def events(response):
-    """The data of the server-sent events, read from raw bytes."""
-    blocks = response.content.decode().split("\n\n")
-    assert blocks.pop() == ""
-    assert all(block.startswith("data: ") for block in blocks)
-    data = [block.removeprefix("data: ") for block in blocks]
-    return [item if item == "[DONE]" else json.loads(item) for item in data]
-
-
-# --- golden exchanges -------------------------------------------------------------------------
-
-MASKED = (
-    *("id", "created", "content", "output"),
-    *("finish_reason", "completion_tokens", "total_tokens"),
-)
-
-
-def masked(value, name=None):
-    """A body without what a random model, the clock and chance decide."""
-    if isinstance(value, dict):
-        return {key: masked(item, key) for key, item in value.items()}
-    if isinstance(value, list):
-        return [masked(item, name) for item in value]
-    return f"<{type(value).__name__}>" if name in MASKED and value else value
-
-
-def merged(stream):
-    """A masked stream with the deltas, however many, as one."""
-    return [event for event, _ in groupby(masked(stream))]
-
-
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
-def test_golden_exchanges(url, path):
-    golden = json.loads(path.read_text(encoding="utf-8"))
-    asked, expected = golden["request"], golden["response"]
-    headers = {name: text.replace("{key}", KEY) for name, text in asked["headers"].items()}
-    response = requests.request(
-        asked["method"], url + asked["path"], headers=headers, json=asked.get("body")
-    )
-    assert response.status_code == expected["status"]
-    assert {name: response.headers[name] for name in expected["headers"]} == expected["headers"]
-    if "events" in expected:
-        assert merged(events(response)) == merged(expected["events"])
-    elif isinstance(expected["body"], str):
-        assert response.text == expected["body"]
-    else:
-        listed = masked(response.json(), "content" if isinstance(response.json(), list) else None)
-        assert listed == masked(expected["body"], "content" if isinstance(listed, list) else None)
-
-
-def test_there_are_golden_exchanges():
-    assert len(GOLDEN) >= 20
-
-
-# --- the front end ----------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize(
-    "header", [None, "", "Bearer", "Bearer ", f"Basic {KEY}", KEY, f"Bearer {KEY}x", "Bearer ü"]
-)
-def test_without_the_key_there_is_a_401(url, route, header):
-    headers = {} if header is None else {"authorization": header.encode("latin-1")}
-    response = requests.post(url + route, headers=headers, json={"messages": HI})
-    assert response.status_code == 401
-    assert response.json()["error"]["code"] == "Unauthorized"
-    assert "ms-azureml-model-error-statuscode" not in response.headers
-
-
-def test_the_scheme_may_be_spelt_in_any_case(url):
-    headers = {"authorization": f"bearer  {KEY}"}
-    assert requests.get(f"{url}/v1/models", headers=headers).status_code == 200
-
-
-@pytest.mark.parametrize(("name", "status"), [("blue", 200), ("green", 404)])
-def test_a_deployment_is_picked_by_header(url, session, name, status):
-    response = session.post(
-        f"{url}/score",
-        json={"input_data": ["Hi"], "params": {"max_new_tokens": 1}},
-        headers={"azureml-model-deployment": name},
-    )
-    assert response.status_code == status
-
-
-@pytest.mark.parametrize(("route", "status"), [("/score", 424), ("/v1/chat/completions", 400)])
-def test_bad_json_is_an_error_of_the_container(url, session, route, status):
-    response = session.post(url + route, data=b"{")
-    assert response.status_code == status
-    assert response.headers.get("ms-azureml-model-error-statuscode", "400") == "400"
-    assert "JSON" in response.json()["error"]["message"]
-
-
-@pytest.mark.parametrize("chunked", [False, True])
-def test_a_large_body_is_a_413(url, session, monkeypatch, chunked):
-    monkeypatch.setattr(front, "MAX_BODY", 1000)
-    body = b"[" * 2000
-    response = session.post(f"{url}/score", data=iter([body]) if chunked else body)
-    assert response.status_code == 413
-    assert response.json()["error"]["code"] == "RequestTooLarge"
-
-
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/score", 405), ("GET", "/x", 404)])
-def test_other_routes(url, method, path, status):
-    assert requests.request(method, url + path).status_code == status
-
-
-def test_unicode_goes_through_without_loss(url, session):
-    said = "Österreich 日本 🙂👩‍💻 \u2028 \x85 e\u0301"
-    payload = {"input_data": [said], "params": {"max_new_tokens": 1, "return_full_text": True}}
-    assert session.post(f"{url}/score", json=payload).json()[0].startswith(said)
-
-
-def test_a_stream_says_what_the_whole_answer_says(url, session):
-    payload = {"messages": HI, "max_tokens": 60}
-    whole = session.post(f"{url}/v1/chat/completions", json=payload).json()["choices"][0]
-    response = session.post(f"{url}/score", json={**payload, "stream": True})
-    *chunks, done = events(response)
-    said = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
-    assert (said, done) == (whole["message"]["content"], "[DONE]")
-
-
-def test_requests_in_flight_batch_together(url, session):
-    def ask(question):
-        payload = {"input_data": [question], "params": {"max_new_tokens": 30}}
-        headers = {"authorization": f"Bearer {KEY}"}
-        return requests.post(f"{url}/score", json=payload, headers=headers).json()
-
-    questions = [f"Question {n}" for n in range(16)]
-    alone = [ask(question) for question in questions]
-    with ThreadPoolExecutor(len(questions)) as pool:
-        assert list(pool.map(ask, questions)) == alone
-
-
-def test_the_openai_package_is_served(url):
-    openai = pytest.importorskip("openai")
-    with openai.OpenAI(base_url=f"{url}/v1", api_key=KEY, max_retries=0) as client:
-        assert [model.id for model in client.models.list()] == ["tiny-phi3"]
-        ask = {"model": "tiny-phi3", "messages": HI, "max_tokens": 9}
-        whole = client.chat.completions.create(**ask)
-        chunks = list(client.chat.completions.create(**ask, stream=True))
-        said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
-        assert said == whole.choices[0].message.content
-        with pytest.raises(openai.BadRequestError, match="temperature must be"):
-            client.chat.completions.create(**ask, temperature=3)
-    stranger = openai.OpenAI(base_url=f"{url}/v1", api_key="wrong", max_retries=0)
-    with stranger, pytest.raises(openai.AuthenticationError):
-        stranger.models.list()
-
-
-def test_a_request_that_is_cut_off_is_no_error_of_ours(url, caplog):
-    host, port = url.removeprefix("http://").split(":")
-    head = f"POST /score HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
-    with caplog.at_level(logging.INFO, logger="phi3.endpoint"):
-        with socket.create_connection((host, int(port))) as sock:
-            sock.sendall(head.encode() + b"Content-Length: 100\r\n\r\n[")
-        assert "POST /score 400" in lines_of(caplog, 1)[0]
-    assert not [record for record in caplog.records if record.levelname == "ERROR"]
-
-
-# --- what is logged and sent back -------------------------------------------------------------
-
-
-def test_request_ids_are_logged_and_come_back(url, session, caplog):
-    with caplog.at_level(logging.INFO, logger="phi3.endpoint"):
-        response = session.post(
-            f"{url}/score?token=hidden",
-            json={"input_data": ["a private question"], "params": {"max_new_tokens": 1}},
-            headers={"x-ms-client-request-id": "mine 1;" + "x" * 50},
-        )
-        requests.get(f"{url}/a%0ab", headers={"authorization": "Bearer abc"})
-        line, odd = lines_of(caplog, 2)
-    client_id = ("mine1" + "x" * 50)[:40]
-    assert response.headers["x-ms-client-request-id"] == client_id
-    own_id = response.headers["x-ms-request-id"]
-    assert line.startswith(f"{own_id} client={client_id} POST /score 200 ")
-    assert " client=- GET /a?b 404 " in odd
-    assert (line.split()[-1], odd.split()[-1]) == ("blue", "-")
-    for secret in (KEY, "private", "hidden", "abc"):
-        assert secret not in caplog.text
-
-
-def lines_of(caplog, count):
-    """The request log's lines; the last comes a moment after the answer that it is about."""
-    for _ in range(HANG_S * 100):
-        lines = [r.getMessage() for r in caplog.records if r.name == "phi3.endpoint"]
-        if len(lines) >= count:
-            return lines
-        time.sleep(0.01)
-    raise AssertionError("the requests were not logged")
-
-
-# --- start and stop ---------------------------------------------------------------------------
+from phi3_ops.endpoint.container import Deployment, EndpointError
+from phi3_ops.endpoint.server import serve_models
+from phi3_ops.errors import OpsError
+from tiny_endpoint import KEY, stand_in
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"key": ""}, "the key is empty"),
-        ({"key": " "}, "the key is empty"),
-        ({"key": "", "host": "0.0.0.0"}, "0.0.0.0 can be reached from outside"),
+        ({"key": ""}, "the endpoint's key is empty"),
+        ({"key": " "}, "the endpoint's key is empty"),
+        ({"key": "", "host": "0.0.0.0"}, "refusing to listen on 0.0.0.0 without a key"),
         ({"key": "k", "host": "192.0.2.1"}, "cannot listen on 192.0.2.1, port 0: "),
         ({"key": "k", "port": 99999}, "cannot listen on 127.0.0.1, port 99999: "),
-        ({"key": "k"}, "contains no model"),
+        ({"key": "k"}, "no model"),
     ],
 )
-def test_what_cannot_be_served_is_told_in_one_line(tmp_path, options, message):
-    with pytest.raises(EndpointError, match=message) as caught:
+def test_an_error_is_one_line(tmp_path, options, message):
+    with pytest.raises(OpsError, match=message) as caught:
         serve_models([Deployment("blue", tmp_path)], **{"port": 0, **options})
     assert "\n" not in str(caught.value)
 
 
-def test_a_port_in_use_is_told(tmp_path):
+def test_a_port_in_use_is_an_error(tmp_path):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(EndpointError, match=f"port {port}: Address already in use"):
+        with pytest.raises(OpsError, match=f"port {port}: Address already in use"):
             serve_models([Deployment("blue", tmp_path)], port=port, key="k")
 
 
-def test_a_broken_model_is_told(tmp_path, tiny_model_dir):
+def test_a_broken_model_is_an_error(tmp_path, tiny_model_dir):
     for file in filter(Path.is_file, tiny_model_dir.iterdir()):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"nonsense")
@@ -266,13 +48,18 @@ def test_a_broken_model_is_told(tmp_path, tiny_model_dir):
     assert "\n" not in str(caught.value)
 
 
+def test_traffic_is_checked_before_a_model_is_loaded(tmp_path):
+    with pytest.raises(EndpointError, match="is 60 % in total"):
+        serve_models([Deployment("blue", tmp_path, weight=60)], port=0, key="k")
+
+
 def test_importing_the_module_loads_nothing_heavy():
-    heavy = ("torch", "transformers", "fastapi", "starlette", "uvicorn")
+    heavy = ("torch", "transformers", "fastapi", "starlette", "uvicorn", "phi3_tools")
     code = f"import sys, phi3_ops.endpoint; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
 
 
-def test_what_ready_raises_ends_the_endpoint(tmp_path):
+def test_an_error_of_ready_ends_the_endpoint(tmp_path):
     def ready(url):
         raise KeyError(url)
 
