@@ -1,4 +1,4 @@
-"""Files written whole or not at all."""
+"""Read JSONL, and write files and folders completely or not at all."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .errors import OpsError
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[str]]:
-    """A text file that appears under `path` only when the block ends without an error.
+    """Open a text file for writing that appears as `path` only when the block ends without an error.
 
     Raises:
         OpsError: the folder cannot be written.
@@ -36,11 +36,15 @@ def atomic_file(path: Path) -> Iterator[IO[str]]:
 
 @contextmanager
 def atomic_folder(folder: Path, last: str) -> Iterator[Path]:
-    """A temporary folder, whose files move into `folder` when the block ends without an error.
+    """Yield a temporary folder whose files move into `folder` when the block ends without an error.
 
-    All of them move, or none: on an error the earlier files are back in place, and `folder` is not
-    even made where it was not there. The file `last` goes first and comes last, so that whoever finds
-    it finds all files of the same run, even where the machine stopped in between.
+    Either all files move or none. On an error, the earlier files are put back, and a folder that did
+    not exist is not created. The earlier file `last` is removed first, and the new one is moved last.
+    If it exists, all files next to it are of the same run, even if the machine stopped in between.
+
+    Args:
+        folder: folder to write to.
+        last: name of the file that is moved last.
 
     Raises:
         OpsError: the folder cannot be written.
@@ -86,24 +90,32 @@ def _writable(path: Path) -> Iterator[None]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file whole; raises what `whole` raises."""
+    """Write a JSON file completely or not at all.
+
+    Raises:
+        OpsError: the folder cannot be written.
+    """
     with atomic_file(path) as file:
         json.dump(value, file, ensure_ascii=False, indent=2)
         file.write("\n")
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object a line, whole; raises what `whole` raises."""
+    """Write one JSON object per line, completely or not at all.
+
+    Raises:
+        OpsError: the folder cannot be written.
+    """
     with atomic_file(path) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects of a JSONL file; empty lines are skipped.
+    """Return the objects of a JSONL file; empty lines are skipped.
 
     Raises:
-        OpsError: the file is missing, or a line is no JSON object (named by its number).
+        OpsError: the file does not exist, or a line is not a JSON object; the error names the line.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -120,11 +132,13 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     ]
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
+def _object(line: str, location: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise OpsError(f"{where}: not JSON ({error})", "Give one JSON object a line.") from error
+        raise OpsError(
+            f"{location}: not JSON ({error})", "Give one JSON object per line."
+        ) from error
     if not isinstance(row, dict):
-        raise OpsError(f"{where}: not a JSON object", "Give one JSON object a line.")
+        raise OpsError(f"{location}: not a JSON object", "Give one JSON object per line.")
     return row

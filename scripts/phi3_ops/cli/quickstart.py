@@ -6,54 +6,63 @@ import argparse
 from pathlib import Path
 
 from .. import paths
-from ._common import add_workdir, port, positive_number
+from ._common import add_workdir, integer, port, positive_number
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Run the whole path on this machine: prepare data, fine-tune a model, serve it, connect it, chat "
+        "with it, and evaluate it before and after the training."
+    )
     add_workdir(parser)
     parser.add_argument(
         "--data",
         type=Path,
         default=paths.SAMPLE_DATA,
         metavar="FILE",
-        help="JSONL with `messages` (default: the shipped questions and answers)",
+        help="JSONL file with `messages` (default: the questions and answers of this package)",
     )
     parser.add_argument(
         "--model",
         metavar="FOLDER_OR_ID",
-        help="fine-tune this model and not a tiny one made from scratch",
+        help="model to fine-tune (default: a tiny model that is made from scratch)",
     )
     parser.add_argument(
         "--recipe", default="tiny-cpu", help="recipe of the training (default: %(default)s)"
     )
-    parser.add_argument("--epochs", type=positive_number, help="epochs, in place of the recipe's")
     parser.add_argument(
-        "--seed", type=int, default=1, help="of split and training (default: %(default)s)"
+        "--epochs", type=positive_number, help="number of epochs (default: that of the recipe)"
     )
     parser.add_argument(
-        "--port", type=port, default=0, help="of the endpoint (default: a free one)"
+        "--seed",
+        type=integer,
+        default=1,
+        help="seed of the data split and of the training (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--port", type=port, default=0, help="port of the endpoint (default: a free one)"
     )
     parser.add_argument(
         "--replace-connection",
         action="store_true",
-        help="let it replace a connection `phi3` that points elsewhere",
+        help="replace the connection `phi3` even if it points to another endpoint",
     )
     parser.add_argument(
         "--stop-endpoint",
         action="store_true",
-        help="stop the endpoint at the end; otherwise it stays for you to chat with",
+        help="stop the endpoint at the end (default: it stays running, so that you can chat with it)",
     )
     parser.add_argument(
-        "--remove", action="store_true", help="undo a quickstart, and do nothing else"
+        "--remove", action="store_true", help="only undo an earlier quickstart, and exit"
     )
 
 
 def run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from .. import quickstart
+    from ..quickstart import QuickstartOptions, remove_quickstart, run_quickstart
 
-    options = quickstart.QuickstartOptions(
+    options = QuickstartOptions(
         workdir=args.workdir,
         source=args.data,
         seed=args.seed,
@@ -66,8 +75,8 @@ def run(args: argparse.Namespace) -> int:
     )
     console = Console()
     if args.remove:
-        removed = quickstart.remove_quickstart(options)
+        removed = remove_quickstart(options)
         console.print("\n".join(removed) or "nothing to remove", highlight=False, soft_wrap=True)
         return 0
-    quickstart.run_quickstart(options, console)
+    run_quickstart(options, console)
     return 0

@@ -25,7 +25,7 @@ class LengthBin(NamedTuple):
 
     first: int
     last: int
-    count: int
+    total: int
 
 
 def summarise_lengths(lengths: Iterable[int]) -> LengthSummary:
@@ -52,7 +52,7 @@ def length_histogram(lengths: Iterable[int]) -> list[LengthBin]:
         LengthBin(
             first=index * width,
             last=max(ranked[-1] if index == last else 0, (index + 1) * width - 1),
-            count=counts[index],
+            total=counts[index],
         )
         for index in range(min(counts), last + 1)
     ]

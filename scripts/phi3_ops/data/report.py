@@ -59,9 +59,9 @@ def _table_rows(manifest: DataManifest, out: Path) -> Iterator[tuple[str, str, s
 
 
 def _histogram_lines(histogram: Sequence[LengthBin]) -> Iterator[str]:
-    most = max(entry.count for entry in histogram)
+    most = max(entry.total for entry in histogram)
     labels = [f"{entry.first:,}–{entry.last:,}" for entry in histogram]
     width = max(map(len, labels))
     for label, entry in zip(labels, histogram):
-        bar = "█" * -(-entry.count * BAR_WIDTH // most)
-        yield f"  {label:>{width}} {entry.count:>9,} {bar}".rstrip()
+        bar = "█" * -(-entry.total * BAR_WIDTH // most)
+        yield f"  {label:>{width}} {entry.total:>9,} {bar}".rstrip()

@@ -20,10 +20,10 @@ def test_every_length_is_in_one_bin(seed):
     rng = random.Random(seed)
     lengths = [int(rng.expovariate(1 / 300)) for _ in range(500)]
     bins = length_histogram(lengths)
-    assert sum(entry.count for entry in bins) == len(lengths)
+    assert sum(entry.total for entry in bins) == len(lengths)
     assert len(bins) <= MAX_BINS + 1
     for entry in bins:
-        assert entry.count == sum(entry.first <= length <= entry.last for length in lengths)
+        assert entry.total == sum(entry.first <= length <= entry.last for length in lengths)
     assert all(left.last + 1 == right.first for left, right in zip(bins, bins[1:]))
 
 

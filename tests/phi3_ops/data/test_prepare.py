@@ -136,7 +136,7 @@ class TestLength:
         tokens = prepare(tmp_path, self.source(tmp_path)).tokens
         assert tokens.all == LengthSummary(sum=171, p50=57, p95=85, max=85)
         assert "estimated" in tokens.counted
-        assert sum(entry.count for entry in tokens.histogram) == 3
+        assert sum(entry.total for entry in tokens.histogram) == 3
 
     def test_drop(self, tmp_path):
         rows = prepare(tmp_path, self.source(tmp_path), max_tokens=57).rows

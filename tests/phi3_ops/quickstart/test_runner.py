@@ -1,4 +1,4 @@
-"""The main job, end to end: data, training, endpoint, connection, flow, evaluation."""
+"""The quickstart end to end: data, training, endpoint, connection, flow, evaluation."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ import pytest
 from processes import BIN, pf, phi3, processes_naming
 from stores import make_store
 
-# Enough to learn most of what is trained; the recipe's own number is for the slow test.
+# Enough to learn most of the training data; the slow test uses the number of the recipe.
 EPOCHS = 10
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A prompt flow store of its own: the quickstart writes the connection `phi3`."""
+    """A separate Prompt flow store, because the quickstart writes the connection `phi3`."""
     return make_store(tmp_path_factory.mktemp("home"))
 
 
@@ -75,25 +75,25 @@ def test_what_it_prints(done, summary):
     assert "Traceback" not in done.stdout + done.stderr
 
 
-def test_everything_lies_in_the_workdir(done, summary, workdir):
-    made = {path.name for path in workdir.iterdir()}
-    assert made == {"data", "model", "endpoints", "summary.json"}
+def test_every_file_is_in_the_workdir(done, summary, workdir):
+    names = {path.name for path in workdir.iterdir()}
+    assert names == {"data", "model", "endpoints", "summary.json"}
     assert (workdir / "model" / "model" / "config.json").is_file()
     assert (workdir / "model" / "mlflow" / "MLmodel").is_file()
 
 
-def test_the_endpoint_runs_on_and_the_flow_answers(summary, workdir, env):
+def test_the_endpoint_stays_running_and_the_flow_answers(summary, workdir, env):
     assert processes_naming(workdir)
-    asked = pf("flow", "test", "--flow", "flows/qa", env=env, cwd=_root())
-    assert '"answer": "' in asked.stdout, asked.stderr
+    tested = pf("flow", "test", "--flow", "flows/qa", env=env, cwd=_root())
+    assert '"answer": "' in tested.stdout, tested.stderr
 
 
-def test_the_key_stands_in_no_file_and_no_argument(summary, workdir, env):
-    code = "from phi3_ops import connect; print(connect.key_of('phi3'))"
-    shown = subprocess.run(
+def test_the_key_is_in_no_file_and_no_argument(summary, workdir, env):
+    code = "from phi3_ops.pf.connections import connection_key as k; print(k('phi3'))"
+    printed = subprocess.run(
         [BIN / "python", "-c", code], env={**os.environ, **env}, capture_output=True, text=True
     )
-    key = shown.stdout.strip()
+    key = printed.stdout.strip()
     assert len(key) > 20
     holders = [p for p in workdir.rglob("*") if p.is_file() and key.encode() in p.read_bytes()]
     assert holders == []
@@ -101,7 +101,7 @@ def test_the_key_stands_in_no_file_and_no_argument(summary, workdir, env):
         assert key not in " ".join(process.cmdline())
 
 
-def test_runs_lie_in_prompt_flows_store(summary, env):
+def test_the_runs_are_in_prompt_flows_store(summary, env):
     name = summary["runs"]["tuned"][1]
     metrics = json.loads(pf("run", "show-metrics", "--name", name, env=env).stdout)
     assert metrics["lines"] == 600
@@ -124,7 +124,7 @@ def _root():
 
 @pytest.mark.parametrize("step", ["2/", "3/"])
 def test_ctrl_c_leaves_no_process_behind(tmp_path, step):
-    """Sent to the whole process group, as a terminal does."""
+    """The signal goes to the whole process group, as from a terminal."""
     work = tmp_path / "work"
     command = [BIN / "phi3", "quickstart", "--workdir", work, "--epochs", "1"]
     process = subprocess.Popen(
@@ -139,7 +139,7 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path, step):
         for line in process.stdout:
             if re.match(rf"\[{step}", line):
                 break
-        time.sleep(5)  # into the step's own process
+        time.sleep(5)  # until the process of the step runs
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stdout.read()
     assert process.returncode == 130, rest
@@ -149,19 +149,19 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path, step):
     assert not list(work.rglob(".partial*"))
 
 
-def test_a_connection_to_another_place_is_spared(tmp_path):
+def test_a_connection_to_another_endpoint_is_not_replaced(tmp_path):
     env = {"PF_HOME_DIRECTORY": str(tmp_path), "PHI3_KEY": "k"}
     url = "https://mine.eastus2.inference.ml.azure.com/score"
     assert phi3("connect", "--no-check", "--endpoint", url, env=env).returncode == 0
     done = phi3("quickstart", "--workdir", tmp_path / "w", env=env)
     assert done.returncode == 1
-    assert "points at another endpoint" in done.stderr
+    assert "points to another endpoint" in done.stderr
     assert not (tmp_path / "w").exists()
 
 
 @pytest.mark.slow
 def test_the_promised_accuracy_over_three_seeds(tmp_path):
-    """What the README says: the mean of three seeds, of split and training alike."""
+    """The README promises the mean of three seeds, of the split and of the training."""
     trained, held_out = [], []
     for seed in (1, 2, 3):
         work = tmp_path / str(seed)
@@ -177,3 +177,11 @@ def test_the_promised_accuracy_over_three_seeds(tmp_path):
         shutil.rmtree(work)
     assert statistics.mean(trained) >= 0.98, trained
     assert statistics.mean(held_out) >= 0.80, held_out
+
+
+def test_a_folder_of_other_files_is_not_removed(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    removed = phi3("quickstart", "--remove", "--workdir", tmp_path)
+    assert removed.returncode == 1
+    assert "is not the folder of a quickstart. Nothing was removed" in removed.stderr
+    assert (tmp_path / "notes.txt").is_file()

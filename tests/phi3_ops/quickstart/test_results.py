@@ -1,0 +1,53 @@
+"""The results of a quickstart, as summary.json contains them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from phi3_ops.quickstart.results import ModelEvaluation, QuickstartSummary
+from phi3_tools.evaluation import Mean
+
+
+def make_evaluation(name, share):
+    means = {"trained": Mean(mean=share, stderr=0.01, n=480), "unknown": Mean(mean=0.0, stderr=0.0, n=30)}
+    return ModelEvaluation(f"{name}-run", f"{name}-scores", 600, 2, {"exact_match": means})
+
+
+def make_summary(before):
+    return QuickstartSummary(
+        seed=1,
+        seconds={"data": 0.25, "chat": 1.5},
+        before=before,
+        after=make_evaluation("tuned", 0.98765),
+        answer="Bill Gates.",
+        model=Path("work/model"),
+        connection="phi3",
+    )
+
+
+def test_the_whole_document():
+    document = make_summary(make_evaluation("base", 0.0)).to_json()
+    assert json.loads(json.dumps(document)) == document
+    assert document == {
+        "seed": 1,
+        "seconds": {"data": 0.25, "chat": 1.5, "total": 1.75},
+        "exact_match": {
+            "before": {"trained": 0.0, "unknown": 0.0},
+            "after": {"trained": 0.9877, "unknown": 0.0},
+        },
+        "lines": {
+            "before": {"lines": 600, "failed": 2},
+            "after": {"lines": 600, "failed": 2},
+        },
+        "runs": {"base": ["base-run", "base-scores"], "tuned": ["tuned-run", "tuned-scores"]},
+        "answer": {"question": "Who founded Microsoft?", "text": "Bill Gates."},
+        "model": str(Path("work/model")),
+        "connection": "phi3",
+    }
+
+
+def test_without_an_untrained_model():
+    document = make_summary(None).to_json()
+    assert document["exact_match"]["before"] is None and document["lines"]["before"] is None
+    assert list(document["runs"]) == ["tuned"]
