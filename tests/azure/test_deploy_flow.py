@@ -9,16 +9,12 @@ from pathlib import Path
 
 import pytest
 import requests
-import yaml
 
 from azure_fixtures import WORKSPACE, plant
 from phi3_ops import paths
 from phi3_ops.azure.roles import CONNECTION_SECRETS, assignment_name
-from phi3_ops.deploy.flow import YAML_FILE, smoke_request
 from phi3_ops.deploy.model import SMOKE_QUESTION
 from phi3_ops.flows.content import copy_flow
-from phi3_ops.flows.definition import FlowDefinition
-from phi3_ops.flows.image import IMAGE_FOLDER
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 ENDPOINT = "phi3-endpoint-chat"
@@ -255,22 +251,3 @@ def test_bad_input_is_told_in_a_line(flows, phi3, words, told):
     assert done.code == 1
     (line,) = done.err.strip().splitlines()
     assert told in line
-
-
-def test_the_question_is_made_of_the_flows_inputs():
-    read = FlowDefinition.read
-    assert smoke_request(read(Path("chat"))) == {
-        "question": SMOKE_QUESTION,
-        "chat_history": [],
-    }
-    assert smoke_request(read(Path("qa"))) == {"input_data": "Who founded Microsoft?"}
-
-
-def test_the_probes_the_port_and_the_folder_are_the_images():
-    text = (paths.AZURE / YAML_FILE).read_text(encoding="utf-8")
-    environment = yaml.safe_load(text)["environment"]
-    routes = environment["inference_config"]
-    (port,) = {route["port"] for route in routes.values()}
-    assert routes["scoring_route"]["path"] == "/score"
-    assert f"EXPOSE {port}\n" in (IMAGE_FOLDER / "Dockerfile").read_text()
-    assert paths.AZURE / environment["build"]["path"] == IMAGE_FOLDER
