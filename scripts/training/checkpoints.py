@@ -67,7 +67,7 @@ class Checkpoints:
 
     def latest(self) -> Path | None:
         """Return the complete checkpoint of the latest step, of whichever run."""
-        complete = [path for path in self._all() if _is_complete(path)]
+        complete = [path for path in self._all() if is_complete(path)]
         return max(complete, key=step_of, default=None)
 
     def latest_of_this_run(self) -> Path | None:
@@ -90,7 +90,7 @@ class Checkpoints:
     def remove_incomplete(self) -> None:
         """Remove the checkpoints that were interrupted while they were written."""
         for path in self._all():
-            if not _is_complete(path):
+            if not is_complete(path):
                 shutil.rmtree(path, ignore_errors=True)
 
     def mark_complete(self, step: int) -> None:
@@ -133,7 +133,8 @@ def write_failure_reason(error: Exception) -> str | None:
     return "the disk is full" if is_full else None
 
 
-def _is_complete(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
+    """Return whether a checkpoint has its marker, and its files have the sizes in the marker."""
     try:
         marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
         return marker["sizes"] == _file_sizes(path)

@@ -16,7 +16,9 @@ TRAIN_COLOR, EVAL_COLOR = "#2a6fbb", "#d1495b"
 RATE_COLOR, RATE_TEXT_COLOR = "#c4c8cf", "#9aa0a8"
 
 
-def draw(history: History, path: Path, *, title: str, base_eval_loss: float) -> None:
+def draw(
+    history: History, path: Path, *, title: str, base_eval_loss: float, saved_step: int
+) -> None:
     """Draw the training and evaluation losses over the steps, with the learning rate behind them.
 
     The same history gives the same file.
@@ -26,6 +28,7 @@ def draw(history: History, path: Path, *, title: str, base_eval_loss: float) -> 
         path: PNG file to write.
         title: title of the picture.
         base_eval_loss: evaluation loss of the base model, drawn at step 0.
+        saved_step: step of the saved model, whose evaluation loss is written beside its point.
     """
     import matplotlib
 
@@ -35,7 +38,7 @@ def draw(history: History, path: Path, *, title: str, base_eval_loss: float) -> 
     figure, loss_axes = pyplot.subplots(figsize=INCHES, layout="constrained")
     rate_axes = loss_axes.twinx()
     _draw_learning_rate(rate_axes, history)
-    _draw_losses(loss_axes, history, base_eval_loss)
+    _draw_losses(loss_axes, history, base_eval_loss, saved_step)
     loss_axes.set_title(title, loc="left")
     loss_axes.set_zorder(rate_axes.get_zorder() + 1)
     loss_axes.patch.set_visible(False)
@@ -54,15 +57,16 @@ def _draw_learning_rate(axes: Axes, history: History) -> None:
     axes.set_ylim(bottom=0)
 
 
-def _draw_losses(axes: Axes, history: History, base_eval_loss: float) -> None:
+def _draw_losses(axes: Axes, history: History, base_eval_loss: float, saved_step: int) -> None:
     axes.plot(*columns(history, "loss"), color=TRAIN_COLOR, label="training", linewidth=1.8)
     steps, losses = columns(history, "eval_loss")
     steps, losses = [0, *steps], [base_eval_loss, *losses]
     axes.plot(
         steps, losses, color=EVAL_COLOR, label="evaluation", linewidth=1.8, marker="o", markersize=4
     )
+    saved = steps.index(saved_step) if saved_step in steps else -1
     axes.annotate(
-        f"{losses[-1]:.3f}", (steps[-1], losses[-1]), (0, 6), textcoords="offset points",
+        f"{losses[saved]:.3f}", (steps[saved], losses[saved]), (0, 6), textcoords="offset points",
         color=EVAL_COLOR, ha="right", va="bottom",
     )  # fmt: skip
     axes.set_xlabel("step")

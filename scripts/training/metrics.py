@@ -20,11 +20,12 @@ class Metrics:
         seconds: duration of the whole run.
         train_seconds: duration of the training, without loading and saving.
         steps: number of optimizer steps, including those before a resume.
+        saved_step: step whose weights were saved: the last one, or with load_best_model_at_end the best.
         resumed_from: step of the checkpoint that the run resumed from.
-        epochs: number of epochs.
+        epochs: number of epochs that were trained.
         tokens: number of tokens trained on, including questions but not padding.
         train_loss: mean training loss over all steps, in nats per token.
-        eval_loss: evaluation loss of the fine-tuned model, in nats per token.
+        eval_loss: evaluation loss of the saved model, in nats per token.
         perplexity: exponential of `eval_loss`.
         base_eval_loss: evaluation loss of the base model, in nats per token.
         base_perplexity: exponential of `base_eval_loss`.
@@ -44,6 +45,7 @@ class Metrics:
     seconds: float
     train_seconds: float
     steps: int
+    saved_step: int
     resumed_from: int | None
     epochs: float
     tokens: int
@@ -94,15 +96,10 @@ def base_eval_loss(history: Sequence[dict[str, Any]]) -> float:
     return float(next(entry["eval_loss"] for entry in history if "eval_loss" in entry))
 
 
-def last_eval_loss(history: Sequence[dict[str, Any]]) -> float | None:
-    """Return the evaluation loss after the last step, or None if it was not measured there."""
-    last_step = history[-1]["step"]
-    losses = [
-        entry["eval_loss"]
-        for entry in history
-        if entry["step"] == last_step and "eval_loss" in entry
-    ]
-    return losses[0] if losses else None
+def evaluation_at(history: Sequence[dict[str, Any]], step: int) -> dict[str, Any] | None:
+    """Return the log entry of the evaluation at a step, or None if the step was not evaluated."""
+    entries = (entry for entry in history if entry["step"] == step and "eval_loss" in entry)
+    return next(entries, None)
 
 
 def package_versions() -> dict[str, str]:

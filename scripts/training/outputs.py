@@ -158,7 +158,13 @@ def write_curve_and_card(
         import curve
 
         title = f"{metrics.model}, recipe {recipe.name}"
-        curve.draw(history, folder / CURVE, title=title, base_eval_loss=metrics.base_eval_loss)
+        curve.draw(
+            history,
+            folder / CURVE,
+            title=title,
+            base_eval_loss=metrics.base_eval_loss,
+            saved_step=metrics.saved_step,
+        )
         picture = shutil.copy(folder / CURVE, model_folder / CURVE).name
     except Exception as error:
         _report_missing("loss curve", error)

@@ -92,6 +92,13 @@ class Samples(TrainerCallback):
             line = f"sample answers failed and are turned off ({name}); training continues"
             print_line(line, from_every_process=True)
 
+    def drop_after(self, epoch: float) -> None:
+        """Drop the answers after an epoch, so that the last ones are those of the saved model."""
+        later = [sample for sample in self.answers if sample.epoch > round(epoch, 2)]
+        if later:
+            self.answers = [sample for sample in self.answers if sample not in later]
+            self._write()
+
     def _store(self, answers: Sequence[str], epoch: float) -> None:
         for row, answer in zip(self._rows, answers):
             question, reference = (message["content"] for message in row["messages"][-2:])
@@ -99,6 +106,9 @@ class Samples(TrainerCallback):
             self.answers.append(sample)
             if sys.stderr.isatty():
                 tqdm.write(format_line(sample), file=sys.stderr)
+        self._write()
+
+    def _write(self) -> None:
         lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in self.answers)
         self._path.write_text("".join(lines), encoding="utf-8")
 

@@ -122,14 +122,16 @@ class Fitted:
 
     Attributes:
         trainer: trainer with the trained model and its log.
-        samples: sample answers of all epochs.
+        samples: sample answers of all epochs, up to that of the saved model.
         seconds: duration of the training.
-        eval_loss: evaluation loss after the last step, in nats per token.
+        saved_step: step whose weights the model has: the last one or the best one.
+        eval_loss: evaluation loss of the model at that step, in nats per token.
     """
 
     trainer: Trainer
     samples: Samples
     seconds: float
+    saved_step: int
     eval_loss: float
 
     @property
@@ -182,7 +184,15 @@ def train(options: CommandLine) -> None:
     print_line(
         f"done in {time.monotonic() - run.started:.0f} s, {options.output_dir}: "
         f"train loss {metrics.train_loss:.3f}, eval loss {metrics.eval_loss:.3f}"
+        + best_step_note(metrics)
     )
+
+
+def best_step_note(metrics: Metrics) -> str:
+    """Return the saved model's step for the last line, or nothing if it is the last step."""
+    if metrics.saved_step == metrics.steps:
+        return ""
+    return f" (saved model: step {metrics.saved_step} of {metrics.steps})"
 
 
 def load(run: Run, folder: Path) -> Base:
@@ -227,10 +237,13 @@ def fit(run: Run, base: Base, tracking: Tracking, folder: Path) -> Fitted:
     trainer = make_trainer(run, base, [tracking, samples])
     with stopping.defer_first_signal():
         result = trainer.train(resume_from_checkpoint=run.resume_from and str(run.resume_from))
-    eval_loss = metrics.last_eval_loss(trainer.state.log_history)
-    if eval_loss is None:
-        eval_loss = trainer.evaluate()["eval_loss"]
-    return Fitted(trainer, samples, result.metrics["train_runtime"], eval_loss)
+    saved_step = trainer.find_saved_step()
+    evaluation = metrics.evaluation_at(trainer.state.log_history, saved_step)
+    if evaluation is None:
+        evaluation = trainer.evaluate()
+    samples.drop_after(evaluation["epoch"])
+    seconds = result.metrics["train_runtime"]
+    return Fitted(trainer, samples, seconds, saved_step, evaluation["eval_loss"])
 
 
 def make_trainer(run: Run, base: Base, callbacks: list[Any]) -> Trainer:
@@ -312,8 +325,9 @@ def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
         seconds=round(time.monotonic() - run.started, 2),
         train_seconds=round(fitted.seconds, 2),
         steps=fitted.trainer.state.global_step,
+        saved_step=fitted.saved_step,
         resumed_from=step_of(resume_from) if resume_from else None,
-        epochs=base.config.num_train_epochs,
+        epochs=round(fitted.trainer.state.epoch, 2),
         tokens=metrics.total_tokens(fitted.history),
         train_loss=metrics.mean_loss(fitted.history),
         eval_loss=fitted.eval_loss,

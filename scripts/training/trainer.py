@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import shutil
+from pathlib import Path
 from typing import Any
 
 import distributed
 import stopping
 from accelerate import PartialState
-from checkpoints import Checkpoints, step_of, write_failure_reason
+from checkpoints import Checkpoints, is_complete, step_of, write_failure_reason
+from console import print_line
 from inputs import TrainError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from trl import SFTTrainer
@@ -67,6 +69,37 @@ class Trainer(SFTTrainer):
             fix = "free some space, then run the same command with --resume"
             problem = f"cannot write the checkpoint of step {step} ({reason})"
             raise TrainError(problem, self._describe_checkpoints(), fix) from error
+
+    def find_saved_step(self) -> int:
+        """Return the step whose weights the model has after the training.
+
+        It is the last step, or with load_best_model_at_end the best one. If the best checkpoint is
+        missing, for example because a resumed run has another folder, a line says so.
+        """
+        if not self.args.load_best_model_at_end:
+            return self.state.global_step
+        loaded = self.state.best_model_checkpoint
+        saved_step = step_of(Path(loaded)) if loaded else self.state.global_step
+        best_step = self.state.best_global_step
+        if best_step and best_step != saved_step:
+            print_line(
+                f"the best checkpoint, of step {best_step}, is missing in {self._checkpoints.folder}: "
+                f"saving the model of step {saved_step}"
+            )
+        return saved_step
+
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint; without this check, a missing one would only be a warning.
+
+        Raises:
+            TrainError: the checkpoint is not complete.
+        """
+        path = Path(self.state.best_model_checkpoint)
+        # The other processes may be here before the main process has written the marker.
+        if self.is_world_process_zero() and not is_complete(path):
+            fix = "run the same command with --resume"
+            raise TrainError("the best checkpoint is not complete", path, fix)
+        super()._load_best_model()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Do nothing: TRL would write its own model card at every checkpoint."""

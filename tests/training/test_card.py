@@ -12,8 +12,8 @@ from training_run import TINY_RECIPE
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 METRICS = Metrics(
-    seconds=20.1, train_seconds=12.3, steps=420, resumed_from=None, epochs=14, tokens=205772,
-    train_loss=0.8423, eval_loss=1.6778, perplexity=5.354, base_eval_loss=7.2128,
+    seconds=20.1, train_seconds=12.3, steps=420, saved_step=420, resumed_from=None, epochs=14.0,
+    tokens=205772, train_loss=0.8423, eval_loss=1.6778, perplexity=5.354, base_eval_loss=7.2128,
     base_perplexity=1356.7, train_rows=480, eval_rows=120, model="tiny", parameters=568448,
     device="cpu", attention="sdpa", processes=1, threads=1, seed=0, recipe="tiny-cpu",
     versions={"torch": "2.13.0"},
@@ -57,6 +57,19 @@ def test_the_hub_reads_base_licence_and_task(write_card):
     assert "| evaluation loss | 7.2128 | 1.6778 |" in text
     assert "learning_rate: 0.002" in text and "| torch | 2.13.0 |" in text
     assert "{{" not in text and "{%" not in text
+
+
+def test_the_card_names_the_step_of_the_saved_model_if_it_is_not_the_last(tmp_path):
+    import card
+
+    for saved_step, is_named in ((420, False), (60, True)):
+        metrics = replace(METRICS, saved_step=saved_step)
+        recipe = read_recipe(TINY_RECIPE)
+        rows = tmp_path / "train.jsonl"
+        card.write(tmp_path, recipe=recipe, metrics=metrics, train_file=rows)
+        text = (tmp_path / "README.md").read_text(encoding="utf-8")
+        assert ("saved model is that of step 60" in text) == is_named
+        assert "14 epochs, 420 steps" in text
 
 
 def test_the_licence_is_that_of_the_base(write_card, tmp_path):

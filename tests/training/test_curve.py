@@ -14,10 +14,11 @@ HISTORY = [
 ]
 
 
-def draw(path, history=HISTORY):
+def draw(path, history=HISTORY, saved_step=20):
     import curve
 
-    curve.draw(history, path, title="tiny, recipe tiny-cpu", base_eval_loss=7.1)
+    title = "tiny, recipe tiny-cpu"
+    curve.draw(history, path, title=title, base_eval_loss=7.1, saved_step=saved_step)
     return path.read_bytes()
 
 
@@ -26,6 +27,18 @@ def test_the_same_history_gives_the_same_file(tmp_path):
     assert first.startswith(b"\x89PNG") and first == second
     other_history = [*HISTORY[:-2], {"step": 20, "eval_loss": 3.0}]
     assert draw(tmp_path / "c.png", other_history) != first
+
+
+@pytest.mark.parametrize(("saved_step", "label"), [(20, "2.000"), (10, "4.500"), (15, "2.000")])
+def test_the_loss_of_the_saved_model_is_written(tmp_path, monkeypatch, saved_step, label):
+    from matplotlib import pyplot
+
+    figures = []
+    monkeypatch.setattr(pyplot, "close", figures.append)
+    draw(tmp_path / "a.png", saved_step=saved_step)
+    monkeypatch.undo()
+    assert [text.get_text() for text in figures[0].axes[0].texts] == [label]
+    pyplot.close(figures[0])
 
 
 def test_both_losses_are_drawn_and_the_evaluation_starts_at_the_base(tmp_path, monkeypatch):

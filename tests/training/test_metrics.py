@@ -19,14 +19,15 @@ def test_means_and_sums_include_the_steps_before_a_resume():
     assert metrics.mean_loss(history) == pytest.approx((4 * 3 + 2 * 2 + 2 * 1) / 8)
 
 
-def test_the_loss_after_the_last_step_is_not_measured_twice():
+def test_the_evaluation_of_a_step_is_found():
     history = [
         {"step": 1, "eval_loss": 3.0},
         {"step": 2, "loss": 1.0},
         {"step": 2, "eval_loss": 2.0},
     ]
-    assert metrics.last_eval_loss(history) == 2.0
-    assert metrics.last_eval_loss([*history, {"step": 3, "train_loss": 1.0}]) is None
+    assert metrics.evaluation_at(history, 2) == {"step": 2, "eval_loss": 2.0}
+    assert metrics.evaluation_at(history, 1) == {"step": 1, "eval_loss": 3.0}
+    assert metrics.evaluation_at([*history, {"step": 3, "train_loss": 1.0}], 3) is None
 
 
 def test_the_base_has_the_first_evaluation_loss():
@@ -36,8 +37,8 @@ def test_the_base_has_the_first_evaluation_loss():
 
 def test_metrics_are_written_as_json(tmp_path):
     values = metrics.Metrics(
-        seconds=3.5, train_seconds=1.25, steps=60, resumed_from=None, epochs=3.0, tokens=792,
-        train_loss=1.5, eval_loss=1.0, perplexity=2.7, base_eval_loss=7.0, base_perplexity=1096.6,
+        seconds=3.5, train_seconds=1.25, steps=60, saved_step=60, resumed_from=None, epochs=3.0,
+        tokens=792, train_loss=1.5, eval_loss=1.0, perplexity=2.7, base_eval_loss=7.0, base_perplexity=1096.6,
         train_rows=12, eval_rows=4, model="tiny", parameters=443904, device="cpu",
         attention="sdpa", processes=1, threads=1, seed=0, recipe="tiny-cpu", versions={"trl": "1"},
     )  # fmt: skip

@@ -128,7 +128,7 @@ def test_a_card_or_curve_that_fails_does_not_fail_the_run(tmp_path, capsys, monk
     outputs.write_curve_and_card(
         tmp_path,
         recipe=SimpleNamespace(name="tiny-cpu"),
-        metrics=SimpleNamespace(model="tiny", base_eval_loss=math.nan),
+        metrics=SimpleNamespace(model="tiny", base_eval_loss=math.nan, saved_step=0),
         train_file=tmp_path / "missing.jsonl",
         history=[],
         samples=[],
