@@ -1,10 +1,26 @@
-"""The table at the end of `phi3 finetune --local`."""
+"""`phi3 finetune --local`: the command that it runs, the metrics, and the table at the end."""
 
 import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict
 
+import pytest
 from rich.console import Console
 
-from phi3_ops.training.local import TrainingMetrics, base_and_tuned_table
+from phi3_ops import paths
+from phi3_ops.errors import OpsError
+from phi3_ops.training import local
+from phi3_ops.training.local import (
+    TrainingMetrics,
+    base_and_tuned_table,
+    finetune_locally,
+    recipe_file,
+    run_child,
+)
 
 METRICS = TrainingMetrics(
     steps=8,
@@ -16,27 +32,101 @@ METRICS = TrainingMetrics(
 )
 
 
-def shown(folder):
+def table_lines(folder):
     console = Console(width=160)
     with console.capture() as capture:
         console.print(base_and_tuned_table(folder, METRICS))
     return [line.strip() for line in capture.get().splitlines()]
 
 
-def test_losses_and_answers_of_base_and_tuned_stand_side_by_side(tmp_path):
-    said = [("A?", "[b]"), ("B?", "x" * 99), ("A?", "a"), ("B?", "wrong"), ("A?", "a"), ("B?", "c")]
+def test_losses_and_answers_of_base_and_tuned_are_side_by_side(tmp_path):
+    answers = [
+        ("A?", "[b]"),
+        ("B?", "x" * 99),
+        ("A?", "a"),
+        ("B?", "wrong"),
+        ("A?", "a"),
+        ("B?", "c"),
+    ]
     rows = [
-        {"epoch": n // 2, "question": asked, "reference": asked[0].lower(), "answer": answer}
-        for n, (asked, answer) in enumerate(said)
+        {"epoch": n // 2, "question": question, "reference": question[0].lower(), "answer": answer}
+        for n, (question, answer) in enumerate(answers)
     ]
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    lines = [line.split() for line in shown(tmp_path)]
+    lines = [line.split() for line in table_lines(tmp_path)]
     assert ["evaluation", "loss", "lower", "7.213", "1.678"] in lines
     assert ["perplexity", "lower", "1,356.700", "5.350"] in lines
     assert ["exact", "answers", "of", "2", "samples", "2", "0", "1"] in lines
     assert ["A?", "a", "[b]", "a"] in lines and ["B?", "b", "x" * 59 + "…", "c"] in lines
 
 
-def test_without_samples_there_are_the_losses(tmp_path):
-    text = "\n".join(shown(tmp_path))
+def test_without_samples_the_table_has_the_losses(tmp_path):
+    text = "\n".join(table_lines(tmp_path))
     assert "1.678" in text and "samples" not in text
+
+
+class TestRecipeFile:
+    def test_a_shipped_recipe(self):
+        assert recipe_file("lora") == paths.TRAINING / "recipes" / "lora.yaml"
+
+    def test_a_file(self, tmp_path):
+        (tmp_path / "own.yaml").touch()
+        assert recipe_file(str(tmp_path / "own.yaml")) == tmp_path / "own.yaml"
+
+    def test_neither(self):
+        message = "the recipe 'none' does not exist. Use full, lora, qlora, tiny-cpu, or give"
+        with pytest.raises(OpsError, match=message):
+            recipe_file("none")
+
+
+class TestFinetuneLocally:
+    @pytest.fixture
+    def child(self, monkeypatch):
+        """What would have been run: command and environment; its exit code is `code`."""
+        calls = type("Calls", (list,), {"code": 0})()
+
+        def run(command, environment):
+            calls.append((command, environment))
+            return calls.code
+
+        monkeypatch.setattr(local, "run_child", run)
+        return calls
+
+    def test_one_process(self, child, tmp_path):
+        (tmp_path / "metrics.json").write_text(json.dumps({**asdict(METRICS), "seed": 1}))
+        metrics = finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path, extra=["--seed", "3"])
+        assert metrics == METRICS
+        ((command, environment),) = child
+        assert command[:2] == [sys.executable, str(paths.TRAINING / "train.py")]
+        assert command[-2:] == ["--seed", "3"]
+        assert str(paths.TRAINING / "recipes" / "tiny-cpu.yaml") in command
+        assert environment["OMP_WAIT_POLICY"] == os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+
+    def test_several_processes(self, child, tmp_path):
+        (tmp_path / "metrics.json").write_text(json.dumps(asdict(METRICS)))
+        finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path, processes=2)
+        ((command, _),) = child
+        assert "torch.distributed.run" in command and "--nproc-per-node=2" in command
+
+    def test_a_failure(self, child, tmp_path):
+        child.code = 3
+        with pytest.raises(OpsError, match="exit code 3. The reason is printed above"):
+            finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path)
+
+
+class TestRunChild:
+    def test_its_exit_code(self):
+        assert run_child([sys.executable, "-c", "raise SystemExit(7)"], dict(os.environ)) == 7
+
+    def test_an_interrupt_ends_it(self, tmp_path):
+        started = tmp_path / "started"
+        code = f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(600)"
+
+        def interrupt():
+            while not started.exists():
+                time.sleep(0.01)
+            os.kill(os.getpid(), signal.SIGINT)
+
+        threading.Thread(target=interrupt, daemon=True).start()
+        with pytest.raises(KeyboardInterrupt):
+            run_child([sys.executable, "-c", code], dict(os.environ))
