@@ -1,13 +1,12 @@
-"""`phi3 run --on-azure` with the real SDK: what it sends, and what it makes of what comes back.
+"""`phi3 run --on-azure` with the real SDK: the requests that it sends, and the outputs that it fetches.
 
-The fake keeps the job in its queue. What it then was sent is run here, the uploaded flow on the uploaded
-data, by promptflow-parallel.
+The fake keeps the job in its queue. promptflow-parallel then runs the uploaded flow over the uploaded
+data on this machine.
 """
 
 from __future__ import annotations
 
 import base64
-import importlib.metadata
 import json
 import os
 import re
@@ -21,15 +20,8 @@ import pytest
 from azure_fixtures import WORKSPACE, one_line, plant
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import paths
-from phi3_ops.azure.cloud import Cloud
-from phi3_ops.azure.config import Config
-from phi3_ops.errors import OpsError
-from phi3_ops.flows.content import copy_flow
-from phi3_ops.flows.definition import FlowDefinition
-from phi3_ops.flows.wheel import build_tool_wheel
 from phi3_ops.pf.client import pf_client
-from phi3_ops.remote_runs.cluster import PARALLEL, ClusterRequest, ClusterSubmission
-from phi3_ops.remote_runs.outputs import LOST, OUTPUT_FILE, join_outputs
+from phi3_ops.remote_runs.outputs import MISSING_REASON
 from phi3_ops.remote_runs.submission import FETCHED_FOLDER
 from phi3_ops.runs.scored import load_scored_run
 
@@ -44,7 +36,9 @@ class Batches:
     def __init__(self, azure, phi3, folder):
         self.azure, self.phi3, self.folder = azure, phi3, folder
         self.data = folder / "data.jsonl"
-        self.flow = folder / "qa"  # a copy: what others leave in the shipped one is another batch
+        self.flow = (
+            folder / "qa"
+        )  # a copy, because files that others leave in the shipped flow change the hash
         self.flow.mkdir()
         shutil.copy(paths.FLOWS / "qa" / "flow.dag.yaml", self.flow)
         self.ask(*QUESTIONS)
@@ -63,32 +57,33 @@ class Batches:
         assert done.code == 0, done.err
         return re.search(r"^job (\S+)$", done.out, re.MULTILINE).group(1)
 
-    def sent(self, place):
-        """The last such request's body, without what is another one each time."""
-        (*_, last) = (each for each in self.azure.writes() if re.search(place, each.path))
+    def sent(self, pattern):
+        """Return the last request whose path matches, with placeholders for values that vary."""
+        (*_, last) = (each for each in self.azure.writes() if re.search(pattern, each.path))
         text = json.dumps({"method": last.method, "path": last.path, "body": last.body})
-        for pattern, shown in VOLATILE:
-            text = re.sub(pattern, shown, text)
+        for volatile, placeholder in VOLATILE:
+            text = re.sub(volatile, placeholder, text)
         return json.loads(text)
 
-    def document(self, place):
-        (found,) = (v for k, v in self.azure.resources.items() if k.endswith(place.lower()))
-        return found
+    def document(self, path):
+        resources = self.azure.resources.items()
+        (document,) = (value for key, value in resources if key.endswith(path.lower()))
+        return document
 
-    def happen(self, name, url):
-        """Run on this machine what the job says, and end the job as Azure would."""
+    def execute(self, name, url):
+        """Run a job on this machine, and set its status as Azure would."""
         from fake_azure import assets
 
         job = self.document(f"/jobs/{name}")["properties"]
         (node,) = job["jobs"].values()
         spec = self.document(node["componentId"].split("Microsoft.MachineLearningServices")[1])
         code = spec["properties"]["componentSpec"]["code"]
-        here = self.folder / name
-        assets.fetch(self.azure, WORKSPACE, code, here / "flow")
-        assets.fetch(self.azure, WORKSPACE, job["inputs"]["data"]["uri"], here / "data.jsonl")
-        (here / "out").mkdir()
+        folder = self.folder / name
+        assets.fetch(self.azure, WORKSPACE, code, folder / "flow")
+        assets.fetch(self.azure, WORKSPACE, job["inputs"]["data"]["uri"], folder / "data.jsonl")
+        (folder / "out").mkdir()
         done = subprocess.run(
-            [sys.executable, DRIVER, here / "flow", here / "data.jsonl", here / "out"]
+            [sys.executable, DRIVER, folder / "flow", folder / "data.jsonl", folder / "out"]
             + [str(node["mini_batch_size"]), str(1 + node["retry_settings"]["max_retries"])]
             + _arguments(node["inputs"]),
             env=self.azure.bare_environment({"AML_PROMPT_FLOW_CONNECTIONS": _connections(url)}),
@@ -98,7 +93,7 @@ class Batches:
         from fake_azure.storage import box_of
 
         self.azure.storage.put_folder(
-            box_of(WORKSPACE), f"azureml/{name}/flow_outputs", here / "out"
+            box_of(WORKSPACE), f"azureml/{name}/flow_outputs", folder / "out"
         )
         self.end(name, "Failed" if done.returncode else "Completed")
         return done
@@ -109,21 +104,21 @@ class Batches:
 
 
 def _arguments(inputs):
-    """promptflow-parallel's arguments for a component's inputs."""
-    found, connections = [], []
+    """Return promptflow-parallel's arguments for the inputs of a component."""
+    arguments, connections = [], []
     for name, value in inputs.items():
         if name.startswith("connections."):
             connections.append(f"{name.removeprefix('connections.')}={value['value']}")
         elif name != "data":
-            found.append(f"--pf_input_{name}={value['value']}")
-    return [*found, "--amlbi_pf_connections", ",".join(connections)]
+            arguments.append(f"--pf_input_{name}={value['value']}")
+    return [*arguments, "--amlbi_pf_connections", ",".join(connections)]
 
 
 def _connections(url):
-    """As the nodes get them: in the environment, resolved."""
+    """Return the connections as the nodes get them: in the environment, resolved."""
     fields = {"endpoint": url, "key": KEY, "contract": "chat"}
-    known = {"type": "CustomConnection", "module": "promptflow.connections", "value": fields}
-    text = json.dumps({"phi3": {**known, "secret_keys": ["key"]}})
+    connection = {"type": "CustomConnection", "module": "promptflow.connections", "value": fields}
+    text = json.dumps({"phi3": {**connection, "secret_keys": ["key"]}})
     return base64.b64encode(text.encode()).decode()
 
 
@@ -149,21 +144,21 @@ def endpoint():
 
 
 @pytest.mark.parametrize(
-    ("name", "place"),
+    ("name", "pattern"),
     [
         ("batch-job", r"/jobs/batch-"),
         ("batch-component", r"/components/"),
         ("batch-environment", r"/environments/phi3-batch/"),
     ],
 )
-def test_what_is_sent(batches, name, place):
-    """Word for word. PHI3_WRITE_GOLDEN=1 writes it anew."""
+def test_the_requests(batches, name, pattern):
+    """The request equals the golden file. PHI3_WRITE_GOLDEN=1 writes that file."""
     plant(batches.azure, "computes/cpu", {"properties": {"computeType": "AmlCompute"}})
     batches.submitted("--instances", 2, "--mini-batch-size", 2, "--retries", 1, "--compute", "cpu")
-    file, shown = GOLDEN / f"{name}.json", batches.sent(place)
+    file, sent = GOLDEN / f"{name}.json", batches.sent(pattern)
     if os.environ.get("PHI3_WRITE_GOLDEN"):
-        file.write_text(json.dumps(shown, indent=2) + "\n")
-    assert shown == json.loads(file.read_text())
+        file.write_text(json.dumps(sent, indent=2) + "\n")
+    assert sent == json.loads(file.read_text())
 
 
 def test_a_second_run_finds_the_first(batches):
@@ -180,71 +175,7 @@ def test_a_dry_run_changes_nothing(batches):
     assert batches.azure.writes() == []
 
 
-def _submission(folder, **settings):
-    where = {"subscription_id": "0" * 36, "resource_group": "rg", "workspace": "work"}
-    cloud = Cloud(Config.model_validate({"azure": where}), credential=object())
-    flow = FlowDefinition.read(folder / "qa")
-    columns = settings.pop("columns", {"input_data": "${data.question}"})
-    settings = {"title": "qa", **settings}
-    return ClusterSubmission(
-        cloud, ClusterRequest(flow, folder / "data.jsonl", columns, **settings)
-    )
-
-
-@pytest.fixture
-def files(tmp_path):
-    copy_flow(paths.FLOWS / "qa", tmp_path / "qa")
-    (tmp_path / "data.jsonl").write_text('{"question": "one"}\n')
-    return tmp_path
-
-
-OTHERS = (
-    {"instances": 2},
-    {"retries": 1},
-    {"mini_batch_size": 1},
-    {"in_flight": 1},
-    {"compute": "cpu"},
-    {"title": "again"},
-    {"columns": {"input_data": "constant"}},
-    {"connections": {"answer": {"connection": "other"}}},
-)
-
-
-@pytest.mark.parametrize("settings", OTHERS, ids=lambda each: next(iter(each)))
-def test_other_settings_are_another_job(files, settings):
-    assert _submission(files).digest == _submission(files).digest
-    assert _submission(files).digest != _submission(files, **settings).digest
-
-
-@pytest.mark.parametrize("name", ["data.jsonl", "qa/flow.dag.yaml"])
-def test_other_content_is_another_job(files, name):
-    before = _submission(files).digest
-    text = (files / name).read_text()
-    (files / name).write_text(text.replace("question", "answer"))
-    assert _submission(files).digest != before
-
-
-@pytest.mark.parametrize(
-    ("in_flight", "instances", "each"), [(16, 1, 16), (16, 2, 8), (5, 2, 3), (1, 4, 1)]
-)
-def test_the_lines_in_flight_are_shared_by_the_nodes(files, in_flight, instances, each):
-    made = _submission(files, in_flight=in_flight, instances=instances)
-    assert made.request.settings()["max_concurrency_per_instance"] == each
-
-
-def test_the_image_has_the_tools_and_what_the_flow_asks_for(files):
-    copy_flow(paths.FLOWS / "eval", files / "eval")
-    flow = FlowDefinition.read(files / "eval")
-    columns = {"answer": "${data.answer}", "ground_truth": "${data.question}"}
-    request = ClusterRequest(flow, files / "data.jsonl", columns, title="eval")
-    context = ClusterSubmission(_submission(files).cloud, request)._context()
-    asked = context["requirements.txt"].decode().splitlines()
-    assert PARALLEL in asked
-    assert [each for each in asked if each.startswith("sacrebleu")]
-    assert asked[0].removeprefix("/phi3/") in context
-
-
-def test_what_failed_is_submitted_again(batches):
+def test_a_job_that_failed_is_submitted_again(batches):
     first = batches.submitted()
     batches.end(first, "Failed")
     assert batches.submitted() == f"{first}-2"
@@ -253,8 +184,8 @@ def test_what_failed_is_submitted_again(batches):
 def test_the_answers_come_back_as_a_run(batches, endpoint):
     """Submitted, run on mini-batches, fetched, scored and compared."""
     name = batches.submitted("--mini-batch-size", 2)
-    happened = batches.happen(name, endpoint.url)
-    assert happened.returncode == 0, happened.stderr
+    executed = batches.execute(name, endpoint.url)
+    assert executed.returncode == 0, executed.stderr
     done = batches.run("--on-azure", "--mini-batch-size", 2, "--evaluate")
     assert done.code == 0, done.out + done.err
     assert f"{name}: 5 lines, 0 failed" in done.out
@@ -267,27 +198,27 @@ def test_the_answers_come_back_as_a_run(batches, endpoint):
     assert list(details["outputs.answer"]) == QUESTIONS
 
 
-def test_lines_that_are_not_there_have_failed(batches, endpoint, monkeypatch):
-    """A job that fails while it is followed: what was answered is fetched all the same."""
+def test_lines_that_are_missing_have_failed(batches, endpoint, monkeypatch):
+    """A job fails while it is followed: its answers are fetched nevertheless."""
     batches.ask("one", "fail", "three", "four", "five")
     words = ("--on-azure", "--mini-batch-size", 2, "--retries", 1)
     name = batches.submitted(*words)
-    assert batches.happen(name, endpoint.url).returncode == 1
+    assert batches.execute(name, endpoint.url).returncode == 1
     assert len([r for r in endpoint.requests if "fail" in json.dumps(r)]) == 2  # tried again
     batches.end(name, "Running")
 
-    def ends(_, job):
+    def fail(_, job):
         batches.end(job, "Failed")
         raise _failure()
 
     from azure.ai.ml.operations import JobOperations
 
-    monkeypatch.setattr(JobOperations, "stream", ends)
+    monkeypatch.setattr(JobOperations, "stream", fail)
     done = batches.run(*words, "--follow")
     assert done.code == 1
-    assert "fetching what it answered" in done.err
+    assert "fetching the answers that it has" in done.err
     assert f"{name}: 5 lines, 2 failed" in done.out  # the mini-batch of the failed one
-    assert LOST in done.out
+    assert MISSING_REASON in done.out
     again = batches.run("--fetch", name, "--max-failures", 2, "--evaluate")
     assert again.code == 0, again.err
     assert re.search(r"exact_match\s+0\.6000", again.out)  # over all five
@@ -327,9 +258,9 @@ def test_another_jobs_outputs_are_refused(batches):
     one_line(done, f"the job {name} ran another flow or other data")
 
 
-def test_a_job_that_is_not_there(batches):
+def test_a_job_that_does_not_exist(batches):
     done = batches.run("--fetch", "no-job")
-    one_line(done, "there is no job no-job")
+    one_line(done, "the job no-job does not exist")
 
 
 def test_an_empty_data_file(batches):
@@ -337,51 +268,19 @@ def test_an_empty_data_file(batches):
     one_line(batches.run("--on-azure"), "has no lines")
 
 
-def test_a_ports_name_is_refused(batches):
+def test_the_name_of_a_port_is_refused(batches):
     file = batches.flow / "flow.dag.yaml"
     file.write_text(file.read_text().replace("input_data", "data"))
-    given = ("--flow", batches.flow, "--data", batches.data)
+    files = ("--flow", batches.flow, "--data", batches.data)
     mapping = ("--column-mapping", "data=${data.question}")
-    one_line(batches.phi3("run", *given, *mapping, "--on-azure"), "the input 'data'", "rename")
+    one_line(batches.phi3("run", *files, *mapping, "--on-azure"), "the input 'data'", "Rename")
 
 
 @pytest.mark.parametrize("word", ["--replay", "--resume", "--run"])
-def test_what_is_for_this_machine_alone(phi3, word):
+def test_options_for_this_machine_only(phi3, word):
     words = [word] if word == "--replay" else [word, "x"]
     done = phi3("run", "--flow", "qa", "--data", "d.jsonl", "--on-azure", *words)
     assert done.code == 2
-
-
-@pytest.mark.parametrize("rows", [[{"answer": "x"}], [{"line_number": 7}], [{"line_number": "0"}]])
-def test_a_row_of_no_line_is_refused(tmp_path, rows):
-    _write(tmp_path / OUTPUT_FILE, rows)
-    with pytest.raises(OpsError, match="line_number"):
-        join_outputs(tmp_path, 2)
-
-
-def test_rows_are_joined_flat_or_nested_and_once(tmp_path):
-    rows = [{"line_number": 1, "a": "1"}, {"output": {"line_number": 0, "a": "0"}}]
-    _write(tmp_path / "sub" / OUTPUT_FILE, [*rows, {"line_number": 1, "a": "late"}])
-    _write(tmp_path / f"temp_0_0_{OUTPUT_FILE}", [{"line_number": 1, "a": "temporary"}])
-    assert list(join_outputs(tmp_path, 2).items()) == [(0, {"a": "0"}), (1, {"a": "1"})]
-
-
-def test_the_wheel_installs_the_tools(tmp_path):
-    wheel = build_tool_wheel()
-    assert wheel == build_tool_wheel()
-    file = wheel.write(tmp_path)
-    words = ("install", "--no-deps", "--no-index", "--target", tmp_path / "site", file)
-    subprocess.run([sys.executable, "-m", "pip", *words], check=True, capture_output=True)
-    (own,) = importlib.metadata.distributions(path=[str(tmp_path / "site")])
-    (tool,) = own.entry_points.select(group="package_tools")
-    assert tool.value == "phi3_tools.pf_tools:list_package_tools"
-    assert not [need for need in own.requires if "extra" in need]
-    assert list((tmp_path / "site" / "phi3_tools" / "yamls").glob("*.yaml"))
-
-
-def _write(file, rows):
-    file.parent.mkdir(exist_ok=True)
-    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
 def _rows(file):

@@ -1,4 +1,4 @@
-"""`phi3 run --on-foundry`: promptflow's own client against the fake, in which runs really run."""
+"""`phi3 run --on-foundry`: Prompt flow's own client against the fake, which really executes runs."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def made(provisioned, phi3, tmp_path, monkeypatch):
     service.open_share(azure, azure.resources[workspace]["id"])
     for datastore in DATASTORES:
         azure.storage.create(box_of(WORKSPACE, datastore))
-    # It reads the authorities once, when it is imported.
+    # aiohttp reads the certificate authorities once, when it is imported.
     context = ssl.create_default_context(cafile=str(azure.authority))
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", context)
     monkeypatch.setattr(foundry, "POLL_S", 0.1)
@@ -104,7 +104,7 @@ def made(provisioned, phi3, tmp_path, monkeypatch):
 
 @pytest.fixture
 def held(monkeypatch):
-    """What is submitted starts when this is set, and by itself when the test is over."""
+    """Runs that are submitted start when this event is set; it is set when the test is over."""
     from fake_azure.flow_runs import FlowRun
 
     go, start = threading.Event(), FlowRun._run
@@ -121,19 +121,19 @@ def name_of(done):
 
 
 def holding(folder, text):
-    """The files below a folder that hold a text."""
+    """Return the files below a folder that contain a text."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return [path for path in files if text.encode() in path.read_bytes()]
 
 
 def test_the_request(made, held):
-    """Word for word. PHI3_WRITE_GOLDEN=1 writes it anew."""
+    """The request equals the golden file. PHI3_WRITE_GOLDEN=1 writes that file."""
     made.upload()
     name_of(made.run("--on-foundry", "--in-flight", 4))
     (sent,) = made.submitted
     text = json.dumps({"method": sent.method, "path": sent.path, "body": sent.body})
-    for pattern, shown in VOLATILE:
-        text = re.sub(pattern, shown, text)
+    for pattern, placeholder in VOLATILE:
+        text = re.sub(pattern, placeholder, text)
     file = GOLDEN / "flow-run.json"
     if os.environ.get("PHI3_WRITE_GOLDEN"):
         file.write_text(json.dumps(json.loads(text), indent=2) + "\n")
@@ -164,16 +164,16 @@ def test_the_answers_come_back_as_a_run(made):
     assert compared.code == 0, compared.err
     assert re.search(r"exact_match +3 +1 +1 +0 ", compared.out)
     facts = [load_scored_run(each).facts for each in (local.out.split(":")[0], name)]
-    asked = ("answer.connection", "answer.connection.endpoint", "answer.connection.contract")
-    for fact in ("flow version", "flow content", "flow files", *asked):
+    connection = ("answer.connection", "answer.connection.endpoint", "answer.connection.contract")
+    for fact in ("flow version", "flow content", "flow files", *connection):
         assert facts[0][fact] == facts[1][fact]
     assert facts[1]["tokens"] == "54"
     # It can prove the version for `phi3 flow promote`: raises OpsError otherwise.
     project = FoundryProject(Cloud(load_config(None)))
     _refuse_other_run(require_locked("qa", made.home), project, load_scored_run(name))
 
-    for shown in (early, done, local, compared):
-        assert KEY not in shown.out + shown.err
+    for command in (early, done, local, compared):
+        assert KEY not in command.out + command.err
     assert not any(KEY.encode() in each.raw for each in made.azure.requests)
     stores = Path(os.environ["PF_HOME_DIRECTORY"])
     assert holding(made.folder, KEY) == holding(stores, KEY) == []
@@ -264,7 +264,7 @@ def test_a_run_that_failed_as_a_whole_is_submitted_again(made):
     assert name_of(made.run("--on-foundry", "--follow")) == f"{first}-2"
 
 
-def test_looks_that_are_lost_are_repeated(made, held):
+def test_requests_without_an_answer_are_repeated(made, held):
     made.upload()
     name = name_of(made.run("--on-foundry"))
     held.set()
@@ -273,14 +273,14 @@ def test_looks_that_are_lost_are_repeated(made, held):
     assert f"{name}: 3 lines, 0 failed" in done.out, done.err
 
 
-def test_a_refused_look_is_told(made, held):
+def test_a_refused_request_is_reported(made, held):
     made.upload()
     name_of(made.run("--on-foundry"))
     made.azure.fail("POST", "/rundata", 403, times=None, after=1)
     one_line(made.run("--on-foundry", "--follow"), "Code: 403", "Ask the subscription's owner")
 
 
-def test_an_interrupted_command_comes_back(made, held):
+def test_an_interrupted_command_is_continued(made, held):
     made.upload()
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     command = [BIN / "phi3", *map(str, made.words), "--on-foundry", "--follow"]
@@ -297,25 +297,27 @@ def test_an_interrupted_command_comes_back(made, held):
     assert (process.returncode, err.splitlines()[-1]) == (130, "phi3: interrupted")
     assert "Traceback" not in out + err
     name = re.search(r"^run (\S+)$", out, re.MULTILINE).group(1)
-    assert f"the run {name} goes on: the same command brings its outputs back" in out
+    assert f"the run {name} goes on: the same command fetches its outputs" in out
     held.set()
     done = made.run("--on-foundry", "--follow")
     assert name_of(done) == name and len(made.submitted) == 1
     assert f"{name}: 3 lines, 0 failed" in done.out
 
 
-def test_no_token_goes_to_whom_no_authority_knows(made, held, monkeypatch):
-    """promptflow's own download checks no certificate."""
+def test_no_token_is_sent_to_a_server_without_a_valid_certificate(made, held, monkeypatch):
+    """Prompt flow's own download does not check certificates."""
     made.upload()
     name = name_of(made.run("--on-foundry"))
     held.set()
-    monkeypatch.delenv("SSL_CERT_FILE")  # httpx's alone: the other clients are given theirs
+    monkeypatch.delenv(
+        "SSL_CERT_FILE"
+    )  # only httpx reads it: the other clients have their own settings
     one_line(made.run("--on-foundry", "--follow"), "CERTIFICATE_VERIFY_FAILED")
     assert not (FETCHED_FOLDER / name).exists()
     assert not [each for each in made.azure.requests if "getByAssetId" in each.path]
 
 
-def test_outputs_that_may_not_be_read(made, held):
+def test_outputs_without_permission_to_read_them(made, held):
     made.upload()
     name_of(made.run("--on-foundry"))
     held.set()
@@ -323,10 +325,10 @@ def test_outputs_that_may_not_be_read(made, held):
     one_line(made.run("--on-foundry", "--follow"), "Code: 403")
 
 
-def test_what_cannot_be_fetched(made, held):
+def test_runs_that_cannot_be_fetched(made, held):
     made.upload()
     name = name_of(made.run("--on-foundry"))
     one_line(made.run("--fetch", name), f"the run {name} is Running", "--follow")
-    one_line(made.run("--fetch", "foundry-0"), "there is no run foundry-0", "--on-foundry")
+    one_line(made.run("--fetch", "foundry-0"), "the run foundry-0 does not exist", "--on-foundry")
     made.ask("other")
     one_line(made.run("--fetch", name), f"the run {name} ran another flow or other data")

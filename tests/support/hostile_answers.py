@@ -7,7 +7,8 @@ from pathlib import Path
 
 from phi3_ops.comparison.compare import Comparison, ComparisonSettings, compare_runs
 from phi3_ops.comparison.thresholds import Metric, Thresholds
-from phi3_ops.runs.scored import RunOutputs, ScoredRun
+from phi3_ops.runs.scored import ScoredRun
+from phi3_ops.runs.store import RunOutputs
 
 HOSTILE = [
     "</script><script>alert('script')</script>",

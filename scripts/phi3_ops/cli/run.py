@@ -5,178 +5,177 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import paths
 from . import run_azure
-from ._common import console, whole
+from ._common import console, positive_int
+from ._progress import progress_display
 
 if TYPE_CHECKING:
-    from ..pf import ConcurrencyLimit
-    from ..runs import Batch, BatchProgress, ProgressCallback
+    from ..flows import FlowDefinition
+    from ..runs import Batch, ProgressCallback
 
 INTERRUPTED = 130
-PLAIN_EVERY_S = 5.0  # a line of progress, where standard error is no terminal
+
+
+@dataclass(frozen=True)
+class FailureLimit:
+    """How many lines may fail before the command fails: a number, or a percentage of the lines."""
+
+    value: float
+    is_percentage: bool = False
+
+    def exit_code(self, failed: int, lines: int) -> int:
+        """Return 1 if more lines failed than the limit allows, else 0."""
+        allowed = lines * self.value / 100 if self.is_percentage else self.value
+        return 1 if failed > allowed else 0
+
+
+def failure_limit(text: str) -> FailureLimit:
+    """Parse a number or a percentage for argparse."""
+    is_percentage = text.endswith("%")
+    try:
+        value = float(text.removesuffix("%")) if is_percentage else int(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= (100 if is_percentage else sys.maxsize):
+        raise argparse.ArgumentTypeError(
+            f"{text} is neither a number of lines nor a percentage; use for example 5 or 2%"
+        )
+    return FailureLimit(value, is_percentage)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Run a flow over a data file, many lines at once, into prompt flow's own store (`pf run "
-        "show-details` and the like work). Exit code: 0, or 1 when more lines failed than "
-        "--max-failures, 130 after Ctrl-C, which keeps what was answered."
+        "Run a flow over a data file, many lines at once. The run is stored in Prompt flow's own store, "
+        "so `pf run show-details` and the like work. Exit code: 0; 1 if more lines failed than "
+        "--max-failures allows; 130 after a Ctrl-C, which keeps all answers."
     )
-    parser.add_argument("--flow", type=Path, help="a flow's folder, or a shipped flow's name")
-    parser.add_argument("--data", type=Path, metavar="FILE", help="JSONL, one line a row")
+    parser.add_argument("--flow", type=Path, help="folder of a flow, or name of a shipped flow")
+    parser.add_argument(
+        "--data", type=Path, metavar="FILE", help="data file, JSONL with one row per line"
+    )
     parser.add_argument(
         "--column-mapping",
         nargs="+",
         default=[],
         metavar="INPUT=VALUE",
-        help="such as input_data='${data.question}' (default: the column of the input's name)",
+        help="source of an input, for example input_data='${data.question}' (default: the column "
+        "with the name of the input)",
     )
     parser.add_argument(
         "--run", dest="base", metavar="NAME", help="base run, whose outputs the flow also reads"
     )
-    parser.add_argument("--connection", help="connection of every node, in place of the flow's")
+    parser.add_argument(
+        "--connection", help="connection for every node (default: the connections of the flow)"
+    )
     parser.add_argument(
         "--evaluate",
         nargs="?",
         const=Path("eval"),
         type=Path,
         metavar="FLOW",
-        help="score the answers with this flow afterwards (default: the shipped eval)",
+        help="score the answers with this flow afterwards (default: the shipped flow eval)",
     )
     parser.add_argument(
         "--replay",
         action="store_true",
-        help="rows are conversations (`messages`): ask turn by turn, after the model's own answers",
+        help="treat each row as a conversation (`messages`), and send it turn by turn, after the "
+        "model's own answers",
     )
-    parser.add_argument("--resume", metavar="NAME", help="run what is missing or failed in a run")
-    parser.add_argument("--name", help="what the run is called in lists (default: the flow's name)")
+    parser.add_argument(
+        "--resume", metavar="NAME", help="run the missing and the failed lines of a run again"
+    )
+    parser.add_argument("--name", help="display name of the run (default: the name of the flow)")
     parser.add_argument(
         "--in-flight",
-        type=whole,
+        type=positive_int,
         default=16,
         metavar="N",
-        help="lines at once; fewer while the endpoint answers 429 (default: %(default)s)",
+        help="number of lines that run at once; lower while the endpoint answers 429 "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--max-failures",
-        type=failures,
-        default=(0, False),
+        type=failure_limit,
+        default=FailureLimit(0),
         metavar="N|P%",
-        help="failed lines that are no failure of the command (default: 0)",
+        help="exit 1 only if more than this many lines (or this share) fail (default: 0)",
     )
     run_azure.arguments(parser)
 
 
-def failures(text: str) -> tuple[float, bool]:
-    """A number of lines, or a share of them; and which of the two it is."""
-    percent = text.endswith("%")
-    value = float(text.rstrip("%")) if percent else int(text)
-    if not 0 <= value <= (100 if percent else sys.maxsize):
-        raise argparse.ArgumentTypeError(f"{text} is neither a number of lines nor a percentage")
-    return value, percent
-
-
 def run(args: argparse.Namespace) -> int:
+    if problem := _misuse(args) or run_azure.misuse(args):
+        print(f"phi3 run: {problem}; see phi3 run --help", file=sys.stderr)
+        return 2
+    if run_azure.is_requested(args):
+        return _run_on_azure(args)
+    from ..pf import untested_warning
+
+    if warning := untested_warning():
+        print(f"warning: {warning}", file=sys.stderr)
+    return _replay(args) if args.replay else _run_here(args)
+
+
+def _misuse(args: argparse.Namespace) -> str | None:
+    """Return what is wrong about the combination of options, or None."""
     if args.resume and (args.flow or args.data or args.base or args.replay):
-        return _usage("--resume takes flow, data and base from the run that it goes on with")
+        return "--resume takes flow, data and base from the run that it resumes"
     if not args.resume and not (args.flow and args.data):
-        return _usage("--flow and --data are needed, or --resume")
-    if problem := run_azure.misuse(args):
-        return _usage(problem)
-    if run_azure.wanted(args):
-        return _on_azure(args)
-    from ..pf import engine_is_supported
+        return "add --flow and --data, or --resume"
+    return None
+
+
+def _run_here(args: argparse.Namespace) -> int:
     from ..runs import resume_run
 
-    if not engine_is_supported():
-        print(
-            "phi3 run: this promptflow is not the one that is known (1.18): its own engine runs the "
-            "lines, without heeding 429",
-            file=sys.stderr,
-        )
-    if args.replay:
-        return _replay(args)
     started = time.monotonic()
-    with _progress() as watch:
+    with progress_display() as display:
         if args.resume:
-            done = resume_run(args.resume, in_flight=args.in_flight, watch=watch)
+            batch = resume_run(args.resume, in_flight=args.in_flight, on_progress=display)
         else:
-            done = _run_flow(args, watch)
-    _say(done, time.monotonic() - started, watch.tokens)
-    if done.interrupted:
-        print(f"interrupted; go on with: phi3 run --resume {done.name}")
+            batch = _run_flow(args, display)
+    _print_batch(batch, time.monotonic() - started, display.tokens)
+    if batch.interrupted:
+        print(f"interrupted; continue with: phi3 run --resume {batch.name}")
         return INTERRUPTED
-    if args.evaluate and done.answers:
-        _evaluate(args, done)
-    return _exit_code(done.failed, done.lines, args.max_failures)
+    return _finish(args, batch)
 
 
-def _run_flow(args: argparse.Namespace, watch: ProgressCallback) -> Batch:
-    from ..files import read_jsonl
+def _run_flow(args: argparse.Namespace, on_progress: ProgressCallback) -> Batch:
     from ..flows import FlowDefinition
-    from ..runs import load_batch, run_flow
+    from ..runs import choose_columns, load_batch, run_flow
 
     flow = FlowDefinition.read(args.flow)
-    data = read_jsonl(args.data)
     base = load_batch(args.base) if args.base else None
-    columns = flow.columns(
-        _pairs(args.column_mapping), _keys(data), _keys(base.answers.values()) if base else ()
-    )
     return run_flow(
         flow.folder,
         args.data,
-        columns,
-        title=args.name or flow.folder.resolve().name,
+        choose_columns(flow, args.data, _column_mapping(args.column_mapping), base),
+        title=_title(args, flow),
         base=base,
         connections=flow.connections(args.connection) if args.connection else None,
         in_flight=args.in_flight,
-        watch=watch,
+        on_progress=on_progress,
     )
 
 
-def _on_azure(args: argparse.Namespace) -> int:
-    from ..files import read_jsonl
+def _run_on_azure(args: argparse.Namespace) -> int:
     from ..flows import FlowDefinition
+    from ..runs import choose_columns
 
     flow = FlowDefinition.read(args.flow)
-    columns = flow.columns(_pairs(args.column_mapping), _keys(read_jsonl(args.data)))
-    done = run_azure.batch(args, flow, columns)
-    if done is None:
+    columns = choose_columns(flow, args.data, _column_mapping(args.column_mapping))
+    batch = run_azure.run_batch(args, flow, columns, _title(args, flow))
+    if batch is None:
         return 0
-    _say(done)
-    if args.evaluate and done.answers:
-        _evaluate(args, done)
-    return _exit_code(done.failed, done.lines, args.max_failures)
-
-
-def _evaluate(args: argparse.Namespace, base: Batch) -> None:
-    """Score a batch, and print the scores over all lines, the failed ones included."""
-    from ..files import read_jsonl
-    from ..flows import FlowDefinition
-    from ..runs import find_run, run_flow
-
-    flow = FlowDefinition.read(args.evaluate)
-    data = Path(find_run(base.name).data)
-    rows = read_jsonl(data)
-    columns = flow.columns({}, _keys(rows), _keys(base.answers.values()))
-    title = f"{base.name}-{flow.folder.resolve().name}"
-    with _progress() as watch:
-        scored = run_flow(
-            flow.folder,
-            data,
-            columns,
-            title=title,
-            base=base,
-            in_flight=args.in_flight,
-            watch=watch,
-        )
-    console().print(_scores(scored))
+    _print_batch(batch)
+    return _finish(args, batch)
 
 
 def _replay(args: argparse.Namespace) -> int:
@@ -184,143 +183,88 @@ def _replay(args: argparse.Namespace) -> int:
     from ..runs import count_unanswered_turns, replay_conversations
 
     flow = FlowDefinition.read(args.flow)
-    with _progress() as watch:
+    with progress_display() as display:
         turns = replay_conversations(
             flow.folder,
             args.data,
             paths.WORKDIR / "replays",
-            title=args.name or flow.folder.resolve().name,
+            title=_title(args, flow),
             connections=flow.connections(args.connection) if args.connection else None,
             in_flight=args.in_flight,
-            watch=watch,
+            on_progress=display,
         )
     for turn in turns:
         print(f"turn {turn.number}: ", end="")
-        _say(turn.asked)
-        if args.evaluate and turn.asked.answers and not turn.asked.interrupted:
+        _print_batch(turn.asked)
+        if not turn.asked.interrupted:
             _evaluate(args, turn.asked)
     if any(turn.asked.interrupted for turn in turns):
         return INTERRUPTED
-    lost = count_unanswered_turns(args.data, turns)
-    print(f"{lost} turns without an answer, those after a failed one included")
+    unanswered = count_unanswered_turns(args.data, turns)
+    print(f"{unanswered} turns without an answer, including those after a failed turn")
     answered = sum(len(turn.asked.answers) for turn in turns)
-    return _exit_code(lost, lost + answered, args.max_failures)
+    return _exit_code(args, unanswered, unanswered + answered)
 
 
-def _exit_code(failed: int, lines: int, allowed: tuple[float, bool]) -> int:
-    most, percent = allowed
-    return 1 if failed > (lines * most / 100 if percent else most) else 0
+def _finish(args: argparse.Namespace, batch: Batch) -> int:
+    """Score a batch if the user wants it, and return the exit code."""
+    _evaluate(args, batch)
+    return _exit_code(args, batch.failed, batch.lines)
 
 
-def _say(done: Batch, seconds: float | None = None, tokens: int = 0) -> None:
-    rate = f", {seconds:.1f} s, {done.lines / seconds:.1f} lines/s" if seconds else ""
+def _exit_code(args: argparse.Namespace, failed: int, lines: int) -> int:
+    limit: FailureLimit = args.max_failures
+    return limit.exit_code(failed, lines)
+
+
+def _evaluate(args: argparse.Namespace, batch: Batch) -> None:
+    """Score a batch if the user wants it, and print the scores over all lines, also the failed ones."""
+    if not (args.evaluate and batch.answers):
+        return
+    from ..flows import FlowDefinition
+    from ..runs import score_batch
+
+    flow = FlowDefinition.read(args.evaluate)
+    with progress_display() as display:
+        scored = score_batch(flow, batch, in_flight=args.in_flight, on_progress=display)
+    console().print(_score_table(scored))
+
+
+def _title(args: argparse.Namespace, flow: FlowDefinition) -> str:
+    return args.name or flow.folder.resolve().name
+
+
+def _column_mapping(words: Sequence[str]) -> dict[str, str]:
+    from ..errors import OpsError
+
+    mapping = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            what = f"--column-mapping {word!r} is not of the form INPUT=VALUE"
+            raise OpsError(what, "Use for example question='${data.question}'.")
+        mapping[name] = value
+    return mapping
+
+
+def _print_batch(batch: Batch, seconds: float | None = None, tokens: int = 0) -> None:
+    rate = f", {seconds:.1f} s, {batch.lines / seconds:.1f} lines/s" if seconds else ""
     counted = f", {tokens:,} tokens" if tokens else ""
-    print(f"{done.name}: {done.lines} lines, {done.failed} failed{rate}{counted}")
-    if done.failed and done.reason:
-        print(f"  the first of them: {done.reason}")
-    print(f"  see them: pf run show-details --name {done.name}")
+    print(f"{batch.name}: {batch.lines} lines, {batch.failed} failed{rate}{counted}")
+    if batch.failed and batch.reason:
+        print(f"  first failure: {batch.reason}")
+    print(f"  details: pf run show-details --name {batch.name}")
 
 
-def _scores(scored: Batch) -> Any:
+def _score_table(scored: Batch) -> Any:
     from rich import box
     from rich.table import Table
 
-    from phi3_tools.evaluation import mean_of
+    from ..runs import mean_scores
 
     table = Table(box=box.SIMPLE_HEAD, title=f"{scored.name} (a line without an answer counts 0)")
     for head in ("metric", "mean", "± standard error", "n"):
         table.add_column(head, justify="left" if head == "metric" else "right")
-    for name in _keys(scored.answers.values()):
-        values = [answer[name] for answer in scored.answers.values()]
-        numbers = [float(value) for value in values if isinstance(value, (int, float))]
-        if numbers:
-            mean = mean_of(numbers, failures=scored.lines - len(numbers))
-            table.add_row(name, f"{mean.mean:.4f}", f"{mean.stderr:.4f}", str(mean.n))
+    for name, mean in mean_scores(scored).items():
+        table.add_row(name, f"{mean.mean:.4f}", f"{mean.stderr:.4f}", str(mean.n))
     return table
-
-
-def _pairs(words: Sequence[str]) -> dict[str, str]:
-    from ..errors import OpsError
-
-    pairs = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not (name and equals and value):
-            raise OpsError(f"--column-mapping {word!r} is no INPUT=VALUE", "Such as q='${data.q}'.")
-        pairs[name] = value
-    return pairs
-
-
-def _keys(rows: Any) -> list[str]:
-    """Every key of some rows, in the order in which they are met."""
-    return list(dict.fromkeys(key for row in rows for key in row))
-
-
-def _usage(problem: str) -> int:
-    print(f"phi3 run: {problem}; see phi3 run --help", file=sys.stderr)
-    return 2
-
-
-class _Shown:
-    """Progress on standard error: a live bar on a terminal, a line now and then elsewhere."""
-
-    def __init__(self, bar: Any) -> None:
-        self.tokens = 0
-        self._bar = bar
-        self._task: Any = None
-        self._started = time.monotonic()
-        self._next = PLAIN_EVERY_S
-
-    def __call__(self, count: BatchProgress, pace: ConcurrencyLimit) -> None:
-        self.tokens = count.tokens
-        seconds = time.monotonic() - self._started
-        figures: Mapping[str, Any] = {
-            "rate": count.done / max(seconds, 1e-9),
-            "failed": count.failed,
-            "tokens": count.tokens,
-            "in_flight": pace.in_flight,
-        }
-        if self._bar is not None:
-            if self._task is None:
-                self._task = self._bar.add_task("lines", total=count.lines, **figures)
-            self._bar.update(self._task, completed=count.done, total=count.lines, **figures)
-        elif seconds >= self._next:
-            self._next = seconds + PLAIN_EVERY_S
-            left = (count.lines - count.done) / figures["rate"]
-            print(
-                f"{count.done}/{count.lines} lines, {figures['rate']:.1f} lines/s, {left:.0f} s left, "
-                f"{count.failed} failed, {count.tokens:,} tokens, {pace.in_flight} in flight",
-                file=sys.stderr,
-                flush=True,
-            )
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    if not sys.stderr.isatty():
-        yield _Shown(None)
-        return
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-
-    out = Console(stderr=True)
-    if not out.is_terminal:
-        yield _Shown(None)
-        return
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]:.1f} lines/s"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[failed]} failed"),
-        TextColumn("{task.fields[tokens]:,} tokens"),
-        TextColumn("{task.fields[in_flight]} in flight"),
-    )
-    with Progress(*columns, console=out, transient=True) as bar:
-        yield _Shown(bar)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._common import add_config, add_dry_run, console, whole
+from ._common import add_config, add_dry_run, console, integer, positive_int
 
 if TYPE_CHECKING:
     from ..azure import Cloud
@@ -15,27 +15,17 @@ if TYPE_CHECKING:
     from ..remote_runs import BatchSubmission
     from ..runs import Batch
 
-BACK = "the same command brings its outputs back; --follow waits for it"
+HOW_TO_FETCH = "the same command fetches its outputs; --follow waits for it"
+# Options of a cluster. Their default is None, so that a given option can be told from a default.
+CLUSTER_OPTIONS = ("compute", "instances", "mini_batch_size", "retries")
 
 
-def retries(text: str) -> int:
-    value = int(text)
+def retry_count(text: str) -> int:
+    """Parse an integer of at least 0 for argparse."""
+    value = integer(text)
     if value < 0:
         raise argparse.ArgumentTypeError(f"{text} is below 0")
     return value
-
-
-# Of a cluster alone: type, default, help. Left out, they stay None: so what was given shows.
-CLUSTER: dict[str, tuple[Any, Any, str]] = {
-    "compute": (str, None, "cluster (default: the configuration's)"),
-    "instances": (whole, 1, "nodes (default: 1)"),
-    "mini_batch_size": (
-        whole,
-        10,
-        "lines that are run in turn, and repeated together (default: 10)",
-    ),
-    "retries": (retries, 3, "of a mini-batch with a failed line (default: 3)"),
-}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,110 +33,133 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     azure.add_argument(
         "--on-azure",
         action="store_true",
-        help="as a parallel job on a cluster; the same command again brings its outputs back",
+        help="run as a parallel job on a cluster; the same command again fetches its outputs",
     )
     azure.add_argument(
         "--on-foundry",
         action="store_true",
-        help="as a run of the uploaded flow in the Foundry project or workspace; likewise",
+        help="run the uploaded flow in the Foundry project or workspace; the same command again "
+        "fetches its outputs",
     )
     azure.add_argument(
-        "--fetch",
-        metavar="NAME",
-        help="bring back the outputs of that job, one that failed included, or of that run",
+        "--fetch", metavar="NAME", help="fetch the outputs of this job (also a failed one) or run"
     )
-    azure.add_argument("--follow", action="store_true", help="wait for it, then fetch it")
+    azure.add_argument(
+        "--follow", action="store_true", help="wait until it has ended, then fetch its outputs"
+    )
     add_dry_run(azure)
     add_config(azure)
-    for name, (kind, _, what) in CLUSTER.items():
-        metavar = "NAME" if kind is str else "N"
-        azure.add_argument(f"--{_words(name)}", type=kind, metavar=metavar, help=what)
+    azure.add_argument(
+        "--compute", metavar="NAME", help="name of the cluster (default: the configuration's)"
+    )
+    azure.add_argument(
+        "--instances", type=positive_int, metavar="N", help="number of nodes (default: 1)"
+    )
+    azure.add_argument(
+        "--mini-batch-size",
+        type=positive_int,
+        metavar="N",
+        help="number of lines that one process runs in sequence, and that are retried together "
+        "(default: 10)",
+    )
+    azure.add_argument(
+        "--retries",
+        type=retry_count,
+        metavar="N",
+        help="number of retries of a mini-batch with a failed line (default: 3)",
+    )
 
 
-def wanted(args: argparse.Namespace) -> bool:
-    """Whether the batch is one on Azure."""
+def is_requested(args: argparse.Namespace) -> bool:
+    """Return whether the batch runs on Azure."""
     return bool(args.on_azure or args.on_foundry or args.fetch)
 
 
 def misuse(args: argparse.Namespace) -> str | None:
-    """What is wrong about the options together, or None."""
+    """Return what is wrong about the combination of options, or None."""
     if args.on_azure and args.on_foundry:
         return "--on-azure and --on-foundry exclude each other"
-    if wanted(args) and (args.resume or args.replay or args.base):
+    if is_requested(args) and (args.resume or args.replay or args.base):
         return "--resume, --replay and --run are for batches on this machine"
-    if not wanted(args) and (args.follow or args.dry_run):
+    if not is_requested(args) and (args.follow or args.dry_run):
         return "--follow and --dry-run go with --on-azure or --on-foundry"
     if args.fetch and args.dry_run:
         return "--fetch and --dry-run exclude each other"
-    given = [name for name in CLUSTER if getattr(args, name) is not None]
-    if given and (_is_run(args) or not wanted(args)):
-        return f"--{_words(given[0])} goes with --on-azure"
+    options = list(_cluster_settings(args))
+    if options and (_is_foundry_run(args) or not is_requested(args)):
+        return f"--{options[0].replace('_', '-')} goes with --on-azure"
     return None
 
 
-def _words(name: str) -> str:
-    return name.replace("_", "-")
+def _cluster_settings(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of a cluster that the user has set."""
+    values = {name: getattr(args, name) for name in CLUSTER_OPTIONS}
+    return {name: value for name, value in values.items() if value is not None}
 
 
-def _is_run(args: argparse.Namespace) -> bool:
-    """Whether it is a run of prompt flow's service; those are told by their names."""
+def _is_foundry_run(args: argparse.Namespace) -> bool:
+    """Return whether the batch is a run of Prompt flow's service, which its name shows."""
     from ..remote_runs import FOUNDRY_RUN_PREFIX
 
-    fetched = bool(args.fetch) and str(args.fetch).startswith(FOUNDRY_RUN_PREFIX)
-    return bool(args.on_foundry) or (fetched and not args.on_azure)
+    is_fetched = bool(args.fetch) and str(args.fetch).startswith(FOUNDRY_RUN_PREFIX)
+    return bool(args.on_foundry) or (is_fetched and not args.on_azure)
 
 
-def batch(
-    args: argparse.Namespace, flow: FlowDefinition, columns: Mapping[str, str]
+def run_batch(
+    args: argparse.Namespace, flow: FlowDefinition, columns: Mapping[str, str], title: str
 ) -> Batch | None:
-    """Submit it, or find it; what came back, or None where nothing has yet.
+    """Submit a batch or find it again, and fetch its outputs if it has ended.
+
+    Returns:
+        The fetched run, or None if there are no outputs yet.
 
     Raises:
-        OpsError: it cannot be submitted, or it failed as a whole.
+        OpsError: the batch cannot be submitted, or it failed as a whole.
     """
     from ..azure import Cloud, load_config, named_errors
-    from ..runs import COMPLETED
 
     with named_errors("run"):
-        submission = _submission(args, Cloud(load_config(args.config)), flow, columns)
-        name = args.fetch
-        if not name:
-            submission.plan().run(console(), dry_run=args.dry_run)
-            if args.dry_run:
-                return None
-            name = submission.name
-            print(f"{submission.kind} {name}")
-            if args.follow:
-                _follow(submission)
-            elif submission.status(name) != COMPLETED:
-                print(BACK)
-                return None
-        return submission.fetch(name)
+        submission = _submission(args, Cloud(load_config(args.config)), flow, columns, title)
+        if args.fetch:
+            return submission.fetch(args.fetch)
+        submission.plan().run(console(), dry_run=args.dry_run)
+        if args.dry_run:
+            return None
+        print(f"{submission.kind} {submission.name}")
+        if args.follow:
+            _follow(submission)
+        elif not submission.is_completed(submission.name):
+            print(HOW_TO_FETCH)
+            return None
+        return submission.fetch(submission.name)
 
 
 def _follow(submission: BatchSubmission) -> None:
     kind, name = submission.kind, submission.name
     try:
         if not submission.follow():
-            print(f"the {kind} {name} failed; fetching what it answered", file=sys.stderr)
+            print(f"the {kind} {name} failed; fetching the answers that it has", file=sys.stderr)
     except KeyboardInterrupt:
-        print(f"\nthe {kind} {name} goes on: {BACK}", flush=True)
+        print(f"\nthe {kind} {name} goes on: {HOW_TO_FETCH}", flush=True)
         raise
 
 
 def _submission(
-    args: argparse.Namespace, cloud: Cloud, flow: FlowDefinition, columns: Mapping[str, str]
+    args: argparse.Namespace,
+    cloud: Cloud,
+    flow: FlowDefinition,
+    columns: Mapping[str, str],
+    title: str,
 ) -> BatchSubmission:
     from ..remote_runs import BatchRequest, ClusterRequest, ClusterSubmission, FoundrySubmission
 
     common: dict[str, Any] = {
-        "title": args.name or flow.folder.resolve().name,
+        "title": title,
         "connections": flow.connections(args.connection) if args.connection else {},
         "in_flight": args.in_flight,
     }
-    if _is_run(args):
-        request = BatchRequest(flow, args.data, columns, **common)
-        return FoundrySubmission(cloud, request)
-    given = {name: getattr(args, name) for name in CLUSTER}
-    spread = {name: CLUSTER[name][1] if value is None else value for name, value in given.items()}
-    return ClusterSubmission(cloud, ClusterRequest(flow, args.data, columns, **common, **spread))
+    if _is_foundry_run(args):
+        return FoundrySubmission(cloud, BatchRequest(flow, args.data, columns, **common))
+    settings = _cluster_settings(args)
+    request = ClusterRequest(flow, args.data, columns, **common, **settings)
+    return ClusterSubmission(cloud, request)

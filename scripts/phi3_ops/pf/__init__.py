@@ -1,12 +1,12 @@
-"""Prompt flow on this machine: its client, its connections, its batch engine and its web middleware.
+"""Prompt flow on this machine: client, connections, stored runs, batch engine and serving app.
 
-This is the one room that reaches below Prompt flow's public API, for the versions declared in
-pyproject.toml. It may import `phi3_tools` and the top-level modules (errors, paths, files, hashing).
+This is the only room that reaches below Prompt flow's public API; `expectations` lists what it expects
+there and checks it. It may import `phi3_tools` and the top-level modules (errors, paths, files, hashing).
 """
 
 from __future__ import annotations
 
-from .client import QUIET_ENVIRONMENT, pf_client, quiet_environment
+from .client import PF_COMMAND, QUIET_ENVIRONMENT, pf_client, prepare, quiet_environment
 from .connections import (
     DEFAULT_CONNECTION,
     NO_KEY,
@@ -18,34 +18,60 @@ from .connections import (
     require_connection,
     save_connection,
 )
-from .engine import LINE_NUMBER, engine_is_supported, limited_engine, shared_tool_threads
+from .expectations import COMPLETED, LINE_NUMBER, untested_warning
 from .keyring_store import KEYRING_VARIABLE, OwnerOnlyFileKeyring
-from .middleware import App, Scope, use_inline_middleware
-from .pace import CallListener, ConcurrencyLimit, listening
+from .middleware import App, Scope
+from .pace import BatchCallObserver, ConcurrencyLimit
+from .serving import close_tool_stream, create_flow_app, shared_tool_threads, wrap_line_execution
+from .stored_runs import (
+    CANCELED,
+    RUNNING,
+    Connections,
+    NewRun,
+    StoredRun,
+    add_run,
+    execute_run,
+    find_stored_run,
+    list_stored_runs,
+    set_run_status,
+)
 
 __all__ = [
     "App",
-    "CallListener",
+    "BatchCallObserver",
+    "CANCELED",
+    "COMPLETED",
     "ConcurrencyLimit",
+    "Connections",
     "DEFAULT_CONNECTION",
     "KEYRING_VARIABLE",
     "LINE_NUMBER",
     "NO_KEY",
+    "NewRun",
     "OwnerOnlyFileKeyring",
+    "PF_COMMAND",
     "PROBE_QUESTION",
     "QUIET_ENVIRONMENT",
+    "RUNNING",
     "Scope",
+    "StoredRun",
+    "add_run",
+    "close_tool_stream",
     "connection_key",
+    "create_flow_app",
     "delete_connection",
-    "engine_is_supported",
-    "limited_engine",
-    "listening",
+    "execute_run",
+    "find_stored_run",
+    "list_stored_runs",
     "load_connection",
     "pf_client",
+    "prepare",
     "probe_endpoint",
     "quiet_environment",
     "require_connection",
     "save_connection",
+    "set_run_status",
     "shared_tool_threads",
-    "use_inline_middleware",
+    "untested_warning",
+    "wrap_line_execution",
 ]

@@ -1,32 +1,36 @@
-"""Prompt flow's SDK, made quiet before its first import: no telemetry, no trace service, no log spam."""
+"""Prompt flow's SDK, silenced before its first import: no telemetry, no trace service, no log output."""
 
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
-# Read by promptflow or by what it imports, when they are imported.
+# Prompt flow and its dependencies read these variables when they are imported.
 QUIET_ENVIRONMENT = {
-    # The exporter that it imports asks a control plane on the internet otherwise, telemetry or not.
+    # Without it, the telemetry exporter calls a control plane on the internet, even with telemetry off.
     "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
-    # And after a quarter of an hour it reports how it was used.
+    # Without it, the exporter reports its own use after a quarter of an hour.
     "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
-    # Otherwise the first call starts a service on port 23333.
+    # Without it, the first call starts a service on port 23333.
     "PF_TRACING_SKIP_LOCAL_SETUP": "true",
 }
 LOG_LEVEL = "CRITICAL"
+# The `pf` command, with this process's Python.
+PF_COMMAND = (sys.executable, "-m", "promptflow._cli.pf")
 
 
 def quiet_environment() -> dict[str, str]:
-    """This process's environment with the above; what the user has set wins."""
+    """Return this process's environment plus `QUIET_ENVIRONMENT`; variables that are set already win."""
     return {**QUIET_ENVIRONMENT, **os.environ}
 
 
-def pf_client() -> Any:
-    """A `PFClient` for the local store.
+def prepare() -> None:
+    """Silence and configure Prompt flow. Call it before Prompt flow is imported for the first time.
 
-    Prompt flow sends telemetry unless its configuration says otherwise. Where the user has not decided
-    yet, `telemetry.enabled: false` is written there; `pf config set telemetry.enabled=true` undoes it.
+    Prompt flow sends telemetry unless its configuration forbids it. If the user has not decided yet,
+    this function writes `telemetry.enabled: false` there; `pf config set telemetry.enabled=true` undoes
+    it.
     """
     os.environ.update(quiet_environment())
     os.environ.setdefault("PF_LOGGING_LEVEL", LOG_LEVEL)
@@ -35,6 +39,11 @@ def pf_client() -> Any:
     configuration = Configuration.get_instance()
     if configuration.get_telemetry_consent() is None:
         configuration.set_telemetry_consent(False)
+
+
+def pf_client() -> Any:
+    """Return a `PFClient` for the local store, after `prepare()`."""
+    prepare()
     from promptflow.client import PFClient
 
     return PFClient()

@@ -1,4 +1,4 @@
-"""The CustomConnection that the flows use, in prompt flow's local store."""
+"""The CustomConnection that the flows use, in Prompt flow's local store."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from .client import pf_client
 
 DEFAULT_CONNECTION = "phi3"
 PROBE_QUESTION = "Hello"
-# Prompt flow wants at least one secret, and with Entra there is none to keep.
+# Prompt flow requires at least one secret, but a connection with `auth: entra` has none.
 NO_KEY = "none"
+_STORE_FIX = "Check that Prompt flow's store (PF_HOME_DIRECTORY, or ~/.promptflow) can be written."
 
 
 def save_connection(name: str, fields: Mapping[str, str], key: str) -> str:
-    """Write a connection; what stood under its name is replaced.
+    """Write a connection. An existing connection of that name is replaced.
 
     Args:
         name: the connection's name in the store.
-        fields: its `configs`: `endpoint` and, where given, `contract`, `template`,
-            `deployment`, `auth`, `model`.
+        fields: its `configs`: `endpoint` and, optionally, `contract`, `template`, `deployment`, `auth`
+            and `model`; empty values are left out.
         key: the endpoint's key; empty for `auth: entra`.
 
     Returns:
@@ -43,18 +44,15 @@ def save_connection(name: str, fields: Mapping[str, str], key: str) -> str:
     try:
         store = pf_client().connections
         store.create_or_update(CustomConnection(name=name, configs=configs, secrets=secrets))
-    except Exception as error:  # promptflow raises what its keyring and its database raise
+    except Exception as error:  # Prompt flow's keyring and database have their own errors
         raise OpsError(
             f"cannot write connection {name!r}: {first_line(error)}", _STORE_FIX
         ) from error
     return "updated" if old is not None else "created"
 
 
-_STORE_FIX = "Check that prompt flow's store (PF_HOME_DIRECTORY, or ~/.promptflow) can be written."
-
-
 def load_connection(name: str) -> Any:
-    """The connection of that name with its secrets, or None.
+    """Return the connection of that name with its secrets, or None if it does not exist.
 
     Raises:
         OpsError: the store cannot be read.
@@ -86,7 +84,7 @@ def require_connection(name: str) -> Any:
 
 
 def delete_connection(name: str) -> bool:
-    """Remove a connection; false where there was none."""
+    """Delete a connection, and return whether it existed."""
     if load_connection(name) is None:
         return False
     pf_client().connections.delete(name)
@@ -94,13 +92,17 @@ def delete_connection(name: str) -> bool:
 
 
 def connection_key(name: str) -> str | None:
-    """The key that a connection holds, or None."""
+    """Return the key of a connection, or None if the connection or its key does not exist."""
     connection = load_connection(name)
     return dict(connection.secrets).get("key") if connection is not None else None
 
 
 def probe_endpoint(fields: Mapping[str, str], key: str) -> Reply:
-    """Ask the endpoint that a connection would point at something, once.
+    """Send one question to an endpoint, and return its answer.
+
+    Args:
+        fields: `configs` of a connection to the endpoint.
+        key: the endpoint's key.
 
     Raises:
         Phi3Error: a field is wrong, or the endpoint did not answer; the class names the cause.

@@ -1,10 +1,10 @@
-"""A keyring for machines that have none, so that prompt flow can encrypt its connections there.
+"""A keyring for machines without one, so that Prompt flow can encrypt its connections there.
 
-Registered under the entry point group `keyring.backends`. Its priority is below that of every real
-keyring (Keychain, Secret Service, Credential Locker), so it serves only where there is none, as on a
-server or in a container. Secrets lie in one file that only its owner can read, beside prompt flow's
-own store; or in the environment variable PHI3_KEYRING (`{"service/user": "secret"}`), which is read
-only, for places where no file may hold one.
+It is registered under the entry point group `keyring.backends`. Its priority is below that of every real
+keyring (Keychain, Secret Service, Credential Locker), so it is used only if the machine has none, for
+example on a server or in a container. The secrets are in one file next to Prompt flow's store, which only
+its owner can read. If the environment variable PHI3_KEYRING (`{"service/user": "secret"}`) is set, they
+are read from it instead; it is read-only and is meant for places where no file may contain a secret.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ FILE_NAME = "phi3-keyring.json"
 
 
 class OwnerOnlyFileKeyring(KeyringBackend):  # type: ignore[misc]
-    """Secrets in a file of mode 0600."""
+    """A keyring backend that keeps its secrets in a file of mode 0600."""
 
     priority = 0.1
 
     @property
     def path(self) -> Path:
+        """The file with the secrets."""
         home = os.environ.get("PF_HOME_DIRECTORY") or Path.home() / ".promptflow"
         return Path(home).expanduser() / FILE_NAME
 
@@ -37,13 +38,13 @@ class OwnerOnlyFileKeyring(KeyringBackend):  # type: ignore[misc]
 
     def set_password(self, service: str, username: str, password: str) -> None:
         if KEYRING_VARIABLE in os.environ:
-            raise PasswordSetError(f"{KEYRING_VARIABLE} is set, and the environment is read only")
+            raise PasswordSetError(f"{KEYRING_VARIABLE} is set, and it is read-only")
         self._write({**self._read(), f"{service}/{username}": password})
 
     def delete_password(self, service: str, username: str) -> None:
         entries = self._read()
         if entries.pop(f"{service}/{username}", None) is None:
-            raise PasswordDeleteError("there is no such entry")
+            raise PasswordDeleteError(f"the entry {service}/{username} does not exist")
         self._write(entries)
 
     def _read(self) -> dict[str, Any]:
@@ -55,7 +56,7 @@ class OwnerOnlyFileKeyring(KeyringBackend):  # type: ignore[misc]
 
     def _write(self, entries: dict[str, Any]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        # mkstemp makes the file 0600 from its first moment; the rename makes the change whole.
+        # mkstemp creates the file with mode 0600, and the rename replaces the old file atomically.
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=FILE_NAME)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             json.dump(entries, file)

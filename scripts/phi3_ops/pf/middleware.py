@@ -1,8 +1,8 @@
-"""promptflow's two middlewares, without Starlette's BaseHTTPMiddleware under them.
+"""Prompt flow's two middlewares, without Starlette's `BaseHTTPMiddleware`.
 
-That one runs what is behind it in a task of its own and hands every piece of a body over a queue, here
-twice for each request: a quarter of what an answer costs. These do what promptflow 1.18's do
-(promptflow.core._serving.v2.middleware) in the request's own task.
+`BaseHTTPMiddleware` runs the app in a task of its own and passes every part of a body through a queue.
+Prompt flow does this twice per request, which takes a quarter of the time of an answer. These middlewares
+do the same as Prompt flow's (promptflow.core._serving.v2.middleware), in the task of the request.
 """
 
 from __future__ import annotations
@@ -10,43 +10,43 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextvars import ContextVar
-from importlib.metadata import version
 from typing import Any
+
+from .expectations import SERVING_APP, is_supported
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
-KNOWN = "1.18."  # another promptflow-core keeps its own
 
 
 def use_inline_middleware(app: Any) -> None:
-    """Put these in the place of promptflow's.
+    """Replace Prompt flow's middlewares by those of this module, if Prompt flow is supported.
 
     Args:
-        app: promptflow's FastAPI app, before its first request.
+        app: Prompt flow's FastAPI app, before its first request.
     """
-    if not version("promptflow-core").startswith(KNOWN):
+    if not is_supported(SERVING_APP):
         return
     from promptflow.core._serving.v2.middleware import middleware as stock
     from starlette.middleware import Middleware
 
-    monitored = {"monitor": app.flow_monitor, "context": stock._request_ctx_var}
-    ours = {
-        "MonitorMiddleware": Middleware(Monitor, **monitored),
-        "ExceptionHandlingMiddleware": Middleware(Errors, answer=stock.error_to_response),
+    replacements = {
+        stock.MonitorMiddleware: Middleware(
+            InlineMonitor, monitor=app.flow_monitor, context=stock._request_ctx_var
+        ),
+        stock.ExceptionHandlingMiddleware: Middleware(
+            InlineErrors, error_response=stock.error_to_response
+        ),
     }
-    app.user_middleware = [
-        ours.get(each.cls.__name__, each) if each.cls.__module__ == stock.__name__ else each
-        for each in app.user_middleware
-    ]
+    app.user_middleware = [replacements.get(each.cls, each) for each in app.user_middleware]
 
 
-class Monitor:
-    """What promptflow's monitor and its flow learn of a request to `/score`.
+class InlineMonitor:
+    """Tells Prompt flow's monitor and flow about each request to `/score`.
 
     Args:
-        app: what stands behind.
-        monitor: promptflow's `FlowMonitor`.
-        context: where the app behind looks for the request's data.
+        app: the app that answers.
+        monitor: Prompt flow's `FlowMonitor`.
+        context: variable in which the app reads the data of the request.
     """
 
     def __init__(self, app: App, monitor: Any, context: ContextVar[Any]) -> None:
@@ -57,40 +57,42 @@ class Monitor:
             await self._app(scope, receive, send)
             return
 
-        async def watched(message: Mapping[str, Any]) -> None:
+        async def monitored_send(message: Mapping[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 self._monitor.finish_monitoring(message["status"])
             await send(message)
 
-        self._context.set(_asked(scope))  # in the request's own task: it ends with that
+        # This is the request's own task, so the value ends with the request.
+        self._context.set(_request_data(scope))
         self._monitor.start_monitoring()
-        await self._app(scope, receive, watched)
+        await self._app(scope, receive, monitored_send)
 
 
-def _asked(scope: Scope) -> dict[str, Any]:
+def _request_data(scope: Scope) -> dict[str, Any]:
+    """Return what Prompt flow's `MonitorMiddleware` puts into the context."""
     from starlette.datastructures import Headers
 
     headers = Headers(scope=scope)
-    request = headers.get("x-request-id")
-    client = headers.get("x-ms-client-request-id", request)
+    request_id = headers.get("x-request-id")
+    client_request_id = headers.get("x-ms-client-request-id", request_id)
     return {
         "start_time": time.time(),
-        "req_id": request or client,
-        "client_req_id": client,
-        "streaming": any("text/event-stream" in each for each in headers.getlist("accept")),
+        "req_id": request_id or client_request_id,
+        "client_req_id": client_request_id,
+        "streaming": any("text/event-stream" in value for value in headers.getlist("accept")),
     }
 
 
-class Errors:
-    """promptflow's answer to an exception of its app.
+class InlineErrors:
+    """Answers an exception of the app as Prompt flow does.
 
     Args:
-        app: what stands behind.
-        answer: promptflow's (exception, logger) -> the body and the status.
+        app: the app that answers.
+        error_response: Prompt flow's function from exception and logger to body and status.
     """
 
-    def __init__(self, app: App, answer: Callable[..., tuple[Any, int]]) -> None:
-        self._app, self._answer = app, answer
+    def __init__(self, app: App, error_response: Callable[..., tuple[Any, int]]) -> None:
+        self._app, self._error_response = app, error_response
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -98,18 +100,18 @@ class Errors:
             return
         from starlette.responses import JSONResponse
 
-        begun = False
+        has_begun = False
 
-        async def noted(message: Mapping[str, Any]) -> None:
-            nonlocal begun
-            begun = True
+        async def noting_send(message: Mapping[str, Any]) -> None:
+            nonlocal has_begun
+            has_begun = True
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, receive, noting_send)
         except Exception as error:
-            if begun:  # too late for another status
+            if has_begun:  # the status has been sent already
                 raise
-            body, status = self._answer(error, scope["app"].logger)
+            body, status = self._error_response(error, scope["app"].logger)
             scope["app"].flow_monitor.handle_error(error, status)
             await JSONResponse(body, status)(scope, receive, send)

@@ -1,65 +1,63 @@
-"""How many lines of a batch are in flight: as many as asked for, fewer while the endpoint says 429.
+"""How many lines of a batch are in flight: at most what the user set, fewer after each 429.
 
-Additive increase, multiplicative decrease, as TCP does it: what the endpoint takes is found out by
-asking for a little more until it refuses.
+The limit follows TCP's rule, additive increase and multiplicative decrease: it grows slowly until the
+endpoint refuses a call, and is then halved.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from phi3_tools.client import ANSWERED_LOG
+from phi3_tools import RateLimitedError, Reply
+from phi3_tools.client import CallObserver
 
-BACK_OFF = 0.5  # of what is in flight, after a 429
-# One crowd of lines meets one refusal: a second cut within this time would punish it twice.
+BACK_OFF = 0.5  # factor for the number of lines in flight after a 429
+# Lines that run at once meet the same refusal: a second cut within this time would punish it twice.
 CUT_EVERY_S = 1.0
-THROTTLED = "RateLimited"  # the class of phi3_tools' error
 
 
 class ConcurrencyLimit:
     """The number of lines in flight. Every method may be called from any thread.
 
     Args:
-        most: never more than this.
+        maximum: upper bound of the limit.
 
     Attributes:
-        in_flight: lines that are being run.
-        stopped: no further line is to be started.
+        in_flight: number of lines that are running.
+        stopped: no further line may start.
     """
 
-    def __init__(self, most: int) -> None:
-        self.most = most
+    def __init__(self, maximum: int) -> None:
+        self.maximum = maximum
         self.in_flight = 0
         self.stopped = False
-        self._limit = float(most)
+        self._limit = float(maximum)
         self._cut_at = float("-inf")
         self._lock = threading.Lock()
 
     @property
     def limit(self) -> int:
-        """Lines that may be in flight now; at least one."""
+        """Number of lines that may be in flight now; at least one."""
         return max(1, int(self._limit))
 
     def start(self) -> bool:
-        """Whether one more line may start; it is then counted as in flight."""
+        """Return whether one more line may start; that line then counts as in flight."""
         with self._lock:
-            free = not self.stopped and self.in_flight < self.limit
-            self.in_flight += free
-            return free
+            is_free = not self.stopped and self.in_flight < self.limit
+            self.in_flight += is_free
+            return is_free
 
     def finish(self, *, throttled: bool = False) -> None:
-        """A line is no longer in flight; unless it ended by a 429, a little more may be asked for."""
+        """Note that a line is no longer in flight; the limit grows unless the line ended with a 429."""
         with self._lock:
             self.in_flight -= 1
             if not throttled:
-                self._limit = min(self.most, self._limit + 1 / self._limit)
+                self._limit = min(self.maximum, self._limit + 1 / self._limit)
 
-    def throttled(self) -> None:
-        """The endpoint said 429 to one of the lines in flight."""
+    def throttle(self) -> None:
+        """Lower the limit, because the endpoint refused a call of a line in flight with a 429."""
         with self._lock:
             now = time.monotonic()
             if now - self._cut_at >= CUT_EVERY_S:
@@ -71,41 +69,23 @@ class ConcurrencyLimit:
         self.stopped = True
 
 
-class CallListener(logging.Handler):
-    """Hears from the client's log what happens inside a line: each 429, and each answer's tokens.
+class BatchCallObserver(CallObserver):
+    """Passes what happens in the calls of a batch on: each 429, and the tokens of each answer.
 
-    The client repeats a 429 by itself, so that a line may be slow without failing. Only what runs in
-    this process is heard.
+    The client retries a 429 itself, so a line can be slow without failing. Only calls of this process
+    are observed.
 
     Args:
-        pace: is told of each 429.
-        on_tokens: called with the tokens of each answer, question and answer together.
+        limit: throttled after each 429.
+        on_tokens: called with the tokens of each answer, prompt and completion together.
     """
 
-    def __init__(self, pace: ConcurrencyLimit, on_tokens: Callable[[int], None]) -> None:
-        super().__init__(logging.DEBUG)
-        self._pace, self._on_tokens = pace, on_tokens
+    def __init__(self, limit: ConcurrencyLimit, on_tokens: Callable[[int], None]) -> None:
+        self._limit, self._on_tokens = limit, on_tokens
 
-    def emit(self, record: logging.LogRecord) -> None:
-        if not isinstance(record.args, tuple):
-            return
-        if record.msg == ANSWERED_LOG:
-            self._on_tokens(sum(int(count or 0) for count in record.args[1:]))  # type: ignore[call-overload]
-        elif THROTTLED in record.args:
-            self._pace.throttled()
+    def on_throttled(self, error: RateLimitedError) -> None:
+        self._limit.throttle()
 
-
-@contextmanager
-def listening(listener: logging.Handler) -> Iterator[None]:
-    """Have a listener hear all that the client logs, and nobody else be troubled by it."""
-    log = logging.getLogger("phi3_tools")
-    level, propagate = log.level, log.propagate
-    log.addHandler(listener)
-    log.setLevel(logging.DEBUG)
-    log.propagate = False
-    try:
-        yield
-    finally:
-        log.removeHandler(listener)
-        log.setLevel(level)
-        log.propagate = propagate
+    def on_answered(self, reply: Reply) -> None:
+        if reply.usage:
+            self._on_tokens(reply.usage.total_tokens)

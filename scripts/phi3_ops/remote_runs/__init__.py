@@ -1,13 +1,14 @@
-"""Batch runs on Azure, on a cluster or in a Foundry project: submit, follow, and bring the outputs back.
+"""Batch runs on Azure, on a cluster or in a Foundry project: submit, follow, and fetch the outputs.
 
 It may import `publish` and every room below it.
 """
 
 from __future__ import annotations
 
-from .cluster import ClusterRequest, ClusterSubmission
+from .cluster import ClusterSubmission
 from .foundry import FOUNDRY_RUN_PREFIX, FoundrySubmission
-from .submission import BatchRequest, BatchSubmission
+from .request import BatchRequest, ClusterRequest
+from .submission import BatchSubmission
 
 __all__ = [
     "BatchRequest",

@@ -1,85 +1,50 @@
-"""Batches on a cluster: a flow as a parallel component of an Azure ML pipeline, its outputs brought back.
+"""Batches on a cluster: a flow as a parallel component of an Azure ML pipeline.
 
-The contract is prompt flow's "Use flow in Azure ML pipeline job" and its notebook "Run flows in Azure ML
-pipeline": the component's ports (`data`, `connections.NODE.INPUT`, one for each input of the flow), its
-run settings, and the one output file, `parallel_run_step.jsonl`. Each mini-batch is run by the package
-promptflow-parallel, line after line; a line that fails makes its whole mini-batch fail.
+The contract is Prompt flow's "Use flow in Azure ML pipeline job" and its notebook "Run flows in Azure ML
+pipeline". They define the ports of the component (`data`, `connections.NODE.INPUT`, one per input of the
+flow), its run settings and its one output file, `parallel_run_step.jsonl`. The package
+promptflow-parallel runs each mini-batch, line after line. A line that fails makes its whole mini-batch
+fail.
 """
 
 from __future__ import annotations
 
-import math
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from .. import paths
-from ..azure import ENDED_BADLY, Cloud, Plan, Step, find_resource
+from ..azure import ENDED_BADLY, Cloud, Plan, Step, find_resource, follow_job
 from ..errors import OpsError, first_line
 from ..files import write_jsonl
 from ..flows import build_tool_wheel, copy_flow
 from ..hashing import sha256_hex
 from ..pf import LINE_NUMBER, pf_client
-from ..training import JobSubmission
-from .outputs import OUTPUT_FOLDER, Download, join_outputs
-from .submission import BATCH_TAG, BatchRequest, BatchSubmission, batch_digest
+from ..runs import OUTPUT_FOLDER
+from .outputs import Download, join_outputs
+from .request import ClusterRequest
+from .submission import BATCH_TAG, BatchSubmission, batch_digest
 
 CONTEXT = paths.AZURE / "batch"
 ENVIRONMENT = "phi3-batch"
-# Not as fine-tuning's jobs begin: `phi3 deploy` takes the newest of those.
+# It must differ from the prefix of fine-tuning's jobs: `phi3 deploy` uses the newest of those.
 PREFIX = "batch-"
 RESERVED = ("data", "connections", OUTPUT_FOLDER)  # the component's own ports
-LINE_S = 600  # what prompt flow's own engine gives a line
-MOST_TIMEOUT_S = 259200  # Azure's most for a mini-batch
 PARALLEL = "promptflow-parallel==0.1.0"
 
 
-@dataclass(frozen=True)
-class ClusterRequest(BatchRequest):
-    """What to run, and how it is spread; `in_flight` lines at once are on all nodes together.
-
-    Attributes:
-        compute: the cluster; None takes the configuration's.
-        instances: nodes.
-        mini_batch_size: lines that one process gets at a time, runs one after another and repeats
-            together.
-        retries: how often a mini-batch that failed is run again.
-    """
-
-    compute: str | None = None
-    instances: int = 1
-    mini_batch_size: int = 10
-    retries: int = 3
-
-    def settings(self) -> dict[str, Any]:
-        """The parallel step's run settings. No failure is passed over: Azure's own default is to pass
-        over all of them."""
-        return {
-            "resources": {"instance_count": self.instances},
-            "max_concurrency_per_instance": math.ceil(self.in_flight / self.instances),
-            "mini_batch_size": self.mini_batch_size,
-            "retry_settings": {
-                "max_retries": self.retries,
-                "timeout": min(self.mini_batch_size * LINE_S, MOST_TIMEOUT_S),
-            },
-            "error_threshold": 0,
-            "mini_batch_error_threshold": 0,
-            "environment_variables": {"PF_INPUT_FORMAT": "jsonl"},
-        }
-
-
 class ClusterSubmission(BatchSubmission):
-    """A batch that is submitted once for the same flow, data and settings.
+    """A batch that is submitted only once for the same flow, data and settings.
 
     Args:
-        cloud: where to.
+        cloud: the workspace.
         request: what to run.
 
     Raises:
-        OpsError: the data file cannot be read, or an input of the flow is called as a port of the
+        OpsError: the data file cannot be read, or an input of the flow has the name of a port of the
             component.
     """
 
@@ -88,15 +53,16 @@ class ClusterSubmission(BatchSubmission):
 
     def __init__(self, cloud: Cloud, request: ClusterRequest) -> None:
         if taken := sorted(set(request.columns) & set(RESERVED)):
-            fix = "Azure's parallel component has an input of that name itself: rename the flow's."
-            raise OpsError(f"{request.flow.folder}: the input {taken[0]!r}", fix)
+            what = f"{request.flow.folder}: the input {taken[0]!r} has a reserved name"
+            fix = "Rename it: Azure's parallel component has an input of that name itself."
+            raise OpsError(what, fix)
         super().__init__(cloud, request)
         self.compute = request.compute or cloud.config.compute.name
         self.version = batch_digest(
             *(f"{name} {sha256_hex(content)}" for name, content in self._context().items())
         )
         self.digest = batch_digest(
-            self.asked,
+            self.content_digest,
             self.version,
             request.title,
             self.compute,
@@ -104,7 +70,7 @@ class ClusterSubmission(BatchSubmission):
         )
 
     def plan(self) -> Plan:
-        """Environment, then job.
+        """Return the steps: first the environment, then the job.
 
         Raises:
             OpsError: the workspace lacks the cluster or a connection.
@@ -117,38 +83,36 @@ class ClusterSubmission(BatchSubmission):
                 lambda: find_resource(self._get_environment) is not None,
                 self._create_environment,
             ),
-            Step(self._what(), self.exists, self._submit, verb="submit"),
+            Step(self._description(), self.exists, self._submit, verb="submit"),
         ]
         return Plan("run", steps)
 
     def _check_compute(self) -> None:
         if find_resource(lambda: self.cloud.ml.compute.get(self.compute)) is None:
             where = self.cloud.config.azure.workspace
-            fix = "Make it with `phi3 provision`, or name another with --compute."
+            fix = "Create it with `phi3 provision`, or choose another with --compute."
             raise OpsError(f"the workspace {where} has no cluster {self.compute!r}", fix)
 
-    def _what(self) -> str:
+    def _description(self) -> str:
         request = self.request
         lines = (
             f"{len(self.rows)} lines of {request.data} through {request.flow.folder.resolve().name}"
         )
         where = (
-            f"{self.compute} x {request.instances}, {request.mini_batch_size} lines a mini-batch"
+            f"{self.compute} x {request.instances}, {request.mini_batch_size} lines per mini-batch"
         )
         return f"job {PREFIX}{self.digest} ({lines}, on {where})"
 
-    # -- what is uploaded --------------------------------------------------------------------------
+    # -- upload ------------------------------------------------------------------------------------
 
     def _context(self) -> dict[str, bytes]:
-        """The files that the environment's image is built from."""
+        """Return the files from which the image of the environment is built."""
         wheel = build_tool_wheel()
-        own = _requirements(self.request.flow.folder)
-        requirements = "\n".join([f"/phi3/{wheel.name}", PARALLEL, *own, ""])
-        dockerfile = (CONTEXT / "Dockerfile").read_bytes()
+        requirements = [f"/phi3/{wheel.name}", PARALLEL, *_requirements(self.request.flow.folder)]
         return {
-            "Dockerfile": dockerfile,
+            "Dockerfile": (CONTEXT / "Dockerfile").read_bytes(),
             wheel.name: wheel.content,
-            "requirements.txt": requirements.encode(),
+            "requirements.txt": "\n".join([*requirements, ""]).encode(),
         }
 
     def _get_environment(self) -> Any:
@@ -157,8 +121,8 @@ class ClusterSubmission(BatchSubmission):
     def _create_environment(self) -> None:
         from azure.ai.ml.entities import BuildContext, Environment
 
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / ENVIRONMENT  # which is part of the address
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / ENVIRONMENT  # the name is part of the upload's address
             folder.mkdir()
             for name, content in self._context().items():
                 (folder / name).write_bytes(content)
@@ -176,27 +140,54 @@ class ClusterSubmission(BatchSubmission):
             self.cloud.ml.jobs.create_or_update(self.job(Path(folder)))
 
     def job(self, folder: Path) -> Any:
-        """The pipeline of one parallel step, whose flow and data are staged in a folder."""
-        from azure.ai.ml import Input, dsl, load_component
+        """Return the pipeline, which has one parallel step.
 
-        request = self.request
+        Args:
+            folder: an empty folder for the flow and the data.
+        """
+        from azure.ai.ml import Input
+
         data = folder / "data.jsonl"
-        # With its line's number in each row, which promptflow-parallel then takes: whatever a mini-batch
-        # holds, the outputs say which line they answer.
-        write_jsonl(data, ({**r, LINE_NUMBER: n} for n, r in enumerate(self.rows)))
+        # Each row has its line number, which promptflow-parallel copies to the output: so the outputs
+        # can be assigned to lines, however the mini-batches are cut.
+        write_jsonl(data, ({**row, LINE_NUMBER: n} for n, row in enumerate(self.rows)))
+        pipeline = self._pipeline(self._component(folder / "flow"))
+        job = pipeline(data=Input(type="uri_file", path=str(data), mode="ro_mount"))
+        job.outputs[OUTPUT_FOLDER].mode = "rw_mount"
+        job.name, job.display_name = self.name, self.request.title
+        job.experiment_name = ENVIRONMENT
+        job.tags = {**self.cloud.tags(), BATCH_TAG: self.content_digest}
+        job.settings.force_rerun = True
+        return job
+
+    def _component(self, folder: Path) -> Any:
+        """Return the flow as a component.
+
+        Args:
+            folder: folder for a copy of the flow. Azure names the component after it, and not every
+                flow's name is allowed.
+        """
+        from azure.ai.ml import load_component
+
         overrides = {
-            "type": "promptflow_parallel",  # the SDK would take the flow's own type for it
+            "type": "promptflow_parallel",  # otherwise, the SDK reads the type of the flow
             "azureml": {
                 "environment": f"azureml:{ENVIRONMENT}:{self.version}",
-                "is_deterministic": False,  # the endpoint may be another one the next time
+                "is_deterministic": False,  # the endpoint may have changed the next time
             },
         }
-        component = load_component(
-            # Its folder's name becomes the component's, for which not every flow's is fit.
-            _staged(request.flow.folder, folder / "flow") / "flow.dag.yaml",
+        return load_component(
+            _copy_with_tools(self.request.flow.folder, folder) / "flow.dag.yaml",
             params_override=[{key: value} for key, value in overrides.items()],
         )
-        connections = {node: {"connection": name} for node, name in request.names.items()}
+
+    def _pipeline(self, component: Any) -> Callable[..., Any]:
+        from azure.ai.ml import dsl
+
+        request = self.request
+        connections = {
+            node: {"connection": name} for node, name in request.connection_names.items()
+        }
 
         @dsl.pipeline()
         def batch_of(data):  # type: ignore[no-untyped-def]  # the SDK reads annotations
@@ -205,55 +196,47 @@ class ClusterSubmission(BatchSubmission):
             for name, value in request.settings().items():
                 setattr(answers, name, value)
             for output in answers.outputs.values():
-                output.mode = "rw_mount"  # what several nodes write together
+                output.mode = "rw_mount"  # several nodes write to the same output
             return {OUTPUT_FOLDER: answers.outputs[OUTPUT_FOLDER]}
 
-        made = batch_of(data=Input(type="uri_file", path=str(data), mode="ro_mount"))
-        made.outputs[OUTPUT_FOLDER].mode = "rw_mount"
-        made.name, made.display_name = self.name, request.title
-        made.experiment_name = ENVIRONMENT
-        made.tags = {**self.cloud.tags(), BATCH_TAG: self.asked}
-        made.settings.force_rerun = True
-        return made
+        return batch_of  # type: ignore[no-any-return]
 
-    # -- what comes back ---------------------------------------------------------------------------
+    # -- download ----------------------------------------------------------------------------------
 
     def find(self, name: str) -> Any | None:
         return find_resource(lambda: self.cloud.ml.jobs.get(name))
 
     def follow(self) -> bool:
-        """Print the job's log until it ends; whether it completed.
+        """Print the log of the job until it ends, and return whether it completed.
 
-        A batch with failed lines ends as a failed job, and still has the other lines' answers.
+        A batch with failed lines ends as a failed job, and still has the answers of the other lines.
         """
         try:
-            JobSubmission.follow(self)  # type: ignore[arg-type]  # needs the cloud and the name alone
+            follow_job(self.cloud, self.name)
         except OpsError:
             if self.status(self.name) not in ENDED_BADLY:
                 raise
             return False
         return True
 
-    def download(self, name: str, place: Path) -> Download:
-        self.cloud.ml.jobs.download(name, download_path=place, output_name=OUTPUT_FOLDER)
-        return Download(join_outputs(place, len(self.rows)))
+    def download(self, name: str, folder: Path) -> Download:
+        self.cloud.ml.jobs.download(name, download_path=folder, output_name=OUTPUT_FOLDER)
+        return Download(join_outputs(folder, len(self.rows)))
 
 
-def _staged(flow: Path, target: Path) -> Path:
-    """A copy of a flow with `.promptflow/flow.tools.json`, which the component needs."""
+def _copy_with_tools(flow: Path, target: Path) -> Path:
+    """Copy a flow, add the `.promptflow/flow.tools.json` that a component needs, and return the copy."""
     copy_flow(flow, target)
-    client = pf_client()
     try:
-        client.flows.validate(target, raise_error=True)
-    except Exception as error:  # promptflow has no base class for what a tool's import can raise
-        raise OpsError(
-            f"{flow} is not valid: {first_line(error)}", "See `pf flow validate`."
-        ) from error
+        pf_client().flows.validate(target, raise_error=True)
+    except Exception as error:  # importing a tool can raise anything
+        what = f"{flow} is not a valid flow: {first_line(error)}"
+        raise OpsError(what, f"See `pf flow validate --source {flow}`.") from error
     return target
 
 
 def _requirements(flow: Path) -> list[str]:
-    """What the flow itself asks for, from the file that its flow.dag.yaml names."""
+    """Return the lines of the requirements file that the flow's flow.dag.yaml names."""
     definition: Any = yaml.safe_load((flow / "flow.dag.yaml").read_text(encoding="utf-8"))
     name = (definition.get("environment") or {}).get("python_requirements_txt")
     if not name:
@@ -261,4 +244,5 @@ def _requirements(flow: Path) -> list[str]:
     try:
         return list((flow / str(name)).read_text(encoding="utf-8").splitlines())
     except OSError as error:
-        raise OpsError(f"{flow / name}: {error.strerror}", "flow.dag.yaml names it.") from error
+        what = f"cannot read {flow / name}: {error.strerror}"
+        raise OpsError(what, "Create it, or remove its name from flow.dag.yaml.") from error

@@ -1,31 +1,25 @@
-"""What a batch on Azure brings back, as a run in prompt flow's store.
+"""The outputs of a batch on Azure, as a run in Prompt flow's store.
 
-A job's output is described in prompt flow's notebook "Run flows in Azure ML pipeline"; a run's folder
-is prompt flow 1.18.5's, see `runs`.
+Prompt flow's notebook "Run flows in Azure ML pipeline" describes the output of a job.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ..errors import OpsError, first_line
-from ..files import atomic_folder, read_jsonl, write_json, write_jsonl
-from ..flows import copy_flow
+from ..errors import OpsError
+from ..files import read_jsonl
 from ..hashing import file_sha256
-from ..pf import LINE_NUMBER, pf_client
-from ..runs import COMPLETED, DATA_HASH, run_properties
+from ..pf import LINE_NUMBER, add_run
+from ..runs import ConnectionFacts, RunProperties, write_run_folder
+from .request import BatchRequest
 
-if TYPE_CHECKING:
-    from .submission import BatchRequest
-
-OUTPUT_FOLDER = "flow_outputs"
-OUTPUT_FILE = "parallel_run_step.jsonl"  # joined at the end, from one temp_*_*_ file a process
-LOST = "not among the job's outputs: its mini-batch failed, or was never run"
+# Written at the end of a job, from one file temp_*_* per process.
+OUTPUT_FILE = "parallel_run_step.jsonl"
+MISSING_REASON = "not among the job's outputs: its mini-batch failed, or was never run"
 
 Row = dict[str, Any]
 
@@ -35,9 +29,9 @@ class Download:
     """What was downloaded of a batch.
 
     Attributes:
-        answers: line number -> the flow's outputs.
-        errors: line number -> why it failed, where that is known.
-        files: a folder of what else belongs to the run, or None.
+        answers: line number -> outputs of the flow.
+        errors: line number -> the reason for which the line failed, if it is known.
+        files: a folder with the other files of the run, or None.
     """
 
     answers: Mapping[int, Row]
@@ -45,124 +39,104 @@ class Download:
     files: Path | None = None
 
 
-def join_outputs(folder: Path, count: int) -> dict[int, dict[str, Any]]:
-    """The lines' outputs among a job's files, sorted by line number.
+def join_outputs(folder: Path, line_count: int) -> dict[int, Row]:
+    """Return the outputs in the files of a job, sorted by line number.
 
-    A job that failed has not joined its mini-batches' files. A mini-batch that was run again after a
-    timeout may have left a line twice: the first one counts.
+    A job that failed has not joined the files of its mini-batches. A mini-batch that ran again after a
+    timeout may have written a line twice: the first row counts.
 
     Args:
-        folder: what was downloaded.
-        count: lines of the data file.
+        folder: the downloaded files.
+        line_count: number of lines in the data file.
 
     Raises:
-        OpsError: a row has no line number, or that of no line.
+        OpsError: a row has no line number, or the data file has no such line.
     """
     files = sorted(folder.rglob(OUTPUT_FILE)) or sorted(folder.rglob(f"temp_*_{OUTPUT_FILE}"))
-    found: dict[int, dict[str, Any]] = {}
+    rows_by_line: dict[int, Row] = {}
     for row in (row for file in files for row in read_jsonl(file)):
-        inner = row.get("output")
-        if isinstance(inner, dict) and LINE_NUMBER in inner:
-            row = inner  # as promptflow-parallel returns it; the documented file holds it flat
-        found.setdefault(line_number_of(row, count, OUTPUT_FILE), row)
-    return dict(sorted(found.items()))
+        outputs = row.get("output")
+        if isinstance(outputs, dict) and LINE_NUMBER in outputs:
+            row = outputs  # promptflow-parallel nests the outputs; the documented file does not
+        rows_by_line.setdefault(pop_line_number(row, line_count, OUTPUT_FILE), row)
+    return dict(sorted(rows_by_line.items()))
 
 
-def line_number_of(row: Row, count: int, where: str) -> int:
-    """Take the line number out of a row; raises OpsError for one that the data file does not have."""
+def pop_line_number(row: Row, line_count: int, where: str) -> int:
+    """Remove the line number from a row, and return it.
+
+    Args:
+        row: the row.
+        line_count: number of lines in the data file.
+        where: name of the row's file, for the error.
+
+    Raises:
+        OpsError: the row has no line number, or the data file has no such line.
+    """
     line = row.pop(LINE_NUMBER, None)
-    if type(line) is not int or not 0 <= line < count:
-        fix = "The outputs are not those of this data file."
+    if type(line) is not int or not 0 <= line < line_count:
+        fix = "These outputs do not belong to this data file."
         raise OpsError(f"{where}: `{LINE_NUMBER}` is {line!r}", fix)
     return line
 
 
-def write_run_folder(
-    folder: Path, request: BatchRequest, rows: Sequence[Row], brought: Download
+def write_downloaded_run(
+    folder: Path, request: BatchRequest, rows: Sequence[Row], download: Download
 ) -> None:
-    """A run's folder as prompt flow writes it; a line that is not among the answers has failed.
+    """Write the folder of a run as Prompt flow does. A line without an answer has failed.
 
     Args:
-        folder: of the run.
+        folder: the folder of the run.
         request: what was run.
-        rows: the data file's.
-        brought: what was downloaded.
+        rows: the rows of the data file.
+        download: what was downloaded.
 
     Raises:
         OpsError: the folder cannot be written.
     """
-    answers, reasons = brought.answers, brought.errors
-    failed = [line for line in range(len(rows)) if line not in answers]
-    errors = [{LINE_NUMBER: line, "error": {"message": reasons.get(line, LOST)}} for line in failed]
-    inputs = {line: _given(request.columns, row) for line, row in enumerate(rows)}
-    with atomic_folder(folder, last=OUTPUT_FOLDER) as new:
-        if brought.files:
-            shutil.copytree(brought.files, new, dirs_exist_ok=True)
-        copy_flow(request.flow.folder, new / "snapshot")
-        write_jsonl(new / "inputs.jsonl", _numbered(inputs))
-        if errors:
-            write_json(new / "error.json", {"additionalInfo": [{"info": {"errors": errors}}]})
-        for name in (
-            "outputs.jsonl",
-            f"{OUTPUT_FOLDER}/output.jsonl",
-        ):  # `pf run show-details` reads the first
-            write_jsonl(new / name, _numbered(answers))
+    failed = [line for line in range(len(rows)) if line not in download.answers]
+    write_run_folder(
+        folder,
+        request.flow.folder,
+        inputs={line: request.inputs_of(row) for line, row in enumerate(rows)},
+        answers=download.answers,
+        errors={line: download.errors.get(line, MISSING_REASON) for line in failed},
+        other_files=download.files,
+    )
 
 
-def register_run(name: str, folder: Path, request: BatchRequest, more: Mapping[str, Any]) -> None:
-    """Note a run's folder in prompt flow's store, where it is not there yet.
+def add_downloaded_run(
+    name: str,
+    folder: Path,
+    request: BatchRequest,
+    *,
+    endpoints: Mapping[str, ConnectionFacts],
+    token_counts: Mapping[str, int],
+) -> None:
+    """Add a run to Prompt flow's store, if the store does not have it yet.
 
     Args:
-        name: the run's.
-        folder: the run's.
+        name: the name of the run.
+        folder: the folder of the run.
         request: what was run.
-        more: further properties, over those of this machine.
+        endpoints: node -> the connection of the workspace that it used.
+        token_counts: number of tokens, by the names of a local run.
 
     Raises:
         OpsError: the store cannot be written.
     """
-    client = pf_client()
-    from promptflow._sdk._errors import RunNotFoundError
-    from promptflow.entities import Run
-
-    try:
-        client.runs.get(name)
-        return
-    except RunNotFoundError:
-        now = datetime.now(timezone.utc)
-    properties: dict[str, Any] = {
-        **run_properties(request.flow.folder),
-        DATA_HASH: file_sha256(request.data),
-        "column_mapping": dict(request.columns),
-        "flow_path": request.flow.folder.resolve().as_posix(),
-        **more,
-    }
-    run = Run(
-        name=name,
-        source=folder.resolve(),
-        run_source="existing_run",
-        data=str(request.data.resolve()),
-        display_name=request.title,
-        status=COMPLETED,
-        created_on=now,
-        start_time=now,
-        end_time=now,
-        properties=properties,
+    properties = replace(
+        RunProperties.of_flow(request.flow.folder),
+        data_sha256=file_sha256(request.data),
+        endpoints=endpoints,
+        token_counts=token_counts,
     )
-    try:
-        client.runs.create_or_update(run)
-    except Exception as error:  # promptflow has no base class for what its store can raise
-        raise OpsError(f"cannot note the run {name}: {first_line(error)}") from error
-
-
-def _numbered(rows: Mapping[int, Row]) -> list[Row]:
-    return [{LINE_NUMBER: line, **row} for line, row in rows.items()]
-
-
-def _given(columns: Mapping[str, str], row: Row) -> Row:
-    """What a line's flow was given."""
-    start = "${data."
-    return {
-        name: row.get(value[len(start) : -1]) if value.startswith(start) else value
-        for name, value in columns.items()
-    }
+    add_run(
+        name,
+        folder,
+        title=request.title,
+        data=request.data,
+        flow=request.flow.folder,
+        column_mapping=request.columns,
+        properties=properties.to_properties(),
+    )

@@ -1,13 +1,10 @@
-"""Batches on Azure, be they jobs on a cluster or runs of prompt flow's service: what is asked for, what
-it is found again by, and how it comes back."""
+"""Batches on Azure, as jobs on a cluster or runs of Prompt flow's service: submit, find again, fetch."""
 
 from __future__ import annotations
 
 import json
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,53 +22,29 @@ from ..azure import (
 )
 from ..errors import OpsError
 from ..files import read_jsonl
-from ..flows import FlowDefinition, content_hash
+from ..flows import content_hash
 from ..hashing import sha256_hex
-from ..runs import DEFAULT_IN_FLIGHT, ENDPOINTS_PROPERTY, Batch, describe_connection, load_batch
-from .outputs import OUTPUT_FOLDER, Download, register_run, write_run_folder
+from ..runs import OUTPUT_FOLDER, Batch, ConnectionFacts, load_batch
+from .outputs import Download, add_downloaded_run, write_downloaded_run
+from .request import BatchRequest
 
 FETCHED_FOLDER = paths.WORKDIR / "batches"
-BATCH_TAG = "batch"
-
-
-@dataclass(frozen=True)
-class BatchRequest:
-    """What to run.
-
-    Attributes:
-        flow: the flow.
-        data: JSONL, one line a row.
-        columns: flow input -> `${data.x}` or a constant.
-        title: what the batch is called in lists.
-        connections: node -> input -> connection of the workspace, in place of the flow's.
-        in_flight: lines at once.
-    """
-
-    flow: FlowDefinition
-    data: Path
-    columns: Mapping[str, str]
-    title: str
-    connections: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    in_flight: int = DEFAULT_IN_FLIGHT
-
-    @property
-    def names(self) -> dict[str, str]:
-        """Node -> its connection in the workspace."""
-        return self.flow.connection_names(self.connections)
+BATCH_TAG = "batch"  # its value is the submission's `content_digest`
 
 
 class BatchSubmission(ABC):
-    """A batch that is submitted once for the same flow, data and settings.
+    """A batch that is submitted only once for the same flow, data and settings.
 
     Attributes:
-        kind: what Azure calls it.
-        prefix: how its name begins; its hash follows.
-        option: of `phi3 run`, that submits it.
-        asked: hash of what its lines were asked; a tag of it.
-        digest: hash of that and of its settings; part of its name.
+        kind: Azure's word for the batch.
+        prefix: start of its name; `digest` follows.
+        option: the option of `phi3 run` that submits it.
+        rows: the rows of the data file.
+        content_digest: hash of flow, data, columns and connections; a tag of the batch.
+        digest: hash of `content_digest` and the settings; part of the batch's name.
 
     Args:
-        cloud: where to.
+        cloud: the workspace.
         request: what to run.
 
     Raises:
@@ -87,62 +60,69 @@ class BatchSubmission(ABC):
         self.request = request
         self.rows = read_jsonl(request.data)
         if not self.rows:
-            raise OpsError(f"{request.data} has no lines", "Give it one JSON object a line.")
-        content = content_hash(request.flow.folder)
-        self.asked = batch_digest(
-            content, self.rows, sorted(request.columns.items()), request.names
+            raise OpsError(f"{request.data} has no lines", "Write one JSON object per line.")
+        self.content_digest = batch_digest(
+            content_hash(request.flow.folder),
+            self.rows,
+            sorted(request.columns.items()),
+            request.connection_names,
         )
-        self.digest = self.asked
+        self.digest = self.content_digest
         self._name: str | None = None
 
     @abstractmethod
     def plan(self) -> Plan:
-        """What is made; raises OpsError where the workspace lacks something that it needs."""
+        """Return what would be created; raise OpsError if the workspace lacks something it needs."""
 
     @abstractmethod
     def find(self, name: str) -> Any | None:
-        """The batch of that name, with its `status` and `tags`, or None."""
+        """Return the batch of that name, with its `status` and `tags`, or None."""
 
     @abstractmethod
     def follow(self) -> bool:
-        """Print its log until it ends; whether it completed."""
+        """Print the log of the batch until it ends, and return whether it completed."""
 
     @abstractmethod
-    def download(self, name: str, place: Path) -> Download:
-        """The outputs of one that has ended, by way of a temporary folder."""
+    def download(self, name: str, folder: Path) -> Download:
+        """Download the outputs of a batch that has ended into a temporary folder."""
 
     @property
     def name(self) -> str:
-        """Its name; one that failed under it is followed by `-2`, `-3`, …"""
+        """Name of the batch. If a batch of that name failed, `-2` is appended, then `-3`, and so on."""
         if self._name is None:
             self.exists()
         return str(self._name)
 
     def exists(self) -> bool:
-        """Whether it was submitted, and has not failed since."""
-        first = f"{self.prefix}{self.digest}"
-        self._name, batch = newest_attempt(first, self.kind, self.find)
+        """Return whether the batch was submitted and has not failed since."""
+        first_name = f"{self.prefix}{self.digest}"
+        self._name, batch = newest_attempt(first_name, self.kind, self.find)
         return batch is not None
 
+    def is_completed(self, name: str) -> bool:
+        """Return whether the batch of that name completed; raises what `status` raises."""
+        return self.status(name) == COMPLETED
+
     def status(self, name: str) -> str:
-        """The status of the batch of that name.
+        """Return the status of the batch of that name.
 
         Raises:
-            OpsError: there is none, or it ran something else.
+            OpsError: the batch does not exist, or it ran something else.
         """
-        found = self.find(name)
-        if found is None:
+        batch = self.find(name)
+        if batch is None:
             fix = f"Submit it with `phi3 run {self.option}`."
-            raise OpsError(f"there is no {self.kind} {name}", fix)
-        if (found.tags or {}).get(BATCH_TAG) != self.asked:
-            fix = "Give the flow, the data and the columns that it was submitted with."
+            raise OpsError(f"the {self.kind} {name} does not exist", fix)
+        if (batch.tags or {}).get(BATCH_TAG) != self.content_digest:
+            fix = "Use the flow, the data and the columns with which it was submitted."
             raise OpsError(f"the {self.kind} {name} ran another flow or other data", fix)
-        return str(found.status)
+        return str(batch.status)
 
     def fetch(self, name: str) -> Batch:
-        """Bring a batch's outputs into prompt flow's store, as a run of its name.
+        """Download the outputs of a batch into Prompt flow's store, as a run of the same name.
 
-        Lines that are not among them have failed. What was fetched once is not fetched again.
+        A line that is missing in the outputs has failed. Outputs that were fetched before are not
+        fetched again.
 
         Raises:
             OpsError: the batch has not ended or ran something else, or its outputs cannot be read.
@@ -153,40 +133,45 @@ class BatchSubmission(ABC):
             raise OpsError(f"the {self.kind} {name} is {status}", fix)
         folder = FETCHED_FOLDER / name
         if not (folder / OUTPUT_FOLDER).is_dir():
-            with tempfile.TemporaryDirectory() as place, named_errors(f"downloading {name}"):
-                brought = self.download(name, Path(place))
-                write_run_folder(folder, self.request, self.rows, brought)
-        # Of this machine's connections nothing is said: the workspace's were asked.
-        asked = {ENDPOINTS_PROPERTY: json.dumps(self._endpoints())}
-        register_run(name, folder, self.request, {**asked, **self.properties(folder)})
+            with tempfile.TemporaryDirectory() as temporary, named_errors(f"downloading {name}"):
+                download = self.download(name, Path(temporary))
+                write_downloaded_run(folder, self.request, self.rows, download)
+        add_downloaded_run(
+            name,
+            folder,
+            self.request,
+            # The workspace's connections were used, not those of this machine.
+            endpoints=self._endpoints(),
+            token_counts=self.token_counts(folder),
+        )
         return load_batch(name)
 
-    def properties(self, folder: Path) -> dict[str, Any]:
-        """What the run in prompt flow's store also remembers, from its folder."""
+    def token_counts(self, folder: Path) -> dict[str, int]:
+        """Return the number of tokens that a run took, from its folder; empty if it is not known."""
         return {}
 
     def check_connections(self) -> None:
-        """Raises OpsError naming a connection that the flow needs and the workspace has not."""
-        for name in sorted(set(self.request.names.values())):
+        """Raise OpsError if the workspace lacks a connection that the flow needs."""
+        for name in sorted(set(self.request.connection_names.values())):
             if self._connection(name) is None:
                 where = self.cloud.config.azure.workspace
-                fix = "Write it with `phi3 connect --azure`, or name another with --connection."
+                fix = "Create it with `phi3 connect --azure`, or choose another with --connection."
                 raise OpsError(f"the workspace {where} has no connection {name!r}", fix)
 
     def _connection(self, name: str) -> Any | None:
         path = f"{self.cloud.workspace_path}/connections/{name}"
         return find_resource(lambda: self.cloud.rest("GET", path, api=CONNECTIONS_API_VERSION))
 
-    def _endpoints(self) -> dict[str, dict[str, str]]:
-        """Node -> what its connection in the workspace says; secrets are not asked for."""
-        found = {}
-        for node, name in self.request.names.items():
+    def _endpoints(self) -> dict[str, ConnectionFacts]:
+        """Return what the workspace says about the connection of each node, without secrets."""
+        endpoints = {}
+        for node, name in self.request.connection_names.items():
             properties = (self._connection(name) or {}).get("properties") or {}
-            found[node] = describe_connection(name, properties.get("metadata") or {})
-        return found
+            endpoints[node] = ConnectionFacts.of(name, properties.get("metadata") or {})
+        return endpoints
 
 
 def batch_digest(*parts: Any) -> str:
-    """The start of a SHA-256 over the JSON of what a batch is made of, in hex."""
+    """Return the start of the SHA-256 of the JSON of some values, in hex."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False)
     return sha256_hex(text.encode("utf-8", "surrogatepass"))[:HASH_LENGTH]

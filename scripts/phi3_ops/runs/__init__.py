@@ -1,56 +1,56 @@
-"""Batch runs on this machine: run a flow over a data file, resume it, and read its folder back.
+"""Batch runs on this machine: run a flow over a data file, resume it, score it, and read its folder.
 
-It may import `azure`, `flows`, `endpoint`, `pf` and `data`.
+It may import `azure`, `flows`, `endpoint`, `pf`, `data` and `phi3_tools`.
 """
 
 from __future__ import annotations
 
 from .batch import (
-    COMPLETED,
-    DATA_HASH,
     DEFAULT_IN_FLIGHT,
     Batch,
     BatchProgress,
     ProgressCallback,
-    ask_and_score,
-    find_run,
+    choose_columns,
     load_batch,
-    mean_by_kind,
-    resume_run,
     run_flow,
 )
 from .conversations import count_unanswered_turns, replay_conversations
+from .evaluation import ask_and_score, mean_by_kind, mean_scores, score_batch
 from .properties import (
-    ENDPOINTS_PROPERTY,
     SHORT_HASH,
-    describe_connection,
-    run_properties,
+    TOKEN_COUNTS,
+    ConnectionFacts,
+    RunProperties,
     url_without_secrets,
 )
-from .scored import THRESHOLDS_FILE, RowsByLine, ScoredRun, load_scored_run
+from .resume import resume_run
+from .scored import ScoredRun, load_scored_run
+from .store import OUTPUT_FOLDER, SNAPSHOT, THRESHOLDS_FILE, write_run_folder
 
 __all__ = [
     "Batch",
     "BatchProgress",
-    "COMPLETED",
-    "DATA_HASH",
+    "ConnectionFacts",
     "DEFAULT_IN_FLIGHT",
-    "ENDPOINTS_PROPERTY",
+    "OUTPUT_FOLDER",
     "ProgressCallback",
-    "RowsByLine",
+    "RunProperties",
     "SHORT_HASH",
+    "SNAPSHOT",
     "ScoredRun",
     "THRESHOLDS_FILE",
+    "TOKEN_COUNTS",
     "ask_and_score",
+    "choose_columns",
     "count_unanswered_turns",
-    "describe_connection",
-    "find_run",
     "load_batch",
     "load_scored_run",
     "mean_by_kind",
+    "mean_scores",
     "replay_conversations",
     "resume_run",
     "run_flow",
-    "run_properties",
+    "score_batch",
     "url_without_secrets",
+    "write_run_folder",
 ]

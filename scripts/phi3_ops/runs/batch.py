@@ -1,84 +1,97 @@
-"""Batches: a flow over a data file, scores bound to it, and every line counted."""
+"""Batches: run a flow over every line of a data file, and count every line, also the failed ones."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from phi3_tools.evaluation import Mean, mean_of
+from phi3_tools.client import observe_calls
 
-from .. import paths
-from ..errors import OpsError, first_line
+from ..errors import OpsError
 from ..files import read_jsonl
+from ..flows import FlowDefinition
 from ..hashing import file_sha256
 from ..pf import (
-    LINE_NUMBER,
-    CallListener,
+    CANCELED,
+    COMPLETED,
+    BatchCallObserver,
     ConcurrencyLimit,
-    engine_is_supported,
-    limited_engine,
-    listening,
-    pf_client,
+    Connections,
+    NewRun,
+    StoredRun,
+    execute_run,
+    find_stored_run,
+    set_run_status,
 )
-from .properties import FLOW_HASH_PROPERTY, run_properties
+from .process import describe_this_process
+from .properties import RunProperties
+from .store import RowsByLine, read_answers, read_errors
 
 DEFAULT_IN_FLIGHT = 16
-COMPLETED = "Completed"
-# What a run of ours remembers beside what promptflow does, and `run_properties`; read again by `resume`.
-CONNECTIONS, DATA_HASH, PROCESS = "phi3.connections", "phi3.data_sha256", "phi3.process"
-
-Connections = Mapping[str, Mapping[str, str]]
+KILLED = 130  # exit code after a second Ctrl-C
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A finished run in prompt flow's store.
+    """A finished run in Prompt flow's store.
 
     Attributes:
-        name: for `pf run show-details --name`.
-        answers: line number (from 0) -> the line's outputs; a failed line is not there.
-        lines: lines of the data file.
+        name: the run's name, for `pf run show-details --name`.
+        answers: line number (from 0) -> the line's outputs; failed lines are missing.
+        lines: number of lines in the data file.
         reason: why the first of the failed lines failed, or None.
-        interrupted: Ctrl-C ended it before every line was run.
+        interrupted: a Ctrl-C ended it before every line had run.
     """
 
     name: str
-    answers: Mapping[int, Mapping[str, Any]]
+    answers: RowsByLine
     lines: int
     reason: str | None = None
     interrupted: bool = False
 
     @property
     def failed(self) -> int:
-        """Lines without an answer, whatever became of them."""
+        """Number of lines without an answer, for whatever reason."""
         return self.lines - len(self.answers)
 
 
 @dataclass
 class BatchProgress:
-    """How far a batch is; `tokens` are those of the answers so far, questions included."""
+    """How far a batch is.
+
+    Attributes:
+        lines: number of lines in the data file.
+        done: number of lines that have ended.
+        failed: number of lines that have failed.
+        tokens: number of tokens of the answers so far, prompts included.
+        in_flight: number of lines that are running.
+    """
 
     lines: int
     done: int = 0
     failed: int = 0
     tokens: int = 0
+    in_flight: int = 0
 
-    def add(self, line: Any) -> None:
-        """Count a line that has ended, from promptflow's `LineResult`."""
+    def add_line(self, completed: bool) -> None:
+        """Count a line that has ended."""
         self.done += 1
-        self.failed += line.run_info.status.value != COMPLETED
+        self.failed += not completed
+
+    def add_tokens(self, count: int) -> None:
+        """Count the tokens of an answer."""
+        self.tokens += count
 
 
-ProgressCallback = Callable[[BatchProgress, ConcurrencyLimit], None]
+ProgressCallback = Callable[[BatchProgress], None]
 
 
 def run_flow(
@@ -87,295 +100,165 @@ def run_flow(
     columns: Mapping[str, str],
     *,
     title: str,
-    base: Batch | str | None = None,
+    base: Batch | None = None,
     connections: Connections | None = None,
     in_flight: int = DEFAULT_IN_FLIGHT,
-    watch: ProgressCallback | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> Batch:
-    """Run a flow over a JSONL file, or over a run's outputs, with promptflow's own engine.
+    """Run a flow over a JSONL file, and optionally over a run's outputs, with Prompt flow's engine.
 
-    Ctrl-C lets the lines in flight end, keeps what was answered and starts no more; a second one ends
-    the process. An endpoint that answers 429 gets fewer lines at once.
+    A Ctrl-C lets the lines in flight end, keeps all answers and starts no further line. A second one
+    ends the process. While the endpoint answers 429, fewer lines run at once.
 
     Args:
-        flow: the flow's folder.
-        data: the data file, one line a row.
-        columns: flow input -> `${data.x}` or `${run.outputs.x}`.
-        title: what the run is called in lists; its name gets the time and a random end.
+        flow: the folder of the flow.
+        data: the data file, one row per line.
+        columns: flow input -> `${data.x}`, `${run.outputs.x}` or a constant.
+        title: display name of the run; the run's name is the title, the time and a random suffix.
         base: the run whose outputs `columns` refers to.
-        connections: node -> input -> connection, in place of what the flow says.
-        in_flight: lines at once, at most.
-        watch: called whenever a line has ended.
+        connections: node -> input -> connection that replaces the flow's.
+        in_flight: maximum number of lines that run at once.
+        on_progress: called whenever a line has ended.
 
     Raises:
-        OpsError: the run failed as a whole. Lines that fail do not raise: see `Batch.failed`.
+        OpsError: the run failed as a whole. Failed lines do not raise: see `Batch.failed`.
     """
-    properties = {
-        CONNECTIONS: json.dumps(connections or {}),
-        DATA_HASH: file_sha256(data),
-        PROCESS: _this_process(),
-        **run_properties(flow, connections),
-    }
-    run = {
-        "flow": flow,
-        "data": data,
-        "run": base.name if isinstance(base, Batch) else base,
-        "column_mapping": dict(columns),
-        "connections": connections,
-        "name": new_run_name(title),
-        "display_name": title,
-        "properties": properties,
-    }
-    return _submit(run, data, in_flight, watch)
+    properties = replace(
+        RunProperties.of_flow(flow, connections),
+        connections=connections or {},
+        data_sha256=file_sha256(data),
+        process=describe_this_process(),
+    )
+    new = NewRun(
+        name=new_run_name(title),
+        title=title,
+        flow=flow,
+        data=data,
+        base=base.name if base else None,
+        column_mapping=columns,
+        connections=connections,
+        properties=properties.to_properties(),
+    )
+    return execute_batch(new, in_flight, on_progress)
 
 
-def resume_run(
-    name: str, *, in_flight: int = DEFAULT_IN_FLIGHT, watch: ProgressCallback | None = None
-) -> Batch:
-    """Run only the lines of a run that are missing or failed, as a new run that has them all.
+def execute_batch(new: NewRun, in_flight: int, on_progress: ProgressCallback | None) -> Batch:
+    """Execute a run, and return it with its answers.
 
     Args:
-        name: a run of `run_flow` that was interrupted, killed, or has failed lines.
-        in_flight: lines at once, at most.
-        watch: called whenever a line has ended; the lines that are taken over come first.
+        new: the run.
+        in_flight: maximum number of lines that run at once.
+        on_progress: called whenever a line has ended.
 
     Raises:
-        OpsError: there is no such run, it is running, or its data file or its flow has changed since.
+        OpsError: the run failed as a whole.
     """
-    client = pf_client()
-    old = find_run(name)
-    data = Path(old.data) if old.data else None
-    if data is None or not data.is_file():
-        raise OpsError(f"the data file of {name} is gone: {data}", "Put it back where it was.")
-    if old.properties.get(DATA_HASH, file_sha256(data)) != file_sha256(data):
-        fix = "Start a new run, or put the old file back."
-        raise OpsError(f"{data} has changed since {name} read it", fix)
-    connections = json.loads(old.properties.get(CONNECTIONS, "{}")) or None
-    known = run_properties(Path(old.flow), connections) if old.flow else {}
-    content = FLOW_HASH_PROPERTY
-    if old.properties.get(content, known.get(content)) != known.get(content):
-        fix = "Start a new run, or put the old flow back: a run has one flow."
-        raise OpsError(f"{old.flow} has changed since {name} ran it", fix)
-    if old.status != COMPLETED:
-        _make_resumable(client, old)
-    title = str(old.display_name or name)
-    own = (CONNECTIONS, DATA_HASH)
-    run = {
-        "flow": old.flow,
-        "data": data,
-        "run": old.run,
-        "column_mapping": old.column_mapping,
-        "connections": connections,
-        "name": new_run_name(title),
-        "display_name": title,
-        "properties": {
-            **{key: value for key, value in old.properties.items() if key in own},
-            PROCESS: _this_process(),
-            **known,
-        },
-        "resume_from": name,
-    }
-    return _submit(run, data, in_flight, watch)
+    limit = ConcurrencyLimit(in_flight)
+    progress = BatchProgress(len(read_jsonl(new.data)))
+
+    def on_line(completed: bool) -> None:
+        progress.add_line(completed)
+        progress.in_flight = limit.in_flight
+        if on_progress:
+            on_progress(progress)
+
+    calls = observe_calls(BatchCallObserver(limit, progress.add_tokens))
+    with _interruptible(limit, new.name), calls:
+        run = execute_run(new, limit, on_line)
+    if run.status != COMPLETED:
+        fix = f"See `pf run show --name {new.name}`."
+        raise OpsError(f"the batch {new.name} ended with the status {run.status}", fix)
+    return _batch(run, progress.lines, interrupted=limit.stopped)
 
 
-def find_run(name: str) -> Any:
-    """A run of prompt flow's local store.
+def require_run(name: str) -> StoredRun:
+    """Return the run of that name in Prompt flow's local store.
 
     Raises:
-        OpsError: there is none of that name.
+        OpsError: the run does not exist.
     """
-    client = pf_client()
-    from promptflow.exceptions import UserErrorException
+    run = find_stored_run(name)
+    if run is None:
+        raise OpsError(f"the run {name!r} does not exist", "`pf run list` shows the runs.")
+    return run
 
-    try:
-        return client.runs.get(name)
-    except UserErrorException as error:
-        raise OpsError(f"there is no run {name!r}", "See `pf run list`.") from error
+
+def require_data_file(run: StoredRun) -> Path:
+    """Return the data file of a run.
+
+    Raises:
+        OpsError: the file does not exist any more, or the run has no data file.
+    """
+    if run.data is None:
+        raise OpsError(f"the run {run.name} has no data file", "Choose a run over a data file.")
+    if not run.data.is_file():
+        what = f"the data file of the run {run.name} does not exist any more: {run.data}"
+        raise OpsError(what, "Restore it.")
+    return run.data
 
 
 def load_batch(name: str) -> Batch:
-    """A run of prompt flow's store, as it is there.
+    """Return a run of Prompt flow's store, in its present state.
 
     Raises:
-        OpsError: there is none of that name, or it has no data file.
+        OpsError: the run or its data file does not exist.
     """
-    run = find_run(name)
-    if not run.data or not Path(run.data).is_file():
-        raise OpsError(f"the data file of {name} is gone: {run.data}", "Put it back where it was.")
-    folder = Path(run._output_path)
-    return Batch(name, _outputs(folder), len(read_jsonl(Path(run.data))), _first_error(folder))
+    run = require_run(name)
+    return _batch(run, len(read_jsonl(require_data_file(run))))
+
+
+def choose_columns(
+    flow: FlowDefinition,
+    data: Path,
+    mapping: Mapping[str, str],
+    base: Batch | None = None,
+) -> dict[str, str]:
+    """Return the source of each input of a flow, see `FlowDefinition.columns`.
+
+    Args:
+        flow: the flow.
+        data: the data file.
+        mapping: the sources that the user has set.
+        base: the run whose outputs the flow also reads, or None.
+
+    Raises:
+        OpsError: an input has no source, or the mapping names an input that does not exist.
+    """
+    outputs = all_keys(base.answers.values()) if base else ()
+    return flow.columns(mapping, all_keys(read_jsonl(data)), outputs)
+
+
+def all_keys(rows: Collection[Mapping[str, Any]]) -> list[str]:
+    """Return every key of some rows, in the order in which they first appear."""
+    return list(dict.fromkeys(key for row in rows for key in row))
 
 
 def new_run_name(title: str) -> str:
-    """A run's name: the title, the time and a random end."""
+    """Return a name for a run: the title, the time and a random suffix."""
     return f"{title}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
 
 
-def _submit(
-    run: dict[str, Any], data: Path, in_flight: int, watch: ProgressCallback | None
-) -> Batch:
-    lines = len(read_jsonl(data))
-    client = pf_client()
-    from promptflow.entities import Run
-
-    name, pace, count = run["name"], ConcurrencyLimit(in_flight), BatchProgress(lines)
-
-    def on_line(line: Any) -> None:
-        count.add(line)
-        if watch:
-            watch(count, pace)
-
-    def on_tokens(number: int) -> None:
-        count.tokens += number
-
-    paced = limited_engine(pace, on_line) if engine_is_supported() else nullcontext()
-    calls_heard = listening(CallListener(pace, on_tokens))
-    with _workers(in_flight), _stopped_by_interrupt(pace, name), calls_heard, paced:
-        try:
-            # One process with the lines as tasks: 3 s of start instead of 20.
-            done = client.runs.create_or_update(Run(**run), batch_use_async=True)
-        except Exception as error:  # promptflow has no base class for what a run can raise
-            raise OpsError(f"the batch {name} failed: {first_line(error)}") from error
-    if done.status != COMPLETED:
-        raise OpsError(
-            f"the batch {name} ended as {done.status}", f"See `pf run show --name {name}`."
-        )
-    folder = Path(done._output_path)
-    return Batch(name, _outputs(folder), lines, _first_error(folder), pace.stopped)
+def _batch(run: StoredRun, lines: int, *, interrupted: bool = False) -> Batch:
+    reason = next(iter(read_errors(run.folder).values()), None)
+    return Batch(run.name, read_answers(run.folder), lines, reason, interrupted)
 
 
 @contextmanager
-def _workers(count: int) -> Iterator[None]:
-    """The stock engine reads the number of lines in flight from the environment."""
-    before = os.environ.get("PF_WORKER_COUNT")
-    os.environ["PF_WORKER_COUNT"] = str(count)
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ["PF_WORKER_COUNT"]
-        else:
-            os.environ["PF_WORKER_COUNT"] = before
-
-
-@contextmanager
-def _stopped_by_interrupt(pace: ConcurrencyLimit, name: str) -> Iterator[None]:
-    """The first Ctrl-C stops the pace, the second ends the process at once."""
+def _interruptible(limit: ConcurrencyLimit, name: str) -> Iterator[None]:
+    """Make the first Ctrl-C stop a batch, and the second one end the process immediately."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(number: int, frame: Any) -> None:
-        if pace.stopped:
-            pf_client().runs.update(name, status="Canceled")
-            os._exit(130)  # the threads of the lines in flight would hold a plain exit up
-        pace.stop()
+        if limit.stopped:
+            set_run_status(name, CANCELED)
+            os._exit(KILLED)  # a normal exit would wait for the threads of the lines in flight
+        limit.stop()
 
-    before = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+    handlers = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
-
-
-def _make_resumable(client: Any, run: Any) -> None:
-    """Have promptflow accept a run that did not end as one to go on from.
-
-    It copies from completed runs only, and reads three files that a killed process has not written.
-    """
-    if run.status == "Running" and _runs(run.properties.get(PROCESS, "")):
-        raise OpsError(f"{run.name} is still running", "Wait for it, or stop it with Ctrl-C.")
-    folder = Path(run._output_path)
-    for name in ("inputs.jsonl", "outputs.jsonl", "flow_outputs/output.jsonl"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    for record in folder.glob("*_artifacts/**/*.jsonl"):
-        try:
-            json.loads(record.read_text(encoding="utf-8"))
-        except ValueError:
-            record.unlink()  # half a record, of a line that is run again
-    client.runs.update(run.name, status=COMPLETED)
-
-
-def _this_process() -> str:
-    import psutil
-
-    return f"{os.getpid()} {psutil.Process().create_time():.0f}"
-
-
-def _runs(process: str) -> bool:
-    """Whether the process that `_this_process` described is still there, and is the same one."""
-    import psutil
-
-    number, _, started = process.partition(" ")
-    try:
-        return f"{psutil.Process(int(number)).create_time():.0f}" == started
-    except (ValueError, psutil.Error):
-        return False
-
-
-def _outputs(folder: Path) -> dict[int, dict[str, Any]]:
-    file = folder / "flow_outputs" / "output.jsonl"
-    if not file.is_file():
-        return {}
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line]
-    return {row.pop(LINE_NUMBER): row for row in rows}
-
-
-def _first_error(folder: Path) -> str | None:
-    try:
-        error = json.loads((folder / "error.json").read_text(encoding="utf-8"))
-        return str(error["additionalInfo"][0]["info"]["errors"][0]["error"]["message"])
-    except (OSError, ValueError, LookupError):
-        return None
-
-
-def ask_and_score(data: Path, *, title: str, connection: str) -> tuple[Batch, Batch]:
-    """Ask flows/qa every question of a data file, then score the answers with flows/eval.
-
-    Args:
-        data: JSONL with `question` and `ground_truth`.
-        title: of the two runs.
-        connection: of the endpoint to ask.
-
-    Returns:
-        The run of the answers and the run of the scores.
-
-    Raises:
-        OpsError: no line was answered, so that there is nothing to score.
-    """
-    asked = run_flow(
-        paths.FLOWS / "qa",
-        data,
-        {"input_data": "${data.question}"},
-        title=title,
-        connections={"answer": {"connection": connection}},
-    )
-    if not asked.answers:
-        raise OpsError(f"all {asked.lines} lines of {asked.name} failed: {asked.reason}")
-    scored = run_flow(
-        paths.FLOWS / "eval",
-        data,
-        {"answer": "${run.outputs.answer}", "ground_truth": "${data.ground_truth}"},
-        title=f"{title}-eval",
-        base=asked,
-    )
-    return asked, scored
-
-
-def mean_by_kind(
-    rows: Sequence[Mapping[str, Any]], scored: Batch, metric: str = "exact_match"
-) -> dict[str, Mean]:
-    """A metric's mean for each `kind` of row. A line without a score failed, and counts 0.
-
-    Args:
-        rows: the data file's rows, in order.
-        scored: the run of flows/eval over it.
-        metric: one of that flow's outputs.
-    """
-    kinds: dict[str, list[float]] = {}
-    for line, row in enumerate(rows):
-        value = scored.answers.get(line, {}).get(metric)
-        kinds.setdefault(row["kind"], []).append(value if isinstance(value, (int, float)) else 0.0)
-    return {kind: mean_of(values) for kind, values in kinds.items()}

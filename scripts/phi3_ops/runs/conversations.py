@@ -1,32 +1,75 @@
-"""Conversations replayed turn by turn: the model is asked each question after its own answers.
+"""Replay conversations turn by turn: the model gets each question after its own earlier answers.
 
-A row is one of `phi3 data`'s: `messages`, with the questions in the user's turns and the references in
-the assistant's. The first questions of all conversations are one batch, their second questions the next:
-each is a run of prompt flow's store like any other.
+A row has `messages`, as `phi3 data` writes them: the user's turns are the questions, and the assistant's
+turns are the references. The first questions of all conversations are one batch, the second questions are
+the next one. Each batch is an ordinary run of Prompt flow's store.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import OpsError
 from ..files import read_jsonl, write_jsonl
-from .batch import DEFAULT_IN_FLIGHT, Batch, Connections, ProgressCallback, new_run_name, run_flow
+from ..pf import Connections
+from .batch import DEFAULT_IN_FLIGHT, Batch, ProgressCallback, new_run_name, run_flow
 
 COLUMNS = {"question": "${data.question}", "chat_history": "${data.chat_history}"}
 
 
 @dataclass(frozen=True)
 class Turn:
-    """A round: its batch, and the rows that it asked."""
+    """One turn of all conversations.
+
+    Attributes:
+        number: number of the turn, from 1.
+        asked: the batch of its questions.
+        rows: the rows of that batch's data file.
+        data: that data file.
+    """
 
     number: int
     asked: Batch
     rows: Sequence[Mapping[str, Any]]
     data: Path
+
+
+@dataclass
+class _Conversation:
+    """A conversation while it is replayed.
+
+    Attributes:
+        number: its row in the data file, from 0.
+        pairs: each question with its reference, which is empty if the row has none.
+        history: the questions and answers so far, as `chat_history` of the flow.
+    """
+
+    number: int
+    pairs: list[tuple[str, str]]
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def has_turn(self, turn: int) -> bool:
+        """Return whether it has that turn (from 0), and every earlier turn was answered."""
+        return len(self.history) == turn < len(self.pairs)
+
+    def row(self, turn: int) -> dict[str, Any]:
+        """Return the data row of a turn (from 0)."""
+        question, reference = self.pairs[turn]
+        return {
+            "conversation": self.number,
+            "turn": turn + 1,
+            "question": question,
+            "ground_truth": reference,
+            "chat_history": list(self.history),
+        }
+
+    def add_answer(self, answer: str) -> None:
+        """Add the answer to the present question to the history."""
+        question, _ = self.pairs[len(self.history)]
+        self.history.append({"inputs": {"question": question}, "outputs": {"answer": answer}})
 
 
 def replay_conversations(
@@ -37,35 +80,30 @@ def replay_conversations(
     title: str,
     connections: Connections | None = None,
     in_flight: int = DEFAULT_IN_FLIGHT,
-    watch: ProgressCallback | None = None,
+    on_progress: ProgressCallback | None = None,
 ) -> list[Turn]:
-    """Replay the conversations of a file.
+    """Replay the conversations of a file, and return their turns.
 
-    A conversation ends with its first failed turn: what would come after it was never said. Its
-    later turns are not asked, and `lost` counts them.
+    A conversation ends with its first failed turn, because the later questions refer to an answer that
+    does not exist. `count_unanswered_turns` counts the turns after it.
 
     Args:
         flow: a flow with the inputs `question` and `chat_history` and the output `answer`.
         data: JSONL with `messages`.
-        folder: gets one data file a turn, which prompt flow's store refers to.
-        title: of the runs; their number is put behind it.
-        connections: node -> input -> connection, in place of what the flow says.
-        in_flight: lines at once, at most.
-        watch: called whenever a line has ended.
+        folder: folder for the data file of each turn, to which Prompt flow's store refers.
+        title: display name of the runs; the number of the turn is appended.
+        connections: node -> input -> connection that replaces the flow's.
+        in_flight: maximum number of lines that run at once.
+        on_progress: called whenever a line has ended.
 
     Raises:
         OpsError: a row has no questions, or a batch failed as a whole.
     """
-    talks = [_pairs(row, f"{data}, row {n}") for n, row in enumerate(read_jsonl(data), 1)]
-    said: list[list[dict[str, Any]]] = [[] for _ in talks]
+    conversations = _read_conversations(data)
     turns: list[Turn] = []
-    for number in range(max(map(len, talks), default=0)):
-        # Still there: conversations that have this turn, and whose turns so far were all answered.
-        there = [n for n, pairs in enumerate(talks) if len(said[n]) == number < len(pairs)]
-        if not there:
-            break
-        rows = [_row(n, number, talks[n][number], said[n]) for n in there]
-        name = f"{title}-turn{number + 1}"
+    while active := [each for each in conversations if each.has_turn(len(turns))]:
+        rows = [conversation.row(len(turns)) for conversation in active]
+        name = f"{title}-turn{len(turns) + 1}"
         file = folder / f"{new_run_name(name)}.jsonl"
         write_jsonl(file, rows)
         asked = run_flow(
@@ -75,42 +113,38 @@ def replay_conversations(
             title=name,
             connections=connections,
             in_flight=in_flight,
-            watch=watch,
+            on_progress=on_progress,
         )
-        turns.append(Turn(number + 1, asked, rows, file))
-        for line, answer in asked.answers.items():
-            question = {"question": rows[line]["question"]}
-            said[there[line]].append({"inputs": question, "outputs": {"answer": answer["answer"]}})
+        turns.append(Turn(len(turns) + 1, asked, rows, file))
+        for line, outputs in asked.answers.items():
+            active[line].add_answer(outputs["answer"])
         if asked.interrupted:
             break
     return turns
 
 
 def count_unanswered_turns(data: Path, turns: Sequence[Turn]) -> int:
-    """Turns of the file that were never answered: those that failed, and those that came after them."""
-    wanted = sum(len(_pairs(row, str(data))) for row in read_jsonl(data))
-    return wanted - sum(len(turn.asked.answers) for turn in turns)
+    """Return how many turns of a file have no answer: the failed ones and all turns after them."""
+    total = sum(len(conversation.pairs) for conversation in _read_conversations(data))
+    return total - sum(len(turn.asked.answers) for turn in turns)
 
 
-def _row(
-    talk: int, turn: int, pair: tuple[str, str], said: Sequence[Mapping[str, Any]]
-) -> dict[str, Any]:
-    question, reference = pair
-    row = {"conversation": talk, "turn": turn + 1, "question": question, "ground_truth": reference}
-    return {**row, "chat_history": list(said)}
+def _read_conversations(data: Path) -> list[_Conversation]:
+    return [
+        _Conversation(number, list(_question_pairs(row, f"{data}, row {number + 1}")))
+        for number, row in enumerate(read_jsonl(data))
+    ]
 
 
-def _pairs(row: Mapping[str, Any], where: str) -> list[tuple[str, str]]:
-    """A conversation's questions, each with its reference, or "" where there is none."""
+def _question_pairs(row: Mapping[str, Any], where: str) -> Iterator[tuple[str, str]]:
+    """Yield each question of a conversation with its reference, which may be empty."""
     messages = row.get("messages")
     if not isinstance(messages, list) or not all(isinstance(m, dict) for m in messages):
-        raise OpsError(f"{where}: no `messages`", "Make the file with `phi3 data`.")
-    pairs = []
-    for place, message in enumerate(messages):
+        raise OpsError(f"{where} has no `messages`", "Create the file with `phi3 data`.")
+    if not any(message.get("role") == "user" for message in messages):
+        raise OpsError(f"{where} has no question", "Add a message with the role `user`.")
+    for message, following in zip(messages, [*messages[1:], {}]):
         if message.get("role") == "user":
-            after = messages[place + 1] if place + 1 < len(messages) else {}
-            reference = after.get("content", "") if after.get("role") == "assistant" else ""
-            pairs.append((str(message.get("content", "")), str(reference)))
-    if not pairs:
-        raise OpsError(f"{where}: nobody asks anything", "A conversation has a user's turn.")
-    return pairs
+            is_answered = following.get("role") == "assistant"
+            reference = following.get("content", "") if is_answered else ""
+            yield str(message.get("content", "")), str(reference)

@@ -1,11 +1,14 @@
-"""What a run remembers of its flow and of the endpoints that it asked: written by batches, read by
-`phi3 compare`. No secret is among it."""
+"""What a run remembers about its flow, its data and the endpoints that it called; no secrets.
+
+Batches write these properties into Prompt flow's store, and `phi3 compare` reads them.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,79 +18,179 @@ from phi3_tools.client import read_settings
 
 from ..errors import OpsError
 from ..flows import FlowDefinition, content_hash
-from ..pf import load_connection
+from ..pf import Connections, load_connection
 
+# Names of properties. The values of the first two are text, of the second two JSON.
 FLOW_VERSION_PROPERTY, FLOW_HASH_PROPERTY = "phi3.flow_version", "phi3.flow_sha256"
-# JSON: node -> `connection` and, of what that says, `endpoint` (host and path), `contract`, `model`,
-# `deployment`.
-ENDPOINTS_PROPERTY = "phi3.endpoints"
-FIELDS = ("endpoint", "contract", "model", "deployment")
+ENDPOINTS_PROPERTY, CONNECTIONS_PROPERTY = "phi3.endpoints", "phi3.connections"
+DATA_HASH_PROPERTY, PROCESS_PROPERTY = "phi3.data_sha256", "phi3.process"
+SYSTEM_METRICS_PROPERTY = "system_metrics"  # Prompt flow's own name
+TOKEN_COUNTS = ("prompt_tokens", "completion_tokens", "total_tokens")
 SHORT_HASH = 12  # characters of a hash that people read
-
-Connections = Mapping[str, Mapping[str, str]]
-
-
-def run_properties(folder: Path, connections: Connections | None = None) -> dict[str, str]:
-    """The properties of a run that starts now. What cannot be read is left out: no run fails by it.
-
-    Args:
-        folder: the flow's.
-        connections: node -> input -> connection, in place of what the flow says.
-    """
-    if not folder.is_dir():  # a flow that is a class or a prompt
-        return {}
-    found = {}
-    with suppress(OpsError):
-        found[FLOW_HASH_PROPERTY] = content_hash(folder)
-    with suppress(OpsError):
-        flow = FlowDefinition.read(folder)
-        if flow.version is not None:
-            found[FLOW_VERSION_PROPERTY] = str(flow.version)
-        names = flow.connection_names(connections or {})
-        found[ENDPOINTS_PROPERTY] = json.dumps(
-            {node: _endpoint(name) for node, name in names.items()}
-        )
-    return found
+_CONNECTION_FIELDS = ("endpoint", "contract", "model", "deployment")
 
 
-def _endpoint(name: str) -> dict[str, str]:
-    """What a connection says without its secrets; its name alone where it cannot be read."""
-    try:
-        settings = read_settings(load_connection(name))
-    except (OpsError, Phi3Error):
-        return {"connection": name}
-    return describe_connection(name, {field: getattr(settings, field) for field in FIELDS})
+@dataclass(frozen=True)
+class ConnectionFacts:
+    """What a run records about a connection.
 
-
-def describe_connection(connection: str, fields: Mapping[str, Any]) -> dict[str, str]:
-    """What a run records of a connection.
-
-    Args:
+    Attributes:
         connection: its name.
-        fields: what it says; those of `FIELDS` are taken, and the endpoint without what may be secret.
+        endpoint: host and path of the scoring URL, or None.
+        contract: as in the connection, or None; likewise for model and deployment.
     """
-    known = {field: str(fields[field]) for field in FIELDS if fields.get(field)}
-    if "endpoint" in known:
-        known["endpoint"] = url_without_secrets(known["endpoint"])
-    return {"connection": connection, **known}
+
+    connection: str
+    endpoint: str | None = None
+    contract: str | None = None
+    model: str | None = None
+    deployment: str | None = None
+
+    @classmethod
+    def of(cls, connection: str, settings: Mapping[str, Any]) -> ConnectionFacts:
+        """Return the facts of a connection.
+
+        Args:
+            connection: its name.
+            settings: its fields. Only those of this class are used, and the endpoint loses the parts
+                that may be secret.
+        """
+        values = {name: str(settings[name]) for name in _CONNECTION_FIELDS if settings.get(name)}
+        if "endpoint" in values:
+            values["endpoint"] = url_without_secrets(values["endpoint"])
+        return cls(connection, **values)
+
+    def to_json(self) -> dict[str, str]:
+        """Return the fields that have a value."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class RunProperties:
+    """The properties of a run. A property that is not known is None or empty.
+
+    Attributes:
+        flow_version: the flow's version.
+        flow_sha256: hash of the flow's content.
+        endpoints: node -> the connection that it used.
+        connections: node -> input -> connection that replaced the flow's.
+        data_sha256: hash of the data file.
+        process: the process that executed the run, see `runs.resume`.
+        token_counts: name, one of `TOKEN_COUNTS` -> number of tokens.
+    """
+
+    flow_version: str | None = None
+    flow_sha256: str | None = None
+    endpoints: Mapping[str, ConnectionFacts] | None = None
+    connections: Connections | None = None
+    data_sha256: str | None = None
+    process: str | None = None
+    token_counts: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of_flow(cls, folder: Path, connections: Connections | None = None) -> RunProperties:
+        """Return the properties of a run of a flow that starts now.
+
+        A value that cannot be read is left out: no run fails because of it.
+
+        Args:
+            folder: the folder of the flow.
+            connections: node -> input -> connection that replaces the flow's.
+        """
+        if not folder.is_dir():  # the flow is a class or a prompt
+            return cls()
+        values: dict[str, Any] = {}
+        with suppress(OpsError):
+            values["flow_sha256"] = content_hash(folder)
+        with suppress(OpsError):
+            flow = FlowDefinition.read(folder)
+            if flow.version is not None:
+                values["flow_version"] = str(flow.version)
+            names = flow.connection_names(connections or {})
+            values["endpoints"] = {node: _connection_facts(name) for node, name in names.items()}
+        return cls(**values)
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, Any]) -> RunProperties:
+        """Read the properties of a stored run; values that are not valid are left out."""
+        metrics = properties.get(SYSTEM_METRICS_PROPERTY) or {}
+        return cls(
+            flow_version=_text(properties.get(FLOW_VERSION_PROPERTY)),
+            flow_sha256=_text(properties.get(FLOW_HASH_PROPERTY)),
+            endpoints=_read_endpoints(properties.get(ENDPOINTS_PROPERTY)),
+            connections=_read_json(properties.get(CONNECTIONS_PROPERTY)),
+            data_sha256=_text(properties.get(DATA_HASH_PROPERTY)),
+            process=_text(properties.get(PROCESS_PROPERTY)),
+            token_counts={name: metrics[name] for name in TOKEN_COUNTS if metrics.get(name)},
+        )
+
+    def to_properties(self) -> dict[str, Any]:
+        """Return the properties as Prompt flow's store keeps them."""
+        endpoints = self.endpoints
+        values = {
+            FLOW_HASH_PROPERTY: self.flow_sha256,
+            FLOW_VERSION_PROPERTY: self.flow_version,
+            ENDPOINTS_PROPERTY: None
+            if endpoints is None
+            else json.dumps({node: facts.to_json() for node, facts in endpoints.items()}),
+            CONNECTIONS_PROPERTY: None
+            if self.connections is None
+            else json.dumps(self.connections),
+            DATA_HASH_PROPERTY: self.data_sha256,
+            PROCESS_PROPERTY: self.process,
+            SYSTEM_METRICS_PROPERTY: dict(self.token_counts) or None,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+    def facts(self) -> dict[str, str]:
+        """Return the properties that people read, by the names that `phi3 compare` prints."""
+        facts: dict[str, str] = {}
+        if self.flow_version is not None:
+            facts["flow version"] = self.flow_version
+        if self.flow_sha256 is not None:
+            facts["flow content"] = self.flow_sha256[:SHORT_HASH]
+        for node, connection in (self.endpoints or {}).items():
+            # The name is that of the flow's parameter, because the value replaces it.
+            for name, value in connection.to_json().items():
+                suffix = "" if name == "connection" else f".{name}"
+                facts[f"{node}.connection{suffix}"] = value
+        if tokens := self.token_counts.get("total_tokens"):
+            facts["tokens"] = f"{tokens:,}"
+        return facts
 
 
 def url_without_secrets(url: str) -> str:
-    """Host and path of a URL; its query, and a user's name and password, may be secrets."""
+    """Return host and path of a URL. Its query, user name and password may be secrets."""
     parts = urlsplit(url)
     return parts.netloc.rpartition("@")[2] + parts.path
 
 
-def readable_properties(properties: Mapping[str, Any]) -> dict[str, str]:
-    """The same by the names that people read; nothing of a run that recorded nothing."""
-    found = {}
-    if FLOW_VERSION_PROPERTY in properties:
-        found["flow version"] = str(properties[FLOW_VERSION_PROPERTY])
-    if FLOW_HASH_PROPERTY in properties:
-        found["flow content"] = str(properties[FLOW_HASH_PROPERTY])[:SHORT_HASH]
-    with suppress(ValueError, AttributeError, KeyError):
-        for node, fields in json.loads(properties.get(ENDPOINTS_PROPERTY, "{}")).items():
-            # Named as the parameter of the flow that it takes the place of.
-            found[f"{node}.connection"] = str(fields.pop("connection"))
-            found |= {f"{node}.connection.{field}": str(value) for field, value in fields.items()}
-    return found
+def _connection_facts(name: str) -> ConnectionFacts:
+    """Return the facts of a connection of the local store; only its name if it cannot be read."""
+    try:
+        settings = read_settings(load_connection(name))
+    except (OpsError, Phi3Error):
+        return ConnectionFacts(name)
+    return ConnectionFacts.of(name, {each: getattr(settings, each) for each in _CONNECTION_FIELDS})
+
+
+def _read_endpoints(text: Any) -> dict[str, ConnectionFacts] | None:
+    names = ("connection", *_CONNECTION_FIELDS)
+    try:
+        return {
+            node: ConnectionFacts(**{name: str(facts[name]) for name in names if name in facts})
+            for node, facts in _read_json(text).items()
+        }
+    except (AttributeError, TypeError):
+        return None
+
+
+def _read_json(text: Any) -> Any:
+    try:
+        return json.loads(text)
+    except (TypeError, ValueError):
+        return None
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

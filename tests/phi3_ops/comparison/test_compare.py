@@ -15,7 +15,8 @@ from phi3_ops.comparison.report import render_report
 from phi3_ops.comparison.results import FactDifference
 from phi3_ops.comparison.thresholds import Metric, Thresholds
 from phi3_ops.errors import OpsError
-from phi3_ops.runs.scored import RunOutputs, ScoredRun
+from phi3_ops.runs.scored import ScoredRun
+from phi3_ops.runs.store import RunOutputs
 
 QUICK = ComparisonSettings(resamples=500)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import io
+import subprocess
+import sys
 import zipfile
 
 import pytest
@@ -60,3 +63,14 @@ def test_the_record_has_the_hash_and_the_size_of_every_other_member(members):
         for name, data in members.items()
         if name != f"{INFO}/RECORD"
     }
+
+
+def test_the_installed_wheel_has_the_tools(tmp_path):
+    file = build_tool_wheel().write(tmp_path)
+    words = ("install", "--no-deps", "--no-index", "--target", tmp_path / "site", file)
+    subprocess.run([sys.executable, "-m", "pip", *words], check=True, capture_output=True)
+    (installed,) = importlib.metadata.distributions(path=[str(tmp_path / "site")])
+    (tool,) = installed.entry_points.select(group="package_tools")
+    assert tool.value == "phi3_tools.pf_tools:list_package_tools"
+    assert not [need for need in installed.requires if "extra" in need]
+    assert list((tmp_path / "site" / "phi3_tools" / "yamls").glob("*.yaml"))

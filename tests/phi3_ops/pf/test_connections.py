@@ -1,3 +1,5 @@
+"""The connection of the flows: written, checked, read and deleted in Prompt flow's own store."""
+
 from __future__ import annotations
 
 import logging
@@ -5,12 +7,15 @@ import logging
 import pytest
 
 from echo_endpoint import KEY, echo_endpoint
+from phi3_ops.errors import OpsError
+from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.connections import (
     PROBE_QUESTION,
     connection_key,
     delete_connection,
     load_connection,
     probe_endpoint,
+    require_connection,
     save_connection,
 )
 from phi3_tools import AuthenticationError, ConfigError
@@ -31,11 +36,11 @@ def test_created_then_unchanged_then_updated():
     assert connection_key("t") == "two"
 
 
-def test_what_the_flows_read_is_what_was_written():
+def test_the_flows_read_what_was_written():
     save_connection("t", {"endpoint": URL, "contract": "chat", "model": ""}, "one")
-    found = load_connection("t")
-    assert dict(found.configs) == {"endpoint": URL, "contract": "chat"}
-    assert dict(found.secrets) == {"key": "one"}
+    connection = load_connection("t")
+    assert dict(connection.configs) == {"endpoint": URL, "contract": "chat"}
+    assert dict(connection.secrets) == {"key": "one"}
 
 
 def test_a_wrong_field_is_refused_before_anything_is_written():
@@ -53,7 +58,7 @@ def test_entra_needs_no_key():
     assert dict(load_connection("t").configs)["auth"] == "entra"
 
 
-def test_check_asks_the_endpoint():
+def test_a_probe_asks_the_endpoint():
     with echo_endpoint() as server:
         assert probe_endpoint({"endpoint": server.url}, KEY).text == PROBE_QUESTION
         with pytest.raises(AuthenticationError):
@@ -66,5 +71,30 @@ def test_no_secret_is_logged(caplog):
     assert "very-secret-key" not in caplog.text
 
 
-def test_deleting_what_is_not_there_says_so():
+def test_deleting_a_connection_that_does_not_exist_returns_false():
     assert delete_connection("none") is False
+
+
+def test_the_key_of_a_connection_that_does_not_exist_is_none():
+    assert connection_key("none") is None
+
+
+def test_a_required_connection_that_does_not_exist_is_named():
+    with pytest.raises(OpsError, match="the connection 'none' does not exist.*phi3 connect"):
+        require_connection("none")
+    save_connection("t", {"endpoint": URL}, "one")
+    assert require_connection("t").name == "t"
+
+
+def test_a_store_that_cannot_be_used_is_named(monkeypatch):
+    def broken(*args, **options):
+        raise RuntimeError("no keyring")
+
+    connections = type(pf_client().connections)
+    monkeypatch.setattr(connections, "get", broken)
+    with pytest.raises(OpsError, match="cannot read connection 't': no keyring.*PF_HOME_DIRECTORY"):
+        load_connection("t")
+    monkeypatch.undo()
+    monkeypatch.setattr(connections, "create_or_update", broken)
+    with pytest.raises(OpsError, match="cannot write connection 't': no keyring"):
+        save_connection("t", {"endpoint": URL}, "one")

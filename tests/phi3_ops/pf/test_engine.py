@@ -1,22 +1,22 @@
-"""What replaces parts of promptflow's engine leaves the runs that the stock engine leaves."""
+"""The limited engine leaves the runs that Prompt flow's own engine leaves, and obeys its limit."""
 
 from __future__ import annotations
 
-import dataclasses
-import datetime
-import enum
 import json
-import math
-from pathlib import Path
+from types import SimpleNamespace
 
-import pydantic
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from phi3_ops.pf.client import pf_client
-from phi3_ops.pf.engine import _BATCH, EXPECTED, SAME, _once, _serializer, engine_is_supported
+from phi3_ops import paths
+from phi3_ops.errors import OpsError
+from phi3_ops.pf import expectations
+from phi3_ops.pf.client import prepare
+from phi3_ops.pf.connections import delete_connection, save_connection
+from phi3_ops.pf.engine import MAX_LINE_RUNS, failed_with
+from phi3_ops.pf.stored_runs import find_stored_run
 from phi3_ops.runs.batch import run_flow
+from phi3_tools import RateLimitedError
+from slow_endpoint import slow_endpoint
 
 FLOW = """\
 inputs:
@@ -40,7 +40,7 @@ from promptflow.core import tool
 @tool
 def echo(text: str, number: float, when: str) -> dict:
     if text == "fail":
-        raise ValueError("told to fail")
+        raise ValueError("asked to fail")
     return {"text": text, "number": number, "when": when}
 """
 COLUMNS = {name: f"${{data.{name}}}" for name in ("text", "number", "when")}
@@ -71,7 +71,7 @@ def flow(tmp_path):
 
 
 def run(flow, data):
-    return Path(pf_client().runs.get(run_flow(flow, data, COLUMNS, title="echo").name)._output_path)
+    return find_stored_run(run_flow(flow, data, COLUMNS, title="echo").name).folder
 
 
 def write(path, rows):
@@ -105,7 +105,7 @@ def records(folder):
 def test_records_are_those_of_the_stock_engine(flow, tmp_path, monkeypatch):
     data = write(tmp_path / "data.jsonl", ROWS)
     ours = run(flow, data)
-    monkeypatch.setitem(EXPECTED, f"{_BATCH}._exec_batch", ["other"])
+    monkeypatch.setattr(expectations, "version", lambda package: "1.19.0")
     stock = run(flow, data)
     assert records(ours) == records(stock)
     assert len(records(ours)) == 6
@@ -121,7 +121,7 @@ def test_data_reaches_the_flow_as_it_is(flow, tmp_path):
     columns = {**COLUMNS, "when": "${data.created_at}"}
     done = run_flow(flow, data, columns, title="exact")
     assert done.answers == {0: exact}
-    folder = Path(pf_client().runs.get(done.name)._output_path)
+    folder = find_stored_run(done.name).folder
     assert lines(folder / "outputs.jsonl") == [{**exact, "line_number": 0}]
 
 
@@ -131,94 +131,61 @@ def test_a_line_without_a_column_fails_alone(flow, tmp_path):
     assert list(done.answers) == [0] and "number" in done.reason
 
 
-def test_tools_are_those_that_promptflow_lists():
-    pf_client()
-    from promptflow._core import tools_manager
-
-    for keys in (
-        ["phi3_tools.pf_tools.phi3_chat"],
-        ["phi3_tools.pf_tools.phi3_chat", "promptflow.tools.open_model_llm.OpenModelLLM.call"],
-        # listed by a package whose name does not begin the key: as a tool's former name is
-        ["embeddingstore.tool.vector_index_lookup.search"],
-        ["no.such.tool"],
-        [],
-    ):
-        assert _once(tools_manager)(keys) == tools_manager.collect_package_tools(keys)
+# -- 429 and errors of the engine ------------------------------------------------------------------
 
 
-def test_only_the_packages_of_the_keys_are_read(monkeypatch):
-    pf_client()
-    from promptflow._core import tools_manager
-
-    read = []
-    collect = tools_manager.collect_package_tools
-    points = tools_manager._get_entry_points_by_group
-
-    def seen(keys):
-        read.append([p.module for p in tools_manager._get_entry_points_by_group("package_tools")])
-        return collect(keys)
-
-    monkeypatch.setattr(tools_manager, "collect_package_tools", seen)
-    listed = _once(tools_manager)
-    first, second = (listed(["phi3_tools.pf_tools.phi3_chat"]) for _ in range(2))
-    assert read == [["phi3_tools.pf_tools"]]
-    assert first == second and first is not second
-    assert tools_manager._get_entry_points_by_group is points
+@pytest.fixture
+def endpoint(request):
+    fields = {"contract": "chat", "max_attempts": "1"}
+    with slow_endpoint(*getattr(request, "param", (0.01,))) as server:
+        save_connection("engine", {"endpoint": server.url, **fields}, "key")
+        yield server
+        delete_connection("engine")
 
 
-class Colour(enum.Enum):
-    RED = "red"
+def ask(tmp_path, *questions):
+    data = write(tmp_path / "questions.jsonl", [{"question": each} for each in questions])
+    connections = {"answer": {"connection": "engine"}}
+    columns = {"input_data": "${data.question}"}
+    return run_flow(paths.FLOWS / "qa", data, columns, title="t", connections=connections)
 
 
-@dataclasses.dataclass
-class Record:
-    value: object
-    nothing: object = None
+@pytest.mark.parametrize("endpoint", [(0.01, 0)], indirect=True)  # refuses every call with a 429
+def test_a_line_that_meets_only_429s_is_run_a_few_times(endpoint, tmp_path):
+    done = ask(tmp_path, "a", "b")
+    assert done.failed == 2 and "too many requests" in done.reason
+    assert endpoint.refused == 2 * MAX_LINE_RUNS
 
 
-class Model(pydantic.BaseModel):
-    value: int
+def test_an_error_of_the_engine_itself_ends_the_run(endpoint, tmp_path, monkeypatch):
+    from promptflow._proxy._python_executor_proxy import PythonExecutorProxy
+
+    async def broken(*args):
+        raise RuntimeError("broken inside")
+
+    prepare()
+    monkeypatch.setattr(PythonExecutorProxy, "exec_line_async", broken)
+    with pytest.raises(OpsError, match="broken inside"):
+        ask(tmp_path, "a")
 
 
-plain = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
-special = (
-    st.datetimes()
-    | st.sampled_from(Colour)
-    | st.builds(Model, value=st.integers())
-    | st.tuples(st.text())
-    | st.binary()
+TOOL_ERROR = {"code": "ToolExecutionError", "innerError": None}
+PHI3_ERROR = {"code": "SystemError", "innerError": {"code": "Phi3SystemError"}}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (None, False),
+        ({}, False),
+        ({"code": "UserError", "message": "RateLimitedError: in a message"}, False),
+        ({**PHI3_ERROR, "innerError": {"code": "ServerError", "innerError": None}}, False),
+        ({**PHI3_ERROR, "innerError": {"code": "RateLimitedError", "innerError": None}}, True),
+        ({**TOOL_ERROR, "additionalInfo": [{"info": {"type": "RateLimitedError"}}]}, True),
+        ({**TOOL_ERROR, "additionalInfo": [{"info": {"type": "ValueError"}}, {}]}, False),
+        ({**TOOL_ERROR, "additionalInfo": None}, False),
+    ],
 )
-values = st.recursive(
-    plain | special,
-    lambda inner: (
-        st.lists(inner) | st.dictionaries(st.text(), inner) | st.builds(Record, value=inner)
-    ),
-)
-
-
-@given(values, st.booleans())
-def test_values_are_written_as_promptflow_writes_them(value, remove_null):
-    pf_client()
-    from promptflow.tracing._utils import serialize
-
-    assert _serializer(serialize)(value, remove_null) == serialize(value, remove_null)
-
-
-def test_what_is_to_be_written_by_a_function_of_its_own_is():
-    pf_client()
-    from promptflow.tracing._utils import serialize
-
-    own = {datetime.date: lambda value: value.year}
-    value = {"a": [datetime.date(2024, 1, 2), "b", math.pi]}
-    assert _serializer(serialize)(value, False, own) == {"a": [2024, "b", math.pi]}
-
-
-@pytest.mark.parametrize("part", [*EXPECTED, *SAME])
-def test_a_part_that_is_gone_is_seen(part, monkeypatch):
-    assert engine_is_supported()
-    table = EXPECTED if part in EXPECTED else SAME
-    monkeypatch.setitem(table, part + "_of_another_version", table[part])
-    assert not engine_is_supported()
-    monkeypatch.delitem(table, part + "_of_another_version")
-    monkeypatch.setitem(table, part, ["other"])
-    assert not engine_is_supported()
+def test_the_class_of_a_lines_error_is_read_as_data(error, expected):
+    line = SimpleNamespace(run_info=SimpleNamespace(error=error))
+    assert failed_with(line, RateLimitedError) is expected

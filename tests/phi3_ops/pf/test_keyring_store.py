@@ -1,3 +1,5 @@
+"""The keyring for machines without one: a file that only its owner can read, or the environment."""
+
 from __future__ import annotations
 
 import json
@@ -17,7 +19,7 @@ def ring(tmp_path, monkeypatch):
     return OwnerOnlyFileKeyring()
 
 
-def test_keeps_gives_and_forgets(ring):
+def test_passwords_are_kept_and_deleted(ring):
     assert ring.get_password("promptflow", "key") is None
     ring.set_password("promptflow", "key", "one")
     ring.set_password("promptflow", "other", "two")
@@ -44,7 +46,7 @@ def test_the_environment_wins_and_is_read_only(ring, monkeypatch):
         ring.set_password("promptflow", "key", "new")
 
 
-def test_keyring_finds_it_where_there_is_no_other(tmp_path):
+def test_keyring_uses_it_if_there_is_no_other(tmp_path):
     code = "import keyring; print(type(keyring.get_keyring()).__name__)"
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}
     done = subprocess.run(
@@ -56,5 +58,5 @@ def test_keyring_finds_it_where_there_is_no_other(tmp_path):
 def test_every_real_keyring_outranks_it():
     from keyring.backends import fail
 
-    # Real ones say 1 and more (keyring's "recommended"); the one that only fails says 0.
+    # Real ones have 1 or more (keyring's "recommended"); the one that only fails has 0.
     assert fail.Keyring.priority < OwnerOnlyFileKeyring.priority < 1

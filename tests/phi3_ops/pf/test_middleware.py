@@ -1,4 +1,4 @@
-"""What a client and promptflow's monitor see is the same with our middlewares as with promptflow's."""
+"""Clients and Prompt flow's monitor see the same with our middlewares as with Prompt flow's."""
 
 from __future__ import annotations
 
@@ -6,51 +6,50 @@ import pytest
 from starlette.testclient import TestClient
 
 from phi3_ops import paths
-from phi3_ops.chat import server
-from phi3_ops.chat.server import _flow_app
+from phi3_ops.chat.app import make_flow_app
 from phi3_ops.flows.definition import FlowDefinition
-from phi3_ops.pf import middleware
+from phi3_ops.pf import expectations, serving
 from phi3_ops.pf.connections import delete_connection, save_connection
-from phi3_ops.pf.middleware import Errors
+from phi3_ops.pf.middleware import InlineErrors
 from scripted_endpoint import scripted_endpoint
 
-ASKED = {"question": "one two", "chat_history": []}
+QUESTION = {"question": "one two", "chat_history": []}
 STREAM = {"accept": "text/event-stream"}
 REQUESTS = {
-    "whole": ("POST", "/score", {"json": ASKED}),
-    "streamed": ("POST", "/score", {"json": ASKED, "headers": STREAM}),
+    "whole": ("POST", "/score", {"json": QUESTION}),
+    "streamed": ("POST", "/score", {"json": QUESTION, "headers": STREAM}),
     "a stream among others": (
         "POST",
         "/score",
-        {"json": ASKED, "headers": [("accept", "text/plain"), ("accept", "text/event-stream")]},
+        {"json": QUESTION, "headers": [("accept", "text/plain"), ("accept", "text/event-stream")]},
     ),
     "with ids": (
         "POST",
         "/score",
-        {"json": ASKED, "headers": {"x-request-id": "r1", "x-ms-client-request-id": "c1"}},
+        {"json": QUESTION, "headers": {"x-request-id": "r1", "x-ms-client-request-id": "c1"}},
     ),
     "with the client's id": (
         "POST",
         "/score",
-        {"json": ASKED, "headers": {"x-ms-client-request-id": "c2"}},
+        {"json": QUESTION, "headers": {"x-ms-client-request-id": "c2"}},
     ),
-    "the endpoint refuses": ("POST", "/score", {"json": {**ASKED, "question": "fail"}}),
+    "the endpoint refuses": ("POST", "/score", {"json": {**QUESTION, "question": "fail"}}),
     "the endpoint refuses a stream": (
         "POST",
         "/score",
-        {"json": {**ASKED, "question": "fail"}, "headers": STREAM},
+        {"json": {**QUESTION, "question": "fail"}, "headers": STREAM},
     ),
     "no input": ("POST", "/score", {"json": {}}),
     "no JSON": ("POST", "/score", {"content": b"{"}),
-    "nothing that is acceptable": (
+    "no acceptable type": (
         "POST",
         "/score",
-        {"json": ASKED, "headers": {"accept": "image/png"}},
+        {"json": QUESTION, "headers": {"accept": "image/png"}},
     ),
     "another method": ("GET", "/score", {}),
     "another path": ("GET", "/nothing", {}),
     "health": ("GET", "/health", {}),
-    "another origin's question": (
+    "a preflight request of another origin": (
         "OPTIONS",
         "/score",
         {"headers": {"origin": "http://a", "access-control-request-method": "POST"}},
@@ -59,42 +58,42 @@ REQUESTS = {
 
 
 class Monitored:
-    """What promptflow's monitor was told."""
+    """Records the calls of Prompt flow's monitor."""
 
     def __init__(self, app, monkeypatch):
-        self.told = []
+        self.calls = []
         for name in ("start_monitoring", "finish_monitoring", "handle_error"):
             stock = getattr(app.flow_monitor, name)
-            monkeypatch.setattr(app.flow_monitor, name, self._telling(name, stock, app))
+            monkeypatch.setattr(app.flow_monitor, name, self._recording(name, stock, app))
 
-    def _telling(self, name, stock, app):
+    def _recording(self, name, stock, app):
         provider = app.flow_monitor.context_data_provider
 
-        def tell(*args):
+        def record(*args):
             seen = [arg if isinstance(arg, int) else type(arg).__name__ for arg in args]
             if name == "finish_monitoring":
                 seen += [provider.get_request_id(), provider.get_client_request_id()]
                 seen += [provider.is_response_streaming(), provider.get_flow_result() is not None]
-            self.told.append((name, *seen))
+            self.calls.append((name, *seen))
             return stock(*args)
 
-        return tell
+        return record
 
 
 @pytest.fixture(scope="module")
 def make(tmp_path_factory):
-    """Makes promptflow's app for flows/chat."""
+    """Return a function that makes Prompt flow's app for flows/chat."""
     with scripted_endpoint() as endpoint:
         save_connection("middleware", {"endpoint": endpoint.url, "max_attempts": "1"}, "a-key")
         flow = FlowDefinition.read(paths.FLOWS / "chat")
-        yield lambda: _flow_app(flow, "middleware", tmp_path_factory.mktemp("flow") / "chat")
+        yield lambda: make_flow_app(flow, "middleware", tmp_path_factory.mktemp("flow") / "chat")
         delete_connection("middleware")
 
 
 @pytest.fixture(scope="module")
 def stock(make):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(server, "without_tasks", lambda app: None)
+        patch.setattr(serving, "use_inline_middleware", lambda app: None)
         return make()
 
 
@@ -108,31 +107,33 @@ def names(app):
 
 
 @pytest.mark.parametrize("case", REQUESTS)
-def test_the_same_as_promptflows(case, stock, ours, monkeypatch):
+def test_the_same_as_prompt_flows(case, stock, ours, monkeypatch):
     method, path, kw = REQUESTS[case]
     seen = []
     for app in (stock, ours):
         monitored = Monitored(app, monkeypatch)
         client = TestClient(app, raise_server_exceptions=False)
-        got = client.request(method, path, **kw)
-        seen.append((got.status_code, dict(got.headers), got.content, monitored.told))
+        response = client.request(method, path, **kw)
+        seen.append(
+            (response.status_code, dict(response.headers), response.content, monitored.calls)
+        )
     assert seen[0] == seen[1]
     if method == "POST":
         assert seen[0][3]
 
 
-def test_ours_stand_where_promptflows_stood(stock, ours):
+def test_ours_take_the_places_of_prompt_flows(stock, ours):
     assert names(stock)[-2:] == ["ExceptionHandlingMiddleware", "MonitorMiddleware"]
-    assert names(ours) == [*names(stock)[:-2], "Errors", "Monitor"]
+    assert names(ours) == [*names(stock)[:-2], "InlineErrors", "InlineMonitor"]
 
 
-def test_another_promptflow_keeps_its_own(make, stock, monkeypatch):
-    monkeypatch.setattr(middleware, "version", lambda name: "1.19.0")
+def test_another_prompt_flow_keeps_its_own(make, stock, monkeypatch):
+    monkeypatch.setattr(expectations, "version", lambda name: "1.19.0")
     assert names(make()) == names(stock)
 
 
-@pytest.mark.parametrize("begun", [False, True])
-def test_an_error_after_the_first_byte_breaks_the_answer_off(begun):
+@pytest.mark.parametrize("has_begun", [False, True])
+def test_an_error_after_the_first_byte_ends_the_answer(has_begun):
     import asyncio
 
     sent = []
@@ -141,7 +142,7 @@ def test_an_error_after_the_first_byte_breaks_the_answer_off(begun):
         sent.append(message["type"])
 
     async def fails(scope, receive, send):
-        if begun:
+        if has_begun:
             await send({"type": "http.response.start", "status": 200, "headers": []})
         raise ValueError("late")
 
@@ -151,9 +152,9 @@ def test_an_error_after_the_first_byte_breaks_the_answer_off(begun):
         class flow_monitor:  # noqa: N801
             handle_error = staticmethod(lambda error, status: None)
 
-    errors = Errors(fails, lambda error, logger: ({"error": str(error)}, 500))
+    errors = InlineErrors(fails, lambda error, logger: ({"error": str(error)}, 500))
     call = errors({"type": "http", "app": App}, None, send)
-    if begun:
+    if has_begun:
         with pytest.raises(ValueError, match="late"):
             asyncio.run(call)
         assert sent == ["http.response.start"]

@@ -1,101 +1,105 @@
-"""The number of lines in flight: all that were asked for, fewer after a 429, never none."""
+"""The number of lines in flight: what the user set, fewer after a 429, never none."""
 
 from __future__ import annotations
 
-import logging
-
 import pytest
 
-from phi3_ops.pf import pace as pace_module
-from phi3_ops.pf.pace import CallListener, ConcurrencyLimit, listening
-from phi3_tools import RateLimited
-from phi3_tools.client.spans import ANSWERED_LOG
+from echo_endpoint import KEY
+from phi3_ops.pf import pace
+from phi3_ops.pf.pace import BatchCallObserver, ConcurrencyLimit
+from phi3_tools import Limits, Phi3Client, RateLimitedError, Reply, Usage
+from phi3_tools.client import observe_calls
+from slow_endpoint import slow_endpoint
 
 
-def started(pace):
+def start_all(limit):
+    """Start lines until the limit is reached, and return their number."""
     count = 0
-    while pace.start():
+    while limit.start():
         count += 1
     return count
 
 
-def test_as_many_start_as_were_asked_for():
-    assert started(ConcurrencyLimit(7)) == 7
+def test_as_many_lines_start_as_the_user_set():
+    assert start_all(ConcurrencyLimit(7)) == 7
 
 
 def test_a_429_halves_what_is_in_flight():
-    pace = ConcurrencyLimit(64)
+    limit = ConcurrencyLimit(64)
     for _ in range(20):
-        pace.start()
-    pace.throttled()
-    assert pace.limit == 10
+        limit.start()
+    limit.throttle()
+    assert limit.limit == 10
 
 
-def test_one_crowd_is_cut_once(monkeypatch):
-    pace = ConcurrencyLimit(64)
-    started(pace)
+def test_429s_at_the_same_time_cut_once(monkeypatch):
+    limit = ConcurrencyLimit(64)
+    start_all(limit)
     for _ in range(64):
-        pace.throttled()
-    assert pace.limit == 32
-    monkeypatch.setattr(pace_module, "CUT_EVERY_S", 0.0)
+        limit.throttle()
+    assert limit.limit == 32
+    monkeypatch.setattr(pace, "CUT_EVERY_S", 0.0)
     for _ in range(50):
-        pace.throttled()
-    assert pace.limit == 1 and not pace.start()
+        limit.throttle()
+    assert limit.limit == 1 and not limit.start()
 
 
-def test_what_was_cut_grows_back_by_about_one_a_crowd():
-    pace = ConcurrencyLimit(8)
-    started(pace)
-    pace.throttled()
-    while pace.in_flight:
-        pace.finish()
-    assert pace.limit == 5
+def test_the_limit_grows_by_about_one_when_all_lines_have_ended():
+    limit = ConcurrencyLimit(8)
+    start_all(limit)
+    limit.throttle()
+    while limit.in_flight:
+        limit.finish()
+    assert limit.limit == 5
     for _ in range(60):
-        assert pace.start()
-        pace.finish()
-    assert pace.limit == 8
+        assert limit.start()
+        limit.finish()
+    assert limit.limit == 8
 
 
-def test_a_throttled_line_earns_no_growth():
-    pace = ConcurrencyLimit(8)
-    started(pace)
-    pace.throttled()
+def test_a_throttled_line_does_not_raise_the_limit():
+    limit = ConcurrencyLimit(8)
+    start_all(limit)
+    limit.throttle()
     for _ in range(8):
-        pace.finish(throttled=True)
-    assert pace.limit == 4
+        limit.finish(throttled=True)
+    assert limit.limit == 4
 
 
-def test_nothing_starts_once_it_is_stopped():
-    pace = ConcurrencyLimit(8)
-    pace.stop()
-    assert not pace.start() and pace.in_flight == 0
+def test_no_line_starts_after_a_stop():
+    limit = ConcurrencyLimit(8)
+    limit.stop()
+    assert not limit.start() and limit.in_flight == 0
 
 
-@pytest.fixture
-def log():
-    return logging.getLogger("phi3_tools")
+def test_a_429_lowers_the_limit():
+    limit = ConcurrencyLimit(8)
+    start_all(limit)
+    BatchCallObserver(limit, lambda tokens: None).on_throttled(RateLimitedError("", status=429))
+    assert limit.limit == 4
 
 
-def test_the_clients_429_is_heard_and_its_other_errors_are_not(log):
-    pace = ConcurrencyLimit(8)
-    started(pace)
-    with listening(CallListener(pace, lambda tokens: None)):
-        log.info("attempt %d: %s; again in %.1f s", 1, "ServerError", 0.5)
-        assert pace.limit == 8
-        log.info("attempt %d: %s; again in %.1f s", 1, RateLimited.__name__, 0.5)
-    assert pace.limit == 4
-
-
-def test_tokens_are_counted(log):
+def test_the_tokens_of_answers_are_counted():
     counted = []
-    with listening(CallListener(ConcurrencyLimit(1), counted.append)):
-        log.debug(ANSWERED_LOG, 1, 11, 7)
-        log.debug(ANSWERED_LOG, 1, None, 7)
-    assert counted == [18, 7]
+    observer = BatchCallObserver(ConcurrencyLimit(1), counted.append)
+    for usage in (Usage(11, 7), None, Usage(1, 1)):
+        observer.on_answered(Reply("", usage=usage))
+    assert counted == [18, 2]
 
 
-def test_the_log_is_as_it_was_afterwards(log):
-    before = (log.level, log.propagate, list(log.handlers))
-    with listening(CallListener(ConcurrencyLimit(1), lambda tokens: None)):
-        pass
-    assert (log.level, log.propagate, list(log.handlers)) == before
+@pytest.mark.parametrize(("capacity", "expected"), [(0, 4), (None, 8)])
+def test_the_client_reports_its_429s_as_objects(capacity, expected):
+    limit, counted = ConcurrencyLimit(8), []
+    start_all(limit)
+    settings = (0.0,) if capacity is None else (0.0, capacity)
+    with slow_endpoint(*settings) as server:
+        fields = {"endpoint": server.url, "contract": "chat", "key": KEY}
+        client = Phi3Client.from_connection(fields, limits=Limits(max_attempts=1))
+        with client, observe_calls(BatchCallObserver(limit, counted.append)):
+            if capacity == 0:
+                with pytest.raises(RateLimitedError):
+                    client.chat("x")
+            else:
+                client.chat("x")
+    assert limit.limit == expected
+    assert counted == ([] if capacity == 0 else [18])

@@ -1,187 +1,181 @@
-"""Batches on promptflow's own engine: every line counted, whatever became of it."""
+"""Batches on Prompt flow's own engine: every line is counted, also the failed ones."""
 
 from __future__ import annotations
 
-import json
-import re
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import threading
 
 import pytest
 
-from echo_endpoint import KEY, echo_endpoint
-from phi3_ops import cli, paths
+from phi3_ops import paths
 from phi3_ops.errors import OpsError
-from phi3_ops.flows.content import copy_flow
-from phi3_ops.flows.lock import flow_states
+from phi3_ops.flows.definition import FlowDefinition
+from phi3_ops.pf import expectations
 from phi3_ops.pf.connections import delete_connection, save_connection
-from phi3_ops.runs.batch import ask_and_score, find_run, mean_by_kind, resume_run, run_flow
-from phi3_ops.runs.properties import (
-    ENDPOINTS_PROPERTY,
-    FLOW_HASH_PROPERTY,
-    FLOW_VERSION_PROPERTY,
-    readable_properties,
-    run_properties,
+from phi3_ops.pf.pace import ConcurrencyLimit
+from phi3_ops.pf.stored_runs import find_stored_run
+from phi3_ops.runs.batch import (
+    Batch,
+    BatchProgress,
+    _interruptible,
+    choose_columns,
+    load_batch,
+    new_run_name,
+    require_data_file,
+    require_run,
 )
+from slow_endpoint import slow_endpoint
+
+QA = paths.FLOWS / "qa"
 
 
 @pytest.fixture
-def server():
-    with echo_endpoint() as server:
-        save_connection("b", {"endpoint": server.url, "contract": "chat"}, KEY)
+def endpoint(request):
+    with slow_endpoint(*getattr(request, "param", (0.02,))) as server:
+        save_connection("runs", {"endpoint": server.url, "contract": "chat"}, "key")
         yield server
-        delete_connection("b")
+        delete_connection("runs")
 
 
-def write(path, questions):
-    rows = [{"question": q, "ground_truth": "right", "kind": "odd" if n % 2 else "even"}
-            for n, q in enumerate(questions)]  # fmt: skip
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return rows
-
-
-def test_a_failed_line_is_a_line_and_counts_nothing_right(server, tmp_path):
-    rows = write(tmp_path / "q.jsonl", ["right", "fail", "wrong", "right"])
-    asked, scored = ask_and_score(tmp_path / "q.jsonl", title="t", connection="b")
-    assert (asked.lines, asked.failed) == (4, 1)
-    assert "told to fail" in asked.reason
-    assert [scored.answers.get(n, {}).get("exact_match") for n in range(4)] == [1, None, 0, 1]
-    means = mean_by_kind(rows, scored)
-    assert (means["even"].n, means["even"].mean) == (2, 0.5)
-    assert (means["odd"].n, means["odd"].mean) == (2, 0.5)
-
-
-def test_metrics_are_in_prompt_flows_own_store(server, tmp_path):
-    write(tmp_path / "q.jsonl", ["right", "wrong"])
-    _, scored = ask_and_score(tmp_path / "q.jsonl", title="t", connection="b")
-    from phi3_ops.pf.client import pf_client
-
-    metrics = pf_client().get_metrics(scored.name)
-    assert metrics["exact_match"] == 0.5
-    assert metrics["lines"] == 2 and metrics["failures"] == 0
-
-
-def test_when_no_line_is_answered_the_reason_is_told(server, tmp_path):
-    write(tmp_path / "q.jsonl", ["fail"])
-    with pytest.raises(OpsError, match="all 1 lines of t-.* failed: .*told to fail"):
-        ask_and_score(tmp_path / "q.jsonl", title="t", connection="b")
-
-
-def test_a_connection_that_is_not_there_is_named(tmp_path):
-    write(tmp_path / "q.jsonl", ["x"])
-    with pytest.raises(OpsError, match="nowhere"):
-        ask_and_score(tmp_path / "q.jsonl", title="t", connection="nowhere")
-
-
-def test_lines_are_asked_at_once(server, tmp_path):
-    write(tmp_path / "q.jsonl", [f"q{n}" for n in range(40)])
-    columns = {"input_data": "${data.question}"}
-    done = run_flow(
-        paths.FLOWS / "qa", tmp_path / "q.jsonl", columns, title="t",
-        connections={"answer": {"connection": "b"}},
-    )  # fmt: skip
+def test_lines_are_answered_in_their_places(server, ask, write_questions):
+    done = ask(QA, write_questions(*(f"q{n}" for n in range(40))))
     assert [done.answers[n]["answer"] for n in range(40)] == [f"q{n}" for n in range(40)]
     assert len(server.requests) == 40
+    assert (done.lines, done.failed, done.reason, done.interrupted) == (40, 0, None, False)
 
 
-# -- what a run remembers --------------------------------------------------------------------------
-
-
-def copy_of_qa(folder, version):
-    flow = copy_flow(paths.FLOWS / "qa", folder)
-    yaml = flow / "flow.dag.yaml"
-    text = yaml.read_text(encoding="utf-8")
-    yaml.write_text(re.sub(r"version: .*", f"version: {version}", text), encoding="utf-8")
-    return flow
-
-
-def ask(flow, data, connection=None):
-    given = {"answer": {"connection": connection}} if connection else None
-    columns = {"input_data": "${data.question}"}
-    return run_flow(flow, data, columns, title="t", connections=given)
-
-
-def test_a_run_remembers_its_flow_and_the_endpoints_behind_it(server, tmp_path):
-    write(tmp_path / "q.jsonl", ["right"])
-    secret = "key-in-the-url"
-    fields = {"endpoint": f"{server.url}?code={secret}", "model": "phi", "deployment": "blue"}
-    save_connection("other", fields, KEY)
-    try:
-        done = ask(paths.FLOWS / "qa", tmp_path / "q.jsonl", "other")
-    finally:
-        delete_connection("other")
-    found = find_run(done.name).properties
-    (state,) = [state for state in flow_states() if state.name == "qa"]
-    assert found[FLOW_VERSION_PROPERTY] == state.version
-    assert found[FLOW_HASH_PROPERTY] == state.sha256
-    assert json.loads(found[ENDPOINTS_PROPERTY]) == {
-        "answer": {
-            "connection": "other",
-            "endpoint": server.url.removeprefix("http://"),
-            "contract": "auto",
-            "model": "phi",
-            "deployment": "blue",
-        }
-    }
-    assert KEY not in str(found) and secret not in str(found)
+def test_a_connection_that_does_not_exist_is_named(ask, write_questions):
+    with pytest.raises(OpsError, match="nowhere"):
+        ask(QA, write_questions("x"), "nowhere")
 
 
 @pytest.mark.parametrize("name", [path.parent.name for path in paths.FLOWS.glob("*/.gitignore")])
-def test_another_runs_logs_stay_out_of_the_copy(server, tmp_path, name):
-    """Prompt flow copies what .gitignore does not name, and fails by a log that goes meanwhile."""
-    write(tmp_path / "q.jsonl", ["right"])
+def test_logs_of_another_run_stay_out_of_the_copy(
+    server, ask, write_questions, copy_of_qa, tmp_path, name
+):
+    """Prompt flow copies what .gitignore does not name, and fails if such a log vanishes meanwhile."""
     flow = copy_of_qa(tmp_path / "qa", "1.0.0")
     shutil.copy(paths.FLOWS / name / ".gitignore", flow)
     (flow / "process_log").mkdir()
     (flow / "process_log" / "manager.log").write_text("x")
-    done = ask(flow, tmp_path / "q.jsonl", "b")
-    assert not (find_run(done.name)._output_path / "snapshot" / "process_log").exists()
+    done = ask(flow, write_questions("right"))
+    assert not (find_stored_run(done.name).folder / "snapshot" / "process_log").exists()
 
 
-def test_no_run_fails_by_what_cannot_be_remembered(tmp_path):
-    flow = copy_of_qa(tmp_path / "qa", "1.0")  # no semantic version, and no such connection
-    assert json.loads(run_properties(flow)[ENDPOINTS_PROPERTY]) == {
-        "answer": {"connection": "phi3"}
+@pytest.mark.parametrize("endpoint", [(0.05, 4)], indirect=True)  # at most four calls at once
+def test_no_line_is_lost_to_429(endpoint, ask, write_questions):
+    done = ask(QA, write_questions(*(f"q{n}" for n in range(40))), in_flight=32)
+    assert done.failed == 0 and done.lines == 40
+    assert endpoint.refused and endpoint.highest == 4
+    assert set(endpoint.asked.values()) == {1}
+
+
+def test_an_untested_prompt_flow_runs_on_its_own_engine(
+    endpoint, ask, write_questions, monkeypatch
+):
+    monkeypatch.setattr(expectations, "version", lambda package: "1.19.0")
+    done = ask(QA, write_questions(*(f"q{n}" for n in range(40))))
+    assert done.failed == 0 and len(done.answers) == 40
+
+
+def test_progress_is_reported_for_each_line(endpoint, ask, write_questions):
+    reports = []
+
+    def on_progress(progress):
+        reports.append((progress.lines, progress.done, progress.failed, progress.in_flight))
+        assert isinstance(progress, BatchProgress) and progress.tokens % 18 == 0
+
+    ask(QA, write_questions("a", "fail", "b"), on_progress=on_progress, in_flight=2)
+    assert [report[:2] for report in reports] == [(3, 1), (3, 2), (3, 3)]
+    assert reports[-1][2] == 1 and max(report[3] for report in reports) <= 2
+
+
+def test_the_tokens_of_all_answers_are_counted(endpoint, ask, write_questions):
+    latest = []
+    ask(QA, write_questions("a", "b", "c"), on_progress=lambda p: latest.append(p.tokens))
+    assert latest[-1] == 3 * 18
+
+
+def test_a_stored_run_is_loaded(server, ask, write_questions):
+    done = ask(QA, write_questions("right", "fail"))
+    assert load_batch(done.name) == done
+    assert "told to fail" in done.reason
+
+
+def test_a_run_that_does_not_exist_is_named():
+    for load in (load_batch, require_run):
+        with pytest.raises(OpsError, match="the run 'nowhere' does not exist.*pf run list"):
+            load("nowhere")
+
+
+def test_a_data_file_that_does_not_exist_any_more_is_named(server, ask, write_questions):
+    data = write_questions("right")
+    done = ask(QA, data)
+    assert require_data_file(require_run(done.name)) == data
+    data.unlink()
+    with pytest.raises(OpsError, match=f"data file of the run {done.name} does not exist any more"):
+        load_batch(done.name)
+
+
+def test_the_sources_of_inputs_are_columns_or_outputs(write_questions):
+    data, flow = write_questions("right"), FlowDefinition.read(paths.FLOWS / "eval")
+    base = Batch("base", {0: {"answer": "right"}}, 1)
+    assert choose_columns(flow, data, {}, base) == {
+        "answer": "${run.outputs.answer}",
+        "ground_truth": "${data.ground_truth}",
     }
-    (flow / "flow.dag.yaml").write_text("nodes: 3")
-    assert list(run_properties(flow)) == [FLOW_HASH_PROPERTY]
-    assert run_properties(tmp_path / "none") == {}
-    assert readable_properties({ENDPOINTS_PROPERTY: "{"}) == {}
+    mapping = {"answer": "${data.question}"}
+    assert choose_columns(flow, data, mapping, base)["answer"] == "${data.question}"
+    with pytest.raises(OpsError, match="the input 'answer'"):
+        choose_columns(flow, data, {})
 
 
-def test_a_flow_that_changed_is_not_resumed(server, tmp_path):
-    write(tmp_path / "q.jsonl", ["right", "fail"])
-    flow = copy_of_qa(tmp_path / "qa", "1.0.0")
-    done = ask(flow, tmp_path / "q.jsonl", "b")
-    shutil.rmtree(flow)
-    copy_of_qa(flow, "1.0.1")
-    with pytest.raises(OpsError, match=f"qa has changed since {done.name} ran it"):
-        resume_run(done.name)
-    shutil.rmtree(flow)
-    copy_of_qa(flow, "1.0.0")
-    again = find_run(resume_run(done.name).name).properties
-    assert again[FLOW_VERSION_PROPERTY] == "1.0.0"
+def test_names_of_runs_differ():
+    names = {new_run_name("title") for _ in range(20)}
+    assert len(names) == 20 and all(name.startswith("title-") for name in names)
 
 
-def test_compare_says_first_what_differs_between_the_runs(server, tmp_path, capsys):
-    data = tmp_path / "q.jsonl"
-    write(data, ["right", "wrong"])
-    fields = {"endpoint": server.url, "contract": "chat", "deployment": "green"}
-    save_connection("green", fields, KEY)
-    names = []
-    try:
-        for version, connection in (("1.0.0", "b"), ("1.1.0", "green")):
-            asked = ask(copy_of_qa(tmp_path / version, version), data, connection)
-            columns = {"answer": "${run.outputs.answer}", "ground_truth": "${data.ground_truth}"}
-            run_flow(paths.FLOWS / "eval", data, columns, title="e", base=asked)
-            names.append(asked.name)
-    finally:
-        delete_connection("green")
-    capsys.readouterr()
-    assert cli.main(["compare", *names, "--out", str(tmp_path / "out")]) == 0
-    said = [line.strip() for line in capsys.readouterr().out.splitlines()]
-    differing = said[3 : said.index("Scores")]
-    assert "flow version: 1.0.0 | 1.1.0" in differing
-    assert "answer.connection: b | green" in differing
-    assert "answer.connection.deployment: – | green" in differing
-    assert any(line.startswith("flow content: ") for line in differing)
-    assert len(differing) == 4  # and nothing of what is the same
+# -- Ctrl-C ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_ctrl_c_stops_the_limit(number):
+    limit, handler = ConcurrencyLimit(2), signal.getsignal(number)
+    with _interruptible(limit, "a-run"):
+        assert not limit.stopped
+        os.kill(os.getpid(), number)
+        assert limit.stopped
+    assert signal.getsignal(number) is handler
+
+
+def test_signals_are_left_alone_outside_the_main_thread():
+    handlers, before = [], signal.getsignal(signal.SIGINT)
+
+    def run():
+        with _interruptible(ConcurrencyLimit(2), "a-run"):
+            handlers.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert handlers == [before]
+
+
+def test_the_second_ctrl_c_ends_the_process():
+    code = """\
+import os, signal
+from phi3_ops.pf.pace import ConcurrencyLimit
+from phi3_ops.runs import batch
+
+batch.set_run_status = lambda *change: print(*change, flush=True)
+with batch._interruptible(ConcurrencyLimit(2), "a-run"):
+    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.SIGINT)
+    print("went on")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "a-run Canceled\n"), done.stderr

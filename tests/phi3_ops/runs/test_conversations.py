@@ -1,4 +1,4 @@
-"""Conversations replayed: each question follows the model's own answers, and a broken one is counted."""
+"""Conversations are replayed: each question follows the model's own answers, and none is left out."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def server():
         delete_connection("c")
 
 
-def write(path, *talks):
+def write(path, *conversations):
     rows = []
-    for talk in talks:
-        turns = [{"role": "user", "content": question} for question in talk]
-        answers = [{"role": "assistant", "content": f"said {question}"} for question in talk]
+    for questions in conversations:
+        turns = [{"role": "user", "content": question} for question in questions]
+        answers = [{"role": "assistant", "content": f"said {each}"} for each in questions]
         rows.append({"messages": [m for pair in zip(turns, answers) for m in pair]})
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
@@ -50,7 +50,7 @@ def test_each_turn_follows_the_models_own_answers(server, tmp_path):
     assert count_unanswered_turns(data, turns) == 0
 
 
-def test_what_comes_after_a_failed_turn_is_not_asked_but_counted(server, tmp_path):
+def test_turns_after_a_failed_one_are_not_asked_but_counted(server, tmp_path):
     data = write(tmp_path / "talks.jsonl", ["fail", "a2", "a3"], ["b1", "b2"])
     turns = replay(data, tmp_path / "rounds")
     assert [(len(t.rows), t.asked.failed) for t in turns] == [(2, 1), (1, 0)]
@@ -59,15 +59,15 @@ def test_what_comes_after_a_failed_turn_is_not_asked_but_counted(server, tmp_pat
 
 
 @pytest.mark.parametrize(
-    "row, said",
+    ("row", "message"),
     [
-        ({"prompt": "x"}, "row 1: no `messages`"),
-        ({"messages": [{"role": "assistant", "content": "x"}]}, "row 1: nobody asks"),
+        ({"prompt": "x"}, "row 1 has no `messages`"),
+        ({"messages": [{"role": "assistant", "content": "x"}]}, "row 1 has no question"),
     ],
 )
-def test_a_row_that_is_no_conversation_is_named(tmp_path, row, said):
+def test_a_row_that_is_not_a_conversation_is_named(tmp_path, row, message):
     (tmp_path / "d.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(OpsError, match=said):
+    with pytest.raises(OpsError, match=message):
         replay(tmp_path / "d.jsonl", tmp_path)
 
 

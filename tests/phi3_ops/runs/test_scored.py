@@ -1,4 +1,4 @@
-"""Runs read back from prompt flow's own store, and from files."""
+"""Scored runs are loaded from Prompt flow's own store, and from files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from phi3_ops import paths
 from phi3_ops.errors import OpsError
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.pf.client import pf_client
-from phi3_ops.runs.scored import load_scored_run, read_run_folder
+from phi3_ops.pf.stored_runs import RUNNING, find_stored_run, set_run_status
+from phi3_ops.runs.scored import load_scored_run
 from phi3_tools.evaluation.metrics import line_scores
 from processes import phi3
 
@@ -57,8 +58,8 @@ class Store:
             flow.mkdir()
             (flow / "flow.dag.yaml").write_text(FLOW.replace("MODEL", model))
             (flow / "answer.py").write_text(CODE)
-            asked = {"question": "${data.question}"}
-            self.run(model, flow=flow, column_mapping=asked)
+            mapping = {"question": "${data.question}"}
+            self.run(model, flow=flow, column_mapping=mapping)
         for title in ("base-eval", "tuned-eval", "base-eval-again"):
             base = self.name(title.split("-")[0])
             self.run(title, flow=paths.FLOWS / "eval", run=base, column_mapping=MAPPING)
@@ -66,8 +67,8 @@ class Store:
     def name(self, title):
         return f"runs-{title}-{os.getpid()}"
 
-    def run(self, title, **words):
-        self.client.run(name=self.name(title), data=self.data, batch_use_async=True, **words)
+    def run(self, title, **options):
+        self.client.run(name=self.name(title), data=self.data, batch_use_async=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,7 @@ def test_an_evaluation_leads_to_its_base(store):
     assert run.thresholds == paths.FLOWS / "eval" / "thresholds.yaml"
 
 
-def test_what_the_aggregation_logged(store):
+def test_the_metrics_of_the_aggregation_are_read(store):
     metrics = load_scored_run(store.name("base")).scored.metrics
     assert metrics["exact_match"] == 0.5
     assert metrics["lines"] == 4
@@ -116,21 +117,7 @@ def test_facts_are_those_of_the_run_and_not_of_today(store):
     assert other["answer.model"] == "tuned"
 
 
-def test_prompt_flows_logs_are_no_part_of_a_flow(store, tmp_path):
-    """Its process pool writes them beside the flow, and its copy of the flow may hold them."""
-    run = store.client.runs.get(store.name("base"))
-    folder = shutil.copytree(run._output_path, tmp_path / "run")
-    before = read_run_folder(folder).facts
-    for name in ("process_log/manager.log", "__pycache__/x.pyc", ".promptflow/log.txt"):
-        (folder / "snapshot" / name).parent.mkdir(exist_ok=True)
-        (folder / "snapshot" / name).write_text("x")
-    assert read_run_folder(folder).facts == before
-    (folder / "snapshot" / "more.py").write_text("x")
-    changed = read_run_folder(folder).facts
-    assert {name for name in before if before[name] != changed[name]} == {"flow files"}
-
-
-def test_data_that_changed_since_is_refused(store, tmp_path):
+def test_data_that_has_changed_is_refused(store, tmp_path):
     before = store.data.read_text()
     write(store.data, [ROWS[1], *ROWS[1:]])
     try:
@@ -140,7 +127,9 @@ def test_data_that_changed_since_is_refused(store, tmp_path):
         with pytest.raises(OpsError, match="did not run over|has 2 lines"):
             load_scored_run(store.name("base"))
         store.data.unlink()
-        with pytest.raises(OpsError, match="data file of the run .* is gone.*--data FILE"):
+        with pytest.raises(
+            OpsError, match="data file of the run .* does not exist any more.*--data FILE"
+        ):
             load_scored_run(store.name("base"))
         moved = tmp_path / "moved.jsonl"
         moved.write_text(before)
@@ -149,24 +138,34 @@ def test_data_that_changed_since_is_refused(store, tmp_path):
         store.data.write_text(before)
 
 
-def test_a_run_that_is_not_there(store):
-    with pytest.raises(OpsError, match="there is no run 'nowhere'.*pf run list"):
+def test_a_run_that_does_not_exist_is_named(store):
+    with pytest.raises(OpsError, match="the run 'nowhere' does not exist.*pf run list"):
         load_scored_run("nowhere")
 
 
-def test_a_folder_brought_back_from_elsewhere(store, tmp_path):
-    run = store.client.runs.get(store.name("tuned-eval"))
-    folder = shutil.copytree(run._output_path, tmp_path / "brought")
-    found = load_scored_run(str(folder), store.data)
-    assert found.scored.rows == load_scored_run(store.name("tuned-eval")).scored.rows
-    assert found.answers[1]["answer"] == "wrong"  # an evaluation was handed the answers
-    assert found.thresholds == folder / "snapshot" / "thresholds.yaml"
-    with pytest.raises(OpsError, match="does not say which data.*--data FILE"):
+def test_a_run_that_has_not_ended_is_refused(store):
+    name = store.name("tuned")
+    set_run_status(name, RUNNING)
+    try:
+        with pytest.raises(OpsError, match=f"the run {name} is Running"):
+            load_scored_run(name)
+    finally:
+        set_run_status(name, "Completed")
+
+
+def test_a_folder_from_elsewhere_is_loaded(store, tmp_path):
+    run = find_stored_run(store.name("tuned-eval"))
+    folder = shutil.copytree(run.folder, tmp_path / "fetched")
+    loaded = load_scored_run(str(folder), store.data)
+    assert loaded.scored.rows == load_scored_run(store.name("tuned-eval")).scored.rows
+    assert loaded.answers[1]["answer"] == "wrong"  # the inputs of an evaluation contain the answers
+    assert loaded.thresholds == folder / "snapshot" / "thresholds.yaml"
+    with pytest.raises(OpsError, match="does not record its data file.*--data FILE"):
         load_scored_run(str(folder))
 
 
 def test_two_runs_are_compared_by_their_names(store, tmp_path):
-    """As in the documentation: two commands of prompt flow a run, then this one."""
+    """As in the documentation: two of Prompt flow's commands per run, then this one."""
     words = ("compare", store.name("base"), store.name("tuned"), "--out", tmp_path / "out")
     done = phi3(*words, "--metric", "exact_match", "--gate", "exact_match:0.02")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -195,26 +194,26 @@ def test_rows_by_their_number(tmp_path):
     assert run.asked is None and run.facts == {}
 
 
-def test_rows_by_their_place(tmp_path):
+def test_rows_without_numbers_are_all_lines(tmp_path):
     assert load(tmp_path, [{"s": 1}, {"s": 2}, {"s": 3}]).scored.rows[2] == {"s": 3}
 
 
 @pytest.mark.parametrize(
-    ("rows", "told"),
+    ("rows", "message"),
     [
-        ([{"s": 1}], "r.jsonl has 1 rows, and the data file 3 lines"),
+        ([{"s": 1}], "r.jsonl has 1 rows, but the data file has 3 lines"),
         ([{"line_number": 3}], "r.jsonl has line 3, but .*d.jsonl has 3 lines"),
         ([{"line_number": -1}], "row 1: `line_number` is -1"),
         ([{"line_number": 1}, {"line_number": "1"}], "row 2: `line_number` is '1'"),
         ([{"line_number": 1}, {"s": 1}], "row 2: `line_number` is None"),
-        ([{"line_number": 1}, {"line_number": 1}], "row 2: line 1 is there twice"),
+        ([{"line_number": 1}, {"line_number": 1}], "row 2: line 1 appears twice"),
     ],
 )
-def test_rows_that_cannot_be_joined(tmp_path, rows, told):
-    with pytest.raises(OpsError, match=told):
+def test_rows_that_cannot_be_joined(tmp_path, rows, message):
+    with pytest.raises(OpsError, match=message):
         load(tmp_path, rows)
 
 
-def test_an_empty_file_is_no_run(tmp_path):
+def test_an_empty_file_is_refused(tmp_path):
     with pytest.raises(OpsError, match="0 rows"):
         load(tmp_path, [])

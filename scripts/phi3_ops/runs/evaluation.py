@@ -1,0 +1,119 @@
+"""Score the answers of a batch with an evaluation flow, and average the scores over all lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phi3_tools.evaluation import Mean, mean_of
+
+from .. import paths
+from ..errors import OpsError
+from ..flows import FlowDefinition
+from .batch import (
+    DEFAULT_IN_FLIGHT,
+    Batch,
+    ProgressCallback,
+    all_keys,
+    choose_columns,
+    require_data_file,
+    require_run,
+    run_flow,
+)
+
+
+def score_batch(
+    flow: FlowDefinition,
+    base: Batch,
+    *,
+    in_flight: int = DEFAULT_IN_FLIGHT,
+    on_progress: ProgressCallback | None = None,
+) -> Batch:
+    """Run an evaluation flow over the answers of a batch and its data file.
+
+    Args:
+        flow: the evaluation flow.
+        base: the batch whose answers are scored.
+        in_flight: maximum number of lines that run at once.
+        on_progress: called whenever a line has ended.
+
+    Raises:
+        OpsError: an input of the flow has no source, or the run failed as a whole.
+    """
+    data = require_data_file(require_run(base.name))
+    return run_flow(
+        flow.folder,
+        data,
+        choose_columns(flow, data, {}, base),
+        title=f"{base.name}-{flow.folder.resolve().name}",
+        base=base,
+        in_flight=in_flight,
+        on_progress=on_progress,
+    )
+
+
+def ask_and_score(data: Path, *, title: str, connection: str) -> tuple[Batch, Batch]:
+    """Send every question of a data file to flows/qa, then score the answers with flows/eval.
+
+    Args:
+        data: JSONL with `question` and `ground_truth`.
+        title: display name of the first run, and the start of the second one's.
+        connection: connection to the endpoint.
+
+    Returns:
+        The run with the answers and the run with the scores.
+
+    Raises:
+        OpsError: every line failed, so there is no answer to score.
+    """
+    asked = run_flow(
+        paths.FLOWS / "qa",
+        data,
+        {"input_data": "${data.question}"},
+        title=title,
+        connections={"answer": {"connection": connection}},
+    )
+    if not asked.answers:
+        raise OpsError(f"all {asked.lines} lines of {asked.name} failed: {asked.reason}")
+    scored = run_flow(
+        paths.FLOWS / "eval",
+        data,
+        {"answer": "${run.outputs.answer}", "ground_truth": "${data.ground_truth}"},
+        title=f"{title}-eval",
+        base=asked,
+    )
+    return asked, scored
+
+
+def mean_scores(scored: Batch) -> dict[str, Mean]:
+    """Return the mean of each numeric output of an evaluation. A line without a score counts 0.
+
+    Args:
+        scored: the run of the evaluation flow.
+    """
+    means = {}
+    for name in all_keys(scored.answers.values()):
+        values = [answer[name] for answer in scored.answers.values()]
+        numbers = [float(value) for value in values if isinstance(value, (int, float))]
+        if numbers:
+            means[name] = mean_of(numbers, failures=scored.lines - len(numbers))
+    return means
+
+
+def mean_by_kind(
+    rows: Sequence[Mapping[str, Any]], scored: Batch, metric: str = "exact_match"
+) -> dict[str, Mean]:
+    """Return the mean of a metric for each `kind` of row. A line without a score counts 0.
+
+    Args:
+        rows: the rows of the data file, in order.
+        scored: the run of flows/eval over that file.
+        metric: name of an output of flows/eval.
+    """
+    values_by_kind: dict[str, list[float]] = {}
+    for line, row in enumerate(rows):
+        value = scored.answers.get(line, {}).get(metric)
+        score = float(value) if isinstance(value, (int, float)) else 0.0
+        values_by_kind.setdefault(row["kind"], []).append(score)
+    return {kind: mean_of(values) for kind, values in values_by_kind.items()}

@@ -1,0 +1,84 @@
+"""Downloaded outputs are assigned to lines, and become a run of Prompt flow's store."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from phi3_ops.errors import OpsError
+from phi3_ops.pf.client import pf_client
+from phi3_ops.pf.stored_runs import find_stored_run
+from phi3_ops.remote_runs.outputs import (
+    MISSING_REASON,
+    OUTPUT_FILE,
+    Download,
+    add_downloaded_run,
+    join_outputs,
+    pop_line_number,
+    write_downloaded_run,
+)
+from phi3_ops.remote_runs.request import BatchRequest
+from phi3_ops.runs.properties import ConnectionFacts, RunProperties
+from phi3_ops.runs.store import read_run_folder
+
+ROWS = [{"question": "one"}, {"question": "two"}, {"question": "three"}]
+
+
+def write(file, rows):
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+
+
+@pytest.mark.parametrize("rows", [[{"answer": "x"}], [{"line_number": 7}], [{"line_number": "0"}]])
+def test_a_row_without_a_line_of_the_data_file_is_refused(tmp_path, rows):
+    write(tmp_path / OUTPUT_FILE, rows)
+    with pytest.raises(OpsError, match=f"{OUTPUT_FILE}: `line_number` is"):
+        join_outputs(tmp_path, 2)
+
+
+def test_rows_are_joined_flat_or_nested_and_once(tmp_path):
+    rows = [{"line_number": 1, "a": "1"}, {"output": {"line_number": 0, "a": "0"}}]
+    write(tmp_path / "sub" / OUTPUT_FILE, [*rows, {"line_number": 1, "a": "late"}])
+    write(tmp_path / f"temp_0_0_{OUTPUT_FILE}", [{"line_number": 1, "a": "temporary"}])
+    assert list(join_outputs(tmp_path, 2).items()) == [(0, {"a": "0"}), (1, {"a": "1"})]
+
+
+def test_the_files_of_a_failed_job_are_read_if_they_are_not_joined(tmp_path):
+    write(tmp_path / f"temp_0_0_{OUTPUT_FILE}", [{"line_number": 1, "a": "1"}])
+    write(tmp_path / f"temp_0_1_{OUTPUT_FILE}", [{"line_number": 0, "a": "0"}])
+    assert join_outputs(tmp_path, 2) == {0: {"a": "0"}, 1: {"a": "1"}}
+
+
+def test_the_line_number_is_removed_from_the_row():
+    row = {"line_number": 1, "a": "1"}
+    assert pop_line_number(row, 2, "a file") == 1
+    assert row == {"a": "1"}
+
+
+def test_a_line_without_an_answer_has_failed(files, request_for):
+    download = Download({0: {"answer": "1"}}, errors={1: "the endpoint refused"})
+    write_downloaded_run(files / "run", request_for(BatchRequest), ROWS, download)
+    outputs = read_run_folder(files / "run")
+    assert outputs.rows == {0: {"answer": "1"}}
+    assert outputs.errors == {1: "the endpoint refused", 2: MISSING_REASON}
+    assert outputs.inputs == {n: {"input_data": row["question"]} for n, row in enumerate(ROWS)}
+    assert outputs.facts["flow"] == "phi3-qa"
+
+
+def test_a_run_is_added_with_the_facts_of_the_workspace(files, request_for):
+    request, name = request_for(BatchRequest), f"downloaded-{os.getpid()}"
+    write_downloaded_run(files / "run", request, ROWS, Download({0: {"answer": "one"}}))
+    endpoints = {"answer": ConnectionFacts("phi3", endpoint="host/score")}
+    add = lambda tokens: add_downloaded_run(  # noqa: E731
+        name, files / "run", request, endpoints=endpoints, token_counts={"total_tokens": tokens}
+    )
+    add(54)
+    add(99)  # the store has it already
+    run = find_stored_run(name)
+    properties = RunProperties.from_properties(run.properties)
+    assert (run.title, run.data) == ("qa", files / "data.jsonl")
+    assert properties.endpoints == endpoints and properties.token_counts == {"total_tokens": 54}
+    assert properties.flow_sha256 == RunProperties.of_flow(files / "qa").flow_sha256
+    assert list(pf_client().get_details(name)["outputs.answer"]) == ["one", "(Failed)", "(Failed)"]
