@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import HealthCheck, settings
 
+from judge_endpoint import fair, judge_endpoint
 from phi3_tools import Phi3Client
 from phi3_tools.client.retry import Deadline
 
@@ -305,3 +306,18 @@ def waits(monkeypatch):
 @pytest.fixture
 def key():
     return KEY
+
+
+@pytest.fixture(scope="module")
+def judge_endpoint_server():
+    with judge_endpoint() as server:
+        yield server
+
+
+@pytest.fixture
+def judge_server(judge_endpoint_server):
+    """An endpoint with a fair judge; tests may change the judge and read the requests."""
+    server = judge_endpoint_server
+    server.judge, server.digits, server.refuses = fair, {}, set()
+    server.requests.clear()
+    return server

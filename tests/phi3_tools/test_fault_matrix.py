@@ -135,7 +135,7 @@ ROWS = [
         EndpointTimeoutError,
         4,
         None,
-        "silent",
+        "no more data",
         options="seconds=1",
         limits=Limits(read_timeout_s=0.4, deadline_s=60),
         note="(longer than `read_timeout_s`)",

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import pickle
 import threading
 from collections.abc import Iterator
-from types import UnionType
-from typing import get_args, get_origin, get_type_hints
 
 import pytest
 import yaml
-from promptflow._core.tools_manager import collect_package_tools
 from promptflow._utils.exception_utils import ErrorResponse
 from promptflow.contracts.run_info import Status
 from promptflow.contracts.types import PromptTemplate
@@ -19,7 +15,7 @@ from promptflow.core._connection import CustomConnection
 from promptflow.exceptions import SystemErrorException, UserErrorException
 from promptflow.executor import FlowExecutor
 
-from phi3_tools import KeyAuth, pf_tools
+from phi3_tools import pf_tools
 
 HANG_S = 30
 SECRET = "very-secret-key"
@@ -46,68 +42,6 @@ def connection():
 
 def piece(text):
     return {"output": text}
-
-
-# -- the YAML --------------------------------------------------------------------------------------
-
-
-def function(tool):
-    return inspect.unwrap(getattr(pf_tools, tool["function"]))
-
-
-def test_promptflow_lists_every_tool():
-    listed = collect_package_tools()
-    assert set(TOOLS) == {
-        f"phi3_tools.pf_tools.phi3_{n}"
-        for n in ("chat", "chat_detail", "prompt", "judge", "judge_pair")
-    }
-    assert set(TOOLS) <= set(listed)
-    for tool in TOOLS:
-        assert listed[tool]["package"] == "phi3-promptflow"
-
-
-def kind(annotation):
-    """Prompt flow's name for a parameter's type, None left aside."""
-    options = set(get_args(annotation)) if isinstance(annotation, UnionType) else {annotation}
-    (only,) = options - {type(None)}
-    return TYPES[get_origin(only) or only]
-
-
-@pytest.mark.parametrize("tool", TOOLS)
-def test_inputs_are_the_functions_parameters(tool):
-    parameters = dict(inspect.signature(function(TOOLS[tool])).parameters)
-    takes_more = parameters.pop("kwargs", None)
-    template = parameters.pop("prompt", None)
-    assert bool(template) == bool(takes_more) == (TOOLS[tool]["type"] == "custom_llm")
-    assert set(TOOLS[tool]["inputs"]) == set(parameters)
-
-
-@pytest.mark.parametrize("tool", TOOLS)
-def test_defaults_and_types_are_the_functions(tool):
-    """The editor's; a run takes the function's own."""
-    parameters = inspect.signature(function(TOOLS[tool])).parameters
-    hints = get_type_hints(function(TOOLS[tool]))
-    for name, spec in TOOLS[tool]["inputs"].items():
-        parameter = parameters[name]
-        default = None if parameter.default is inspect.Parameter.empty else parameter.default
-        assert spec.get("default") == default, name
-        assert type(spec.get("default")) is type(default), name
-        if name == "connection":
-            assert spec["type"] == ["CustomConnection"]
-        else:
-            assert spec["type"] == [kind(hints[name])], name
-        assert spec["description"].endswith("."), name
-
-
-@pytest.mark.parametrize("tool", TOOLS)
-def test_the_rest_of_the_yaml(tool):
-    spec = TOOLS[tool]
-    assert tool == f"{spec['module']}.{spec['function']}"
-    assert spec["name"]
-    assert spec["description"]
-    for icon in spec["icon"].values():
-        assert icon.startswith("data:image/png;base64,")
-    assert ("stream" in spec["inputs"]) == (spec["function"] in ("phi3_chat", "phi3_prompt"))
 
 
 # -- asking ----------------------------------------------------------------------------------------
@@ -178,7 +112,7 @@ def test_prompt_takes_a_template(server, connection):
 def test_detail(server, connection):
     server.json(ANSWER, headers={"x-ms-request-id": "r-1"})
     detail = pf_tools.phi3_chat_detail(connection(server), "Who?")
-    assert 0 < detail.pop("latency_s") < HANG_S
+    assert detail.pop("latency_s") > 0
     assert detail == {
         "answer": "Bill Gates",
         "usage": {**USAGE, "total_tokens": 18},
@@ -342,22 +276,6 @@ def test_a_connection_keeps_its_client(server, connection):
     assert len(pf_tools._clients) == 3
     headers = [request.headers["authorization"] for request in server.requests]
     assert headers == [*[f"Bearer {SECRET}"] * 3, "Bearer another", f"Bearer {SECRET}"]
-
-
-def test_kept_clients_do_not_show_their_keys(server, connection):
-    server.json(ANSWER)
-    pf_tools.phi3_chat(connection(server), "Hi")
-    assert SECRET not in repr(pf_tools._clients._clients)
-    assert SECRET not in repr([vars(client) for client in pf_tools._clients._clients.values()])
-
-
-def test_only_the_clients_used_last_are_kept(server, connection):
-    server.json(ANSWER)
-    keys = [f"key-{n}" for n in range(pf_tools.CACHED_CLIENTS)]
-    for key in [*keys, keys[0], "one-more"]:
-        pf_tools.phi3_chat(connection(server, key=key), "Hi")
-    kept = [settings.auth for settings in pf_tools._clients._clients]
-    assert kept == [KeyAuth(key) for key in [*keys[2:], keys[0], "one-more"]]
 
 
 def test_threads_share_one_client(server, connection):

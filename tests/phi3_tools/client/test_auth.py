@@ -193,7 +193,10 @@ def test_urls_that_are_safe(url):
         ("http://localhost.evil.org/score", "over plain http"),
         ("http://127.0.0.1.evil.org/score", "over plain http"),
         ("http://127.0.0.1@evil.org/score", "user name or password"),
-        ("https://me:SECRET@e/score", "user name or password. Remove it from the URL, and put the secret into `key`"),
+        (
+            "https://me:SECRET@e/score",
+            "user name or password. Remove it from the URL, and put",
+        ),
         ("https://SECRET@e/score", "user name or password"),
         ("ftp://e/score", "must be a full URL"),
         ("e.inference.ml.azure.com/score", "must be a full URL. It looks like https://NAME"),

@@ -21,6 +21,7 @@ from phi3_tools import (
 from phi3_tools.client.messages import (
     ESTIMATE,
     LONGEST_TOKEN,
+    build_chat,
     check_messages,
     count_prompt,
     render,
@@ -161,6 +162,41 @@ def test_to_chat_history_keeps_answered_turns_only():
         ("user", "open"),
     )
     assert to_chat_history(chat) == [turn("q", "a")]
+
+
+# -- a tool's inputs -------------------------------------------------------------------------------
+
+
+def test_build_chat_puts_its_inputs_in_order():
+    chat = build_chat(
+        "And?", [turn("Who?", "Bill")], said(("user", "Hm."), ("assistant", "Yes.")), "Be brief."
+    )
+    assert chat == said(
+        ("system", "Be brief."),
+        ("user", "Who?"),
+        ("assistant", "Bill"),
+        ("user", "Hm."),
+        ("assistant", "Yes."),
+        ("user", "And?"),
+    )
+
+
+def test_build_chat_takes_its_question_from_the_messages():
+    assert build_chat("", None, said(("user", "Who?")), "") == said(("user", "Who?"))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (("", None, None, ""), "does not end with a question. Give the tool `question` or"),
+        (("", None, said(("assistant", "x")), ""), "does not end with a question"),
+        (("Hi", "x", None, ""), "`chat_history` is str, but must be a list"),
+        (("Hi", None, {"role": "user"}, ""), "`messages` is dict, but must be a list"),
+    ],
+)
+def test_build_chat_refuses_wrong_inputs(inputs, message):
+    with pytest.raises(ConfigError, match=message):
+        build_chat(*inputs)
 
 
 # -- counting --------------------------------------------------------------------------------------

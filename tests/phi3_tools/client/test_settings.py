@@ -115,7 +115,10 @@ def test_entra_needs_no_key():
             {**PLAIN, "endpoint": "<your-endpoint>"},
             "`endpoint` is still the placeholder <your-endp",
         ),
-        ({**PLAIN, "key": "<user-input>"}, "`key` is still the placeholder <user-input>. Replace it with the"),
+        (
+            {**PLAIN, "key": "<user-input>"},
+            "is still the placeholder <user-input>. Replace it with the",
+        ),
         ({**PLAIN, "key": "******"}, "`key` is still the placeholder"),
         ({**PLAIN, "key": "a b"}, "`key` contains blanks"),
         ("phi3", "got the connection's name .'phi3'.* Give the input the type CustomConnection"),
@@ -148,7 +151,10 @@ def test_references_to_the_environment(monkeypatch):
 
 
 def test_a_reference_to_nothing_is_named():
-    with pytest.raises(ConfigError, match="`key` refers to the .* variable NOT_SET_HERE, which is not set. Set NOT_"):
+    with pytest.raises(
+        ConfigError,
+        match="`key` refers to .* NOT_SET_HERE, which is not set. Set NOT_",
+    ):
         read_settings({**PLAIN, "key": "${env:NOT_SET_HERE}"})
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import pickle
 from datetime import datetime, timedelta, timezone
 from email.utils import format_datetime
 
@@ -17,13 +15,11 @@ from phi3_tools import (
     EndpointTimeoutError,
     ModelNotReadyError,
     PermissionDeniedError,
-    Phi3Error,
     RateLimitedError,
     RequestTooLargeError,
     ScoringFailedError,
     ServerError,
     UnexpectedRedirectError,
-    errors,
 )
 from phi3_tools.client.status import CAUSES, WRAPPED_CAUSES, error_for_response, retry_after_s
 from phi3_tools.errors import DETAIL_LIMIT
@@ -180,53 +176,3 @@ def test_retry_after_as_a_date(zone):
 
 def test_retry_after_reaches_the_error():
     assert error(429, {"Retry-After": "3"}).retry_after == 3
-
-
-# -- the errors themselves -------------------------------------------------------------------------
-
-CLASSES = [
-    value
-    for value in vars(errors).values()
-    if isinstance(value, type) and issubclass(value, Phi3Error)
-]
-
-
-@pytest.mark.parametrize("cause", CLASSES)
-def test_an_error_keeps_what_it_knows(cause):
-    found = cause("it failed", status=418, request_id="r", detail="why.", retry_after=2.0)
-    assert str(found) == f"it failed: why [request r].{f' {cause.hint}' if cause.hint else ''}"
-    copy = pickle.loads(pickle.dumps(found))  # as a process pool hands it on
-    assert type(copy) is cause
-    assert vars(copy) == vars(found)
-    assert json.loads(json.dumps(found.as_dict())) == {
-        "type": cause.__name__,
-        "message": "it failed",
-        "status": 418,
-        "request_id": "r",
-        "detail": "why.",
-        "hint": cause.hint,
-    }
-
-
-@pytest.mark.parametrize("cause", CLASSES)
-def test_the_tree_is_drawn_in_the_docstring(cause):
-    assert cause.__name__ in errors.__doc__
-
-
-def test_a_hint_can_be_replaced():
-    assert str(BadRequestError("no", hint="Do this.")) == "no. Do this."
-    assert str(BadRequestError("no", hint="")) == "no."
-
-
-def test_whose_move_it_is():
-    users = {cause.__name__ for cause in CLASSES if cause.user_fault}
-    assert users == {
-        "ConfigError",
-        "PromptTooLongError",
-        "BadRequestError",
-        "AuthenticationError",
-        "PermissionDeniedError",
-        "DeploymentNotFoundError",
-        "RequestTooLargeError",
-        "UnexpectedRedirectError",
-    }
