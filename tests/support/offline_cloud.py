@@ -5,13 +5,17 @@ Whole commands run against the fake Azure instead: see `azure_fixtures`.
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+import yaml
 
 from phi3_ops.azure.cloud import Cloud
 from phi3_ops.azure.config import Config
 
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000001"
+AZURE = {"subscription_id": SUBSCRIPTION, "resource_group": "rg", "workspace": "work"}
 OWNED = {"created-by": "phi3-promptflow", "workspace": "work", "owner": "me"}
 
 
@@ -22,10 +26,16 @@ def offline_cloud(clients: dict[str, Any] | None = None, **sections: Any) -> Clo
         clients: attribute of `Cloud` (such as `ml`) -> stand-in.
         sections: sections of the configuration.
     """
-    azure = {"subscription_id": SUBSCRIPTION, "resource_group": "rg", "workspace": "work"}
-    cloud = Cloud(Config.model_validate({"azure": azure, **sections}), credential=object())
+    cloud = Cloud(Config.model_validate({"azure": AZURE, **sections}), credential=object())
     vars(cloud).update(clients or {})  # a cached property reads its value from here
     return cloud
+
+
+def write_config(folder: Path, **sections: Any) -> Path:
+    """Write a `phi3.yaml` for the same workspace, and return its path."""
+    file = folder / "phi3.yaml"
+    file.write_text(yaml.safe_dump({"azure": AZURE, **sections}), encoding="utf-8")
+    return file
 
 
 def missing(*_: Any, **__: Any) -> Any:

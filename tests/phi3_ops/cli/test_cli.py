@@ -1,4 +1,4 @@
-"""The commands as a user types them: help, usage, and one line for whatever is wrong."""
+"""The commands as a user types them: help, usage, and one line for every error."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ import json
 import socket
 import subprocess
 import sys
+import types
 
 import pytest
 
-from echo_endpoint import KEY, echo_endpoint
 from phi3_ops.cli import COMMANDS, main
+from phi3_ops.errors import OpsError
 from processes import phi3
 
 HEAVY = ("torch", "transformers", "promptflow", "fastapi", "pandas", "requests", "rich")
@@ -40,11 +41,6 @@ def test_wrong_usage_exits_2(words, capsys):
     assert "usage:" in capsys.readouterr().err
 
 
-def folder_with(tmp_path, name, text):
-    (tmp_path / name).write_text(text)
-    return tmp_path / name
-
-
 BAD_INPUT = {
     "data file missing": (["data", "--source", "none.jsonl"], "none.jsonl does not exist"),
     "data malformed": (["data", "--source", "bad.jsonl"], "bad.jsonl, line 1: not JSON"),
@@ -52,10 +48,13 @@ BAD_INPUT = {
         ["finetune", "--local", "--train-file", "none.jsonl", "--eval-file", "none.jsonl"],
         "none.jsonl",
     ),
-    "recipe unknown": (["finetune", "--local", "--recipe", "none"], "the recipe 'none' does not exist"),
-    "model folder none": (["endpoint", "--model", "empty"], "empty"),
+    "recipe unknown": (
+        ["finetune", "--local", "--recipe", "none"],
+        "the recipe 'none' does not exist",
+    ),
+    "model folder empty": (["endpoint", "--model", "empty"], "empty"),
     "endpoint field missing": (["connect"], "has no `endpoint`"),
-    "endpoint no URL": (["connect", "--endpoint", "x"], "must be a full URL"),
+    "endpoint not a URL": (["connect", "--endpoint", "x"], "must be a full URL"),
     "endpoint down": (["connect", "--endpoint", "http://127.0.0.1:9/score"], "Connection refused"),
     "key over http": (["connect", "--endpoint", "http://example.org/score"], "plain http"),
 }
@@ -63,16 +62,16 @@ BAD_INPUT = {
 
 @pytest.mark.parametrize("case", BAD_INPUT)
 def test_bad_input_is_one_line_and_exit_1(case, tmp_path):
-    words, told = BAD_INPUT[case]
+    words, message = BAD_INPUT[case]
     (tmp_path / "bad.jsonl").write_text("{\n")
     (tmp_path / "empty").mkdir()
     before = sorted(path.name for path in tmp_path.rglob("*"))
     done = phi3(*words, cwd=tmp_path, env={"PHI3_KEY": "k", "PHI3_ENDPOINT_KEY": "k"})
     lines = done.stderr.strip().splitlines()
     assert done.returncode == 1, done.stdout + done.stderr
-    assert told in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
-    # train.py says its own line in front of the command's.
+    # train.py prints a line before the command's own.
     assert len(lines) == (2 if words[0] == "finetune" and "--recipe" not in words else 1), lines
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
@@ -81,30 +80,6 @@ def test_verbose_shows_the_traceback(tmp_path):
     done = phi3("data", "--source", tmp_path / "none.jsonl", "--verbose")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
-
-
-def test_a_ctrl_c_within_a_del_is_not_lost():
-    """Python drops what is raised there."""
-    program = """
-import signal, sys, time, types
-import phi3_ops.cli
-
-class Signals:
-    def __del__(self):
-        signal.raise_signal(signal.SIGINT)
-
-def run(args):
-    Signals()
-    time.sleep(600)
-
-sys.modules["phi3_ops.cli.doctor"] = types.SimpleNamespace(arguments=lambda parser: None, run=run)
-sys.argv = ["phi3", "doctor"]
-sys.exit(phi3_ops.cli.entry())
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
-    )
-    assert (done.returncode, done.stderr) == (130, "phi3: interrupted\n")
 
 
 def test_a_port_in_use_is_named(tmp_path):
@@ -123,32 +98,49 @@ def test_a_public_address_needs_a_key_of_its_own(tmp_path):
     assert "PHI3_ENDPOINT_KEY is not set" in done.stderr
 
 
-class TestConnect:
-    def test_checks_then_writes(self):
-        with echo_endpoint() as server:
-            words = ("connect", "--name", "c", "--endpoint", server.url)
-            done = phi3(*words, env={"PHI3_KEY": KEY})
-        assert done.returncode == 0, done.stderr
-        assert "connection 'c' created" in done.stdout
-        assert KEY not in done.stdout + done.stderr
-        assert "deleted 'c'" in phi3("connect", "--name", "c", "--delete").stdout
-
-    def test_a_wrong_key_writes_nothing(self):
-        with echo_endpoint() as server:
-            words = ("connect", "--name", "w", "--endpoint", server.url)
-            done = phi3(*words, env={"PHI3_KEY": "wrong-key"})
-        assert done.returncode == 1
-        assert "refused the key" in done.stderr and "wrong-key" not in done.stderr
-        assert "connection 'w' does not exist" in phi3("connect", "--name", "w", "--delete").stdout
-
-    def test_asks_for_no_key_without_a_terminal(self):
-        done = phi3("connect", "--endpoint", "http://127.0.0.1:9/score")
-        assert done.returncode == 1
-        assert "PHI3_KEY" in done.stderr
-
-
-def test_data_writes_what_it_says(tmp_path):
+def test_data_prints_the_counts_of_its_manifest(tmp_path):
     done = phi3("data", "--out", tmp_path)
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert done.returncode == 0
     assert f"{manifest['rows']['train']} rows to train" in done.stdout
+
+
+@pytest.fixture
+def failing(monkeypatch):
+    """Let a command raise an error."""
+
+    def fail(error):
+        def run(args):
+            raise error
+
+        module = types.SimpleNamespace(arguments=lambda parser: None, run=run)
+        monkeypatch.setitem(sys.modules, "phi3_ops.cli.doctor", module)
+
+    return fail
+
+
+def test_an_error_of_ours_is_its_text_on_one_line(failing, capsys):
+    failing(OpsError("one\ntwo", "Do this."))
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().err == "phi3 doctor: one two. Do this.\n"
+
+
+def test_an_unexpected_error_says_how_to_see_more(failing, capsys):
+    failing(ValueError("odd"))
+    assert main(["doctor"]) == 1
+    assert capsys.readouterr().err == "phi3 doctor: ValueError: odd (--verbose shows where)\n"
+    with pytest.raises(ValueError, match="odd"):
+        main(["doctor", "--verbose"])
+
+
+def test_an_interrupt_exits_130(failing, capsys):
+    failing(KeyboardInterrupt())
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "phi3: interrupted\n"
+
+
+def test_the_version(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("phi3 ")

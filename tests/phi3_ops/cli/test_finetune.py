@@ -1,0 +1,123 @@
+"""`phi3 finetune`: its arguments, and what they become here and on Azure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from offline_cloud import write_config
+from phi3_ops import azure, paths, training
+from phi3_ops.azure.plan import Plan
+from phi3_ops.cli import main
+from phi3_ops.training.local import TrainingMetrics
+
+METRICS = TrainingMetrics(8, 2.5, 1.5, 4.5, 3.5, 33.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--epochs", "0"], "--epochs: 0 is not above 0"),
+        (["--epochs", "two"], "--epochs: two is not a number"),
+        (["--rows", "0"], "--rows: 0 is below 1"),
+        (["--processes", "x"], "--processes: x is not an integer"),
+        (["--instances", "-1"], "--instances: -1 is below 1"),
+        (["--seed", "x"], "--seed: x is not an integer"),
+    ],
+)
+def test_wrong_usage(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["finetune", *words])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+class TestLocal:
+    @pytest.fixture
+    def calls(self, monkeypatch):
+        calls = []
+
+        def finetune_locally(*files, **settings):
+            calls.append((files, settings))
+            return METRICS
+
+        monkeypatch.setattr(training, "finetune_locally", finetune_locally)
+        return calls
+
+    def test_defaults(self, calls, tmp_path, capsys):
+        assert main(["finetune", "--local", "--output-dir", str(tmp_path)]) == 0
+        data = paths.WORKDIR / "data"
+        (((*files, out), settings),) = calls
+        assert files == [data / "train.jsonl", data / "test.jsonl"]
+        assert out == tmp_path
+        assert settings == {"recipe": "tiny-cpu", "processes": 1, "extra": []}
+        output = capsys.readouterr().out
+        assert output.startswith(f"loss 2.500 after 8 steps, in {tmp_path}")
+        assert "33.100" in output
+
+    def test_further_arguments_go_to_train_py(self, calls, tmp_path):
+        words = ["--seed", "0", "--rows", "5", "--epochs", "0.5", "--model", "x", "--resume"]
+        words += ["--processes", "2", "--recipe", "lora", "--verbose"]
+        assert main(["finetune", "--local", "--output-dir", str(tmp_path), *words]) == 0
+        ((_, settings),) = calls
+        assert (settings["recipe"], settings["processes"]) == ("lora", 2)
+        assert settings["extra"] == [
+            *("--model", "x", "--epochs", "0.5", "--rows", "5", "--seed", "0"),
+            *("--resume", "--verbose"),
+        ]
+
+
+class TestAzure:
+    @pytest.fixture
+    def requests(self, monkeypatch, tmp_path):
+        """The requests that are submitted; nothing is sent."""
+        monkeypatch.chdir(tmp_path)
+        finetune = {"train_file": "a.jsonl", "recipe": "qlora", "instances": 3}
+        write_config(tmp_path, finetune=finetune)
+        requests = []
+
+        def submission(cloud, request):
+            requests.append(request)
+            return SimpleNamespace(name="phi3-job", plan=lambda: Plan("finetune"))
+
+        for name in ("JobSubmission", "CatalogSubmission"):
+            monkeypatch.setattr(training, name, submission)
+        return requests
+
+    def test_the_configuration_fills_in(self, requests, capsys):
+        assert main(["finetune", "--cpu"]) == 0
+        (request,) = requests
+        assert (request.train_file, request.recipe) == (Path("a.jsonl"), "qlora")
+        assert (request.instances, request.cpu, request.model) == (3, True, None)
+        assert capsys.readouterr().out.splitlines()[-1] == "job phi3-job"
+
+    def test_arguments_win(self, requests):
+        words = ["--recipe", "full", "--instances", "2", "--model", "x", "--rows", "9"]
+        assert main(["finetune", *words, "--dry-run"]) == 0
+        (request,) = requests
+        assert (request.recipe, request.instances) == ("full", 2)
+        assert (request.model, request.rows) == ("x", 9)
+
+    def test_a_dry_run_has_no_job(self, requests, capsys):
+        assert main(["finetune", "--dry-run", "--follow"]) == 0
+        assert "phi3-job" not in capsys.readouterr().out
+
+    def test_follow(self, requests, monkeypatch):
+        followed = []
+        monkeypatch.setattr(azure, "follow_job", lambda cloud, name: followed.append(name))
+        assert main(["finetune", "--follow"]) == 0
+        assert followed == ["phi3-job"]
+
+    def test_the_catalogs_job(self, requests):
+        words = ["--catalog", "--set", "learning_rate=2e-5", "--set", "num_train_epochs=2"]
+        assert main(["finetune", *words]) == 0
+        (request,) = requests
+        assert request.model == "Phi-4-mini-instruct"
+        assert request.settings == {"learning_rate": "2e-5", "num_train_epochs": "2"}
+
+    def test_an_unknown_setting_is_one_line(self, requests, capsys):
+        assert main(["finetune", "--catalog", "--set", "nonsense=1"]) == 1
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("phi3 finetune: --set nonsense=1. Give NAME=VALUE with one of")
