@@ -21,29 +21,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from export_cache import SERVING_SETTINGS, ExportError, exclusive_lock, find_folder, has_export
 from model_files import TOKENIZER, WEIGHTS, ModelFiles
 
 log = logging.getLogger("phi3.score")
 REQUIRED_PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai")
 FORMAT = "2"  # raise it whenever `main` writes something else: earlier exports are then not used
 SETTINGS = ("config.json", "generation_config.json", "*.jinja", "special_tokens_map.json")
-# The last file that `main` writes: an export that has it is complete.
-SERVING_SETTINGS = "serving.json"
-
-
-class ExportError(Exception):
-    """The model cannot be exported. The message is one line."""
 
 
 def ensure_export(files: ModelFiles, precision: str) -> Path:
     """Return the folder of the exported model, and export the model if there is no such folder.
 
-    The folder is in PHI3_ONNX_CACHE if that is set, otherwise in the model's folder, or in the
-    system's temporary folder if the model's folder is read-only (as on Azure).
+    `export_cache.find_folder` says which folder the export is in.
 
     Args:
         files: the model.
@@ -56,36 +49,14 @@ def ensure_export(files: ModelFiles, precision: str) -> Path:
     if missing:
         raise ExportError(f"these packages are not installed: {', '.join(missing)}")
     name = f"onnx-{precision}-{_digest(files)}"
-    parents = _export_parents(files)
-    for parent in parents:
-        if (parent / name / SERVING_SETTINGS).is_file():
-            return parent / name
-    parent = next((folder for folder in parents if _is_writable(folder)), None)
-    if parent is None:
-        raise ExportError(
-            "no folder for the export is writable: set PHI3_ONNX_CACHE to one that is"
-        )
-    with _exclusive_lock(parent / f".{name}.lock"):
-        if not (parent / name).is_dir():
-            _export(files, precision, parent / name)
-    return parent / name
-
-
-def _export_parents(files: ModelFiles) -> list[Path]:
-    """Return the folders that exports may be in, the preferred one first."""
-    setting = os.environ.get("PHI3_ONNX_CACHE")
-    if setting:
-        return [Path(setting)]
-    return [files.model, Path(tempfile.gettempdir()) / "phi3-onnx"]
-
-
-def _is_writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
+    folder = find_folder(files.model, name)
+    export = folder / name
+    if has_export(export):
+        return export
+    with exclusive_lock(folder / f".{name}.lock"):
+        if not has_export(export):  # another worker may have exported the model meanwhile
+            _export(files, precision, export)
+    return export
 
 
 def _digest(files: ModelFiles) -> str:
@@ -102,25 +73,6 @@ def _digest(files: ModelFiles) -> str:
                 while block := stream.read(2**22):
                     digest.update(block)
     return digest.hexdigest()[:16]
-
-
-@contextlib.contextmanager
-def _exclusive_lock(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that workers that start at the same time export the model once.
-
-    Where files cannot be locked, all of them export, and the first result is kept.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with open(path, "w") as lock_file:
-        fcntl.flock(lock_file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            path.unlink(missing_ok=True)
 
 
 def _export(files: ModelFiles, precision: str, target: Path) -> None:
@@ -198,20 +150,31 @@ def _serving_settings(config: Any, tokenizer: Any, model_dir: Path) -> dict[str,
 def _build_graph(config: Any, folders: list[Path], out: Path, precision: str) -> None:
     """Run onnxruntime-genai's exporter, which needs the model and the tokenizer in one folder."""
     with tempfile.TemporaryDirectory() as cache, tempfile.TemporaryDirectory() as merged:
-        for folder in folders:
-            for file in folder.iterdir():
-                link = Path(merged) / file.name
-                if file.is_file() and not link.exists():
-                    link.symlink_to(file.resolve())
+        _merge_folders(folders, Path(merged))
         _write_config(config, Path(merged) / "config.json")
         builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-e", "cpu"]
         paths = ["-i", merged, "-o", str(out), "-c", cache]
-        subprocess.run([*builder, "-p", precision, *paths], check=True)
+        # Up to 0.14, the exporter runs code from the model's folder by default.
+        options = ["--extra_options", "hf_remote=false"]
+        subprocess.run([*builder, "-p", precision, *paths, *options], check=True)
+
+
+def _merge_folders(folders: list[Path], merged: Path) -> None:
+    """Link the files of all folders into one, except code: the exporter could run it."""
+    for folder in folders:
+        for file in folder.iterdir():
+            link = merged / file.name
+            if file.is_file() and file.suffix != ".py" and not link.exists():
+                link.symlink_to(file.resolve())
 
 
 def _write_config(config: Any, path: Path) -> None:
-    """Write the model's configuration, with the older name of LongRoPE's key for the exporter."""
+    """Write the model's configuration for the exporter.
+
+    It has the older name of LongRoPE's key, and does not refer to code in the model's folder.
+    """
     settings = config.to_dict()
+    settings.pop("auto_map", None)
     rope = settings.get("rope_parameters") or {}
     if "rope_type" in rope:
         settings["rope_parameters"] = {**rope, "type": rope["rope_type"]}

@@ -3,6 +3,7 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import onnx_export
@@ -65,30 +66,6 @@ def test_two_workers_that_start_together_export_once(tiny_model_dir, tmp_path, m
     assert len(targets) == 1
 
 
-def test_the_temporary_folder_is_used_if_the_models_folder_is_read_only(
-    tiny_model_dir, tmp_path, monkeypatch
-):
-    (tmp_path / "phi3-onnx").mkdir()
-    monkeypatch.setattr(onnx_export, "_is_writable", lambda folder: folder != tiny_model_dir)
-    monkeypatch.setattr(onnx_export.tempfile, "gettempdir", lambda: str(tmp_path))
-    targets = []
-    monkeypatch.setattr(onnx_export, "_export", lambda *args: targets.append(args[-1]))
-    onnx_export.ensure_export(files(tiny_model_dir), "int4")
-    assert targets[0].parent == tmp_path / "phi3-onnx"
-
-
-def test_no_writable_folder_is_an_error_that_names_the_setting(tiny_model_dir, monkeypatch):
-    monkeypatch.setattr(onnx_export, "_is_writable", lambda folder: False)
-    with pytest.raises(onnx_export.ExportError, match="set PHI3_ONNX_CACHE"):
-        onnx_export.ensure_export(files(tiny_model_dir), "int4")
-
-
-def test_a_folder_below_a_file_is_not_writable(tmp_path):
-    (tmp_path / "file").touch()
-    assert not onnx_export._is_writable(tmp_path / "file" / "folder")
-    assert onnx_export._is_writable(tmp_path / "new" / "folder")
-
-
 def test_missing_packages_are_named(tiny_model_dir, monkeypatch):
     monkeypatch.setattr(onnx_export, "REQUIRED_PACKAGES", ("json", "no_such_package"))
     with pytest.raises(onnx_export.ExportError, match="not installed: no_such_package"):
@@ -145,6 +122,76 @@ def test_the_exporters_configuration_has_the_older_name_of_the_rope_type(tmp_pat
     onnx_export._write_config(SimpleNamespace(to_dict=lambda: settings), path)
     assert json.loads(path.read_text())["rope_parameters"] == expected
     assert (tmp_path / "original.json").read_text() == "{}"  # the model's own file
+
+
+def plant_code(folder, marker):
+    """Let a model's folder ask for its own code, which would write a file if it were run."""
+    (folder / "planted.py").write_text(
+        f"open({str(marker)!r}, 'w').close()\n"
+        "from transformers import Phi3Config as PlantedConfig\n"
+        "from transformers import Phi3ForCausalLM as PlantedModel\n"
+        "from transformers import PreTrainedTokenizerFast as PlantedTokenizer\n"
+    )
+    classes = {
+        "config.json": {
+            "AutoConfig": "planted.PlantedConfig",
+            "AutoModelForCausalLM": "planted.PlantedModel",
+        },
+        "tokenizer_config.json": {"AutoTokenizer": ["planted.PlantedTokenizer", None]},
+    }
+    for name, auto_map in classes.items():
+        settings = json.loads((folder / name).read_text()) | {"auto_map": auto_map}
+        (folder / name).write_text(json.dumps(settings))
+
+
+@pytest.fixture
+def hostile_model(tiny_model_dir, tmp_path):
+    """A copy of the tiny model with code, and the file that the code would write."""
+    folder = tmp_path / "hostile"
+    folder.mkdir()
+    for file in tiny_model_dir.iterdir():
+        if file.is_file():
+            (folder / file.name).write_bytes(file.read_bytes())
+    plant_code(folder, tmp_path / "code-ran")
+    return folder, tmp_path / "code-ran"
+
+
+@pytest.mark.parametrize("engine", ["onnx", "transformers"])
+def test_code_in_a_models_folder_is_not_run(hostile_model, monkeypatch, engine):
+    import score
+
+    folder, marker = hostile_model
+    monkeypatch.setenv("PHI3_ENGINE", engine)
+    score.load(folder).close()
+    assert not marker.exists()
+
+
+def test_the_exporter_is_forbidden_to_run_code_and_gets_none(hostile_model, monkeypatch, tmp_path):
+    """Exporters before 0.15 run the code of a model's folder unless they are told not to."""
+    folder, _ = hostile_model
+    commands = []
+
+    def run(command, check):
+        merged = Path(command[command.index("-i") + 1])
+        assert {"config.json", "tokenizer.json"} < {file.name for file in merged.iterdir()}
+        assert not list(merged.glob("*.py"))
+        assert "auto_map" not in (merged / "config.json").read_text()
+        commands.append(command)
+
+    monkeypatch.setattr(onnx_export.subprocess, "run", run)
+    settings = json.loads((folder / "config.json").read_text())
+    config = SimpleNamespace(to_dict=lambda: settings)
+    onnx_export._build_graph(config, [folder], tmp_path / "out", "fp32")
+    assert commands[0][-2:] == ["--extra_options", "hf_remote=false"]
+
+
+def test_the_oldest_exporter_that_is_allowed_runs_no_code_by_default():
+    import tomllib
+
+    pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    serve = project["optional-dependencies"]["serve"]
+    assert "onnxruntime-genai>=0.15" in serve
 
 
 @pytest.mark.parametrize(("window", "attribute"), [(2047, 2047), (None, -1)])
