@@ -72,12 +72,20 @@ def write(
         licence=NO_BASE_LICENCE if recipe.model == TINY else _licence_sentence(licence),
         lora=recipe.lora is not None,
         metrics=metrics,
+        shortened=shortened_files(metrics),
         settings=safe_dump(settings, sort_keys=False, allow_unicode=True).strip(),
         manifest=read_manifest(train_file),
         samples=compare_answers(samples),
         picture=picture,
     )
     (folder / CARD_NAME).write_text(text.lstrip(), encoding="utf-8")
+
+
+def shortened_files(metrics: Metrics) -> list[tuple[str, int, int, int]]:
+    """Return the files of which rows were shortened: name, rows cut, rows dropped, all rows."""
+    training = ("training", metrics.cut_train_rows, metrics.dropped_train_rows, metrics.train_rows)
+    evaluation = ("evaluation", metrics.cut_eval_rows, metrics.dropped_eval_rows, metrics.eval_rows)
+    return [file for file in (training, evaluation) if file[1] or file[2]]
 
 
 def front_matter(recipe: Recipe, licence: str | None) -> ModelCardData:

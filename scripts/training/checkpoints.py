@@ -36,7 +36,7 @@ CHANGEABLE_SETTINGS = {
 def fingerprint(recipe: Recipe, rows: list[Row], processes: int) -> dict[str, str]:
     """Return everything that determines a run's result, each part as a short hash or number."""
     settings: dict[str, Any] = asdict(recipe)
-    for name in ("model", "name", "samples"):
+    for name in ("model", "name", "samples", "max_cut_share"):
         del settings[name]
     settings["trainer"] = {
         key: value for key, value in recipe.trainer.items() if key not in CHANGEABLE_SETTINGS

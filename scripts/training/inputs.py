@@ -27,13 +27,19 @@ SECTION_TYPES = {
     "attention": str,
     "save_dtype": str,
     "samples": int,
+    "max_cut_share": (int, float),
     "tiny": dict,
     "lora": dict,
     "quantization": str,
     "fsdp": dict,
     "trainer": dict,
 }
-TYPE_NAMES = {str: "text", int: "an integer", dict: "a mapping"}
+TYPE_NAMES = {
+    str: "text",
+    int: "an integer",
+    (int, float): "a number from 0 to 1",
+    dict: "a mapping",
+}
 LORA_KEYS = {"r", "alpha", "dropout", "target_modules"}
 TINY_REQUIRED_KEYS = {"vocab_size", "hidden_size", "max_position_embeddings"}
 QUANTIZATIONS = ("nf4",)
@@ -77,6 +83,7 @@ class Recipe:
         quantization: quantization of the base model under LoRA, or None.
         fsdp: settings of transformers' `fsdp_config`, or None for a full copy in each process.
         samples: number of sample answers at each evaluation; they quote the evaluation file.
+        max_cut_share: largest share of a file's rows that max_length may cut or drop.
     """
 
     name: str
@@ -90,6 +97,7 @@ class Recipe:
     quantization: str | None = None
     fsdp: dict[str, Any] | None = None
     samples: int = 3
+    max_cut_share: float = 0.1
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -125,8 +133,11 @@ def _recipe_problem(content: Any) -> str | None:
     for key, value in content.items():
         if key not in SECTION_TYPES:
             return f"unknown section {key!r} in the recipe"
-        if not isinstance(value, SECTION_TYPES[key]):
+        # YAML's `yes` is True, which Python takes for the integer 1.
+        if not isinstance(value, SECTION_TYPES[key]) or isinstance(value, bool):
             return f"the recipe's {key!r} is not {TYPE_NAMES[SECTION_TYPES[key]]}"
+    if not 0 <= content.get("max_cut_share", 0) <= 1:
+        return "the recipe's max_cut_share is not a number from 0 to 1"
     if content.get("save_dtype", SAVE_DTYPES[0]) not in SAVE_DTYPES:
         return f"the recipe's save_dtype is not one of {', '.join(SAVE_DTYPES)}"
     if content.get("quantization", QUANTIZATIONS[0]) not in QUANTIZATIONS:

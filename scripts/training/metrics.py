@@ -30,7 +30,11 @@ class Metrics:
         base_eval_loss: evaluation loss of the base model, in nats per token.
         base_perplexity: exponential of `base_eval_loss`.
         train_rows: number of rows in the training file.
+        cut_train_rows: number of training rows that max_length cut or split.
+        dropped_train_rows: number of training rows that were left out: max_length left no answer.
         eval_rows: number of rows in the evaluation file.
+        cut_eval_rows: number of evaluation rows that max_length cut or split.
+        dropped_eval_rows: number of evaluation rows that were left out.
         model: base model, without the path of its folder.
         parameters: number of the base model's parameters.
         device: key of devices.PRECISIONS.
@@ -55,7 +59,11 @@ class Metrics:
     base_eval_loss: float
     base_perplexity: float
     train_rows: int
+    cut_train_rows: int
+    dropped_train_rows: int
     eval_rows: int
+    cut_eval_rows: int
+    dropped_eval_rows: int
     model: str
     parameters: int
     device: str

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any
 import devices
 import distributed
 import environment
+import row_counts
 import stopping
 from checkpoints import step_of
 from console import describe_unexpected, print_line, resume_hint
@@ -270,6 +271,7 @@ def make_trainer(run: Run, base: Base, callbacks: list[Any]) -> Trainer:
         peft_config=models.make_lora(inputs.recipe),
         callbacks=[Progress(), *callbacks],
         checkpoints=run.checkpoints,
+        max_cut_share=inputs.recipe.max_cut_share,
     )
     tokenizer.chat_template = serving_template
     trainer.remove_callback(transformers.PrinterCallback)
@@ -277,6 +279,8 @@ def make_trainer(run: Run, base: Base, callbacks: list[Any]) -> Trainer:
         f"training {base.parameters:,} parameters on {base.device}, "
         f"{len(inputs.train_rows)} rows, {describe_batch(base.config)}"
     )
+    for line in row_counts.describe(trainer.row_counts, base.config.max_length):
+        print_line(line)
     return trainer
 
 
@@ -321,6 +325,7 @@ def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
 
     recipe, resume_from = run.inputs.recipe, run.resume_from
     base_eval_loss = metrics.base_eval_loss(fitted.history)
+    train_rows, eval_rows = (fitted.trainer.row_counts[name] for name in ("train", "eval"))
     return metrics.Metrics(
         seconds=round(time.monotonic() - run.started, 2),
         train_seconds=round(fitted.seconds, 2),
@@ -334,8 +339,12 @@ def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
         perplexity=math.exp(fitted.eval_loss),
         base_eval_loss=base_eval_loss,
         base_perplexity=math.exp(base_eval_loss),
-        train_rows=len(run.inputs.train_rows),
-        eval_rows=len(run.inputs.eval_rows),
+        train_rows=train_rows.total,
+        cut_train_rows=train_rows.cut,
+        dropped_train_rows=train_rows.dropped,
+        eval_rows=eval_rows.total,
+        cut_eval_rows=eval_rows.cut,
+        dropped_eval_rows=eval_rows.dropped,
         model=Path(recipe.model).name if Path(recipe.model).is_dir() else recipe.model,
         parameters=base.parameters,
         device=base.device,

@@ -1,13 +1,15 @@
-"""TRL's trainer with complete checkpoints, and an error for a loss that is not a number."""
+"""TRL's trainer with complete checkpoints, counted rows, and errors instead of muted warnings."""
 
 from __future__ import annotations
 
+import copy
 import math
 import shutil
 from pathlib import Path
 from typing import Any
 
 import distributed
+import row_counts
 import stopping
 from accelerate import PartialState
 from checkpoints import Checkpoints, is_complete, step_of, write_failure_reason
@@ -22,13 +24,53 @@ class Trainer(SFTTrainer):
 
     Args:
         checkpoints: the run's checkpoints.
+        max_cut_share: largest share of a file's rows that max_length may cut or drop.
         args, kwargs: SFTTrainer's arguments.
+
+    Attributes:
+        row_counts: counts of the rows that max_length cuts or drops, by TRL's name of the dataset.
+
+    Raises:
+        TrainError: too many rows are cut or dropped, or a row has no token to train on.
     """
 
-    def __init__(self, *args: Any, checkpoints: Checkpoints, **kwargs: Any):
+    def __init__(self, *args: Any, checkpoints: Checkpoints, max_cut_share: float, **kwargs: Any):
         self._checkpoints = checkpoints
+        self._max_cut_share = max_cut_share
+        self.row_counts: dict[str, row_counts.RowCounts] = {}
         super().__init__(*args, **kwargs)
         self.add_callback(CheckpointCallback(checkpoints))
+
+    def _prepare_dataset(
+        self,
+        dataset: Any,
+        processing_class: Any,
+        args: Any,
+        packing: bool,
+        formatting_func: Any,
+        dataset_name: str,
+    ) -> Any:
+        """Tokenize the rows, count those that max_length shortens, and then cut and pack the rest."""
+        whole = copy.copy(args)
+        whole.max_length, whole.shuffle_dataset = None, False
+        try:
+            tokenized = super()._prepare_dataset(
+                dataset, processing_class, whole, False, formatting_func, dataset_name
+            )
+        except RuntimeError as error:
+            if "no assistant tokens" not in str(error):
+                raise
+            name = row_counts.FILES.get(dataset_name, dataset_name)
+            problem = f"a row of the {name} has no token to train on"
+            fix = "correct the template so that it marks every answer with {% generation %}"
+            raise TrainError(problem, "the model's chat template", fix) from error
+        is_split = packing and args.packing_strategy == "bfd_split"
+        kept, counts = row_counts.drop_untrainable(tokenized, args.max_length, is_split)
+        row_counts.check(counts, dataset_name, args.max_length, self._max_cut_share)
+        self.row_counts[dataset_name] = counts
+        return super()._prepare_dataset(
+            kept, processing_class, args, packing, formatting_func, dataset_name
+        )
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """Return the gradient's norm over all processes; called before the weights change.

@@ -27,7 +27,7 @@ def write_recipe(path: Path, **settings: object) -> Path:
     for name, value in settings.items():
         if name.startswith("tiny_"):
             recipe["tiny"][name.removeprefix("tiny_")] = value
-        elif name in ("fsdp", "lora", "samples"):
+        elif name in ("fsdp", "lora", "samples", "max_cut_share"):
             recipe[name] = value
         else:
             recipe["trainer"][name] = value

@@ -9,7 +9,7 @@ from training_run import ROWS, TINY_RECIPE
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def make_trainer(folder, **settings):
+def make_trainer(folder, rows=ROWS, max_cut_share=0.1, template=None, **settings):
     """Make a trainer for the tiny model; `settings` go into the recipe's `trainer` section."""
     from dataclasses import replace
 
@@ -26,13 +26,14 @@ def make_trainer(folder, **settings):
     recipe = replace(recipe, trainer=recipe.trainer | {"eval_strategy": "no"} | settings)
     torch.manual_seed(0)
     model, tokenizer = models.make_tiny(recipe, ROWS, TINY_RECIPE)
-    tokenizer.chat_template = templates.training_template(tokenizer, "tiny")
+    tokenizer.chat_template = template or templates.training_template(tokenizer, "tiny")
     return Trainer(
         model=model,
         processing_class=tokenizer,
         args=sft_config.make_config(recipe, "cpu", folder, TINY_RECIPE),
-        train_dataset=Dataset.from_list(ROWS),
+        train_dataset=Dataset.from_list(rows),
         checkpoints=Checkpoints(folder, {}),
+        max_cut_share=max_cut_share,
     )
 
 
