@@ -39,7 +39,7 @@ from .quota import (
     refuse_retired,
 )
 from .roles import CONNECTION_SECRETS, grant_role, has_role
-from .status import Status, StatusItem, read_status
+from .status import StatusItem, read_status
 from .teardown import ENDPOINT_ONLY, EVERYTHING, EXPIRING, RESOURCES_IN_USE, plan_teardown
 
 __all__ = [
@@ -64,7 +64,6 @@ __all__ = [
     "ProvisionOptions",
     "QuotaLine",
     "RESOURCES_IN_USE",
-    "Status",
     "StatusItem",
     "Step",
     "cluster_need",
