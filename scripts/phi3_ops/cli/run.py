@@ -88,7 +88,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "model's own answers",
     )
     parser.add_argument(
-        "--resume", metavar="NAME", help="run the missing and the failed lines of a run again"
+        "--resume", metavar="NAME", help="run the missing and the failed lines of this run"
     )
     parser.add_argument("--name", help="display name of the run (default: the name of the flow)")
     parser.add_argument(

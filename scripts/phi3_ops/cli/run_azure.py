@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..runs import Batch
 
 HOW_TO_FETCH = "the same command fetches its outputs; --follow waits for it"
-# Options of a cluster. Their default is None, so that a given option can be told from a default.
+# Options of a cluster. Their default is None, so that the options that the user has set are known.
 CLUSTER_OPTIONS = ("compute", "instances", "mini_batch_size", "retries")
 
 

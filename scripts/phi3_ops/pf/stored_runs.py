@@ -192,7 +192,7 @@ def _stored_run(run: Any) -> StoredRun:
         name=run.name,
         title=str(run.display_name or run.name),
         status=run.status,
-        folder=Path(run._output_path),
+        folder=Path(getattr(run, "_output_path", "")),  # runs of a remote flow have none
         flow=Path(run.flow) if run.flow else None,
         data=Path(run.data) if run.data else None,
         base=str(getattr(run.run, "name", run.run) or "") or None,

@@ -41,9 +41,9 @@ def test_telemetry_trace_service_and_log_are_off(tmp_path):
 
 def test_the_users_variables_and_consent_win(tmp_path):
     (tmp_path / "pf.yaml").write_text("telemetry: {enabled: true}\n")
-    given = {"PF_TRACING_SKIP_LOCAL_SETUP": "false", "PF_LOGGING_LEVEL": "INFO"}
-    variables, configuration = prepared(tmp_path, **given)
-    assert {name: variables[name] for name in given} == given
+    users = {"PF_TRACING_SKIP_LOCAL_SETUP": "false", "PF_LOGGING_LEVEL": "INFO"}
+    variables, configuration = prepared(tmp_path, **users)
+    assert {name: variables[name] for name in users} == users
     assert configuration["telemetry"]["enabled"] is True
 
 

@@ -49,8 +49,8 @@ ROWS = [
     {"text": "fail", "number": 1.5, "when": "y"},
     {"text": "", "number": -2.25, "when": "z"},
 ]
-# Of a record: what no two runs share.
-OWN = {
+# Keys of a record whose values differ between any two runs.
+VOLATILE = {
     "run_id",
     "flow_run_id",
     "root_run_id",
@@ -83,23 +83,23 @@ def lines(path):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def without_own(value):
+def without_volatile(value):
     if isinstance(value, dict):
-        return {key: without_own(inner) for key, inner in value.items() if key not in OWN}
-    return [without_own(inner) for inner in value] if isinstance(value, list) else value
+        return {key: without_volatile(inner) for key, inner in value.items() if key not in VOLATILE}
+    return [without_volatile(inner) for inner in value] if isinstance(value, list) else value
 
 
 def records(folder):
-    found = {}
+    by_path = {}
     for file in sorted(folder.glob("*_artifacts/**/*.jsonl")):
         (record,) = lines(file)
-        record = without_own(record)
-        # The stack of a failed line goes through the engine.
+        record = without_volatile(record)
+        # The traceback of a failed line contains the engine.
         (record["run_info"]["error"] or {}).pop("debugInfo", None)
         for info in (record["run_info"]["error"] or {}).get("additionalInfo", []):
             info["info"].pop("traceback")
-        found[file.relative_to(folder).as_posix()] = record
-    return found
+        by_path[file.relative_to(folder).as_posix()] = record
+    return by_path
 
 
 def test_records_are_those_of_the_stock_engine(flow, tmp_path, monkeypatch):
@@ -113,9 +113,9 @@ def test_records_are_those_of_the_stock_engine(flow, tmp_path, monkeypatch):
         assert lines(ours / name) == lines(stock / name), name
 
 
-def test_data_reaches_the_flow_as_it_is(flow, tmp_path):
+def test_data_reaches_the_flow_unchanged(flow, tmp_path):
     exact = {"text": "007", "number": 0.12345678901234567, "when": "2024-01-02T03:04:05Z"}
-    # pandas takes a column of such a name for a date.
+    # pandas converts a column of this name to a date.
     rows = [{"text": r["text"], "number": r["number"], "created_at": r["when"]} for r in [exact]]
     data = write(tmp_path / "data.jsonl", rows)
     columns = {**COLUMNS, "when": "${data.created_at}"}

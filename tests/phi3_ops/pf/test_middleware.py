@@ -16,7 +16,7 @@ from scripted_endpoint import scripted_endpoint
 QUESTION = {"question": "one two", "chat_history": []}
 STREAM = {"accept": "text/event-stream"}
 REQUESTS = {
-    "whole": ("POST", "/score", {"json": QUESTION}),
+    "complete": ("POST", "/score", {"json": QUESTION}),
     "streamed": ("POST", "/score", {"json": QUESTION, "headers": STREAM}),
     "a stream among others": (
         "POST",

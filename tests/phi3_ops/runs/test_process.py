@@ -1,4 +1,4 @@
-"""A process that still runs is told from one that has ended, also if its id is in use again."""
+"""Whether a process still runs; another process that has its id now does not count."""
 
 from __future__ import annotations
 

@@ -46,8 +46,8 @@ def test_a_folder_is_written_and_read(folder):
     assert outputs.facts["flow"] == "phi3-eval"
     assert read_answers(folder) == ANSWERS and read_errors(folder) == ERRORS
     assert find_outputs_file(folder) == folder / OUTPUT_FOLDER / "output.jsonl"
-    shown = (folder / "outputs.jsonl").read_text()
-    assert shown == (folder / OUTPUT_FOLDER / "output.jsonl").read_text()
+    rows_for_pf = (folder / "outputs.jsonl").read_text()
+    assert rows_for_pf == (folder / OUTPUT_FOLDER / "output.jsonl").read_text()
     assert find_thresholds(folder, folder / SNAPSHOT) == folder / SNAPSHOT / "thresholds.yaml"
 
 
