@@ -21,10 +21,10 @@ STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    ways = "; ".join(f"{name}: {what}" for name, what in WAYS.items())
+    ways = "; ".join(f"{name}: {description}" for name, description in WAYS.items())
     parser.description = (
-        "Say what is missing or unfit, and how to mend it. Asks the connection's endpoint one small "
-        "question; mends nothing itself. Exit code 0: nothing failed; 1: something did."
+        "Report what is missing or wrong, and how to fix it. The command sends one short question to the "
+        "endpoint of the connection, and changes nothing. The exit code is 1 if a check failed."
     )
     parser.add_argument(
         "--for",
@@ -33,20 +33,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(WAYS),
         default=list(WAYS),
         metavar="WAY",
-        help=f"ways of use to look at (default: all). {ways}",
+        help=f"ways of use to check (default: all). {ways}",
     )
     parser.add_argument(
         "--connection",
         default="phi3",
         metavar="NAME",
-        help="connection to ask (default: %(default)s)",
+        help="connection to check (default: %(default)s)",
     )
     add_config(parser)
     parser.add_argument(
         "--flows",
         type=Path,
         metavar="DIR",
-        help="folder of the flows and their lock (default: own)",
+        help="folder of the flows and their lock (default: the flows of this package)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
@@ -54,27 +54,27 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..doctor import CHECKS, FAIL, CheckContext, run_checks
 
-    here = CheckContext(args.connection, args.config, args.flows)
+    context = CheckContext(args.connection, args.config, args.flows)
     screen = None if args.json else _screen()
-    with screen.status("looking") if screen else nullcontext() as status:
+    with screen.status("checking") if screen else nullcontext() as status:
 
         def started(name: str) -> None:
             if status:
-                status.update(f"looking at: {name}")
+                status.update(f"checking: {name}")
 
-        results = run_checks(CHECKS, here, args.ways, started)
+        results = run_checks(CHECKS, context, args.ways, started)
     if args.json:
         print(json.dumps(_document(results, args.ways), indent=2))
     elif screen:
         screen.print(_table(results))
         screen.print(_summary(results, args.ways))
     else:
-        _plain(results)
+        _print_plain(results)
     return int(any(result.status == FAIL for result in results))
 
 
 def _screen() -> Any:
-    """None where even the packages of this output are missing."""
+    """Return a console, or None if the package `rich` is missing."""
     try:
         return console()
     except ModuleNotFoundError:
@@ -82,9 +82,9 @@ def _screen() -> Any:
 
 
 def _document(results: Sequence[CheckResult], ways: Sequence[str]) -> dict[str, Any]:
-    from ..doctor import usable_ways
+    from ..doctor import failed_checks
 
-    failed = {way: usable_ways(results, way) for way in ways}
+    failed = {way: failed_checks(results, way) for way in ways}
     return {
         "schema": SCHEMA,
         "ok": not any(failed.values()),
@@ -112,17 +112,17 @@ def _summary(results: Sequence[CheckResult], ways: Sequence[str]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from ..doctor import usable_ways
+    from ..doctor import failed_checks
 
     table = Table(box=None, pad_edge=False, title="", title_justify="left", show_header=False)
     for way in dict.fromkeys(ways):
-        failed = usable_ways(results, way)
-        said = Text(f"not ready: {', '.join(failed)}", "red") if failed else Text("ready", "green")
-        table.add_row(way, said)
+        failed = failed_checks(results, way)
+        not_ready = Text(f"not ready: {', '.join(failed)}", "red")
+        table.add_row(way, not_ready if failed else Text("ready", "green"))
     return table
 
 
-def _plain(results: Sequence[CheckResult]) -> None:
+def _print_plain(results: Sequence[CheckResult]) -> None:
     for result in results:
         print(f"{result.status:4}  {result.name}: {result.what}")
         if result.fix:

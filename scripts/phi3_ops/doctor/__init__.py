@@ -1,13 +1,13 @@
-"""`phi3 doctor`: check what each way of use needs, and say how to fix what is missing.
+"""`phi3 doctor`: check what each way of use needs, and report how to fix what is missing.
 
-It imports packages and other rooms inside its checks only, because it must run where they are missing.
-It may import `training`, `chat`, `runs` and every room below them.
+Packages and other rooms are imported inside the checks only, because the command must also run if they
+are missing. This room may import `training`, `chat`, `runs` and every room below them.
 """
 
 from __future__ import annotations
 
 from .checks import CHECKS, WAYS, CheckContext
-from .runner import FAIL, CheckResult, run_checks, usable_ways
+from .runner import FAIL, CheckResult, failed_checks, run_checks
 
 __all__ = [
     "CHECKS",
@@ -15,6 +15,6 @@ __all__ = [
     "CheckResult",
     "FAIL",
     "WAYS",
+    "failed_checks",
     "run_checks",
-    "usable_ways",
 ]

@@ -1,4 +1,8 @@
-"""What `phi3 doctor` looks at, one row of `CHECKS` each, in the order in which one needs the other."""
+"""The checks of `phi3 doctor`, and their table `CHECKS`.
+
+A check comes after the checks that it needs. The docstring of a check function is its description in
+docs/doctor.md.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +36,9 @@ WAYS = {
 }
 FLOWS = ("local", "serve", "batch")
 CLOUD = ("azure", "foundry")
-OLDEST, NEWEST = (
-    (3, 10),
-    (3, 14),
-)  # of Python: the package's own limit, and what its parts resolve on
+OLDEST_PYTHON = (3, 10)  # the limit of this package
+NEWEST_PYTHON = (3, 14)  # the newest version for which all requirements can be installed
+# Limits of the checks, in seconds.
 ANSWER_S = 30.0
 SIGN_IN_S = 20.0
 AZURE_S = 30.0
@@ -43,13 +46,13 @@ AZURE_S = 30.0
 
 @dataclass
 class CheckContext:
-    """What is looked at: each part read when it is first asked for.
+    """What the checks read; each part is read at its first use.
 
     Attributes:
-        connection: name of the connection in prompt flow's store.
-        config_file: phi3.yaml, or None for the usual place.
-        flows: folder of the flows and their lock; None for the shipped ones.
-        secrets: what must not be shown.
+        connection: name of the connection in Prompt flow's store.
+        config_file: path of phi3.yaml; None means the default path.
+        flows: folder of the flows and their lock; None means the flows of this package.
+        secrets: values that must not appear in the output.
     """
 
     connection: str = "phi3"
@@ -59,35 +62,46 @@ class CheckContext:
 
     @cached_property
     def settings(self) -> Settings:
-        """The connection, checked."""
+        """The settings of the connection.
+
+        Raises:
+            OpsError: the connection does not exist.
+            ConfigError: a field is wrong.
+        """
         from phi3_tools import KeyAuth
         from phi3_tools.client import connection_fields, read_settings
 
         from ..pf import NO_KEY, load_connection
 
-        found = load_connection(self.connection)
-        if found is None:
+        connection = load_connection(self.connection)
+        if connection is None:
             fix = "PHI3_KEY=… phi3 connect --endpoint URL, or phi3 connect --azure"
-            raise OpsError(f"there is no connection {self.connection!r}", fix)
-        # All of them, and `key` wherever it lies: in Foundry people mark either.
-        secret = {*dict(found.secrets or {}).values(), connection_fields(found).get("key", "")}
-        self.secrets |= {str(value) for value in secret if value != NO_KEY}
-        settings = read_settings(found)
+            raise OpsError(f"the connection {self.connection!r} does not exist", fix)
+        # `key` is a secret even if it is not marked as one, which Foundry allows.
+        secrets = {*dict(connection.secrets or {}).values()}
+        secrets.add(connection_fields(connection).get("key", ""))
+        self.secrets |= {str(value) for value in secrets if value != NO_KEY}
+        settings = read_settings(connection)
         self.secrets.add(urlsplit(settings.endpoint).query)
-        if isinstance(
-            settings.auth, KeyAuth
-        ):  # from the environment, where the connection refers to it
+        if isinstance(settings.auth, KeyAuth):
+            # The key itself, if the connection refers to an environment variable.
             self.secrets.add(settings.auth.header().removeprefix("Bearer "))
         return settings
 
     @cached_property
     def config(self) -> Config:
+        """The configuration.
+
+        Raises:
+            OpsError: a field is missing or wrong.
+        """
         from ..azure import load_config
 
         return load_config(self.config_file)
 
     @cached_property
     def cloud(self) -> Cloud:
+        """The clients for Azure."""
         from ..azure import Cloud
 
         return Cloud(self.config)
@@ -96,23 +110,23 @@ class CheckContext:
 # -- on this machine -------------------------------------------------------------------------------
 
 
-def python(here: CheckContext) -> Finding:
+def python(context: CheckContext) -> Finding:
     """The version of Python."""
-    found = ".".join(map(str, sys.version_info[:3]))
-    if sys.version_info[:2] < OLDEST:
-        return Finding(FAIL, f"{found} is too old")
-    if sys.version_info[:2] > NEWEST:
-        return Finding(WARN, f"{found} was not tried")
-    return Finding(OK, found)
+    version = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] < OLDEST_PYTHON:
+        return Finding(FAIL, f"{version} is too old")
+    if sys.version_info[:2] > NEWEST_PYTHON:
+        return Finding(WARN, f"{version} is untested")
+    return Finding(OK, version)
 
 
-def packages(here: CheckContext, *, extra: str, only: tuple[str, ...] = ()) -> Finding:
-    """The packages, those that they ask for in turn, and the versions of both."""
+def packages(context: CheckContext, *, extra: str, only: tuple[str, ...] = ()) -> Finding:
+    """The required packages, the packages that these require, and their versions."""
     return check_packages(extra, only)
 
 
-def keyring(here: CheckContext) -> Finding:
-    """What keeps the key with which prompt flow encrypts its connections."""
+def keyring(context: CheckContext) -> Finding:
+    """The keyring that stores the key with which Prompt flow encrypts its connections."""
     from keyring import get_keyring
 
     from ..pf import KEYRING_VARIABLE, OwnerOnlyFileKeyring
@@ -120,38 +134,40 @@ def keyring(here: CheckContext) -> Finding:
     ring = get_keyring()
     name = f"{type(ring).__module__}.{type(ring).__qualname__}"
     if name.startswith(("keyring.backends.fail.", "keyring.backends.null.")):
-        return Finding(FAIL, f"{name} keeps nothing")
+        return Finding(FAIL, f"{name} does not store anything")
     if isinstance(ring, OwnerOnlyFileKeyring):
-        # Its values are secrets, too, and a mistake in it must not show them.
+        # The values are secrets: they must not appear in the output, even if the JSON is wrong.
         if os.environ.get(KEYRING_VARIABLE):
             try:
-                here.secrets |= set(map(str, json.loads(os.environ[KEYRING_VARIABLE]).values()))
+                context.secrets |= set(map(str, json.loads(os.environ[KEYRING_VARIABLE]).values()))
             except (ValueError, AttributeError):
                 fix = f'{KEYRING_VARIABLE}=\'{{"service/user": "secret"}}\''
-                return Finding(FAIL, f"{KEYRING_VARIABLE} is no JSON object", fix)
+                return Finding(FAIL, f"{KEYRING_VARIABLE} is not a JSON object", fix)
         elif ring.path.exists() and os.name == "posix":
             mode = stat.S_IMODE(ring.path.stat().st_mode)
             if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                return Finding(FAIL, f"others can read {ring.path}", f"chmod 600 {ring.path}")
+                what = f"other users can read {ring.path}"
+                return Finding(FAIL, what, f"chmod 600 {ring.path}")
     elif "keyrings.alt" in name and "Plaintext" in name:
-        return Finding(WARN, f"{name} keeps secrets as plain text", "pip uninstall keyrings.alt")
-    ring.get_password("promptflow", "phi3 doctor")  # not there, but it must be possible to ask
+        what = f"{name} stores secrets as plain text"
+        return Finding(WARN, what, "pip uninstall keyrings.alt")
+    ring.get_password("promptflow", "phi3 doctor")  # does not exist, but reading must not fail
     return Finding(OK, name)
 
 
-def connection(here: CheckContext) -> Finding:
-    """The connection in prompt flow's store and its fields."""
+def connection(context: CheckContext) -> Finding:
+    """The connection in Prompt flow's store, and its fields."""
     from ..runs import url_without_secrets
 
-    settings = here.settings
-    named = {"deployment": settings.deployment, "model": settings.model}
-    more = "".join(f", {name} {value}" for name, value in named.items() if value)
-    where = f"{here.connection} -> {url_without_secrets(settings.endpoint)}"
-    return Finding(OK, f"{where} ({settings.contract} contract{more})")
+    settings = context.settings
+    fields = {"deployment": settings.deployment, "model": settings.model}
+    details = "".join(f", {name} {value}" for name, value in fields.items() if value)
+    target = f"{context.connection} -> {url_without_secrets(settings.endpoint)}"
+    return Finding(OK, f"{target} ({settings.contract} contract{details})")
 
 
-def endpoint(here: CheckContext) -> Finding:
-    """One small question to it: the answer, its contract, the time."""
+def endpoint(context: CheckContext) -> Finding:
+    """The answer of the endpoint to one short question, its contract, and its latency."""
     from phi3_tools import Limits, Params, Phi3Client
 
     from ..pf import PROBE_QUESTION
@@ -159,113 +175,116 @@ def endpoint(here: CheckContext) -> Finding:
     limits = Limits(
         connect_timeout_s=5, read_timeout_s=ANSWER_S, deadline_s=ANSWER_S, max_attempts=1
     )
-    with Phi3Client(replace(here.settings, limits=limits)) as client:
+    with Phi3Client(replace(context.settings, limits=limits)) as client:
         reply = client.chat(PROBE_QUESTION, Params(max_new_tokens=4, temperature=0))
     return Finding(OK, f"answers in {reply.latency_s:.2f} s, {reply.contract} contract")
 
 
-def flow_lock(here: CheckContext) -> Finding:
-    """Each flow's content beside what is locked of its version."""
+def flow_lock(context: CheckContext) -> Finding:
+    """Whether the content of each flow is the locked content of its version."""
     from ..flows import LOCK_CHANGED, NOT_LOCKED, flow_states
 
-    found = flow_states(*([here.flows] if here.flows else []))
-    if changed := [f"{s.name} {s.version}" for s in found if s.status == LOCK_CHANGED]:
+    states = flow_states(*([context.flows] if context.flows else []))
+    if changed := [f"{s.name} {s.version}" for s in states if s.status == LOCK_CHANGED]:
         fix = "Raise `tags.version` in its flow.dag.yaml, then phi3 flow lock."
         return Finding(FAIL, f"locked with other content: {', '.join(changed)}", fix)
-    if new := [f"{s.name} {s.version}" for s in found if s.status == NOT_LOCKED]:
+    if new := [f"{s.name} {s.version}" for s in states if s.status == NOT_LOCKED]:
         return Finding(FAIL, f"not locked: {', '.join(new)}", "phi3 flow lock")
-    return Finding(OK, ", ".join(f"{s.name} {s.version}" for s in found))
+    return Finding(OK, ", ".join(f"{s.name} {s.version}" for s in states))
 
 
 # -- on Azure --------------------------------------------------------------------------------------
 
 
-def configuration(here: CheckContext) -> Finding:
+def configuration(context: CheckContext) -> Finding:
     """`phi3.yaml` and the environment."""
-    where = here.config.azure
-    return Finding(OK, f"{where.workspace} in {where.resource_group}, {where.location}")
+    azure = context.config.azure
+    return Finding(OK, f"{azure.workspace} in {azure.resource_group}, {azure.location}")
 
 
-def sizes(here: CheckContext) -> Finding:
-    """The configured machines: retired, or not for everyone."""
+def sizes(context: CheckContext) -> Finding:
+    """Whether the configured machine sizes are retired, or unavailable to new subscriptions."""
     from ..azure import A100, cluster_need, endpoint_need, quota_notes, refuse_retired
 
-    needs = [cluster_need(here.config), endpoint_need(here.config)]
+    needs = [cluster_need(context.config), endpoint_need(context.config)]
     refuse_retired(needs)
-    if noted := quota_notes(needs):
-        return Finding(WARN, "; ".join(noted), f"Use {A100}, or try it.")
+    if notes := quota_notes(needs):
+        return Finding(WARN, "; ".join(notes), f"Use {A100}, or try the configured size.")
     return Finding(OK, ", ".join(f"{need.purpose}: {need.size}" for need in needs))
 
 
-def model(here: CheckContext) -> Finding:
-    """The configured base model: retired from the catalog."""
+def model(context: CheckContext) -> Finding:
+    """Whether the configured base model is retired from the catalog."""
     from ..training import RETIRED_MODELS, RETIRED_ON
 
-    name = here.config.finetune.model
+    name = context.config.finetune.model
     if name is None:
-        return Finding(OK, f"that of the recipe {here.config.finetune.recipe}")
+        return Finding(OK, f"the model of the recipe {context.config.finetune.recipe}")
     if not RETIRED_MODELS.search(name):
         return Finding(OK, name)
     if name.startswith("azureml:"):
         return Finding(FAIL, f"{name} was retired from the catalog on {RETIRED_ON}")
     note = f"retired from the catalog on {RETIRED_ON}: not with --catalog"
-    return Finding(OK, f"{name}, from its own weights ({note})")
+    return Finding(OK, f"{name}, with its weights from the hub ({note})")
 
 
-def sign_in(here: CheckContext) -> Finding:
-    """A token for Azure, with whatever signs in on this machine."""
+def sign_in(context: CheckContext) -> Finding:
+    """Whether this machine can get a token for Azure."""
     import logging
 
     from azure.identity import DefaultAzureCredential
 
     from ..azure import ARM, named_errors
 
-    logging.getLogger("azure").setLevel(
-        logging.CRITICAL
-    )  # each way that is not there is told otherwise
+    # azure.identity logs every way to sign in that does not work here.
+    logging.getLogger("azure").setLevel(logging.CRITICAL)
     with named_errors("az login"), DefaultAzureCredential() as credential:
         credential.get_token(f"{ARM}/.default")
     return Finding(OK, "signed in")
 
 
-def workspace(here: CheckContext) -> Finding:
-    """The configured workspace, and its region."""
+def workspace(context: CheckContext) -> Finding:
+    """Whether the configured workspace exists, and its region."""
     from ..azure import find_resource, named_errors
 
-    where = here.config.azure
+    azure = context.config.azure
     with named_errors("reading the workspace"):
-        found = find_resource(lambda: here.cloud.ml.workspaces.get(where.workspace))
-    if found is None:
-        return Finding(FAIL, f"there is no workspace {where.workspace} in {where.resource_group}")
-    if str(found.location).lower() != where.location.lower():
-        fix = f"azure: {{location: {found.location}}} in phi3.yaml"
-        return Finding(WARN, f"it lies in {found.location}, not in {where.location}", fix)
-    return Finding(OK, f"{where.workspace}, {found.location}")
+        resource = find_resource(lambda: context.cloud.ml.workspaces.get(azure.workspace))
+    if resource is None:
+        what = f"the workspace {azure.workspace} does not exist in {azure.resource_group}"
+        return Finding(FAIL, what)
+    if str(resource.location).lower() != azure.location.lower():
+        fix = f"azure: {{location: {resource.location}}} in phi3.yaml"
+        what = f"the workspace is in {resource.location}, not in {azure.location}"
+        return Finding(WARN, what, fix)
+    return Finding(OK, f"{azure.workspace}, {resource.location}")
 
 
-def enough_quota(here: CheckContext) -> Finding:
-    """The cores that cluster and endpoint need, beside what the region gives."""
+def enough_quota(context: CheckContext) -> Finding:
+    """Whether the quota of the region is enough for the cores of the cluster and the endpoint."""
     from ..azure import ASK_FOR_QUOTA, cluster_need, endpoint_need, quota_lines, quota_shortage
 
-    needs = [cluster_need(here.config), endpoint_need(here.config)]
-    found = quota_lines(here.cloud, needs)
-    if short := quota_shortage(found, here.config.azure.location):
-        return Finding(FAIL, short, ASK_FOR_QUOTA)
-    cores = ", ".join(f"{line.purpose}: {line.needed} cores of {line.quota}" for line in found)
+    needs = [cluster_need(context.config), endpoint_need(context.config)]
+    lines = quota_lines(context.cloud, needs)
+    if shortage := quota_shortage(lines, context.config.azure.location):
+        return Finding(FAIL, shortage, ASK_FOR_QUOTA)
+    cores = ", ".join(f"{line.purpose}: {line.needed} cores of {line.quota}" for line in lines)
     return Finding(OK, cores)
 
 
-def shared_connection(here: CheckContext) -> Finding:
-    """The connection there, in the one form that flows can read."""
+def shared_connection(context: CheckContext) -> Finding:
+    """Whether the connection of the workspace exists in the form that flows can read."""
     from ..azure import CONNECTIONS_API_VERSION, find_resource, named_errors
 
-    name = here.config.connection
-    path = f"{here.cloud.workspace_path}/connections/{name}"
+    name = context.config.connection
+    path = f"{context.cloud.workspace_path}/connections/{name}"
     with named_errors("reading the workspace's connection"):
-        found = find_resource(lambda: here.cloud.rest("GET", path, api=CONNECTIONS_API_VERSION))
-    if found is None:
+        resource = find_resource(
+            lambda: context.cloud.rest("GET", path, api=CONNECTIONS_API_VERSION)
+        )
+    if resource is None:
         return Finding(FAIL, f"the workspace has no connection {name!r}")
-    properties = found.get("properties") or {}
+    properties = resource.get("properties") or {}
     kind = (properties.get("category"), properties.get("authType"))
     if kind != ("CustomKeys", "CustomKeys"):
         return Finding(FAIL, f"{name!r} is {' with '.join(map(str, kind))}: flows cannot read it")
@@ -276,12 +295,12 @@ def shared_connection(here: CheckContext) -> Finding:
 
 LOCAL_PACKAGES, AZURE_PACKAGES = "packages: local", "packages: azure"
 INSTALL = "pip install 'phi3-promptflow[local]'"
-COPY = "Copy scripts/phi3.example.yaml to phi3.yaml and fill it in."
-EVERY = tuple(WAYS)
+COPY_EXAMPLE = "Copy scripts/phi3.example.yaml to phi3.yaml and fill it in."
+ALL_WAYS = tuple(WAYS)
 
 CHECKS = (
-    Check("python", EVERY, python, "Install Python 3.10 to 3.14."),
-    Check(LOCAL_PACKAGES, EVERY, partial(packages, extra="local"), INSTALL),
+    Check("python", ALL_WAYS, python, "Install Python 3.10 to 3.14."),
+    Check(LOCAL_PACKAGES, ALL_WAYS, partial(packages, extra="local"), INSTALL),
     Check(
         "packages: web server",
         ("serve",),
@@ -296,14 +315,14 @@ CHECKS = (
         "keyring",
         FLOWS,
         keyring,
-        "unset PYTHON_KEYRING_BACKEND, and look at `keyring diagnose`",
+        "Unset PYTHON_KEYRING_BACKEND, and read the output of `keyring diagnose`.",
         (LOCAL_PACKAGES,),
     ),
     Check("connection", FLOWS, connection, "phi3 connect", (LOCAL_PACKAGES, "keyring"), 30),
     Check("endpoint", FLOWS, endpoint, "phi3 connect", ("connection",), ANSWER_S + 5),
     Check("flow lock", ("batch", "foundry"), flow_lock, "phi3 flow lock", (LOCAL_PACKAGES,)),
-    Check("configuration", CLOUD, configuration, COPY, (LOCAL_PACKAGES,)),
-    Check("machine sizes", ("azure",), sizes, "phi3.yaml names them", ("configuration",)),
+    Check("configuration", CLOUD, configuration, COPY_EXAMPLE, (LOCAL_PACKAGES,)),
+    Check("machine sizes", ("azure",), sizes, "Set another size in phi3.yaml.", ("configuration",)),
     Check("model", ("azure",), model, "Use Phi-4-mini-instruct.", ("configuration",)),
     Check("az login", CLOUD, sign_in, "az login", (AZURE_PACKAGES,), SIGN_IN_S),
     Check("workspace", CLOUD, workspace, "phi3 provision", ("configuration", "az login"), AZURE_S),

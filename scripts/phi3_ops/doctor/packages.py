@@ -1,4 +1,4 @@
-"""Whether the packages of an extra are installed, in versions that go together; nothing is imported."""
+"""Check that the packages of an extra are installed in compatible versions, without importing them."""
 
 from __future__ import annotations
 
@@ -14,108 +14,125 @@ if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 PACKAGE = "phi3-promptflow"
-# What an unfit version leads to, where pip's words alone would not say.
-WHY = {
+# The consequence of a missing or wrong version, if the requirement alone does not tell it.
+REASONS = {
     "azure-ai-ml": "from 1.33 on `import promptflow.azure` fails",
-    "six": "azure-ai-ml imports it without asking for it",
-    "promptflow-core": "others than 1.18 were not tried",
+    "six": "azure-ai-ml imports it without requiring it",
+    "promptflow-core": "only 1.18 is tested",
     "uvicorn": "`pf flow serve --engine fastapi` needs it, and the other engine has no page",
-    "mlflow-skinny": "3.18.0 does not resolve",
+    "mlflow-skinny": "3.18.0 cannot be installed",
 }
 
 
 @dataclass(frozen=True)
 class KnownIssue:
-    """A version that pip accepts, and what of prompt flow's own fails with it."""
+    """Versions of a package that pip accepts, although something fails with them.
+
+    Attributes:
+        package: name of the package.
+        versions: version specifier of the versions with the issue.
+        consequence: what fails.
+    """
 
     package: str
     versions: str
-    why: str
+    consequence: str
 
 
 KNOWN_ISSUES = (
     KnownIssue("filelock", ">=3.30", "`pf flow test --ui` fails"),
-    KnownIssue("setuptools", ">=82", "`pf tool validate` fails, which wants pkg_resources"),
+    KnownIssue("setuptools", ">=82", "`pf tool validate` fails, because it imports pkg_resources"),
     KnownIssue(
-        "promptflow-devkit", ">=1.19", "`phi3 run` was written for 1.18 and may not heed 429"
+        "promptflow-devkit",
+        ">=1.19",
+        "`phi3 run` is tested with 1.18 only and may not slow down on 429",
     ),
 )
 
 
 @dataclass(frozen=True)
 class Problem:
-    """A package that is missing or unfit."""
+    """A package that is missing or has a wrong version.
+
+    Attributes:
+        package: name of the package.
+        description: the problem, in words.
+        direct: whether phi3-promptflow itself requires the package.
+        missing: whether the package is not installed.
+    """
 
     package: str
-    words: str
-    direct: bool  # asked for by this product itself
+    description: str
+    direct: bool
     missing: bool
 
 
 def check_packages(extra: str, only: Collection[str] = ()) -> Finding:
-    """What is wrong with the packages of an extra, and with those that they ask for in turn.
+    """Check the packages of an extra, and the packages that these require.
 
     Args:
-        extra: of this package.
-        only: look at these of its packages alone.
+        extra: an extra of phi3-promptflow.
+        only: names of packages; if given, the other packages of the extra are not checked.
     """
     install = f"pip install '{PACKAGE}[{extra}]'"
     try:
-        found, seen = _problems(extra, tuple(only))
+        problems, checked = _find_problems(extra, tuple(only))
     except ModuleNotFoundError as error:  # `packaging`, which comes with [local]
-        name = str(error.name).partition(".")[0]
-        return Finding(
-            FAIL, f"the package {name} is not installed", f"pip install '{PACKAGE}[local]'"
+        what = f"the package {str(error.name).partition('.')[0]} is not installed"
+        return Finding(FAIL, what, f"pip install '{PACKAGE}[local]'")
+    if problems:
+        severe = any(problem.direct or problem.missing for problem in problems)
+        what = "; ".join(problem.description for problem in problems)
+        return Finding(FAIL if severe else WARN, what, install)
+    issues = [issue for issue in KNOWN_ISSUES if _has_issue(issue)] if extra == "local" else []
+    if issues:
+        what = "; ".join(
+            f"{issue.package} {_version(issue.package)}: {issue.consequence}" for issue in issues
         )
-    if found:
-        bad = any(problem.direct or problem.missing for problem in found)
-        words = "; ".join(problem.words for problem in found)
-        return Finding(FAIL if bad else WARN, words, install)
-    if extra == "local" and (traps := [t for t in KNOWN_ISSUES if _is(t.package, t.versions)]):
-        words = "; ".join(f"{trap.package} {_version(trap.package)}: {trap.why}" for trap in traps)
-        fixes = " ".join(f"'{trap.package}{trap.versions.replace('>=', '<')}'" for trap in traps)
-        return Finding(WARN, words, f"pip install {fixes}, where you use that")
-    return Finding(OK, f"{len(seen)} packages")
+        fixes = " ".join(f"'{i.package}{i.versions.replace('>=', '<')}'" for i in issues)
+        return Finding(WARN, what, f"pip install {fixes}, if you use that")
+    return Finding(OK, f"{len(checked)} packages")
 
 
-def _problems(extra: str, only: tuple[str, ...]) -> tuple[list[Problem], set[str]]:
-    """The problems, and the names of all packages that were looked at."""
+def _find_problems(extra: str, only: tuple[str, ...]) -> tuple[list[Problem], set[str]]:
+    """Return the problems, and the names of all packages that were checked."""
     from packaging.utils import canonicalize_name
 
-    found: dict[str, Problem] = {}
-    seen: set[tuple[str, tuple[str, ...]]] = set()
-    waiting: list[tuple[str, tuple[str, ...]]] = [(PACKAGE, (extra,))]
-    while waiting:
-        asking, extras = waiting.pop()
-        if (asking, extras) in seen:
+    problems: dict[str, Problem] = {}
+    visited: set[tuple[str, tuple[str, ...]]] = set()
+    pending: list[tuple[str, tuple[str, ...]]] = [(PACKAGE, (extra,))]
+    while pending:
+        package, extras = pending.pop()
+        if (package, extras) in visited:
             continue
-        seen.add((asking, extras))
-        for requirement in _requirements(asking, extras):
+        visited.add((package, extras))
+        for requirement in _requirements(package, extras):
             name = canonicalize_name(requirement.name)
-            direct = asking == PACKAGE
-            if direct and only and name not in (*only, PACKAGE):
+            if package == PACKAGE and only and name not in (*only, PACKAGE):
                 continue
-            if problem := _problem(name, requirement, asking, direct):
-                found.setdefault(name, problem)
+            if problem := _problem(name, requirement, package):
+                problems.setdefault(name, problem)
             if problem is None or not problem.missing:
-                waiting.append((name, tuple(sorted(requirement.extras))))
-    order = sorted(found.values(), key=lambda problem: (not problem.direct, problem.package))
-    return order, {name for name, _ in seen if name != PACKAGE}
+                pending.append((name, tuple(sorted(requirement.extras))))
+    order = sorted(problems.values(), key=lambda problem: (not problem.direct, problem.package))
+    return order, {name for name, _ in visited if name != PACKAGE}
 
 
-def _problem(name: str, requirement: Requirement, asking: str, direct: bool) -> Problem | None:
+def _problem(name: str, requirement: Requirement, required_by: str) -> Problem | None:
+    """Return the problem with a package that another package requires; None without a problem."""
     installed = _version(name)
     if installed is not None and requirement.specifier.contains(installed, prereleases=True):
         return None
+    direct = required_by == PACKAGE
     state = "is missing" if installed is None else f"{installed} is not {requirement.specifier}"
-    by = "" if direct else f", which {asking} asks for"
-    why = f" ({WHY[name]})" if name in WHY else ""
-    return Problem(name, f"{name} {state}{by}{why}", direct, installed is None)
+    origin = "" if direct else f", which {required_by} requires"
+    reason = f" ({REASONS[name]})" if name in REASONS else ""
+    return Problem(name, f"{name} {state}{origin}{reason}", direct, installed is None)
 
 
 @functools.cache
 def _requirements(package: str, extras: tuple[str, ...]) -> tuple[Requirement, ...]:
-    """What a package asks for on this machine, with some of its extras."""
+    """Return what a package requires on this machine, with some of its extras."""
     from packaging.requirements import Requirement
 
     def applies(requirement: Requirement) -> bool:
@@ -132,8 +149,9 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _is(package: str, versions: str) -> bool:
+def _has_issue(issue: KnownIssue) -> bool:
     from packaging.specifiers import SpecifierSet
 
-    installed = _version(package)
-    return installed is not None and SpecifierSet(versions).contains(installed, prereleases=True)
+    installed = _version(issue.package)
+    affected = SpecifierSet(issue.versions)
+    return installed is not None and affected.contains(installed, prereleases=True)

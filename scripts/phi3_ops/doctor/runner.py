@@ -1,7 +1,7 @@
-"""Looks at what is needed, one check after the other: each within its time, none ending the others.
+"""Run checks one after the other. Each has a time limit, and a failing check does not end the others.
 
-What is looked at stands in `doctor_checks.CHECKS`. Imports nothing that is not in Python itself: what it
-looks for may be missing.
+The checks are in `checks.CHECKS`. This module imports only the standard library, because the packages
+that the checks look for may be missing.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from ..errors import ExplainedError
 
 OK, WARN, FAIL, SKIP = "ok", "warn", "fail", "skip"
 HIDDEN = "***"
-# Environment variables whose values are taken for secrets, by their names' ends.
+# Environment variables whose names end like this contain secrets.
 _SECRET_NAME = re.compile(r"(KEY|SECRET|TOKEN|PASSWORD|PASSPHRASE|SAS)$", re.IGNORECASE)
-# What is shorter hides nothing, and would be hidden in every second word.
-_SHORTEST = 4
+# Shorter values are not replaced, because they occur in ordinary words.
+_SHORTEST_SECRET = 4
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check saw.
+    """The result of a check function.
 
     Attributes:
-        status: `OK`, `WARN` (works, but …), `FAIL` or `SKIP`.
-        what: what is there, or what is wrong with it.
-        fix: what to do; the check's own when empty.
+        status: `OK`, `WARN` (it works, but …), `FAIL` or `SKIP`.
+        what: what the check found, or what is wrong.
+        fix: what to do; if empty, the `fix` of the check applies.
     """
 
     status: str
@@ -41,28 +41,28 @@ class Finding:
     fix: str = ""
 
 
-class Situation(Protocol):
-    """What the checks look at; `secrets` grows as they are met."""
+class Context(Protocol):
+    """What the runner needs of the checks' context: the secrets that the checks have read so far."""
 
     secrets: set[str]
 
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that may be missing or unfit.
+    """A check of one thing that may be missing or wrong.
 
     Attributes:
-        name: what it is called in the output.
-        ways: the ways of use that need it.
-        look: looks. It may raise: OpsError and Phi3Error tell what is wrong, anything else is named.
-        fix: what to do when `look` does not say.
-        needs: checks that must not have failed, or this one is skipped.
-        limit_s: seconds after which the check has failed.
+        name: name in the output.
+        ways: the ways of use that need the thing.
+        run: function that checks it. If it raises, the check fails and the output explains the error.
+        fix: what to do if `run` does not tell it.
+        needs: names of checks; if one of them fails, this check is skipped.
+        limit_s: time limit in seconds; a check that takes longer fails.
     """
 
     name: str
     ways: tuple[str, ...]
-    look: Callable[[Any], Finding]
+    run: Callable[[Any], Finding]
     fix: str
     needs: tuple[str, ...] = ()
     limit_s: float = 10.0
@@ -70,7 +70,13 @@ class Check:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """A check's outcome, free of secrets."""
+    """The result of a check, without secrets.
+
+    Attributes:
+        name: name of the check.
+        ways: the requested ways of use that need the check.
+        status, what, fix: the finding.
+    """
 
     name: str
     ways: tuple[str, ...]
@@ -81,56 +87,56 @@ class CheckResult:
 
 def run_checks(
     checks: Iterable[Check],
-    situation: Situation,
+    context: Context,
     ways: Collection[str],
     started: Callable[[str], None] = lambda name: None,
 ) -> list[CheckResult]:
     """Run the checks of some ways of use, in order.
 
     Args:
-        checks: those that others need in front of them.
-        situation: given to each.
+        checks: the checks; a check comes after the checks that it needs.
+        context: argument of every check function.
         ways: names of ways of use.
-        started: called with a check's name before it is run.
+        started: function that is called with the name of a check before the check runs.
     """
     results: list[CheckResult] = []
     for check in checks:
-        own = tuple(way for way in check.ways if way in ways)
-        if not own:
+        requested_ways = tuple(way for way in check.ways if way in ways)
+        if not requested_ways:
             continue
         started(check.name)
-        bad = {result.name for result in results if result.status in (FAIL, SKIP)}
-        lacking = [name for name in check.needs if name in bad]
-        if lacking:
-            finding = Finding(SKIP, f"not looked at: {', '.join(lacking)} first")
+        not_passed = {result.name for result in results if result.status in (FAIL, SKIP)}
+        unmet_needs = [name for name in check.needs if name in not_passed]
+        if unmet_needs:
+            finding = Finding(SKIP, f"not checked: fix {', '.join(unmet_needs)} first")
         else:
-            finding = _within(check, situation)
+            finding = _run_with_limit(check, context)
         if finding.status in (FAIL, WARN) and not finding.fix:
             finding = replace(finding, fix=check.fix)
-        secrets = situation.secrets | known_secrets(os.environ.items())
+        secrets = context.secrets | known_secrets(os.environ.items())
         what, fix = (cut_secrets(text, secrets) for text in (finding.what, finding.fix))
-        results.append(CheckResult(check.name, own, finding.status, what, fix))
+        results.append(CheckResult(check.name, requested_ways, finding.status, what, fix))
     return results
 
 
-def _within(check: Check, situation: Situation) -> Finding:
-    """A check's finding, or that it took too long: its thread is then left alone, and ends with us."""
-    found: list[Finding] = []
+def _run_with_limit(check: Check, context: Context) -> Finding:
+    """Run a check in a thread. After the time limit, the thread is left alone until the process ends."""
+    findings: list[Finding] = []
 
-    def look() -> None:
+    def run() -> None:
         try:
-            found.append(check.look(situation))
-        except Exception as error:  # whatever a broken installation raises
-            found.append(Finding(FAIL, *_described(error)))
+            findings.append(check.run(context))
+        except Exception as error:  # a broken installation can raise anything
+            findings.append(Finding(FAIL, *_explain(error)))
 
-    thread = threading.Thread(target=look, daemon=True)
+    thread = threading.Thread(target=run, daemon=True)
     thread.start()
     thread.join(check.limit_s)
-    return found[0] if found else Finding(FAIL, f"no answer within {check.limit_s:g} s")
+    return findings[0] if findings else Finding(FAIL, f"no answer within {check.limit_s:g} s")
 
 
-def _described(error: Exception) -> tuple[str, str]:
-    """Return what is wrong and, where the error says so, what to do about it."""
+def _explain(error: Exception) -> tuple[str, str]:
+    """Return what is wrong, and what to do about it if the error tells it."""
     if isinstance(error, ExplainedError):
         return error.what, error.fix
     if isinstance(error, ModuleNotFoundError):
@@ -138,8 +144,8 @@ def _described(error: Exception) -> tuple[str, str]:
     return f"{type(error).__name__}: {' '.join(str(error).split())}", ""
 
 
-def usable_ways(results: Sequence[CheckResult], way: str) -> list[str]:
-    """The names of what failed for a way of use; nothing where it is ready."""
+def failed_checks(results: Sequence[CheckResult], way: str) -> list[str]:
+    """Return the names of the failed checks of a way of use; an empty list if the way is ready."""
     return [result.name for result in results if way in result.ways and result.status == FAIL]
 
 
@@ -147,20 +153,27 @@ def usable_ways(results: Sequence[CheckResult], way: str) -> list[str]:
 
 
 def known_secrets(variables: Iterable[tuple[str, str]]) -> set[str]:
-    """The values of those variables whose names say that they are secret."""
+    """Return the values of the variables whose names mark them as secrets.
+
+    Args:
+        variables: name and value of environment variables.
+    """
     return {value for name, value in variables if _SECRET_NAME.search(name)}
 
 
 def cut_secrets(text: str, secrets: Iterable[str]) -> str:
-    """A text in which secrets are hidden: plain, as in URLs, JSON or base64, or cut off at the end."""
+    """Return a text in which secrets are replaced with `***`.
+
+    They are also replaced if they are encoded as in URLs, JSON or base64, or cut off at the end.
+    """
     for secret in sorted(secrets, key=len, reverse=True):
-        if len(secret) < _SHORTEST:
+        if len(secret) < _SHORTEST_SECRET:
             continue
         encoded = base64.b64encode(secret.encode()).decode()
         for form in (secret, quote(secret, safe=""), json.dumps(secret)[1:-1], encoded):
             text = text.replace(form, HIDDEN)
-            # An endpoint's words are cut to a length, perhaps within the secret.
-            for length in range(len(form) - 1, _SHORTEST - 1, -1):
+            # Texts of an endpoint are cut to a maximum length, possibly within a secret.
+            for length in range(len(form) - 1, _SHORTEST_SECRET - 1, -1):
                 if text.endswith(form[:length]):
                     text = text[:-length] + HIDDEN
                     break
