@@ -1,4 +1,4 @@
-"""Wait for something that takes a while: the one polling loop."""
+"""Wait until a state is reached: the only polling loop of this package."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ T = TypeVar("T")
 
 
 class WaitTimeoutError(Exception, Generic[T]):
-    """The awaited state did not come in time.
+    """The awaited state was not reached in time.
 
     Attributes:
-        last: the value that was read last.
+        last: the last value that was read.
     """
 
     def __init__(self, last: T) -> None:
-        super().__init__("the awaited state did not come in time")
+        super().__init__("the awaited state was not reached in time")
         self.last = last
 
 
@@ -27,13 +27,13 @@ def wait_until(
     """Call `read` until `accept` is true for its value, and return that value.
 
     Args:
-        read: reads the current state; what it raises ends the wait.
-        accept: whether a state is the awaited one; what it raises ends the wait as well.
-        timeout_s: seconds after which no further attempt is made; there is always a first one.
+        read: returns the current state; its errors end the wait.
+        accept: returns whether a state is the awaited one; its errors end the wait.
+        timeout_s: seconds after which no further attempt is made; the first attempt is always made.
         poll_s: seconds between two attempts.
 
     Raises:
-        WaitTimeoutError: no accepted value was read in time.
+        WaitTimeoutError: no accepted value was read in time; the error has the last one.
     """
     end = time.monotonic() + timeout_s
     while not accept(value := read()):

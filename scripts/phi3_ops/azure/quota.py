@@ -66,6 +66,26 @@ class QuotaNeed:
 
 
 @dataclass(frozen=True)
+class QuotaUsage:
+    """One limit that Azure lists, and its use.
+
+    Attributes:
+        names: spellings of its name, as `normalised` returns them.
+        used: cores in use.
+        limit: cores at most; None if there is no limit.
+    """
+
+    names: frozenset[str]
+    used: int
+    limit: int | None
+
+    @property
+    def free(self) -> float:
+        """Cores that are left."""
+        return math.inf if self.limit is None else self.limit - self.used
+
+
+@dataclass(frozen=True)
 class QuotaLine:
     """One need compared with one limit.
 
@@ -129,8 +149,8 @@ def quota_lines(cloud: Cloud, needs: Sequence[QuotaNeed]) -> list[QuotaLine]:
     region = cloud.config.azure.location
     with named_errors(f"reading the quota of {region}"):
         sizes = {size.name.lower(): size for size in cloud.ml.compute.list_sizes(location=region)}
-        usages = [vars(usage) for usage in cloud.ml.compute.list_usage(location=region)]
-    usages = [usage for usage in usages if not _of_another_workspace(usage, cloud)]
+        listed = list(cloud.ml.compute.list_usage(location=region))
+    usages = [_usage(item) for item in listed if not _of_another_workspace(item, cloud)]
     return [line for need in needs for line in _lines(need, sizes, usages, region)]
 
 
@@ -156,20 +176,13 @@ def normalised(name: str | None) -> str:
     return re.sub(r"family.*$", "", plain)
 
 
-def find_usage(usages: Iterable[Mapping[str, Any]], wanted: str) -> Mapping[str, Any] | None:
+def find_usage(usages: Iterable[QuotaUsage], name: str) -> QuotaUsage | None:
     """Return the usage of that name, None without one.
 
     Of several, as in a workspace with its own limit, the tightest applies.
     """
-    matches = [
-        usage
-        for usage in usages
-        if normalised(wanted)
-        in {normalised(usage["name"].get(key)) for key in ("value", "localized_value")}
-    ]
-    # A limit below 0 means that there is no limit.
-    limited = [usage for usage in matches if usage["limit"] >= 0] or matches
-    return min(limited, key=lambda usage: usage["limit"] - usage["current_value"], default=None)
+    matches = [usage for usage in usages if normalised(name) in usage.names]
+    return min(matches, key=lambda usage: usage.free, default=None)
 
 
 def cores(need: QuotaNeed, cores_each: int, family: str) -> int:
@@ -187,7 +200,7 @@ def cores(need: QuotaNeed, cores_each: int, family: str) -> int:
 
 
 def _lines(
-    need: QuotaNeed, sizes: Mapping[str, Any], usages: list[Mapping[str, Any]], region: str
+    need: QuotaNeed, sizes: Mapping[str, Any], usages: Sequence[QuotaUsage], region: str
 ) -> list[QuotaLine]:
     size = sizes.get(need.size.lower())
     if size is None:
@@ -201,13 +214,18 @@ def _lines(
     return [_line(need, needed, quota, find_usage(usages, quota)) for quota in quotas]
 
 
-def _line(need: QuotaNeed, needed: int, quota: str, usage: Mapping[str, Any] | None) -> QuotaLine:
-    limit = usage["limit"] if usage and usage["limit"] >= 0 else None
-    used = usage["current_value"] if usage else 0
-    return QuotaLine(need.purpose, need.size, quota, used, limit, needed)
+def _line(need: QuotaNeed, needed: int, quota: str, usage: QuotaUsage | None) -> QuotaLine:
+    usage = usage or QuotaUsage(frozenset(), 0, None)
+    return QuotaLine(need.purpose, need.size, quota, usage.used, usage.limit, needed)
 
 
-def _of_another_workspace(usage: Mapping[str, Any], cloud: Cloud) -> bool:
-    usage_id = (usage.get("id") or "").lower()
+def _usage(item: Any) -> QuotaUsage:
+    """Convert an entry of the SDK's list; its limit is below 0 if there is no limit."""
+    names = frozenset(normalised(item.name.get(key)) for key in ("value", "localized_value"))
+    return QuotaUsage(names, item.current_value, item.limit if item.limit >= 0 else None)
+
+
+def _of_another_workspace(item: Any, cloud: Cloud) -> bool:
+    usage_id = (getattr(item, "id", None) or "").lower()
     own_prefix = f"{cloud.workspace_path.lower()}/"
     return "/workspaces/" in usage_id and not usage_id.startswith(own_prefix)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from phi3_ops.azure import quota
@@ -20,8 +22,9 @@ REGIONAL = "Total Cluster Dedicated Regional vCPUs"
 
 
 def usage(value, limit, used=0, localized=None):
+    """An entry of the SDK's list, converted."""
     name = {"value": value, "localized_value": localized}
-    return {"name": name, "limit": limit, "current_value": used, "id": ""}
+    return quota._usage(SimpleNamespace(name=name, limit=limit, current_value=used))
 
 
 @pytest.mark.parametrize(
@@ -56,22 +59,22 @@ def test_missing(limit, used, needed, missing):
     ],
 )
 def test_one_family_spelled_in_many_ways(spelled):
-    assert find_usage([usage(spelled, 5)], FAMILY)["limit"] == 5
-    assert find_usage([usage("x", 5, localized=spelled)], FAMILY)["limit"] == 5
+    assert find_usage([usage(spelled, 5)], FAMILY).limit == 5
+    assert find_usage([usage("x", 5, localized=spelled)], FAMILY).limit == 5
 
 
 def test_low_priority_spelled_in_two_ways():
-    found = find_usage([usage("Total Cluster Low Priority Regional vCPUs", 7)], REGION[True])
-    assert found["limit"] == 7
+    usages = [usage("Total Cluster Low Priority Regional vCPUs", 7)]
+    assert find_usage(usages, REGION[True]).limit == 7
 
 
-def test_of_two_limits_the_tighter_binds_and_none_is_no_limit():
+def test_of_two_limits_the_tighter_one_applies():
     both = [usage(FAMILY, 100, 10), usage(FAMILY, 40, 0), usage(FAMILY, -1, 0)]
-    assert find_usage(both, FAMILY)["limit"] == 40
+    assert find_usage(both, FAMILY).limit == 40
     assert find_usage([usage("other", 1)], FAMILY) is None
 
 
-def test_shortage_says_how_many_of_what_and_where():
+def test_a_shortage_has_count_quota_and_region():
     lines = [
         QuotaLine("cluster", A100, FAMILY, 10, 24, 24),
         QuotaLine("cluster", A100, REGIONAL, 10, 300, 24),
@@ -95,7 +98,7 @@ class TestCommand:
         assert azure.writes() == []
 
     @pytest.mark.parametrize("name", [FAMILY, REGIONAL])
-    def test_either_limit_binds(self, azure, phi3, name):
+    def test_both_limits_apply(self, azure, phi3, name):
         azure.quota(name, 30, 10)
         done = phi3("quota")
         assert done.code == 1
@@ -119,20 +122,20 @@ class TestCommand:
         assert "not listed" in done.out
 
     @pytest.mark.parametrize(
-        ("size", "told"),
+        ("size", "message"),
         [
             ("Standard_NC6s_v3", "was retired"),
             ("Standard_X1", "eastus2 does not offer Standard_X1"),
         ],
     )
-    def test_a_size_that_cannot_be_had(self, azure, phi3, tmp_path, size, told):
+    def test_a_size_that_is_not_available(self, azure, phi3, tmp_path, size, message):
         (tmp_path / "phi3.yaml").write_text(f"endpoint: {{size: {size}}}")
         done = phi3("quota")
         assert done.code == 1
-        assert f"endpoint: {size}" in done.err or told in done.err
-        assert told in done.err
+        assert f"endpoint: {size}" in done.err or message in done.err
+        assert message in done.err
 
-    def test_a_size_that_not_everyone_may_have_is_noted(self, azure, phi3, tmp_path):
+    def test_a_restricted_size_is_noted(self, azure, phi3, tmp_path):
         (tmp_path / "phi3.yaml").write_text("endpoint: {size: Standard_E4s_v3}")
         assert "Standard_E4s_v3: new subscriptions" in phi3("quota").out
 
