@@ -38,7 +38,16 @@ class Engine(Protocol):
         """Return the messages in the model's chat template, up to where the answer starts."""
 
     def encode(self, text: str) -> list[int]:
-        """Return the token ids of a rendered prompt, without adding special tokens."""
+        """Return the token ids of a rendered prompt, without adding special tokens.
+
+        Control tokens in the text are control tokens. For messages, use `encode_chat`.
+        """
+
+    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
+        """Return the token ids of the messages in the model's chat template.
+
+        A control token in a message's content becomes ordinary text.
+        """
 
     def generate(self, prompts: Sequence[list[int]], params: GenerationParams) -> list[Completion]:
         """Return one completion per prompt, in the order of the prompts. Raises BusyError."""
@@ -67,6 +76,7 @@ class BatchingEngine:
         self.context_window = backend.context_window
         self.render = backend.render
         self.encode = backend.encode
+        self.encode_chat = backend.encode_chat
         self.batch_sizes: deque[int] = deque(maxlen=1000)  # of the last steps, for measurements
         self._backend = backend
         self._max_waiting = max_waiting

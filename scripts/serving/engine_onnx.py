@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 
 import machine
 import numpy as np
+from chat_encoder import ChatEncoder
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import Tokenizer
 
@@ -43,9 +44,11 @@ class OnnxBackend:
         self.end_tokens = frozenset(settings["end_tokens"])
         self.pad_token: int = settings["pad_token"]
         self._short_window: int | None = settings["short_window"]
-        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        self._tokenizer = Tokenizer.from_str(tokenizer_json)
         self._template = _compile_template(settings["chat_template"])
         self._special_tokens: dict[str, str] = settings["specials"]
+        self.encode_chat = ChatEncoder(tokenizer_json, self.render).encode
         self.session = _load_session(folder / "model.onnx")
         inputs = [item for item in self.session.get_inputs() if item.name.startswith("past_")]
         # The exporter names the inputs past_key_values.0.key and the outputs present.0.key.

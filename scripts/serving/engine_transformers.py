@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import machine
 import numpy as np
 import torch
+from chat_encoder import ChatEncoder
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -107,6 +108,8 @@ class TransformersBackend:
 
     def _setup(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
+        tokenizer_json = tokenizer.backend_tokenizer.to_str()
+        self.encode_chat = ChatEncoder(tokenizer_json, self.render).encode
         self._lock = threading.Lock()  # a fast tokenizer must not be used by two threads at once
         config = model.config
         self.context_window: int = config.max_position_embeddings

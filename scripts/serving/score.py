@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -46,7 +47,8 @@ except ImportError:  # not under Azure's server: run() is not called
 __all__ = ["ModelNotFoundError", "Scorer", "ScoringError", "init", "load", "run", "sse"]
 
 log = logging.getLogger("phi3.score")
-CHAT_MARKS = ("<|user|>", "<|assistant|>", "<|system|>")
+# A text of the "list" contract that starts like this is in the chat template already.
+RENDERED = re.compile(r"\s*(<s>\s*)?<\|(user|assistant|system)\|>")
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream"
 
@@ -100,7 +102,7 @@ class Scorer:
         self.engine.close()
 
     def _encode(self, prompt: str | list[Message], params: GenerationParams) -> list[int]:
-        ids = self.engine.encode(self._render(prompt))
+        ids = self._token_ids(prompt)
         total, window = len(ids) + params.max_new_tokens, self.engine.context_window
         if total > window:
             raise ScoringError(
@@ -111,12 +113,12 @@ class Scorer:
             )
         return ids
 
-    def _render(self, prompt: str | list[Message]) -> str:
+    def _token_ids(self, prompt: str | list[Message]) -> list[int]:
         if isinstance(prompt, list):
-            return self.engine.render(prompt)
-        if any(mark in prompt for mark in CHAT_MARKS):
-            return prompt  # the client has applied the chat template already
-        return self.engine.render([{"role": "user", "content": prompt}])
+            return self.engine.encode_chat(prompt)
+        if RENDERED.match(prompt):
+            return self.engine.encode(prompt)
+        return self.engine.encode_chat([{"role": "user", "content": prompt}])
 
 
 def _events(

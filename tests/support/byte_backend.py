@@ -38,6 +38,9 @@ class ByteBackend:
     def render(self, messages):
         return messages[-1]["content"]
 
+    def encode_chat(self, messages):
+        return self.encode(self.render(messages))
+
     def decode(self, ids):
         return bytes(i - ANSWER if i >= ANSWER else i for i in ids).decode(errors="replace")
 
