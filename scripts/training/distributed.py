@@ -58,6 +58,37 @@ def current_process() -> ProcessInfo:
         raise TrainError(problem, "environment", fix) from error
 
 
+def check_gpus(process: ProcessInfo, device: str) -> None:
+    """Check that each process has one GPU, which TRL requires.
+
+    Without torchrun, transformers would use all visible GPUs in one process, with `nn.DataParallel`.
+
+    Args:
+        process: this process among those that train together.
+        device: key of devices.PRECISIONS.
+
+    Raises:
+        TrainError: one process sees several GPUs, or this machine has more processes than GPUs.
+    """
+    if device == "cpu":
+        return
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if "WORLD_SIZE" not in os.environ:
+        if gpus > 1:
+            fix = (
+                f"start one process per GPU, with `torchrun --nproc-per-node {gpus} train.py …` or "
+                f"`phi3 finetune --local --processes {gpus}`, or use one GPU with CUDA_VISIBLE_DEVICES=0"
+            )
+            raise TrainError(f"one process sees {gpus} GPUs", "this machine", fix)
+        return
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", process.local_rank + 1))
+    if local_processes > gpus:
+        fix = f"start at most {gpus} here, with --nproc-per-node or --processes"
+        raise TrainError(f"{local_processes} processes share {gpus} GPUs", "this machine", fix)
+
+
 def trainer_settings(recipe: Recipe, process: ProcessInfo, device: str) -> dict[str, Any]:
     """Return the `trainer` settings that several processes change.
 

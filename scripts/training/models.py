@@ -10,6 +10,7 @@ from distributed import ProcessInfo
 from inputs import TINY, Recipe, Row, TrainError
 
 if TYPE_CHECKING:
+    import torch
     from peft import LoraConfig
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
@@ -94,7 +95,8 @@ def weights_dtype(recipe: Recipe, device: str) -> Any:
     """Return the data type of the base model's weights during training.
 
     Weights that are trained are float32: AdamW's small steps are lost in bf16, which has 8 significant
-    bits. Under LoRA the base's weights do not change, and PEFT keeps the adapters in float32.
+    bits. Under LoRA the base's weights do not change, and `train_in_float32` keeps the adapters in
+    float32.
     """
     import torch
 
@@ -103,6 +105,19 @@ def weights_dtype(recipe: Recipe, device: str) -> Any:
     if device == "cuda":
         return torch.bfloat16
     return torch.float16 if recipe.quantization else torch.float32
+
+
+def train_in_float32(model: torch.nn.Module) -> None:
+    """Make the weights that are trained float32.
+
+    TRL makes the adapters of a quantized base bf16. Before Ampere the training scales the loss for fp16,
+    and torch cannot unscale bf16 gradients on a GPU; on newer GPUs AdamW's small steps would be lost.
+    """
+    import torch
+
+    for weight in model.parameters():
+        if weight.requires_grad and weight.dtype != torch.float32:
+            weight.data = weight.data.float()
 
 
 def make_lora(recipe: Recipe) -> LoraConfig | None:

@@ -209,6 +209,7 @@ def load(run: Run, folder: Path) -> Base:
 
     recipe, recipe_path = run.inputs.recipe, run.options.recipe
     device = devices.choose_device()
+    distributed.check_gpus(run.process, device)
     config = make_config(recipe, device, run.checkpoints.folder, recipe_path, run.process)
     # The base's loss. After a separate trainer.evaluate(), the processes would train separately.
     config.eval_on_start = run.resume_from is None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import distributed
+import models
 import row_counts
 import stopping
 from accelerate import PartialState
@@ -39,6 +40,7 @@ class Trainer(SFTTrainer):
         self._max_cut_share = max_cut_share
         self.row_counts: dict[str, row_counts.RowCounts] = {}
         super().__init__(*args, **kwargs)
+        models.train_in_float32(self.model)
         self.add_callback(CheckpointCallback(checkpoints))
 
     def _prepare_dataset(

@@ -121,6 +121,74 @@ def test_the_environment_gives_the_ranks(monkeypatch):
         distributed.current_process()
 
 
+def see_gpus(monkeypatch, count, **variables):
+    import torch
+
+    for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+
+def test_one_process_with_several_gpus_is_one_line_that_says_what_to_do(monkeypatch):
+    see_gpus(monkeypatch, 4)
+    with pytest.raises(TrainError) as caught:
+        distributed.check_gpus(distributed.current_process(), "cuda")
+    assert str(caught.value) == (
+        "one process sees 4 GPUs, this machine: start one process per GPU, with "
+        "`torchrun --nproc-per-node 4 train.py …` or `phi3 finetune --local --processes 4`, "
+        "or use one GPU with CUDA_VISIBLE_DEVICES=0"
+    )
+
+
+def test_the_gpus_are_checked_before_the_model_is_loaded(rows_file, tmp_path, monkeypatch, capsys):
+    import models
+    import torch
+    import train
+
+    see_gpus(monkeypatch, 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(models, "load", lambda *args: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(train.environment, "configure_before_imports", lambda *args: None)
+    monkeypatch.setattr(train.environment, "silence_libraries", lambda *args: None)
+    monkeypatch.setattr(train.stopping, "install_handlers", lambda: None)
+    monkeypatch.setenv("MLFLOW_RUN_ID", "")
+    recipe = write_recipe(tmp_path / "small.yaml")
+    assert train.main(arguments(rows_file, tmp_path / "out", recipe)) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("train.py: one process sees 2 GPUs, this machine: start one process per")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "variables", "device"),
+    [
+        (1, {}, "cuda"),
+        (4, {}, "cpu"),
+        (4, {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1"}, "cuda"),
+        (4, {"RANK": "7", "LOCAL_RANK": "3", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}, "cuda"),
+    ],
+)
+def test_one_gpu_per_process_is_accepted(monkeypatch, gpus, variables, device):
+    see_gpus(monkeypatch, gpus, **variables)
+    distributed.check_gpus(distributed.current_process(), device)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "3", "LOCAL_WORLD_SIZE": "3"},
+        {"RANK": "2", "LOCAL_RANK": "2", "WORLD_SIZE": "3"},  # a launcher that gives no local size
+    ],
+)
+def test_more_processes_than_gpus_are_refused(monkeypatch, variables):
+    see_gpus(monkeypatch, 2, **variables)
+    problem = "3 processes share 2 GPUs, this machine: start at most 2 here"
+    with pytest.raises(TrainError, match=problem):
+        distributed.check_gpus(distributed.current_process(), "cuda")
+
+
 def test_a_single_process_agrees_with_itself():
     assert distributed.largest_value(15, processes=1) == 15
     assert distributed.largest_value(None, processes=1) is None

@@ -173,6 +173,54 @@ def test_weights_that_are_trained_are_float32(recipe, device, dtype):
     assert models.weights_dtype(recipe, device) == getattr(torch, dtype)
 
 
+@pytest.mark.parametrize(
+    ("has_bf16", "compute"), [(False, "float16"), (True, "bfloat16")], ids=["Turing", "Ampere"]
+)
+def test_qlora_has_one_half_precision_and_float32_adapters(monkeypatch, has_bf16, compute):
+    import devices
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16 or including_emulation
+    )
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
+    recipe, device = read_recipe(QLORA), devices.choose_device()
+    compute = getattr(torch, compute)
+    assert models.weights_dtype(recipe, device) == compute
+    assert models.make_quantization(recipe, device, QLORA).bnb_4bit_compute_dtype == compute
+    precision = devices.PRECISIONS[device]
+    assert (precision["fp16"], precision["bf16"]) == (not has_bf16, has_bf16)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_adapters_of_a_quantized_base_are_trained_in_float32(base, tmp_path, dtype):
+    """TRL casts the adapters of a quantized base to bf16, which fp16's scaling cannot use."""
+    import torch
+    from checkpoints import Checkpoints
+    from datasets import Dataset
+    from sft_config import make_config
+    from templates import training_template
+    from trainer import Trainer
+
+    recipe = replace(base, trainer={"eval_strategy": "no", "packing": False})
+    tokenizer = models.load_tokenizer(recipe, ROWS, TINY_RECIPE)
+    tokenizer.chat_template = training_template(tokenizer, "tiny")
+    model = models.load_base(recipe, "cpu", dtype=getattr(torch, dtype))
+    model.is_loaded_in_4bit = True
+    trainer = Trainer(
+        model=model,
+        processing_class=tokenizer,
+        args=make_config(recipe, "cpu", tmp_path, TINY_RECIPE),
+        train_dataset=Dataset.from_list(ROWS),
+        peft_config=models.make_lora(recipe),
+        checkpoints=Checkpoints(tmp_path, {}),
+        max_cut_share=0.1,
+    )
+    types = {(weight.requires_grad, weight.dtype) for weight in trainer.model.parameters()}
+    assert types == {(True, torch.float32), (False, getattr(torch, dtype))}
+
+
 def test_generation_stops_at_the_end_of_the_turn(trained):
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
