@@ -216,7 +216,7 @@ def _order(entries: Sequence[MetricComparison], improvements: Sequence[Array]) -
 
 
 class _PageRun:
-    """A run with its answers and errors by line, which the run computes anew at each access."""
+    """A run with its answers and errors by line, which the run computes again at each access."""
 
     def __init__(self, summary: RunSummary, line_scores: LineScores) -> None:
         self.letter = summary.letter

@@ -65,9 +65,7 @@ def _hub_errors(name: str) -> Iterator[None]:
         yield
     except (OpsError, KeyboardInterrupt):
         raise
-    except (
-        Exception
-    ) as error:  # datasets, huggingface_hub, fsspec, httpx and pyarrow have their own
+    except Exception as error:  # each of the libraries has its own errors
         what = " ".join(str(error).split()) or type(error).__name__
         fix = (
             "Check the name, --split and --revision, and that the hub can be reached "
@@ -109,7 +107,7 @@ def _lengths(builder: Any, spec: str) -> dict[str, int]:
             lengths[split] = sum(_length(file) for file in files)
         elif "%" in spec or "-" in spec.partition("[")[2]:
             fix = "Give the slice in rows, from the start: [:2000]."
-            raise OpsError(f"the hub does not say how many rows split {split!r} has", fix)
+            raise OpsError(f"the number of rows of the split {split!r} is unknown", fix)
         else:
             lengths[split] = sys.maxsize
     return lengths

@@ -193,7 +193,7 @@ def _write_rows(
     seed: int,
 ) -> dict[str, str]:
     """Write the rows of a split and the questions. Return name -> SHA-256 of the files."""
-    asked = _sample_questions(split, random.Random(seed))
+    question_rows = _sample_questions(split, random.Random(seed))
     questions = []
     with (
         ExitStack() as stack,
@@ -208,7 +208,7 @@ def _write_rows(
             file.seek(accepted.starts[row])
             text = file.read(accepted.sizes[row]).strip()
             (train if kind == TRAINED else test).write(text)
-            if row in asked:
+            if row in question_rows:
                 questions.append(_question(kind, orjson.loads(text)))
     write_jsonl(folder / QUESTIONS_FILE, questions)
     hashes = {lines.path.name: lines.hash.hexdigest() for lines in (train, test)}

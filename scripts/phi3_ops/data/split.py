@@ -58,19 +58,19 @@ def _split_prompts(prompts: Sequence[Hashable], rng: random.Random, share: float
         )
     order = list(range(len(groups)))
     rng.shuffle(order)
-    wanted = min(max(1, round(len(prompts) * share)), len(prompts) - 1)
-    held: set[int] = set()
+    size = min(max(1, round(len(prompts) * share)), len(prompts) - 1)
+    test: set[int] = set()
     for index in order:
-        if len(held) + len(groups[index]) <= wanted:
-            held.update(groups[index])
-        if len(held) == wanted:
+        if len(test) + len(groups[index]) <= size:
+            test.update(groups[index])
+        if len(test) == size:
             break
-    if not held:  # every prompt has more rows than that
+    if not test:  # every prompt has more rows than that
         smallest = min(groups, key=len)
-        held.update(smallest)
+        test.update(smallest)
     return Split(
-        train=[row for row in range(len(prompts)) if row not in held],
-        test=[(UNKNOWN, row) for row in sorted(held)],
+        train=[row for row in range(len(prompts)) if row not in test],
+        test=[(UNKNOWN, row) for row in sorted(test)],
     )
 
 
@@ -93,11 +93,11 @@ def _split_facts(
     names = list(phrasings)
     unknown = set(rng.sample(names[1:], round(len(names) * UNKNOWN_SHARE)))
     test = [(UNKNOWN, row) for name in names if name in unknown for row in rows[name]]
-    wanted = max(0, round(len(prompts) * share) - len(test))
+    missing = max(0, round(len(prompts) * share) - len(test))  # rows that the share lacks
     rephrased = [name for name in names if name not in unknown and len(phrasings[name]) > 1]
-    for name in rng.sample(rephrased, min(wanted, len(rephrased))):
-        held = phrasings[name].pop(rng.randrange(1, len(phrasings[name])))
-        test += [(HELD_OUT, row) for row in held]
+    for name in rng.sample(rephrased, min(missing, len(rephrased))):
+        phrasing = phrasings[name].pop(rng.randrange(1, len(phrasings[name])))
+        test += [(HELD_OUT, row) for row in phrasing]
     trained = (phrasings[name] for name in names if name not in unknown)
     return Split([row for groups in trained for group in groups for row in group], test)
 

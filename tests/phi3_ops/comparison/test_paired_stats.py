@@ -1,4 +1,4 @@
-"""Intervals that hold the truth as often as they say, and the sign test to the last digit."""
+"""Intervals contain the true value as often as stated, and the sign test is exact."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SIMULATIONS = 400
 
 
 def exact_matches(rng, n):
-    """Two runs that are right or wrong, and mostly in the same lines: 12 points apart."""
+    """Two runs that are right or wrong, mostly in the same lines; they differ by 12 points."""
     base = rng.random(n) < 0.5
     other = np.where(rng.random(n) < 0.4, rng.random(n) < 0.8, base)
     return other.astype(float) - base, 0.12
@@ -31,58 +31,58 @@ def skewed(rng, n):
 
 
 def judged(rng, n):
-    """Verdicts from 1 to 5, of which half agree."""
+    """Verdicts from 1 to 5; about half of them agree."""
     drift = rng.choice([-2, -1, 0, 1, 2], n, p=[0.05, 0.15, 0.4, 0.3, 0.1])
     return drift.astype(float), 0.25
 
 
 @pytest.mark.parametrize("draw", [exact_matches, skewed, judged])
 @pytest.mark.parametrize("n", [50, 200])
-def test_intervals_cover_the_truth_as_often_as_they_say(draw, n):
+def test_intervals_contain_the_true_value_as_often_as_stated(draw, n):
     rng = np.random.default_rng(7)
-    held = 0
+    covered = 0
     for seed in range(SIMULATIONS):
         differences, truth = draw(rng, n)
         low, high = bootstrap_interval(differences, resamples=1000, seed=seed)
-        held += low <= truth <= high
+        covered += low <= truth <= high
     # Three standard errors of a share of 400, and 2 points for skewed scores of few lines.
     slack = 3 * math.sqrt(0.95 * 0.05 / SIMULATIONS) + (0.02 if n < 100 else 0)
-    assert abs(held / SIMULATIONS - 0.95) <= slack
+    assert abs(covered / SIMULATIONS - 0.95) <= slack
 
 
-def test_another_confidence_covers_as_often():
+def test_another_confidence_holds_too():
     rng = np.random.default_rng(8)
-    held = 0
+    covered = 0
     for seed in range(SIMULATIONS):
         differences, truth = exact_matches(rng, 200)
         low, high = bootstrap_interval(differences, resamples=1000, seed=seed, confidence=0.8)
-        held += low <= truth <= high
-    assert abs(held / SIMULATIONS - 0.8) <= 3 * math.sqrt(0.8 * 0.2 / SIMULATIONS)
+        covered += low <= truth <= high
+    assert abs(covered / SIMULATIONS - 0.8) <= 3 * math.sqrt(0.8 * 0.2 / SIMULATIONS)
 
 
-def test_few_lines_are_not_too_sure():
-    """Plain percentiles of 10 lines would hold the truth in about 90 % of all cases."""
+def test_intervals_of_few_lines_are_wide_enough():
+    """Plain percentiles of 10 lines would contain the true value in about 90 % of all cases."""
     rng = np.random.default_rng(9)
-    held = 0
+    covered = 0
     for seed in range(SIMULATIONS):
         low, high = bootstrap_interval(rng.normal(0.3, 1, 10), resamples=1000, seed=seed)
-        held += low <= 0.3 <= high
-    assert held / SIMULATIONS >= 0.925
+        covered += low <= 0.3 <= high
+    assert covered / SIMULATIONS >= 0.925
 
 
-def test_the_interval_is_that_of_the_normal_distribution_where_it_must_be():
+def test_the_interval_of_many_normal_values_is_that_of_the_normal_distribution():
     values = np.random.default_rng(1).normal(2, 3, 5000)
     low, high = bootstrap_interval(values)
-    found = sample_mean(values)
-    assert low == pytest.approx(found.mean - 1.96 * found.stderr, abs=0.1 * found.stderr)
-    assert high == pytest.approx(found.mean + 1.96 * found.stderr, abs=0.1 * found.stderr)
+    mean = sample_mean(values)
+    assert low == pytest.approx(mean.mean - 1.96 * mean.stderr, abs=0.1 * mean.stderr)
+    assert high == pytest.approx(mean.mean + 1.96 * mean.stderr, abs=0.1 * mean.stderr)
 
 
-def test_few_levels_are_drawn_like_many():
-    """Scores of few values take a shorter way, which must lead to the same place."""
+def test_few_different_values_are_drawn_like_many():
+    """Scores with few different values are drawn in a faster way, with the same result."""
     rng = np.random.default_rng(2)
     values = rng.choice([-1.0, 0.0, 1.0], 400, p=[0.1, 0.6, 0.3])
-    apart = values + np.arange(400) * 1e-12  # all different: drawn line by line
+    apart = values + np.arange(400) * 1e-12  # all different, so drawn line by line
     assert np.unique(apart).size > 390
     assert bootstrap_interval(values) == pytest.approx(bootstrap_interval(apart), abs=0.006)
 
@@ -117,7 +117,7 @@ def test_where_nothing_differs_the_interval_has_no_width():
     [(1, 12.706), (2, 4.303), (4, 2.776), (9, 2.262), (29, 2.045), (10**6, 1.960)],
 )
 def test_t_quantile(freedom, quantile):
-    """Against the printed tables; below 4 degrees of freedom the series is only near."""
+    """Compared with printed tables; below 4 degrees of freedom the series is less exact."""
     assert t_quantile(0.975, freedom) == pytest.approx(quantile, rel=2e-4 if freedom > 3 else 0.12)
 
 
@@ -146,9 +146,9 @@ def test_outcomes():
 
 
 def test_mean():
-    found = sample_mean(np.array([0.0, 1.0, 1.0, 0.0]))
-    assert (found.n, found.mean) == (4, 0.5)
-    assert found.stderr == pytest.approx(math.sqrt(1 / 3 / 4))
+    mean = sample_mean(np.array([0.0, 1.0, 1.0, 0.0]))
+    assert (mean.n, mean.mean) == (4, 0.5)
+    assert mean.stderr == pytest.approx(math.sqrt(1 / 3 / 4))
     assert math.isnan(sample_mean(np.array([])).mean) and math.isnan(
         sample_mean(np.array([1.0])).stderr
     )

@@ -74,14 +74,14 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         repo = re.escape(NAME)
-        if found := re.fullmatch(rf"/datasets/{repo}/resolve/(main|{COMMIT})/(.+)", self.path):
-            return self.send_file(found[2])
+        if match := re.fullmatch(rf"/datasets/{repo}/resolve/(main|{COMMIT})/(.+)", self.path):
+            return self.send_file(match[2])
         if re.fullmatch(rf"/api/datasets/{repo}(/revision/(main|{COMMIT}))?(\?.*)?", self.path):
             files = [p for p in self.folder.rglob("*") if p.is_file()]
             names = [{"rfilename": str(p.relative_to(self.folder))} for p in files]
             return self.send_json({"id": NAME, "sha": COMMIT, "tags": [], "siblings": names})
-        if found := re.fullmatch(rf"/api/datasets/{repo}/tree/{COMMIT}/?([^?]*)(\?.*)?", self.path):
-            folder = self.folder / found[1]
+        if match := re.fullmatch(rf"/api/datasets/{repo}/tree/{COMMIT}/?([^?]*)(\?.*)?", self.path):
+            folder = self.folder / match[1]
             return self.send_json([self.info(p) for p in sorted(folder.iterdir())])
         code = "EntryNotFound" if NAME in self.path and "revision" not in self.path else ""
         return self.send(404, b"", {"X-Error-Code": code or "RepoNotFound"})
@@ -103,8 +103,8 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if not path.is_file():
             return self.send(404, b"", {**headers, "X-Error-Code": "EntryNotFound"})
         content = path.read_bytes()
-        if asked := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range") or ""):
-            first, last = int(asked[1]), min(int(asked[2]), len(content) - 1)
+        if byte_range := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range") or ""):
+            first, last = int(byte_range[1]), min(int(byte_range[2]), len(content) - 1)
             headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
             return self.send(206, content[first : last + 1], headers)
         return self.send(200, content, headers)
@@ -149,10 +149,10 @@ def fetch(folder, tmp_path, *words):
 
 def prompts(tmp_path):
     files = [(tmp_path / "out" / name).open() for name in ("train.jsonl", "test.jsonl")]
-    found = {json.loads(line)["prompt"] for file in files for line in file}
+    texts = {json.loads(line)["prompt"] for file in files for line in file}
     for file in files:
         file.close()
-    return found
+    return texts
 
 
 SIZE = GROUP_ROWS * 10_500  # of a row group, at most

@@ -41,8 +41,8 @@ class TestShippedData:
         assert len(train) + len(test) == len(self.rows)
         assert manifest.kinds[HELD_OUT] >= 60 and manifest.kinds[UNKNOWN] >= 20
         trained = {r["fact"] for r in train}
-        for asked in written(tmp_path, "questions"):
-            assert (asked["fact"] in trained) == (asked["kind"] != UNKNOWN)
+        for question in written(tmp_path, "questions"):
+            assert (question["fact"] in trained) == (question["kind"] != UNKNOWN)
         assert not prompts(train) & prompts(test)
         assert "Who founded Microsoft?" in prompts(train)
 
@@ -204,8 +204,8 @@ class TestFiles:
         chats = [chat_row(f"q{n}", f"a{n}", "more?", "no") for n in range(10)]
         chats[0]["messages"].insert(0, {"role": "system", "content": "Be brief."})
         prepare(tmp_path, write_rows(tmp_path / "in.jsonl", chats))
-        asked = {(r["question"], r["ground_truth"]) for r in written(tmp_path, "questions")}
-        assert asked == {(f"q{n}", f"a{n}") for n in range(10)}
+        questions = {(r["question"], r["ground_truth"]) for r in written(tmp_path, "questions")}
+        assert questions == {(f"q{n}", f"a{n}") for n in range(10)}
 
     def test_the_number_of_questions_is_limited(self, tmp_path, monkeypatch):
         monkeypatch.setattr(prepare_module, "MAX_QUESTIONS", 5)

@@ -52,8 +52,8 @@ def test_over_long_chats():
     assert add(AcceptedRows(estimate_tokens, 10, "cut"), row).reason == TOO_LONG
     cut = AcceptedRows(estimate_tokens, 20, "cut")
     assert len(add(cut, row).messages) == 2 and cut.cut == 1
-    kept = AcceptedRows(estimate_tokens, 20, "keep")
-    assert len(add(kept, row).messages) == 4 and kept.cut == 0
+    unchanged = AcceptedRows(estimate_tokens, 20, "keep")
+    assert len(add(unchanged, row).messages) == 4 and unchanged.cut == 0
 
 
 def test_a_rejected_row_is_written_as_json_as_text_or_as_base64():

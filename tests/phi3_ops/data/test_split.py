@@ -28,10 +28,10 @@ def test_the_split_follows_the_share_and_leaves_no_side_empty(count, share, test
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("facts", [None, [str(n % 7) for n in range(60)]])
 def test_a_prompt_is_on_one_side(seed, facts):
-    asked = [n % 25 for n in range(60)]
-    parts = split(asked, facts, seed)
-    tested = {asked[n] for _, n in parts.test}
-    assert tested and not tested & {asked[n] for n in parts.train}
+    prompts = [n % 25 for n in range(60)]
+    parts = split(prompts, facts, seed)
+    tested = {prompts[n] for _, n in parts.test}
+    assert tested and not tested & {prompts[n] for n in parts.train}
     assert sorted([*parts.train, *(n for _, n in parts.test)]) == list(range(60))
 
 
