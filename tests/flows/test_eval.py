@@ -1,4 +1,4 @@
-"""flows/eval on prompt flow's own engine: every score a reader can check, every failure told."""
+"""flows/eval on prompt flow's own engine: scores, metrics and failures."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ROWS = [
 
 def strict(text):
     def refuse(constant):
-        raise AssertionError(f"{constant} is no JSON")
+        raise AssertionError(f"{constant} is not JSON")
 
     return json.loads(text, parse_constant=refuse)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What a run of the flow leaves in prompt flow's store."""
+    """The folder of a run of the flow in prompt flow's store."""
     data = tmp_path_factory.mktemp("eval") / "data.jsonl"
     data.write_text("".join(json.dumps({"answer": a, "ground_truth": t}) + "\n" for a, t in ROWS))
     columns = {name: f"${{data.{name}}}" for name in ("answer", "ground_truth")}
@@ -66,14 +66,14 @@ def test_metrics_have_means_errors_and_counts(folder):
 
 @pytest.fixture
 def logged(monkeypatch):
-    """The aggregation node by itself: what it logs for the lines it is given."""
-    found = {}
+    """Return a function that runs the aggregation node alone and returns the metrics that it logs."""
+    metrics = {}
     monkeypatch.syspath_prepend(EVAL)
     monkeypatch.delitem(sys.modules, "aggregate", raising=False)
     import aggregate
 
-    monkeypatch.setattr(aggregate, "log_metric", found.__setitem__)
-    yield lambda lines: (aggregate.aggregate(lines), dict(found))[1]
+    monkeypatch.setattr(aggregate, "log_metric", metrics.__setitem__)
+    yield lambda lines: (aggregate.aggregate(lines), dict(metrics))[1]
     sys.modules.pop("aggregate", None)
 
 
@@ -81,28 +81,28 @@ def line(answer, truth):
     return {**line_scores(answer, truth), "answer": answer, "ground_truth": truth}
 
 
-def test_a_line_without_scores_counts_nothing_right(logged):
-    found = logged([line("yes", "yes"), None, line("yes", "yes"), None])
-    assert (found["lines"], found["failures"]) == (4, 2)
-    assert found["exact_match"] == 0.5
-    assert found["exact_match_stderr"] == pytest.approx(math.sqrt(1 / 3 / 4))
-    assert found["length"] == 1  # of the answers that are there
+def test_a_line_without_scores_counts_as_0(logged):
+    metrics = logged([line("yes", "yes"), None, line("yes", "yes"), None])
+    assert (metrics["lines"], metrics["failures"]) == (4, 2)
+    assert metrics["exact_match"] == 0.5
+    assert metrics["exact_match_stderr"] == pytest.approx(math.sqrt(1 / 3 / 4))
+    assert metrics["length"] == 1  # mean over the existing answers
 
 
 @pytest.mark.parametrize("lines", [[], [None], [line("a", "b")]])
-def test_no_number_is_missing_however_few_the_lines(logged, lines):
-    found = logged(lines)
-    assert found["lines"] == len(lines)
-    assert all(math.isfinite(value) for value in found.values())
+def test_every_metric_exists_for_few_lines(logged, lines):
+    metrics = logged(lines)
+    assert metrics["lines"] == len(lines)
+    assert all(math.isfinite(value) for value in metrics.values())
 
 
-def test_a_missing_package_fails_the_line_by_its_name(monkeypatch):
+def test_a_missing_package_fails_the_line_with_its_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "sacrebleu", None)
     with pytest.raises(ConfigError, match="the package sacrebleu is not installed"):
         line_scores("a", "b")
 
 
-def test_the_flow_names_what_it_needs_and_what_it_asks():
+def test_the_flow_lists_its_packages_and_thresholds():
     flow = yaml.safe_load((EVAL / "flow.dag.yaml").read_text())
     scores = set(line_scores("a", "b"))
     assert set(flow["outputs"]) == scores

@@ -1,4 +1,4 @@
-"""The flows under the real `pf` command."""
+"""The flows with the real `pf` command."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def definition(name):
     return yaml.safe_load((paths.FLOWS / name / "flow.dag.yaml").read_text())
 
 
-def test_the_flows_are_there():
+def test_the_flows_exist():
     assert {"chat", "qa", "eval"} <= set(FLOWS)
 
 
@@ -59,7 +59,7 @@ def test_flow_has_a_version_samples_and_known_tools(name):
 
 
 def test_the_chat_flow_can_stream():
-    """Prompt flow streams only where nothing but the output consumes the node."""
+    """Prompt flow streams only if the node's output is used by the flow's output alone."""
     flow = definition("chat")
     assert len(flow["nodes"]) == 1
     assert flow["outputs"]["answer"]["reference"] == f"${{{flow['nodes'][0]['name']}.output}}"
@@ -67,7 +67,7 @@ def test_the_chat_flow_can_stream():
 
 
 def test_the_eval_flow_has_no_defaults():
-    """A default would win over the data wherever no column mapping is given."""
+    """Without a column mapping, a default would win over the data."""
     assert not [name for name, spec in definition("eval")["inputs"].items() if "default" in spec]
 
 
@@ -99,9 +99,9 @@ def test_stock_pf_run_and_eval(server, tmp_path):
     rows = [{"question": q, "ground_truth": "same"} for q in ("same", "other")]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     base, scores = f"flows-base-{os.getpid()}", f"flows-scores-{os.getpid()}"
-    asked = pf("run", "create", "--flow", paths.FLOWS / "qa", "--data", data, "--name", base,
-               "--column-mapping", "input_data=${data.question}")  # fmt: skip
-    assert '"Completed"' in asked.stdout, asked.stdout + asked.stderr
+    answered = pf("run", "create", "--flow", paths.FLOWS / "qa", "--data", data, "--name", base,
+                  "--column-mapping", "input_data=${data.question}")  # fmt: skip
+    assert '"Completed"' in answered.stdout, answered.stdout + answered.stderr
     scored = pf("run", "create", "--flow", paths.FLOWS / "eval", "--data", data, "--run", base,
                 "--name", scores, "--column-mapping", "answer=${run.outputs.answer}",
                 "ground_truth=${data.ground_truth}")  # fmt: skip
@@ -140,8 +140,8 @@ def _wait(url, process):
 @pytest.mark.parametrize("engine", ["flask", "fastapi"])
 def test_pf_flow_serve_answers(server, engine):
     with served("chat", "--engine", engine) as url:
-        asked = requests.post(f"{url}/score", json={"question": "hello"}, timeout=30)
-        assert asked.json() == {"answer": "hello"}
+        response = requests.post(f"{url}/score", json={"question": "hello"}, timeout=30)
+        assert response.json() == {"answer": "hello"}
         default = requests.post(f"{url}/score", json={}, timeout=30)
         assert default.json() == {"answer": definition("chat")["inputs"]["question"]["default"]}
         described = requests.get(f"{url}/swagger.json", timeout=30).json()
@@ -161,13 +161,13 @@ def test_pf_flow_serve_serves_every_flow(server, name):
     sample = json.loads((paths.FLOWS / name / "samples.jsonl").read_text().splitlines()[0])
     inputs = {key: value for key, value in sample.items() if key in definition(name)["inputs"]}
     with served(name, "--engine", "fastapi") as url:
-        asked = requests.post(f"{url}/score", json=inputs, timeout=60)
-        assert asked.status_code == 200, asked.text
-        assert set(asked.json()) == set(definition(name)["outputs"])
+        response = requests.post(f"{url}/score", json=inputs, timeout=60)
+        assert response.status_code == 200, response.text
+        assert set(response.json()) == set(definition(name)["outputs"])
 
 
-def test_the_environment_overrides_a_connection_that_is_served(server):
-    """What an environment file would set; the connection's own endpoint stays unasked."""
+def test_the_environment_overrides_a_served_connection(server):
+    """An environment file would set the variable; the connection's own endpoint gets no request."""
     with echo_endpoint() as other:
         asked = len(server.requests)
         with served("qa", "--engine", "fastapi", PHI3_ENDPOINT=other.url) as url:
@@ -178,16 +178,16 @@ def test_the_environment_overrides_a_connection_that_is_served(server):
 
 
 def test_a_served_answer_streams(server):
-    """The first token is here while the endpoint still holds the last one back."""
+    """The first token arrives while the endpoint still holds the last one back."""
     with served("chat", "--engine", "fastapi") as url:
-        asked = requests.post(
+        response = requests.post(
             f"{url}/score",
             json={"question": "one two three"},
             headers={"Accept": "text/event-stream"},
             stream=True,
             timeout=60,
         )
-        lines = (line for line in asked.iter_lines(chunk_size=1) if line)
+        lines = (line for line in response.iter_lines(chunk_size=1) if line)
         first = next(lines)
         server.may_finish.set()
         pieces = [json.loads(line[5:])["answer"] for line in (first, *lines)]
@@ -199,10 +199,10 @@ def test_a_served_answer_streams(server):
 def test_a_refused_stream_has_its_status(server):
     with served("chat", "--engine", "fastapi") as url:
         headers = {"Accept": "text/event-stream"}
-        asked = requests.post(
+        response = requests.post(
             f"{url}/score", json={"question": "fail"}, headers=headers, timeout=60
         )
-        assert asked.status_code == 400
+        assert response.status_code == 400
 
 
 def test_flows_carry_no_caches_or_secrets_into_git():

@@ -18,14 +18,14 @@ from judge_endpoint import fair, judge_endpoint
 from phi3_tools import Phi3Client
 from phi3_tools.client.retry import Deadline
 
-# A busy machine fails no test, and no file is left behind.
+# Tests do not fail on a busy machine, and write no files.
 settings.register_profile(
     "phi3_tools", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("phi3_tools")
 
 KEY = "k3y-of-the-endpoint"
-HANG_S = 30  # nothing here waits that long unless it hangs
+HANG_S = 30  # seconds after which a test counts as hanging
 PROXIES = [f"{kind}_PROXY" for kind in ("HTTP", "HTTPS", "ALL", "NO")]
 FIELDS = [f"PHI3_{name}" for name in ("ENDPOINT", "KEY", "CONTRACT", "DEPLOYMENT", "AUTH", "MODEL")]
 OTHERS = [
@@ -72,7 +72,7 @@ class Request:
 
 
 class Exchange:
-    """One request and the connection to answer it on."""
+    """One request, and the connection for its answer."""
 
     def __init__(self, request, connection, server):
         self.request, self.connection, self.server = request, connection, server
@@ -106,14 +106,14 @@ class Exchange:
         self.keep = False
 
     def drip(self, data, every_s=0.05):
-        """Byte by byte, for ever when the data is repeated so; ends when the client has gone."""
+        """Send the data byte by byte, again and again, until the client or the server closes."""
         for n in range(HANG_S * 1000):
             self.send(data[n % len(data) : n % len(data) + 1])
             if self.server.stopping.wait(every_s):
                 return
 
     def until_client_leaves(self):
-        """Note that the client has closed the connection; false where it did not."""
+        """Wait until the client closes the connection, and return whether it did."""
         self.connection.settimeout(HANG_S)
         try:
             gone = not self.connection.recv(1)
@@ -126,12 +126,12 @@ class Exchange:
 
 
 class ScriptedServer(socketserver.ThreadingTCPServer):
-    """Gives its answers in turn, the last one again and again.
+    """Gives its answers in turn, and then the last one again.
 
     Attributes:
-        requests: what came, in order.
-        connections: how many connections were made.
-        left: set once a client left in the middle of an answer.
+        requests: the requests, in order.
+        connections: number of connections.
+        left: set after a client closed its connection in the middle of an answer.
     """
 
     daemon_threads = False
@@ -166,7 +166,7 @@ class ScriptedServer(socketserver.ThreadingTCPServer):
     # -- the script ----------------------------------------------------------------------------
 
     def play(self, *answers):
-        """Answers as functions of an `Exchange`."""
+        """Add answers, each a function of an `Exchange`."""
         self._answers += answers
         return self
 
@@ -177,7 +177,7 @@ class ScriptedServer(socketserver.ThreadingTCPServer):
         return self.give(status, json.dumps(payload).encode(), headers)
 
     def events(self, *payloads, cut=False):
-        """A stream of events; `cut` hangs up where its end should be."""
+        """Add a stream of events; `cut` closes the connection instead of the end of the stream."""
 
         def answer(x):
             x.begin_events()
@@ -203,15 +203,15 @@ class ScriptedServer(socketserver.ThreadingTCPServer):
             self._open.add(connection)
 
     def drop_connections(self):
-        """What a front end does with idle connections."""
+        """Close all connections, as a front end does with idle ones."""
         with self._lock:
             for connection in self._open:
-                with suppress(OSError):  # gone already
-                    socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's own
+                with suppress(OSError):  # closed already
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not TLS's own method
             self._open.clear()
 
     def handle_error(self, request, client_address):
-        """A client that leaves is part of the script."""
+        """Ignore clients that close their connections; tests do this on purpose."""
 
     def stop(self):
         self.stopping.set()
@@ -235,7 +235,7 @@ class _Handler(socketserver.BaseRequestHandler):
                 self.server.opened(connection)
             self._serve(connection)
         except OSError:
-            pass  # the client left
+            pass  # the client closed the connection
         finally:
             connection.close()
 
@@ -262,7 +262,7 @@ def _read_request(incoming):
 
 @pytest.fixture
 def new_server():
-    """Makes servers, and stops them after the test."""
+    """Return a function that makes servers; they are stopped after the test."""
     servers = []
 
     def make(tls=None):
@@ -281,7 +281,7 @@ def server(new_server):
 
 @pytest.fixture
 def connect():
-    """Makes clients of a server or URL, and closes them after the test."""
+    """Return a function that makes clients of a server or URL; they are closed after the test."""
     clients = []
 
     def make(to, **fields):
@@ -297,7 +297,7 @@ def connect():
 
 @pytest.fixture
 def waits(monkeypatch):
-    """The seconds that the client would have waited between attempts."""
+    """The seconds that the client waited between attempts; the waits are skipped."""
     seconds = []
     monkeypatch.setattr(Deadline, "sleep", lambda self, wait: seconds.append(wait))
     return seconds

@@ -21,13 +21,13 @@ CLASSES = [
 
 
 @pytest.mark.parametrize("cause", CLASSES)
-def test_an_error_keeps_what_it_knows(cause):
-    found = cause("it failed", status=418, request_id="r", detail="why.", retry_after=2.0)
-    assert str(found) == f"it failed: why [request r].{f' {cause.hint}' if cause.hint else ''}"
-    copy = pickle.loads(pickle.dumps(found))  # as a process pool hands it on
+def test_an_error_keeps_its_fields_also_when_pickled(cause):
+    error = cause("it failed", status=418, request_id="r", detail="why.", retry_after=2.0)
+    assert str(error) == f"it failed: why [request r].{f' {cause.hint}' if cause.hint else ''}"
+    copy = pickle.loads(pickle.dumps(error))  # as a process pool does
     assert type(copy) is cause
-    assert vars(copy) == vars(found)
-    assert json.loads(json.dumps(found.as_dict())) == {
+    assert vars(copy) == vars(error)
+    assert json.loads(json.dumps(error.as_dict())) == {
         "type": cause.__name__,
         "message": "it failed",
         "status": 418,
@@ -47,7 +47,7 @@ def test_a_hint_can_be_replaced():
     assert str(BadRequestError("no", hint="")) == "no."
 
 
-def test_whose_move_it_is():
+def test_user_fault():
     users = {cause.__name__ for cause in CLASSES if cause.user_fault}
     assert users == {
         "ConfigError",

@@ -42,18 +42,18 @@ from phi3_tools.client.transport import Transport
 from tiny_endpoint import HANG_S, KEY, running
 
 ALWAYS = 99  # requests in a row that meet the fault
-REFUSED = "connection-refused"  # no fault of an endpoint: there is none
-UNANSWERED = (REFUSED, "reset", "slow-headers")  # no header comes, so no request id either
+REFUSED = "connection-refused"  # not a fault of an endpoint, because no endpoint runs
+UNANSWERED = (REFUSED, "reset", "slow-headers")  # no headers arrive, so there is no request id
 PARAMS = Params(max_new_tokens=6, temperature=0)
 LIMITS = Limits(read_timeout_s=20, deadline_s=60, max_answer_bytes=2**20)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What becomes of a call when the fault stays; one that is gone by the last request is survived.
+    """Result of a call if the fault persists. A fault that ends before the last request is survived.
 
-    error: the class that is raised, or None where the answer comes all the same.
-    requests: how many are sent in all. pieces: whether text came before the error.
+    error: the class that is raised, or None if the call is answered.
+    requests: total number of requests. pieces: whether text arrived before the error.
     """
 
     error: type[Phi3Error] | None
@@ -63,13 +63,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Row:
-    """One fault. `status` and `says` are what its error carries."""
+    """One fault, with the status and the message of its error."""
 
     fault: str
     plain: Outcome
     streamed: Outcome
     status: int | None = None
-    says: str = ""
+    message: str = ""
     options: str = ""
     limits: Limits = LIMITS
     note: str = ""
@@ -79,14 +79,14 @@ class Row:
         return f"{self.fault} {self.note}".strip()
 
 
-def both(fault: str, error: type[Phi3Error], requests: int = 1, *found: Any, **more: Any) -> Row:
-    """A fault that does the same to both kinds of call."""
-    return Row(fault, Outcome(error, requests), Outcome(error, requests), *found, **more)
+def both(fault: str, error: type[Phi3Error], requests: int = 1, *expected: Any, **more: Any) -> Row:
+    """Return the row of a fault with the same result for both kinds of call."""
+    return Row(fault, Outcome(error, requests), Outcome(error, requests), *expected, **more)
 
 
-def broken(fault: str, error: type[Phi3Error], plain: Outcome, *found: Any) -> Row:
-    """A fault in the middle of the answer: what was streamed is not taken back, so not sent again."""
-    return Row(fault, plain, Outcome(error, pieces=True), *found)
+def broken(fault: str, error: type[Phi3Error], plain: Outcome, *expected: Any) -> Row:
+    """Return the row of a fault in the middle of an answer; a stream is then not repeated."""
+    return Row(fault, plain, Outcome(error, pieces=True), *expected)
 
 
 LOST = Outcome(ConnectionLostError, 4)
@@ -145,14 +145,17 @@ ROWS = [
         "slow-body",
         Outcome(EndpointTimeoutError),
         Outcome(EndpointTimeoutError, pieces=True),
-        says="within 0.4 s",
+        message="within 0.4 s",
         options="seconds=1",
         limits=Limits(deadline_s=0.4),
         note="(longer than `deadline_s`)",
     ),
-    Row("stream-cut", HEALTHY, Outcome(ConnectionLostError, pieces=True), says="broke off"),
+    Row("stream-cut", HEALTHY, Outcome(ConnectionLostError, pieces=True), message="broke off"),
     Row(
-        "stream-error", HEALTHY, Outcome(ScoringFailedError, pieces=True), says="The engine failed"
+        "stream-error",
+        HEALTHY,
+        Outcome(ScoringFailedError, pieces=True),
+        message="The engine failed",
     ),
     both(
         "oversized",
@@ -209,7 +212,7 @@ class FaultyClient(Phi3Client):
 
 @dataclass
 class Result:
-    """How a call ended."""
+    """Result of a call."""
 
     pieces: list[str] = field(default_factory=list)
     error: Phi3Error | None = None
@@ -273,7 +276,7 @@ def assert_raised(result: Result, expected: Outcome, row: Row) -> None:
     assert error is not None
     assert type(error) is expected.error
     assert error.status == row.status
-    assert row.says in str(error)
+    assert row.message in str(error)
     assert bool(error.request_id) == (row.fault not in UNANSWERED)
     assert error.hint in str(error)
     assert error.hint
@@ -285,7 +288,7 @@ def assert_raised(result: Result, expected: Outcome, row: Row) -> None:
 @pytest.mark.parametrize("hits", [1, 2, ALWAYS])
 @pytest.mark.parametrize("kind", CALLS)
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
-def test_survived_or_raised_as_one_error(base, waits, row, kind, hits):
+def test_a_fault_is_survived_or_raised_as_one_error(base, waits, row, kind, hits):
     expected: Outcome = getattr(row, kind)
     with client_for(base, row, hits) as client:
         result = ask(client, kind)
@@ -300,7 +303,7 @@ def test_survived_or_raised_as_one_error(base, waits, row, kind, hits):
             assert client.faulty.sent == expected.requests
         if result.error is None:
             assert "".join(result.pieces)
-        # What a fault leaves behind, an open connection above all, harms no later call.
+        # A fault must not harm later calls, for example by an open connection.
         client.faulty.heal()
         assert ask(client, "plain").error is None
 
@@ -308,7 +311,7 @@ def test_survived_or_raised_as_one_error(base, waits, row, kind, hits):
 @pytest.mark.parametrize("kind", CALLS)
 @pytest.mark.parametrize("contract", ["openai", "auto"])
 @pytest.mark.parametrize("row", ROWS, ids=NAMES)
-def test_every_contract_names_the_same_error(base, waits, row, contract, kind):
+def test_every_contract_raises_the_same_error(base, waits, row, contract, kind):
     expected: Outcome = getattr(row, kind)
     row = replace(row, limits=replace(row.limits, max_attempts=2))  # their number is tested above
     with client_for(base, row, ALWAYS, contract) as client:
@@ -319,14 +322,14 @@ def test_every_contract_names_the_same_error(base, waits, row, contract, kind):
         assert result.error is None
 
 
-# A 400 does not pass: it says what the endpoint understands.
+# A 400 is not a passing fault: it tells the client what the endpoint understands.
 PASSING = [row for row in ROWS if row.plain.error is not BadRequestError]
 
 
 @pytest.mark.parametrize("kind", CALLS)
 @pytest.mark.parametrize("row", PASSING, ids=[row.name for row in PASSING])
-def test_a_passing_fault_teaches_nothing_wrong(base, waits, row, kind):
-    """Neither another contract than the likeliest, nor that the endpoint does not stream."""
+def test_a_passing_fault_does_not_change_what_the_client_remembers(base, waits, row, kind):
+    """It remembers neither another contract than the likeliest nor that the endpoint cannot stream."""
     with client_for(base, row, 1, "auto") as client:
         ask(client, kind)
         client.faulty.heal()
@@ -335,7 +338,7 @@ def test_a_passing_fault_teaches_nothing_wrong(base, waits, row, kind):
 
 
 @pytest.mark.parametrize("kind", CALLS)
-def test_retry_after_is_waited_for(base, waits, kind):
+def test_the_client_waits_for_retry_after(base, waits, kind):
     row = next(row for row in ROWS if row.fault == "429-retry-after")
     with client_for(base, row, 2) as client:
         assert ask(client, kind).error is None

@@ -27,7 +27,7 @@ TYPES = {str: "string", int: "int", float: "double", bool: "bool", list: "list"}
 
 @pytest.fixture(autouse=True)
 def own_clients():
-    """Clients are kept for the process: close this test's."""
+    """The tools keep clients for the process; close those of this test."""
     yield
     pf_tools._clients.close()
 
@@ -63,8 +63,8 @@ def test_chat_sends_all_its_inputs(server, connection):
         deployment="blue",
     )
     assert answer == "Bill Gates"
-    said = server.bodies()[0]["input_data"]
-    assert [(m["role"], m["content"]) for m in said["input_string"]] == [
+    sent = server.bodies()[0]["input_data"]
+    assert [(m["role"], m["content"]) for m in sent["input_string"]] == [
         ("system", "Be kind."),
         ("user", "q"),
         ("assistant", "a"),
@@ -72,7 +72,7 @@ def test_chat_sends_all_its_inputs(server, connection):
         ("assistant", "n"),
         ("user", "And now?"),
     ]
-    assert said["parameters"] == {
+    assert sent["parameters"] == {
         "max_new_tokens": 9,
         "temperature": 0.5,
         "top_p": 0.9,
@@ -145,7 +145,7 @@ def test_detail_keeps_the_line_of_a_question_too_long(server, connection):
 
 
 @pytest.mark.parametrize(
-    ("status", "kind", "says"),
+    ("status", "kind", "message"),
     [
         (400, UserErrorException, "BadRequestError"),
         (401, UserErrorException, "AuthenticationError"),
@@ -160,22 +160,26 @@ def test_detail_keeps_the_line_of_a_question_too_long(server, connection):
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_whose_fault_it_is(server, connection, waits, status, kind, says, stream):
-    """Prompt flow's serving answers 4xx to the first kind and 5xx to the second. A stream's error
-    comes before the first piece, and so still with its status."""
-    server.json({"error": {"message": "own words"}}, status)
+def test_user_errors_and_system_errors(server, connection, waits, status, kind, message, stream):
+    """Prompt flow's serving answers 4xx to user errors and 5xx to system errors.
+
+    A stream's error comes before the first piece, so that it can still set the status.
+    """
+    server.json({"error": {"message": "endpoint message"}}, status)
     with pytest.raises(kind) as caught:
         pf_tools.phi3_chat(connection(server, contract="chat"), "Hi", stream=stream)
-    assert f"{says}: " in caught.value.message
-    assert "own words" in caught.value.message
+    assert f"{message}: " in caught.value.message
+    assert "endpoint message" in caught.value.message
     assert SECRET not in repr(caught.value) + str(caught.value) + caught.value.message
 
 
-def test_the_class_of_the_error_travels_as_the_innermost_error_code(server, connection, waits):
+def test_the_innermost_error_code_is_the_class_of_the_error(server, connection, waits):
     server.json({}, 429)
     with pytest.raises(SystemErrorException) as caught:
         pf_tools.phi3_chat(connection(server, contract="chat"), "Hi")
-    copied = pickle.loads(pickle.dumps(caught.value))  # promptflow's own engine has processes
+    copied = pickle.loads(
+        pickle.dumps(caught.value)
+    )  # promptflow's own engine runs lines in processes
     for error in (caught.value, copied):
         response = ErrorResponse.from_exception(error)
         assert response.error_codes == ["SystemError", "Phi3SystemError", "RateLimitedError"]
@@ -183,7 +187,7 @@ def test_the_class_of_the_error_travels_as_the_innermost_error_code(server, conn
 
 
 @pytest.mark.parametrize(
-    ("inputs", "says"),
+    ("inputs", "message"),
     [
         ({}, "the chat does not end with a question. Give the tool `question` or `messages`"),
         (
@@ -204,13 +208,13 @@ def test_the_class_of_the_error_travels_as_the_innermost_error_code(server, conn
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-def test_wrong_inputs_are_the_users_fault(server, connection, inputs, says, stream):
-    with pytest.raises(UserErrorException, match=says):
+def test_wrong_inputs_are_user_errors(server, connection, inputs, message, stream):
+    with pytest.raises(UserErrorException, match=message):
         pf_tools.phi3_chat(connection(server), **inputs, stream=stream)
     assert server.requests == []
 
 
-def test_detail_raises_what_the_caller_must_mend(server, connection):
+def test_detail_raises_errors_that_the_caller_must_fix(server, connection):
     for inputs in ({}, {"question": "Hi", "temperature": 3}, {"messages": [{"role": "x"}]}):
         with pytest.raises(UserErrorException, match="ConfigError"):
             pf_tools.phi3_chat_detail(connection(server), **inputs)
@@ -218,7 +222,7 @@ def test_detail_raises_what_the_caller_must_mend(server, connection):
         pf_tools.phi3_chat_detail(CustomConnection({"key": SECRET}), "Hi")
 
 
-def test_a_wrong_prompt_is_the_users_fault(server, connection):
+def test_a_wrong_prompt_is_a_user_error(server, connection):
     with pytest.raises(UserErrorException, match="'q' is undefined"):
         pf_tools.phi3_prompt(connection(server), PromptTemplate("user:\n{{ q }}"))
 
@@ -235,7 +239,7 @@ def test_a_stream_is_a_generator(server, connection):
 
 
 def test_an_error_in_the_middle_becomes_a_piece(server, connection):
-    """The 200 is long sent; an exception would just cut the answer off."""
+    """The status 200 was sent before; an exception would only cut the answer off."""
     server.events(piece("Bill"), {"error": {"message": "The engine failed."}})
     first, last = pf_tools.phi3_chat(connection(server), "Who?", stream=True)
     assert first == "Bill"
@@ -244,7 +248,7 @@ def test_an_error_in_the_middle_becomes_a_piece(server, connection):
     )
 
 
-def test_a_stream_that_is_left_is_closed(server, connection):
+def test_an_abandoned_stream_is_closed(server, connection):
     def answer(x):
         x.begin_events()
         x.event(piece("Bill"))
@@ -252,7 +256,7 @@ def test_a_stream_that_is_left_is_closed(server, connection):
 
     server.play(answer)
     pieces = pf_tools.phi3_chat(connection(server), "Who?", stream=True)
-    del pieces  # before the first piece was taken
+    del pieces  # before the first piece is read
     assert server.left.wait(HANG_S)
 
 
@@ -300,7 +304,7 @@ def test_threads_share_one_client(server, connection):
 
 @pytest.fixture
 def flow(tmp_path, monkeypatch):
-    """Runs a flow of one node in promptflow's own executor."""
+    """Return a function that makes promptflow's executor for a flow of one node."""
     monkeypatch.setenv("PF_DISABLE_TRACING", "false")
 
     def make(connection, tool, **inputs):
@@ -363,7 +367,7 @@ def test_tracing_may_be_off(server, connection, flow, monkeypatch):
 
 
 def test_a_flow_streams(server, connection, flow):
-    """As serving has it: the node's stream option is switched on for the flow's output."""
+    """Serving switches the node's stream option on for the output of the flow."""
     server.events(piece("Bill"), piece(" Gates"), "[DONE]")
     executor = flow(connection(server), "phi3_chat")
     executor.enable_streaming_for_llm_flow(lambda: True)
@@ -372,16 +376,16 @@ def test_a_flow_streams(server, connection, flow):
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "UserError"), (500, "SystemError")])
-def test_a_failing_flow_says_whose_fault_it_is(server, connection, flow, waits, status, code):
-    server.json({"error": {"message": "own words"}}, status)
+def test_a_failing_flow_has_a_user_or_system_error(server, connection, flow, waits, status, code):
+    server.json({"error": {"message": "endpoint message"}}, status)
     result = flow(connection(server), "phi3_chat").exec_line({"question": "Who?"}, index=0)
     assert result.run_info.status is Status.Failed
     assert result.run_info.error["code"] == code
-    assert "own words" in result.run_info.error["message"]
+    assert "endpoint message" in result.run_info.error["message"]
     assert SECRET not in str(result)
 
 
-def test_a_trace_has_no_key(server, connection, flow):
+def test_a_trace_does_not_contain_the_key(server, connection, flow):
     server.json(ANSWER)
     result = flow(connection(server), "phi3_chat").exec_line({"question": "Who?"}, index=0)
     assert SECRET not in str(result.run_info.api_calls)

@@ -27,17 +27,17 @@ def connection(judge_server):
     pf_tools._clients.close()
 
 
-def says(*texts):
-    """A judge that says these in turn, the last one again and again."""
-    left = itertools.chain(texts, itertools.repeat(texts[-1]))
-    return lambda messages: next(left)
+def judge_answering(*texts):
+    """Return a judge that gives these answers in turn, and then the last one again."""
+    answers = itertools.chain(texts, itertools.repeat(texts[-1]))
+    return lambda messages: next(answers)
 
 
-def sent(judge_server):
+def sent_inputs(judge_server):
     return [body["input_data"] for body in judge_server.requests]
 
 
-def test_the_tool_grades_by_every_rubric_chosen(judge_server, connection):
+def test_the_tool_grades_by_every_selected_rubric(judge_server, connection):
     result = pf_tools.phi3_judge(
         connection(), **LINE, context="", rubrics="correctness, groundedness,fluency"
     )
@@ -48,13 +48,13 @@ def test_the_tool_grades_by_every_rubric_chosen(judge_server, connection):
     assert "logprobs" not in str(judge_server.requests)
 
 
-def test_the_tool_takes_what_data_holds(judge_server, connection):
+def test_the_tool_accepts_numbers_and_null(judge_server, connection):
     result = pf_tools.phi3_judge(connection(), 7, 56, 56, None, rubrics="correctness,groundedness")
     assert result["scores"]["correctness"] == 5.0
     assert result["verdicts"]["groundedness"]["status"] == "skipped"
 
 
-def test_the_tool_asks_for_logprobs_where_they_may_be(judge_server, connection):
+def test_the_tool_requests_logprobs_from_openai_endpoints(judge_server, connection):
     judge_server.digits = {"1": 0.5, "2": 0.5}
     for logprobs, score in (("auto", 1.5), ("off", 1.0)):
         result = pf_tools.phi3_judge(
@@ -77,7 +77,7 @@ def test_the_pair_tool(judge_server, connection):
 
 
 @pytest.mark.parametrize(
-    ("inputs", "says"),
+    ("inputs", "message"),
     [
         ({"rubrics": "correctnes"}, "the rubric 'correctnes' does not exist"),
         ({"samples": 0}, "samples is 0"),
@@ -88,24 +88,24 @@ def test_the_pair_tool(judge_server, connection):
         ({"answer": "x" * 100_000}, "PromptTooLongError"),
     ],
 )
-def test_wrong_inputs_are_the_users_fault(judge_server, connection, inputs, says):
-    with pytest.raises(UserErrorException, match=says):
+def test_wrong_inputs_are_user_errors(judge_server, connection, inputs, message):
+    with pytest.raises(UserErrorException, match=message):
         pf_tools.phi3_judge(connection(), **{**LINE, **inputs})
     assert judge_server.requests == []
 
 
-def test_a_comparison_is_by_one_rubric(judge_server, connection):
+def test_a_comparison_uses_one_rubric(judge_server, connection):
     with pytest.raises(UserErrorException, match="uses one rubric"):
         pf_tools.phi3_judge_pair(connection(), **PAIR, rubric="fluency,coherence")
 
 
-def test_the_second_try_is_sent_whole_however_long(judge_server, connection):
-    """Fitted to the window, it would ask for a score of nothing."""
-    judge_server.judge = says("Well.", '{"score": 2}')
+def test_the_second_attempt_is_sent_completely(judge_server, connection):
+    """If it were fitted to the window, the answer to score would be missing."""
+    judge_server.judge = judge_answering("Well.", '{"score": 2}')
     long = {**LINE, "answer": "word " * 700}
     result = pf_tools.phi3_judge(connection(), **long, rubrics="correctness", context_window=2048)
     assert result["scores"]["correctness"] == 2.0
-    assert len(sent(judge_server)[1]["input_string"]) == 3
+    assert len(sent_inputs(judge_server)[1]["input_string"]) == 3
 
 
 def test_the_endpoints_failure_fails_the_line(judge_server, connection):
@@ -117,7 +117,7 @@ def test_the_endpoints_failure_fails_the_line(judge_server, connection):
         pf_tools.phi3_judge(connection(max_attempts="1"), **LINE)
 
 
-def test_a_line_ends_before_prompt_flows_own_limit(judge_server, connection, monkeypatch):
+def test_the_judge_respects_the_time_limit_of_a_line(judge_server, connection, monkeypatch):
     monkeypatch.setattr(pf_tools, "JUDGE_DEADLINE_S", 0.0)
     with pytest.raises(SystemErrorException, match="EndpointTimeoutError"):
         pf_tools.phi3_judge(connection(), **LINE)

@@ -33,7 +33,7 @@ def test_promptflow_lists_every_tool():
 
 
 def kind(annotation):
-    """Prompt flow's name for a parameter's type, None left aside."""
+    """Return prompt flow's name for the type of a parameter, without None."""
     options = set(get_args(annotation)) if isinstance(annotation, UnionType) else {annotation}
     (only,) = options - {type(None)}
     return TYPES[get_origin(only) or only]
@@ -50,7 +50,7 @@ def test_inputs_are_the_functions_parameters(tool):
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_defaults_and_types_are_the_functions(tool):
-    """The editor's; a run takes the function's own."""
+    """The editor displays the defaults of the YAML; a run uses those of the function."""
     parameters = inspect.signature(function(TOOLS[tool])).parameters
     hints = get_type_hints(function(TOOLS[tool]))
     for name, spec in TOOLS[tool]["inputs"].items():
@@ -66,7 +66,7 @@ def test_defaults_and_types_are_the_functions(tool):
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_the_rest_of_the_yaml(tool):
+def test_the_other_fields_of_the_yaml(tool):
     spec = TOOLS[tool]
     assert tool == f"{spec['module']}.{spec['function']}"
     assert spec["name"]

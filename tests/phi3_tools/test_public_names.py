@@ -26,7 +26,7 @@ def test_the_public_names_are_these():
     assert phi3_tools.__all__ == NAMES.split()
 
 
-def test_every_public_name_is_there_and_documented():
+def test_every_public_name_exists_and_is_documented():
     for name in phi3_tools.__all__:
         assert getattr(phi3_tools, name).__doc__ or issubclass(
             getattr(phi3_tools, name), phi3_tools.Phi3Error

@@ -23,10 +23,10 @@ Each error has the attributes `status`, `request_id`, `detail` (the endpoint's o
 (what to do). `user_fault` is true where the caller has to fix the cause, and false where the endpoint
 failed; prompt flow's serving answers 4xx in the first case and 5xx in the second.
 
-Deprecated: version 0.1 called these classes `PromptTooLong`, `EndpointUnreachable`, `EndpointTimeout`,
-`ConnectionLost`, `BadAnswer`, `ScoringFailed`, `BadRequest`, `PermissionDenied`, `DeploymentNotFound`,
-`RequestTooLarge`, `RateLimited`, `ModelNotReady` and `UnexpectedRedirect`. The old names still work in
-this release, with a `DeprecationWarning`.
+Deprecated: the former names `PromptTooLong`, `EndpointUnreachable`, `EndpointTimeout`, `ConnectionLost`,
+`BadAnswer`, `ScoringFailed`, `BadRequest`, `PermissionDenied`, `DeploymentNotFound`, `RequestTooLarge`,
+`RateLimited`, `ModelNotReady` and `UnexpectedRedirect` (without `Error`) still work in this release, with a
+`DeprecationWarning`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Keys and tokens: sent where they belong, shown nowhere."""
+"""Keys, tokens and scoring URLs."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ SCOPE = "https://ml.azure.com/.default"
 SECRET = "very-secret-key"
 
 
-def test_a_key_is_sent_and_not_shown():
+def test_a_key_is_sent_and_not_in_the_repr():
     key = KeyAuth(SECRET)
     assert key.header() == f"Bearer {SECRET}"
     assert SECRET not in f"{key!r} {key} {[key]}"
 
 
 def test_equal_keys_are_equal():
-    """A client is kept for each connection."""
+    """The tools keep one client per connection."""
     assert KeyAuth("a") == KeyAuth("a")
     assert hash(KeyAuth("a")) == hash(KeyAuth("a"))
     assert KeyAuth("a") != KeyAuth("b")
@@ -32,7 +32,7 @@ def test_equal_keys_are_equal():
 
 
 @pytest.mark.parametrize("key", ["two words", "line\nend", "tab\t", "schlüssel", "\0", " x"])
-def test_a_key_that_is_none_is_refused_unseen(key):
+def test_an_invalid_key_is_refused_and_not_repeated(key):
     with pytest.raises(
         ConfigError, match="`key` contains blanks, line ends or characters"
     ) as caught:
@@ -41,7 +41,7 @@ def test_a_key_that_is_none_is_refused_unseen(key):
 
 
 class Credential:
-    """Gives tokens t1, t2, …, valid for `lifetime` seconds."""
+    """Returns the tokens t1, t2, …, valid for `lifetime` seconds."""
 
     def __init__(self, lifetime=3600, delay=0.0):
         self.lifetime, self.delay = lifetime, delay
@@ -64,7 +64,7 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_token_is_kept_until_shortly_before_its_end(clock):
+def test_a_token_is_used_until_shortly_before_it_expires(clock):
     credential = Credential()
     auth = EntraAuth(SCOPE, credential)
     assert credential.scopes == []
@@ -76,7 +76,7 @@ def test_a_token_is_kept_until_shortly_before_its_end(clock):
     assert credential.scopes == [SCOPE, SCOPE]
 
 
-def test_a_token_that_cannot_be_replaced_is_used_to_its_end(clock):
+def test_a_token_that_cannot_be_replaced_is_used_until_it_expires(clock):
     credential = Credential()
     auth = EntraAuth(SCOPE, credential)
     auth.header()
@@ -104,23 +104,23 @@ def test_many_threads_ask_for_one_token():
 
 
 @pytest.mark.parametrize(
-    ("error", "says"),
+    ("error", "message"),
     [
         (ValueError("first line\nsecond line"), "could not get an Entra token: first line"),
         (ValueError(""), "could not get an Entra token: ValueError"),
     ],
 )
-def test_no_token_is_an_error_that_says_what_to_do(error, says):
+def test_a_missing_token_is_an_error_with_a_hint(error, message):
     credential = Credential()
     credential.error = error
     with pytest.raises(AuthenticationError) as caught:
         EntraAuth(SCOPE, credential).header()
-    assert str(caught.value).startswith(says)
+    assert str(caught.value).startswith(message)
     assert "second line" not in str(caught.value)
     assert "az login" in str(caught.value)
 
 
-def test_azure_identity_is_asked_only_when_a_token_is_needed(monkeypatch):
+def test_azure_identity_is_used_only_if_a_token_is_needed(monkeypatch):
     credential = Credential()
     made = []
     fake = SimpleNamespace(DefaultAzureCredential=lambda: made.append(1) or credential)
@@ -146,7 +146,7 @@ def test_entra_auth_is_equal_by_scope_and_credential():
     assert EntraAuth(SCOPE) != KeyAuth("a")
 
 
-def test_a_token_is_not_shown():
+def test_a_token_is_not_in_the_repr():
     auth = EntraAuth(SCOPE, Credential())
     auth.header()
     assert repr(auth) == f"EntraAuth(scope={SCOPE!r})"
@@ -164,7 +164,7 @@ def test_a_token_is_not_shown():
         ("http://127.0.0.1:5001/score", "https://ml.azure.com/.default"),
     ],
 )
-def test_scope_for(url, scope):
+def test_token_scope(url, scope):
     assert token_scope(url) == scope
 
 
@@ -185,7 +185,7 @@ def test_urls_that_are_safe(url):
 
 
 @pytest.mark.parametrize(
-    ("url", "says"),
+    ("url", "message"),
     [
         ("http://e.inference.ml.azure.com/score", "send the key to e.inference.* over plain http"),
         ("http://10.0.0.1/score", "over plain http. Use https"),
@@ -207,7 +207,7 @@ def test_urls_that_are_safe(url):
         ("https://[::1/score", "is not a valid URL"),
     ],
 )
-def test_urls_that_are_refused(url, says):
-    with pytest.raises(ConfigError, match=says) as caught:
+def test_urls_that_are_refused(url, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         check_scoring_url(url)
     assert "SECRET" not in str(caught.value)

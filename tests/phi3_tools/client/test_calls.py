@@ -33,16 +33,16 @@ def test_headers(server, connect, key):
     assert blue["accept"] == "application/json"
 
 
-def test_the_requests_json_is_made_once_for_all_contracts():
-    """ASCII, so that no server has to guess an encoding."""
+def test_requests_are_ascii_json():
+    """A server does not have to know the encoding of ASCII."""
     assert _json({"a": "ü🙂"}) == b'{"a": "\\u00fc\\ud83d\\ude42"}'
 
 
 # -- which contract --------------------------------------------------------------------------------
 
 
-def test_an_answer_in_another_contract_shows_it(server, connect):
-    """An MLflow endpoint may take the request and misread it: its list gives it away."""
+def test_an_answer_in_another_contract_reveals_the_contract(server, connect):
+    """An MLflow endpoint may accept the request and misread it. Its answer is a list."""
     server.json(["misread"]).json(["Bill"])
     client = connect(server)
     assert client.chat("Who?").text == "Bill"
@@ -68,7 +68,7 @@ def test_a_refusal_leads_to_the_next_contract(server, connect):
     assert len(server.requests) == before + 1
 
 
-def test_a_stumble_is_not_taken_for_a_refusal(server, connect):
+def test_a_passing_failure_is_not_mistaken_for_a_refusal(server, connect):
     server.json(REFUSED, 400).json(["Bill"]).json({"output": "Bill"})
     client = connect(server)
     assert client.chat("Who?").text == "Bill"
@@ -77,16 +77,14 @@ def test_a_stumble_is_not_taken_for_a_refusal(server, connect):
     assert client.contract == "chat"
 
 
-def test_where_no_contract_fits_the_likeliest_says_why(server, connect):
+def test_if_no_contract_fits_the_error_is_that_of_the_likeliest(server, connect):
     server.json(REFUSED, 400, REQUEST_ID).json({"error": "list"}, 400)
     with pytest.raises(BadRequestError, match=r"unknown input \[request r-1\]"):
         connect(server).chat("Hi")
 
 
 @pytest.mark.parametrize(("status", "error"), [(401, AuthenticationError), (500, ServerError)])
-def test_what_has_nothing_to_do_with_the_contract_ends_the_search(
-    server, connect, waits, status, error
-):
+def test_errors_unrelated_to_the_contract_end_the_search(server, connect, waits, status, error):
     server.json({}, status)
     with pytest.raises(error):
         connect(server).chat("Hi")
@@ -113,7 +111,7 @@ def test_a_lasting_fault_is_raised(server, connect, waits):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 413, 302])
-def test_what_would_fail_again_is_not_repeated(server, connect, waits, status):
+def test_errors_that_would_recur_are_not_repeated(server, connect, waits, status):
     server.give(status)
     with pytest.raises(Exception, match=str(status)):
         connect(server, contract="chat").chat("Hi")
@@ -132,19 +130,19 @@ def test_attempts_can_be_limited_for_a_connection_and_for_a_call(server, connect
     assert len(server.requests) == 3
 
 
-def test_a_wait_beyond_the_deadline_is_not_begun(server, connect, waits):
+def test_a_wait_beyond_the_deadline_is_not_started(server, connect, waits):
     server.json({}, 429, {"retry-after": "50"})
     with pytest.raises(RateLimitedError):
         connect(server, deadline_s="20").chat("Hi")
     assert waits == []
 
 
-def test_a_lost_connection_is_tried_again(server, connect, waits):
+def test_a_lost_connection_is_repeated(server, connect, waits):
     server.play(lambda x: x.hang_up()).json({"output": "x"})
     assert connect(server).chat("Hi").attempts == 2
 
 
-def test_a_success_that_is_none_is_tried_again(server, connect, waits):
+def test_an_error_with_status_200_is_repeated(server, connect, waits):
     server.json({"output": None, "error": {"message": "CUDA"}}).json({}).json({"output": "x"})
     assert connect(server, contract="chat").chat("Hi").attempts == 3
 
@@ -157,14 +155,14 @@ def test_the_deadline_covers_all_attempts(server, connect):
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"", b'{"cut', b"\xff", b"[" * 100_000])
-def test_what_is_no_json_is_named(server, connect, body):
+def test_answers_that_are_not_json_are_refused(server, connect, body):
     server.give(200, body, REQUEST_ID)
     with pytest.raises(BadAnswerError, match="is not JSON.*Check that the connection's") as caught:
         connect(server, contract="chat").chat("Hi")
     assert caught.value.request_id == "r-1"
 
 
-def test_a_request_id_reaches_errors_in_a_success(server, connect, waits):
+def test_errors_with_status_200_have_the_request_id(server, connect, waits):
     server.json({"error": "engine"}, 200, REQUEST_ID)
     with pytest.raises(ScoringFailedError, match=r"engine \[request r-1\]"):
         connect(server, contract="chat").chat("Hi")
@@ -173,7 +171,7 @@ def test_a_request_id_reaches_errors_in_a_success(server, connect, waits):
 @pytest.mark.parametrize("status", [200, 401, 500])
 @pytest.mark.parametrize("ask", ["chat", "stream"])
 def test_the_key_is_in_no_error(server, connect, waits, key, status, ask):
-    """Not even where the endpoint repeats it."""
+    """This holds even if the endpoint repeats the key."""
     server.json({"error": {"message": f"bad key {key}, really {key}"}}, status)
     client = connect(server, contract="chat")
     with pytest.raises(Exception, match="bad key …, really …") as caught:

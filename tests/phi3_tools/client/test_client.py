@@ -64,19 +64,19 @@ def test_mlflow_echo_is_cut(server, connect):
     assert connect(server, contract="mlflow").chat("Who?").text == "Bill"
 
 
-def test_mlflow_that_applies_the_template_itself(server, connect):
-    """Found out like any other; an echo is that of the whole prompt."""
+def test_an_mlflow_model_that_applies_the_template_itself(server, connect):
+    """The contract is detected as usual; an echo contains the complete prompt."""
 
     def wrapped(x):
-        given = x.request.json["input_data"]
-        if isinstance(given, dict):
+        text = x.request.json["input_data"]
+        if isinstance(text, dict):
             return x.whole(b'{"message": "not a list"}', 400)
-        return x.whole(json.dumps([f"<|user|>\n{given[0]}<|end|>\n<|assistant|>\nBill"]).encode())
+        return x.whole(json.dumps([f"<|user|>\n{text[0]}<|end|>\n<|assistant|>\nBill"]).encode())
 
     server.play(wrapped)
     client = connect(server, template="server")
-    said = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
-    assert client.chat(said).text == "Bill"
+    messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Who?"}]
+    assert client.chat(messages).text == "Bill"
     assert client.contract == "mlflow"
     assert {
         "input_data": ["Be brief.\n\nWho?"],
@@ -130,7 +130,7 @@ def endless(x):
 
 
 def meeting(parties):
-    """Answers only once so many requests are there at the same time."""
+    """Return an answer that waits until this many requests have arrived."""
     barrier = threading.Barrier(parties)
 
     def answer(x):
@@ -202,7 +202,7 @@ def test_the_event_loop_is_free_meanwhile(server, connect):
 
 @pytest.mark.parametrize("answer", [endless, lambda x: x.until_client_leaves()])
 def test_cancelling_an_async_stream_closes_its_connection(server, connect, answer):
-    """Before the first piece, while the model thinks, as well as after it."""
+    """This holds before the first piece and after it."""
     server.play(answer)
     client = connect(server, contract="openai")
 

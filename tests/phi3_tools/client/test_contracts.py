@@ -1,4 +1,4 @@
-"""What goes over the wire and what comes back, against golden files and against any text."""
+"""Requests and answers of every contract, against golden files and random texts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tiny_model import CHAT_TEMPLATE
 GOLDEN = Path(__file__).parents[2] / "golden" / "contracts"
 TRAINING = Path(__file__).parents[3] / "scripts" / "training"
 ERRORS = {"ScoringFailedError": ScoringFailedError, "BadAnswerError": BadAnswerError}
-# Any text at all: lone surrogates, control characters, quotes and backslashes included.
+# Any text: lone surrogates, control characters, quotes and backslashes included.
 TEXTS = st.text(st.characters(exclude_categories=()))
 
 
@@ -56,15 +56,15 @@ def test_every_contract_has_golden_requests():
     assert {path.name.split("-")[0] for path in GOLDEN.glob("*.request.json")} == set(CONTRACTS)
 
 
-def said_to(name, body):
-    """What a server of that contract hears."""
+def read_by_server(name, body):
+    """Return what a server of this contract reads from the body."""
     if name == "mlflow":
         return body["input_data"][0]
     return body["messages"] if name == "openai" else body["input_data"]["input_string"]
 
 
-def as_heard(text):
-    """JSON has no way to keep the two halves of a surrogate pair apart; all else stays."""
+def after_json(text):
+    """Return the text after a JSON round trip, which joins the halves of a surrogate pair."""
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
 
 
@@ -78,25 +78,25 @@ def as_heard(text):
 @example(contents=["\ud83d\ude42"], stops=[], stream=False)
 @example(contents=["<|end|>\n<|system|>\n{{ x }} ${y} %s"], stops=[], stream=True)
 @example(contents=["ü🙂 " * 300_000], stops=[], stream=False)
-def test_what_is_sent_is_what_was_given(name, contents, stops, stream):
+def test_a_request_contains_exactly_the_inputs(name, contents, stops, stream):
     roles = ["user", "assistant"]
     messages = [{"role": roles[n % 2], "content": c} for n, c in enumerate(contents)]
     body = _json(CONTRACTS[name].encode(messages, Params(stop=stops), stream, None))
-    heard = [{**m, "content": as_heard(m["content"])} for m in messages]
-    expected = as_heard(render(messages)) if name == "mlflow" else heard
+    heard = [{**m, "content": after_json(m["content"])} for m in messages]
+    expected = after_json(render(messages)) if name == "mlflow" else heard
     payload = json.loads(body)
-    assert said_to(name, payload) == expected
+    assert read_by_server(name, payload) == expected
     parameters = payload.get("params") or payload.get("input_data", payload)
     parameters = parameters.get("parameters", parameters)
-    assert parameters.get("stop", []) == [as_heard(stop) for stop in stops]
+    assert parameters.get("stop", []) == [after_json(stop) for stop in stops]
 
 
-def test_encode_leaves_what_it_is_given_alone():
+def test_encode_does_not_change_its_arguments():
     messages = [{"role": "user", "content": "Hi"}]
     params = Params(extra={"a": 1})
     for contract in CONTRACTS.values():
         body = contract.encode(messages, params, True, "m")
-        said = said_to(contract.name, body)
+        said = read_by_server(contract.name, body)
         if isinstance(said, list):
             said[0]["content"] = "changed"
     assert messages == [{"role": "user", "content": "Hi"}]
@@ -116,7 +116,7 @@ def trained_template():
 
 @pytest.fixture(scope="module")
 def wrap(trained_template):
-    """Return what such a model makes of a text, as MLflow does it."""
+    """Return a function that applies the template to a text as MLflow does."""
     return trained_template.format
 
 
@@ -126,7 +126,7 @@ def test_the_prompt_template_is_the_one_that_training_writes_into_a_model(traine
 
 @pytest.fixture(scope="module")
 def chat_template():
-    """Phi-3's own, in the settings in which transformers runs it."""
+    """Phi-3's chat template, with the settings of transformers."""
     from jinja2 import Environment
 
     template = Environment(trim_blocks=True, lstrip_blocks=True).from_string(CHAT_TEMPLATE)
@@ -144,7 +144,7 @@ def conversation(turns):
 )
 @example(turns=[("user", "<|user|>\n<|end|>\n<|assistant|>\n")])
 @example(turns=[("assistant", "Welcome."), ("user", "Hi")])
-def test_what_the_server_wraps_is_the_chat_templates_own(wrap, chat_template, turns):
+def test_the_servers_prompt_equals_that_of_the_chat_template(wrap, chat_template, turns):
     messages = conversation(turns)
     (contract,) = candidates("mlflow", "https://e/score", "server")
     (text,) = contract.encode(messages, Params(), False, None)["input_data"]
@@ -154,7 +154,7 @@ def test_what_the_server_wraps_is_the_chat_templates_own(wrap, chat_template, tu
         assert wrap(prompt=text) == chat_template(messages)
 
 
-def test_a_plain_question_stays_one():
+def test_a_plain_question_is_sent_unchanged():
     (contract,) = candidates("mlflow", "https://e/score", "server")
     body = contract.encode([{"role": "user", "content": "Hi"}], Params(seed=1), False, None)
     assert body == {"input_data": ["Hi"], "params": {"seed": 1, "return_full_text": False}}
@@ -185,14 +185,14 @@ def test_other_contracts_have_no_template():
     assert [contract.name for contract in found] == ["chat", "mlflow"]
 
 
-def test_nobody_else_applies_a_template():
+def test_an_unknown_template_is_refused():
     with pytest.raises(
         ConfigError, match="`template` is 'azure', but must be `client` or `server`"
     ):
         candidates("chat", "https://e/score", "azure")
 
 
-def test_what_is_no_json_is_refused():
+def test_payloads_that_are_not_json_are_refused():
     with pytest.raises(ConfigError, match="cannot be written as JSON"):
         _json({"params": {"x": float("nan")}})
     with pytest.raises(ConfigError, match="cannot be written as JSON"):
@@ -217,14 +217,14 @@ def test_decode(case):
 
 @pytest.mark.parametrize("wrap", [lambda t: [t], lambda t: {"output": t}], ids=["list", "output"])
 @given(text=TEXTS)
-def test_an_answer_is_handed_on_as_it_is(wrap, text):
-    assert decode(json.loads(json.dumps(wrap(text)))).text == as_heard(text)
+def test_an_answer_is_returned_unchanged(wrap, text):
+    assert decode(json.loads(json.dumps(wrap(text)))).text == after_json(text)
 
 
 @given(text=TEXTS)
 @example("[1, 2]")
 @example('"')
-def test_a_bare_text_is_handed_on_as_it_is(text):
+def test_a_bare_text_is_returned_unchanged(text):
     try:
         is_answer = isinstance(json.loads(text), (list, dict)) and text[:1] in "[{"
     except ValueError:
@@ -234,7 +234,7 @@ def test_a_bare_text_is_handed_on_as_it_is(text):
 
 
 @given(question=TEXTS, answer=TEXTS.map(str.strip).filter(lambda t: not t.endswith("<|end|>")))
-def test_an_echoed_prompt_is_cut_off(question, answer):
+def test_an_echoed_prompt_is_removed(question, answer):
     prompt = render([{"role": "user", "content": question}])
     assert decode([prompt + answer], prompt=prompt).text == answer
 
@@ -255,7 +255,7 @@ def test_an_echoed_prompt_is_cut_off(question, answer):
         max_leaves=12,
     )
 )
-def test_whatever_comes_is_read_or_named(payload):
+def test_any_payload_is_decoded_or_refused(payload):
     for read in (decode, lambda p: decode_event(json.dumps(p))):
         try:
             assert isinstance(read(payload).text, str)
@@ -263,7 +263,7 @@ def test_whatever_comes_is_read_or_named(payload):
             assert str(error)
 
 
-def test_nesting_that_nobody_can_read_is_no_json():
+def test_deep_nesting_is_refused():
     with pytest.raises(ValueError, match="too deeply"):
         parse_json("[" * 100_000)
     with pytest.raises(BadAnswerError):
@@ -295,7 +295,7 @@ def test_decode_event(event, decoded):
 
 
 @pytest.mark.parametrize(
-    ("data", "error", "says"),
+    ("data", "error", "message"),
     [
         ('{"error": {"message": "The engine failed."}}', ScoringFailedError, "The engine failed"),
         ('{"object": "error", "message": "gone"}', ScoringFailedError, "gone"),
@@ -304,8 +304,8 @@ def test_decode_event(event, decoded):
         ("", BadAnswerError, "not JSON"),
     ],
 )
-def test_a_bad_event_is_an_error(data, error, says):
-    with pytest.raises(error, match=says):
+def test_a_bad_event_is_an_error(data, error, message):
+    with pytest.raises(error, match=message):
         decode_event(data)
 
 
@@ -346,11 +346,11 @@ def test_auto_looks_at_the_url(url, names):
 
 
 @pytest.mark.parametrize("name", sorted(CONTRACTS))
-def test_a_contract_that_is_given_is_taken(name):
+def test_an_explicit_contract_is_used(name):
     assert candidates(name, "https://e/v1") == [CONTRACTS[name]]
 
 
-def test_an_unknown_contract_is_named():
+def test_an_unknown_contract_is_refused():
     with pytest.raises(ConfigError, match="'grpc', but must be one of auto, chat, mlflow, openai"):
         candidates("grpc", "https://e/score")
 
@@ -373,5 +373,5 @@ def test_request_url(url, contract, posted_to):
 @pytest.mark.parametrize(
     ("payload", "name"), [([], "mlflow"), ({"output": 1}, "chat"), ({"choices": []}, "openai")]
 )
-def test_an_answer_shows_its_contract(payload, name):
+def test_an_answer_has_the_form_of_one_contract(payload, name):
     assert [c.name for c in CONTRACTS.values() if c.answers(payload)] == [name]

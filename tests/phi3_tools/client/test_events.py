@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -95,3 +96,12 @@ def test_an_observer_is_removed_when_the_block_fails(server, connect):
         raise ServerError("")
     connect(server).chat("Hi")
     assert recorder.answered == []
+
+
+def test_an_answer_is_logged_with_its_tokens(server, connect, caplog):
+    server.json(ANSWER)
+    with caplog.at_level(logging.DEBUG, "phi3_tools"):
+        connect(server, contract="chat").chat("Hi")
+    assert [record.getMessage() for record in caplog.records if "answered" in record.msg] == [
+        "answered at attempt 1: 5 tokens in, 2 out"
+    ]

@@ -38,7 +38,7 @@ CORPUS = [
 ] * 5
 
 
-def said(*pairs):
+def chat_of(*pairs):
     return [{"role": role, "content": content} for role, content in pairs]
 
 
@@ -51,28 +51,28 @@ def turn(question, answer):
 
 def test_check_messages_drops_other_keys():
     message = {"role": "user", "content": "Hi", "name": "x", "id": 1}
-    assert check_messages([message]) == said(("user", "Hi"))
+    assert check_messages([message]) == chat_of(("user", "Hi"))
 
 
 @pytest.mark.parametrize(
-    ("messages", "says"),
+    ("messages", "message"),
     [
         ([], "the list of messages is empty"),
         ([{"role": "tool", "content": "x"}], "message 1: role is 'tool', not one of system, user"),
         ([{"content": "x"}], "message 1: role is None"),
         (["Hi"], "message 1: role is None"),
-        ([*said(("user", "x")), {"role": "user"}], r"message 2 \(user\): content is NoneType"),
+        ([*chat_of(("user", "x")), {"role": "user"}], r"message 2 \(user\): content is NoneType"),
         ([{"role": "user", "content": ["x"]}], r"message 1 \(user\): content is list, not text"),
         ([{"role": ["user"], "content": "x"}], "message 1: role is"),
     ],
 )
-def test_wrong_messages_are_named(messages, says):
-    with pytest.raises(ConfigError, match=says):
+def test_wrong_messages_are_refused(messages, message):
+    with pytest.raises(ConfigError, match=message):
         check_messages(messages)
 
 
 def test_render_is_phi3s_template():
-    chat = said(("system", "Be kind."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "ü\n"))
+    chat = chat_of(("system", "Be kind."), ("user", "Hi"), ("assistant", "Yes?"), ("user", "ü\n"))
     assert render(chat) == (
         "<|system|>\nBe kind.<|end|>\n<|user|>\nHi<|end|>\n<|assistant|>\nYes?<|end|>\n"
         "<|user|>\nü\n<|end|>\n<|assistant|>\n"
@@ -93,7 +93,7 @@ PAIRS = st.lists(st.tuples(TEXTS, TEXTS), max_size=5)
 
 
 @given(PAIRS)
-def test_history_there_and_back(pairs):
+def test_history_round_trip(pairs):
     history = [turn(question, answer) for question, answer in pairs]
     assert to_chat_history(from_chat_history(history)) == history
 
@@ -110,7 +110,7 @@ def test_history_there_and_back(pairs):
         ([{"inputs": {"question": "q", "topic": "t"}, "outputs": {"answer": "a", "context": "c"}}],
          [("user", "q"), ("assistant", "a")]),
         ([turn("q", "")], [("user", "q"), ("assistant", "")]),
-        # Failed turns, left out whole.
+        # Failed turns are left out completely.
         ([turn("q", None), turn("r", "b")], [("user", "r"), ("assistant", "b")]),
         ([{"inputs": {"question": "q"}}], []),
         ([{"inputs": {"question": "q"}, "outputs": None}], []),
@@ -119,20 +119,20 @@ def test_history_there_and_back(pairs):
     ],
 )  # fmt: skip
 def test_from_chat_history(history, messages):
-    assert from_chat_history(history) == said(*messages)
+    assert from_chat_history(history) == chat_of(*messages)
 
 
 def test_other_names_for_question_and_answer():
     history = [{"inputs": {"input_data": "q", "k": "x"}, "outputs": {"reply": "a", "raw": "y"}}]
     messages = from_chat_history(history, input_key="input_data", output_key="reply")
-    assert messages == said(("user", "q"), ("assistant", "a"))
+    assert messages == chat_of(("user", "q"), ("assistant", "a"))
     assert to_chat_history(messages, input_key="i", output_key="o") == [
         {"inputs": {"i": "q"}, "outputs": {"o": "a"}}
     ]
 
 
 @pytest.mark.parametrize(
-    ("item", "says"),
+    ("item", "message"),
     [
         ("x", "item 2 is not"),
         ({"outputs": {}}, "item 2 is not"),
@@ -146,14 +146,14 @@ def test_other_names_for_question_and_answer():
         (turn(["q"], "a"), "`inputs` has a `question` that is list, not text"),
     ],
 )
-def test_wrong_history_is_named(item, says):
-    """A turn that cannot be read is never dropped in silence."""
-    with pytest.raises(ConfigError, match=says):
+def test_wrong_history_is_refused(item, message):
+    """A turn that cannot be read is an error and is not dropped."""
+    with pytest.raises(ConfigError, match=message):
         from_chat_history([turn("q", "a"), item])
 
 
 def test_to_chat_history_keeps_answered_turns_only():
-    chat = said(
+    chat = chat_of(
         ("system", "s"),
         ("assistant", "welcome"),
         ("user", "lost"),
@@ -169,9 +169,9 @@ def test_to_chat_history_keeps_answered_turns_only():
 
 def test_build_chat_puts_its_inputs_in_order():
     chat = build_chat(
-        "And?", [turn("Who?", "Bill")], said(("user", "Hm."), ("assistant", "Yes.")), "Be brief."
+        "And?", [turn("Who?", "Bill")], chat_of(("user", "Hm."), ("assistant", "Yes.")), "Be brief."
     )
-    assert chat == said(
+    assert chat == chat_of(
         ("system", "Be brief."),
         ("user", "Who?"),
         ("assistant", "Bill"),
@@ -182,14 +182,14 @@ def test_build_chat_puts_its_inputs_in_order():
 
 
 def test_build_chat_takes_its_question_from_the_messages():
-    assert build_chat("", None, said(("user", "Who?")), "") == said(("user", "Who?"))
+    assert build_chat("", None, chat_of(("user", "Who?")), "") == chat_of(("user", "Who?"))
 
 
 @pytest.mark.parametrize(
     ("inputs", "message"),
     [
         (("", None, None, ""), "does not end with a question. Give the tool `question` or"),
-        (("", None, said(("assistant", "x")), ""), "does not end with a question"),
+        (("", None, chat_of(("assistant", "x")), ""), "does not end with a question"),
         (("Hi", "x", None, ""), "`chat_history` is str, but must be a list"),
         (("Hi", None, {"role": "user"}, ""), "`messages` is dict, but must be a list"),
     ],
@@ -204,7 +204,7 @@ def test_build_chat_refuses_wrong_inputs(inputs, message):
 
 @cache
 def tokenizer(kind):
-    """A small tokenizer of the kind: byte-level BPE as Phi-4's, BPE with byte fall-back as Phi-3's."""
+    """Return a small tokenizer: byte-level BPE like Phi-4's, or BPE with byte fallback like Phi-3's."""
     bytes_as_tokens = [f"<0x{byte:02X}>" for byte in range(256)]
     if kind == "byte-level":
         built = Tokenizer(models.BPE())
@@ -266,10 +266,10 @@ def test_the_estimate_holds_on_both_sides(kind, text):
 
 @pytest.mark.parametrize("kind", KINDS)
 @given(texts=st.lists(VALID, min_size=1, max_size=4))
-def test_the_estimate_of_a_whole_prompt_never_counts_too_few(kind, texts):
-    """Markers as special tokens, one each, as in Phi-3's vocabulary."""
+def test_the_estimate_of_a_prompt_is_an_upper_bound(kind, texts):
+    """A tokenizer whose role markers are special tokens, as in Phi-3's vocabulary."""
     roles = ["user", "assistant"]
-    chat = said(*[(roles[n % 2], text) for n, text in enumerate(texts)])
+    chat = chat_of(*[(roles[n % 2], text) for n, text in enumerate(texts)])
     built = Tokenizer.from_str(tokenizer(kind).to_str())
     built.add_special_tokens(["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"])
     begin_of_sequence = 1
@@ -307,7 +307,7 @@ def test_a_tokenizer_file_counts_any_text(tokenizer_file, text):
     assert tokenizer_counter(str(tokenizer_file)).most(text) >= bool(text)
 
 
-def test_a_wrong_tokenizer_file_is_named(tmp_path):
+def test_a_wrong_tokenizer_file_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="cannot read the tokenizer file .*missing.json"):
         tokenizer_counter(str(tmp_path / "missing.json"))
     (tmp_path / "bad.json").write_text("{}")
@@ -323,7 +323,7 @@ def test_the_package_for_a_tokenizer_file_may_be_missing(monkeypatch, tokenizer_
 
 # -- fitting ---------------------------------------------------------------------------------------
 
-CHAT = said(
+CHAT = chat_of(
     ("system", "sys"),
     ("user", "one"),
     ("assistant", "ONE"),
@@ -351,14 +351,14 @@ def test_fit_leaves_out_whole_turns_oldest_first(room, kept):
     assert fit(CHAT, context_window=room + 100, max_new_tokens=100) == kept
 
 
-def test_system_messages_are_kept_wherever_they_stand():
-    chat = [CHAT[1], CHAT[2], said(("system", "late"))[0], CHAT[5]]
+def test_system_messages_are_kept_at_any_position():
+    chat = [CHAT[1], CHAT[2], chat_of(("system", "late"))[0], CHAT[5]]
     room = cost([chat[2], chat[3]])
     assert fit(chat, context_window=room, max_new_tokens=0) == [chat[2], chat[3]]
 
 
 def test_a_question_too_long_is_an_error():
-    question = said(("user", "x" * 16 * 100))
+    question = chat_of(("user", "x" * 16 * 100))
     with pytest.raises(PromptTooLongError) as caught:
         fit(question, context_window=110, max_new_tokens=10)
     assert "at least 109 tokens, and 110 of context less 10 for the answer leave 100" in str(
@@ -368,13 +368,13 @@ def test_a_question_too_long_is_an_error():
 
 
 def test_between_the_estimates_the_endpoint_decides():
-    chat = said(("user", "old"), ("assistant", "x"), ("user", "x" * 1000))
+    chat = chat_of(("user", "old"), ("assistant", "x"), ("user", "x" * 1000))
     assert fit(chat, context_window=500, max_new_tokens=0) == chat[2:]
 
 
 def test_a_tokenizer_file_decides_exactly(tokenizer_file):
     counter = tokenizer_counter(str(tokenizer_file))
-    question = said(("user", "Who founded Microsoft? " * 40))
+    question = chat_of(("user", "Who founded Microsoft? " * 40))
     room = count_prompt(question, counter.most)
     assert room < cost(question)
     assert fit(question, context_window=room, max_new_tokens=0, counter=counter) == question
@@ -404,8 +404,8 @@ def test_what_fit_keeps(chat, window):
     assert tail == others[len(others) - len(tail) :]
     asked = [n for n, m in enumerate(others) if m["role"] == "user"]
     assert len(tail) >= len(others) - (asked[-1] if asked else 0)
-    # Longer than the window only where nothing more could be left out.
+    # It is longer than the window only if no more turns could be left out.
     if cost(kept) > window:
         assert not [m for m in tail[1:] if m["role"] == "user"]
-    # Turns are whole: what is left out ends where a question begins.
+    # Turns are left out completely, so the rest begins with a question.
     assert not tail or tail == others or tail[0]["role"] == "user"

@@ -1,4 +1,4 @@
-"""How to generate: what is taken and what is refused."""
+"""Generation parameters: accepted and refused values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from phi3_tools import ConfigError, Params
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "says"),
+    ("name", "values", "message"),
     [
         ("max_new_tokens", [0, -1, 1.5, True, "8", float("nan")], "a whole number of at least 1"),
         ("temperature", [-0.1, 2.1, "0", False, float("nan")], "a number between 0 and 2"),
@@ -17,9 +17,9 @@ from phi3_tools import ConfigError, Params
         ("seed", [1.0, "1", True], "a whole number"),
     ],
 )
-def test_wrong_parameters_are_named(name, values, says):
+def test_wrong_parameters_are_refused(name, values, message):
     for value in values:
-        with pytest.raises(ConfigError, match=says) as caught:
+        with pytest.raises(ConfigError, match=message) as caught:
             Params(**{name: value})
         assert f"{name} is {value!r}" in str(caught.value)
 
@@ -32,6 +32,6 @@ def test_wrong_parameters_are_named(name, values, says):
         {"temperature": 2.0, "top_p": 0.01, "seed": -1, "stop": ("a", "b")},
     ],
 )
-def test_right_parameters_are_taken(params):
+def test_valid_parameters_are_accepted(params):
     given = Params(**params)
     assert {name: getattr(given, name) for name in params} == params

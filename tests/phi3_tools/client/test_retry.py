@@ -1,4 +1,4 @@
-"""How long to wait, how often to try, when to stop."""
+"""Waits between attempts, numbers of attempts, and deadlines."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def test_jitter_stays_within_a_quarter(attempt):
 
 @given(st.floats(0, 1e9))
 def test_retry_after_is_honoured_and_capped(seconds):
-    """Nobody comes back early; jitter is only added."""
-    asked = min(seconds, 60)
-    assert asked <= delay_s(1, seconds) <= asked * 1.25
+    """Jitter is only added, so that no request comes too early."""
+    wanted = min(seconds, 60)
+    assert wanted <= delay_s(1, seconds) <= wanted * 1.25
     assert delay_s(1, seconds, Limits(retry_after_max_s=2)) <= 2.5
 
 
@@ -116,7 +116,7 @@ def test_deadline(monkeypatch):
         deadline.check()
 
 
-def test_cancelling_wakes_who_waits():
+def test_cancelling_wakes_waiting_threads():
     deadline = Deadline(60)
     woken = []
     deadline.interrupt = lambda: woken.append("reader")
@@ -154,11 +154,11 @@ def test_limits_are_read_from_a_connection():
         ("max_answer_bytes", "1e6", "whole number"),
     ],
 )
-def test_wrong_limits_are_named(name, value, kind):
+def test_wrong_limits_are_refused(name, value, kind):
     with pytest.raises(ConfigError, match=f"`{name}` is '{value}', but must be a {kind} above 0"):
         Limits.of({name: value})
 
 
-def test_limits_made_by_hand_are_checked_too():
+def test_limits_are_checked_at_construction():
     with pytest.raises(ConfigError, match="`deadline_s` is -1"):
         Limits(deadline_s=-1)

@@ -12,7 +12,7 @@ from phi3_tools import (
 USAGE = {"prompt_tokens": 5, "completion_tokens": 2}
 
 
-def test_usage_is_counted_where_the_endpoint_does_not_tell(server, connect, tmp_path):
+def test_usage_is_counted_if_the_endpoint_does_not_report_it(server, connect, tmp_path):
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     tokenizer = Tokenizer(models.WordLevel({"one": 0, "two": 1, "?": 2}, unk_token="?"))
@@ -25,7 +25,7 @@ def test_usage_is_counted_where_the_endpoint_does_not_tell(server, connect, tmp_
     assert connect(server).chat("one").usage == Usage(5, 2)
 
 
-def test_chat_is_found_and_remembered(server, connect, caplog):
+def test_the_chat_contract_is_detected_and_remembered(server, connect, caplog):
     server.json({"output": "x"})
     client = connect(server)
     assert client.contract == "auto"

@@ -1,4 +1,4 @@
-"""Connections as people make them."""
+"""Connections in the forms that users create, and their mistakes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_the_tutorials_two_keys_are_enough():
     ("configs", "secrets"),
     [
         ({"endpoint": URL}, {"key": SECRET}),
-        ({}, {"endpoint": URL, "key": SECRET}),  # Foundry, with all marked secret
+        ({}, {"endpoint": URL, "key": SECRET}),  # Foundry, with both fields marked secret
         ({"endpoint": URL, "key": SECRET}, {}),
         ({"endpoint": URL, "key": "old"}, {"key": SECRET}),
         ({"endpoint": f" {URL}\n"}, {"key": f"\t{SECRET} "}),
@@ -33,13 +33,13 @@ def test_the_tutorials_two_keys_are_enough():
         ({"endpoint": URL, "model": "", "contract": None}, {"key": SECRET}),
     ],
 )
-def test_it_does_not_matter_what_is_marked_secret(configs, secrets):
+def test_any_field_may_be_marked_secret(configs, secrets):
     connection = SimpleNamespace(configs=configs, secrets=secrets)
     assert read_settings(connection) == Settings(URL, KeyAuth(SECRET))
 
 
 def test_a_real_connection_is_read_without_a_warning(caplog):
-    """Prompt flow warns at each access to a field as an attribute."""
+    """Prompt flow logs a warning if a field is read as an attribute."""
     connection = CustomConnection(
         configs={"endpoint": URL, "contract": "chat", "read_timeout_s": "7"},
         secrets={"key": SECRET},
@@ -63,7 +63,7 @@ def test_a_real_connection_lacks_a_field():
     )
 
 
-def test_everything_a_connection_may_say():
+def test_every_field_of_a_connection():
     optional = {
         "contract": "openai",
         "deployment": "blue",
@@ -77,7 +77,7 @@ def test_everything_a_connection_may_say():
     )
 
 
-def test_the_environment_stands_in_for_a_connection(monkeypatch):
+def test_the_environment_replaces_a_connection(monkeypatch):
     values = {**PLAIN, "contract": "chat", "deployment": "blue", "auth": "key", "model": "m"}
     values["template"] = "server"
     for field, variable in SETTINGS_VARIABLES.items():
@@ -93,7 +93,7 @@ def test_entra_needs_no_key():
 
 
 @pytest.mark.parametrize(
-    ("connection", "says"),
+    ("connection", "message"),
     [
         (
             None,
@@ -125,8 +125,8 @@ def test_entra_needs_no_key():
         (7, "int is not a CustomConnection. Choose a CustomConnection"),
     ],
 )
-def test_each_mistake_is_named_with_its_fix(connection, says):
-    with pytest.raises(ConfigError, match=says) as caught:
+def test_each_mistake_has_a_message_with_its_fix(connection, message):
+    with pytest.raises(ConfigError, match=message) as caught:
         read_settings(connection)
     assert SECRET not in str(caught.value) + repr(caught.value)
 
@@ -150,7 +150,7 @@ def test_references_to_the_environment(monkeypatch):
     assert settings.model == "$env:X {env:Y} ${Z}"
 
 
-def test_a_reference_to_nothing_is_named():
+def test_a_reference_to_an_unset_variable_is_refused():
     with pytest.raises(
         ConfigError,
         match="`key` refers to .* NOT_SET_HERE, which is not set. Set NOT_",
@@ -164,7 +164,7 @@ def test_an_empty_reference_is_an_empty_field(monkeypatch):
         read_settings({**PLAIN, "key": "${env:MY_KEY}"})
 
 
-def test_settings_made_by_hand_are_checked_too():
+def test_settings_are_checked_at_construction():
     with pytest.raises(ConfigError, match="plain http"):
         Settings("http://e/score", KeyAuth("k"))
     with pytest.raises(ConfigError, match="`contract` is 'x'"):
@@ -178,10 +178,10 @@ def test_settings_do_not_show_the_key():
 
 
 def test_equal_connections_give_equal_settings():
-    """A client is kept for each."""
+    """The tools keep one client per connection."""
     assert hash(read_settings(PLAIN)) == hash(read_settings({**PLAIN}))
     assert read_settings(PLAIN) != read_settings({**PLAIN, "key": "other"})
 
 
-def test_fields_of():
+def test_connection_fields():
     assert connection_fields({"a": 1, "b": None, "c": "", "d": " x "}) == {"a": "1", "d": "x"}

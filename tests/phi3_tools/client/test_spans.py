@@ -1,4 +1,4 @@
-"""What a call leaves on its OpenTelemetry span, and what it does not."""
+"""The OpenTelemetry span of a call: its attributes, and what it must not contain."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ANSWER = {
 
 @pytest.fixture
 def exported(monkeypatch):
-    """The spans of this test alone: no provider is set for the process."""
+    """Return the exporter of this test's spans; the process gets no provider."""
     exporter = InMemorySpanExporter()
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
@@ -64,8 +64,8 @@ def test_attributes_follow_the_conventions(server, connect, exported):
     }
 
 
-@pytest.mark.parametrize(("value", "shown"), [(None, False), ("false", False), ("True", True)])
-def test_contents_only_when_asked(server, connect, exported, monkeypatch, value, shown):
+@pytest.mark.parametrize(("value", "captured"), [(None, False), ("false", False), ("True", True)])
+def test_message_texts_only_if_requested(server, connect, exported, monkeypatch, value, captured):
     if value:
         monkeypatch.setenv(CAPTURE_VARIABLE, value)
     server.json(ANSWER)
@@ -73,21 +73,21 @@ def test_contents_only_when_asked(server, connect, exported, monkeypatch, value,
         [{"role": "system", "content": "s"}, {"role": "user", "content": QUESTION}]
     )
     (span,) = exported()
-    said = {name: value for name, value in span.attributes.items() if name.endswith("messages")}
-    if not shown:
-        assert said == {}
+    contents = {name: value for name, value in span.attributes.items() if name.endswith("messages")}
+    if not captured:
+        assert contents == {}
         assert "Gates" not in span.to_json()
         return
-    assert json.loads(said["gen_ai.input.messages"]) == [
+    assert json.loads(contents["gen_ai.input.messages"]) == [
         {"role": "system", "parts": [{"type": "text", "content": "s"}]},
         {"role": "user", "parts": [{"type": "text", "content": QUESTION}]},
     ]
-    assert json.loads(said["gen_ai.output.messages"]) == [
+    assert json.loads(contents["gen_ai.output.messages"]) == [
         {"role": "assistant", "parts": [{"type": "text", "content": "Bill Gates"}]}
     ]
 
 
-def test_an_error_is_noted_by_its_class(server, connect, exported, waits):
+def test_an_error_is_recorded_by_its_class(server, connect, exported, waits):
     server.json({"error": f"cannot answer {QUESTION}"}, status=500)
     with pytest.raises(ServerError):
         connect(server).chat(QUESTION)
@@ -107,7 +107,7 @@ def test_a_streams_span_ends_with_the_stream(server, connect, exported):
     assert span.attributes["gen_ai.response.finish_reasons"] == ("stop",)
 
 
-def test_leaving_a_stream_is_no_error(server, connect, exported):
+def test_leaving_a_stream_is_not_an_error(server, connect, exported):
     server.events({"output": "Bill"}, {"output": " Gates"}, "[DONE]")
     with connect(server).stream(QUESTION) as stream:
         next(stream)
@@ -129,13 +129,13 @@ def test_an_async_call_is_a_child_of_its_callers_span(server, connect, exported)
     assert call.parent.span_id == outer.context.span_id
 
 
-def test_no_provider_is_fine(server, connect):
+def test_a_call_works_without_a_provider(server, connect):
     server.json(ANSWER)
     assert connect(server).chat(QUESTION).text == "Bill Gates"
 
 
 def test_opentelemetry_may_be_missing(server):
-    """In an interpreter of its own, since it is imported once."""
+    """The test needs a new interpreter, because OpenTelemetry is imported once per process."""
     server.json(ANSWER)
     code = f"""
 import sys

@@ -1,4 +1,4 @@
-"""Server-sent events, however the network cuts them."""
+"""Server-sent events, in any division into chunks."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ def test_broken_utf8_is_replaced():
     assert list(events([b"data: a\xffb\n\n"])) == ["a\ufffdb"]
 
 
-def cut(data, places):
-    places = sorted({min(place, len(data)) for place in places})
-    return [data[a:b] for a, b in zip([0, *places], [*places, len(data)])]
+def cut(data, positions):
+    positions = sorted({min(place, len(data)) for place in positions})
+    return [data[a:b] for a, b in zip([0, *positions], [*positions, len(data)])]
 
 
 PIECES = st.sampled_from(
@@ -53,9 +53,9 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=30), st.lists(st.integers(0, 120), max_size=20))
-def test_any_chunking_gives_the_same_events(pieces, places):
+def test_any_chunking_gives_the_same_events(pieces, positions):
     data = "".join(pieces).encode()
-    assert list(events(cut(data, places))) == list(events([data]))
+    assert list(events(cut(data, positions))) == list(events([data]))
 
 
 @given(
@@ -66,13 +66,13 @@ def test_any_chunking_gives_the_same_events(pieces, places):
     st.sampled_from(["\n", "\r", "\r\n"]),
     st.lists(st.integers(0, 200), max_size=20),
 )
-def test_what_is_sent_comes_out(texts, end, places):
+def test_every_sent_event_is_parsed(texts, end, positions):
     data = "".join(f"data: {text}{end}{end}" for text in texts).encode()
-    assert list(events(cut(data, places))) == texts
+    assert list(events(cut(data, positions))) == texts
 
 
-def test_an_event_is_given_as_soon_as_it_is_whole():
-    """Nothing is held back until the next chunk, which may be long in coming."""
+def test_an_event_is_yielded_as_soon_as_it_is_complete():
+    """The parser does not wait for the next chunk, which may arrive much later."""
     for end in (b"\n\n", b"\r\r", b"\r\n\r\n"):
 
         def chunks(end=end):
@@ -83,6 +83,6 @@ def test_an_event_is_given_as_soon_as_it_is_whole():
 
 
 def test_a_long_line_is_not_read_again_with_each_chunk():
-    """It would take minutes if it were."""
+    """Otherwise this test would take minutes."""
     chunks = [b"data: ", *[b"x" * 64] * 200_000, b"\n\n"]
     assert [len(line) for line in lines(chunks)] == [12_800_006, 0]

@@ -1,4 +1,4 @@
-"""Each status to the one error that names its cause."""
+"""The error for each status."""
 
 from __future__ import annotations
 
@@ -58,13 +58,15 @@ def error(code, headers=None, body=b""):
         (599, ServerError),
     ],
 )
-def test_what_the_front_end_says(code, cause):
-    found = error(code, {"X-Ms-Request-Id": "r-1"}, b'{"error": {"message": "own words."}}')
-    assert type(found) is cause
-    assert found.status == code
-    assert found.request_id == "r-1"
-    assert found.detail == "own words."
-    assert f"({code}): own words [request r-1]. {cause.hint}" in str(found)
+def test_errors_for_statuses_of_the_front_end(code, cause):
+    failure = error(
+        code, {"X-Ms-Request-Id": "r-1"}, b'{"error": {"message": "endpoint message."}}'
+    )
+    assert type(failure) is cause
+    assert failure.status == code
+    assert failure.request_id == "r-1"
+    assert failure.detail == "endpoint message."
+    assert f"({code}): endpoint message [request r-1]. {cause.hint}" in str(failure)
 
 
 def test_both_tables_are_tested():
@@ -90,26 +92,26 @@ def test_both_tables_are_tested():
         (504, EndpointTimeoutError),
     ],
 )
-def test_what_the_model_says(inner, cause):
-    found = error(424, {INNER.upper(): str(inner)}, b"model's words")
-    assert type(found) is cause
-    assert found.status == inner
-    assert f"(424 around {inner}): model's words" in str(found)
+def test_errors_for_statuses_of_the_model(inner, cause):
+    failure = error(424, {INNER.upper(): str(inner)}, b"model's words")
+    assert type(failure) is cause
+    assert failure.status == inner
+    assert f"(424 around {inner}): model's words" in str(failure)
 
 
 @pytest.mark.parametrize("reason", ["model_not_ready", "too_few_model_instance"])
 @pytest.mark.parametrize("inner", [{}, {INNER: "500"}])
 def test_a_model_that_is_not_ready(reason, inner):
-    found = error(424, {REASON: reason, **inner})
-    assert type(found) is ModelNotReadyError
-    assert found.detail == reason
+    failure = error(424, {REASON: reason, **inner})
+    assert type(failure) is ModelNotReadyError
+    assert failure.detail == reason
 
 
 @pytest.mark.parametrize("value", ["", "abc", "²", "٤٢٩", "-1", "99", "600", "4" * 5000, "5e2"])
-def test_an_inner_status_that_is_none(value):
-    found = error(424, {INNER: value})
-    assert type(found) is ScoringFailedError
-    assert found.status == 424
+def test_an_invalid_inner_status(value):
+    failure = error(424, {INNER: value})
+    assert type(failure) is ScoringFailedError
+    assert failure.status == 424
 
 
 @pytest.mark.parametrize(
@@ -138,9 +140,11 @@ def test_detail_is_shortened_and_survives_deep_nesting():
     assert error(500, {}, b"[" * 99_999).detail == "[" * DETAIL_LIMIT
 
 
-def test_a_redirect_says_nothing_of_its_target():
-    found = error(302, {"Location": "https://evil/?key=secret"}, b"go to https://evil/?key=secret")
-    assert "evil" not in str(found) + repr(found)
+def test_a_redirects_target_is_not_repeated():
+    failure = error(
+        302, {"Location": "https://evil/?key=secret"}, b"go to https://evil/?key=secret"
+    )
+    assert "evil" not in str(failure) + repr(failure)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +172,7 @@ def test_retry_after(value, seconds):
 
 @pytest.mark.parametrize("zone", [timezone.utc, timezone(timedelta(hours=2)), None])
 def test_retry_after_as_a_date(zone):
-    """Without a zone it is UTC."""
+    """A date without a time zone is UTC."""
     moment = datetime.now(zone or timezone.utc) + timedelta(seconds=1000)
     text = format_datetime(moment.replace(tzinfo=None) if zone is None else moment)
     assert 900 < retry_after_s(text.replace(" -0000", "")) <= 1000

@@ -33,7 +33,7 @@ def delta(text):
 END = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
 
 
-def test_pieces_come_before_the_end(server, connect):
+def test_pieces_arrive_before_the_end(server, connect):
     go_on = threading.Event()
 
     def answer(x):
@@ -65,7 +65,7 @@ def test_a_stream_ends_in_a_reply(server, connect):
     assert (reply.usage, reply.contract, reply.attempts) == (Usage(5, 2), "openai", 1)
 
 
-def test_the_chat_contract_streams_where_the_endpoint_does(server, connect):
+def test_the_chat_contract_streams_if_the_endpoint_does(server, connect):
     server.events({"output": "Bill"}, {"output": "", "finish_reason": "stop"}, "[DONE]")
     client = connect(server)
     assert list(client.stream("Who?")) == ["Bill"]
@@ -94,7 +94,7 @@ def test_a_stream_that_stays_open_after_its_end_is_closed(server, connect):
 
 
 @pytest.mark.parametrize("contract", ["chat", "mlflow", "openai", "auto"])
-def test_one_piece_where_nothing_streams(server, connect, contract):
+def test_one_piece_if_the_endpoint_does_not_stream(server, connect, contract):
     payloads = {
         "mlflow": ["Bill"],
         "openai": {"choices": [{"message": {"content": "Bill"}}]},
@@ -107,19 +107,19 @@ def test_one_piece_where_nothing_streams(server, connect, contract):
 
 
 def no_stream(x):
-    asked = x.request.json["input_data"]["parameters"]
-    return x.whole(b'"unknown"', 400) if "stream" in asked else x.whole(b'{"output": "Bill"}')
+    parameters = x.request.json["input_data"]["parameters"]
+    return x.whole(b'"unknown"', 400) if "stream" in parameters else x.whole(b'{"output": "Bill"}')
 
 
-def test_an_image_that_refuses_stream_is_asked_without(server, connect):
+def test_an_image_that_refuses_stream_is_asked_without_it(server, connect):
     server.play(no_stream)
     client = connect(server, contract="chat")
     assert list(client.stream("Who?")) == ["Bill"]
     assert list(client.stream("Who?")) == ["Bill"]
-    assert len(server.requests) == 3  # it is remembered
+    assert len(server.requests) == 3  # the refusal is remembered
 
 
-def test_an_image_that_chokes_on_stream_is_asked_without(server, connect):
+def test_an_image_that_fails_on_stream_is_asked_without_it(server, connect):
     server.json({"error": "unexpected keyword stream"}).json({"output": "Bill"})
     client = connect(server, contract="chat")
     stream = client.stream("Who?")
@@ -127,7 +127,7 @@ def test_an_image_that_chokes_on_stream_is_asked_without(server, connect):
     assert stream.reply.attempts == 2
 
 
-def test_one_that_has_streamed_is_not_asked_without(server, connect, waits):
+def test_an_endpoint_that_has_streamed_is_not_asked_without_stream(server, connect, waits):
     server.events({"output": "x"}, "[DONE]").json({}, 400)
     client = connect(server, contract="chat")
     assert list(client.stream("Hi")) == ["x"]
@@ -144,7 +144,7 @@ def test_before_the_first_piece_an_attempt_is_repeated(server, connect, waits):
 
 
 @pytest.mark.parametrize(
-    ("events", "cut", "error", "says"),
+    ("events", "cut", "error", "message"),
     [
         (
             [{"error": {"message": "The engine failed."}}],
@@ -157,8 +157,10 @@ def test_before_the_first_piece_an_attempt_is_repeated(server, connect, waits):
         (["{cut"], False, BadAnswerError, "not JSON"),
     ],
 )
-def test_what_goes_wrong_in_the_middle_is_raised(server, connect, waits, events, cut, error, says):
-    """And not repeated: what a person has seen is not taken back."""
+def test_an_error_in_the_middle_is_not_repeated(
+    server, connect, waits, events, cut, error, message
+):
+    """Text that a person has read is not taken back."""
 
     def answer(x):
         x.head(
@@ -171,7 +173,7 @@ def test_what_goes_wrong_in_the_middle_is_raised(server, connect, waits, events,
     server.play(answer)
     stream = connect(server, contract="openai").stream("Who?")
     assert next(stream) == "Bill"
-    with pytest.raises(error, match=says) as caught:
+    with pytest.raises(error, match=message) as caught:
         next(stream)
     assert caught.value.request_id == "r-1"
     assert stream.reply is None
@@ -179,12 +181,12 @@ def test_what_goes_wrong_in_the_middle_is_raised(server, connect, waits, events,
     assert list(stream) == []
 
 
-def test_a_stream_without_done_ends_with_a_reason(server, connect):
+def test_a_stream_without_done_may_end_with_a_finish_reason(server, connect):
     server.events(delta("Bill"), END)
     assert list(connect(server, contract="openai").stream("Who?")) == ["Bill"]
 
 
-def test_an_empty_answer_is_one_only_with_a_reason(server, connect):
+def test_an_empty_answer_needs_a_finish_reason(server, connect):
     server.events(END, "[DONE]").events({"type": "ping"}, "[DONE]")
     client = connect(server, contract="openai")
     assert list(client.stream("Hi")) == []
@@ -208,13 +210,13 @@ def test_leaving_the_loop_closes_the_connection(server, connect):
     assert list(stream) == []
 
 
-def test_a_stream_that_nobody_keeps_is_closed(server, connect):
+def test_a_stream_without_references_is_closed(server, connect):
     server.play(endless)
     assert next(connect(server, contract="openai").stream("Who?")) == "Bill"
     assert server.left.wait(HANG_S)
 
 
-def test_a_stream_that_was_never_begun_sends_nothing(server, connect):
+def test_a_stream_that_is_not_read_sends_no_request(server, connect):
     with connect(server).stream("Who?"):
         pass
     assert server.requests == []
@@ -226,7 +228,7 @@ def test_another_thread_can_close_a_stream(server, connect):
     assert next(stream) == "Bill"
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(lambda: next(stream, None))
-        time.sleep(0.05)  # until it waits
+        time.sleep(0.05)  # until the thread waits
         stream.close()
         assert (
             isinstance(waiting.exception(HANG_S), EndpointTimeoutError) or waiting.result() is None
@@ -249,7 +251,7 @@ def test_the_deadline_ends_a_stream(server, connect):
     assert len(server.requests) == 1
 
 
-def test_the_deadline_ends_a_stream_that_falls_silent(server, connect):
+def test_the_deadline_ends_a_silent_stream(server, connect):
     server.play(endless)
     stream = connect(server, contract="openai", deadline_s="0.3").stream("Who?")
     with pytest.raises(EndpointTimeoutError, match="no complete answer within 0.3 s"):

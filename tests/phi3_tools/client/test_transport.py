@@ -1,4 +1,4 @@
-"""Bytes there and back, against real sockets."""
+"""Requests against real sockets: redirects, certificates, proxies, connections."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def test_what_is_sent(server, post):
     assert request.headers["host"] == f"127.0.0.1:{server.port}"
 
 
-# -- what never leaves this host -------------------------------------------------------------------
+# -- redirects, .netrc, cookies --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 def test_a_redirect_is_never_followed(new_server, post, status):
-    """Neither to another host, where the key must not go, nor anywhere else."""
+    """The key must not go to another host; redirects to the same host are not followed either."""
     first, other = new_server(), new_server()
     other.json(["stolen"])
     location = other.url.replace("127.0.0.1", "localhost")
@@ -53,7 +53,7 @@ def test_a_redirect_is_never_followed(new_server, post, status):
     assert location not in str(caught.value)
 
 
-def test_a_redirects_body_is_not_read_for_ever(server, post):
+def test_an_endless_redirect_body_is_not_read(server, post):
     def endless(x):
         x.head(302, {"location": "/elsewhere"})
         for _ in range(1_000_000):
@@ -109,7 +109,7 @@ def test_another_hosts_certificate_is_refused(authority, trusted, new_server, po
 
 
 class NoTLS:
-    """What answers a TLS greeting as a plain server does."""
+    """Answer a TLS greeting like a plain HTTP server."""
 
     def wrap_socket(self, connection, server_side):
         connection.recv(1)
@@ -117,14 +117,14 @@ class NoTLS:
         raise OSError
 
 
-def test_https_to_a_plain_server_is_named(new_server, post):
+def test_https_to_a_plain_server_is_refused(new_server, post):
     with pytest.raises(
         EndpointUnreachableError, match="no secure connection to the endpoint: .*SSL"
     ):
         post(new_server(NoTLS()).url)
 
 
-def test_certificates_that_are_not_there_are_named(monkeypatch):
+def test_missing_certificates_are_refused(monkeypatch):
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere/ca.pem")
     with pytest.raises(
         ConfigError, match="the certificates /nowhere/ca.pem do not exist. Correct REQUESTS_CA"
@@ -133,7 +133,7 @@ def test_certificates_that_are_not_there_are_named(monkeypatch):
 
 
 def tunnel(exchange):
-    """A proxy's part: after CONNECT, bytes from one side to the other."""
+    """Act as a proxy: after CONNECT, copy bytes in both directions."""
     host, port = exchange.request.path.split(":")
     with socket.create_connection((host, int(port))) as onward:
         exchange.head(200)
@@ -150,7 +150,7 @@ def pump(source, target):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
     except OSError:
-        pass  # the other side left
+        pass  # the other side closed the connection
 
 
 def test_a_proxy_of_the_environment_is_used(secure, trusted, new_server, monkeypatch):
@@ -175,7 +175,7 @@ def test_no_proxy_is_honoured(secure, trusted, new_server, post, monkeypatch):
     assert proxy.connections == 0
 
 
-def test_a_proxy_that_refuses_is_named(new_server, post, monkeypatch):
+def test_a_proxy_that_refuses_is_reported(new_server, post, monkeypatch):
     proxy = new_server()
     proxy.give(407)
     monkeypatch.setenv("HTTPS_PROXY", f"http://me:SECRET@127.0.0.1:{proxy.port}")
@@ -185,7 +185,7 @@ def test_a_proxy_that_refuses_is_named(new_server, post, monkeypatch):
 
 
 def test_plain_http_goes_through_no_proxy(server, new_server, post, monkeypatch):
-    """It is for this machine alone, and the proxy would read the key."""
+    """Plain http is for this machine only, and a proxy could read the key."""
     proxy = new_server()
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
     server.json([1])
@@ -216,12 +216,12 @@ def test_a_connection_that_the_server_closed_is_replaced(server, post):
     server.json([1])
     post(server.url)
     server.drop_connections()
-    time.sleep(0.05)  # as after a pause: the end has come
+    time.sleep(0.05)  # as after a pause: the end of the connection has arrived
     assert post(server.url) == b"[1]"
     assert server.connections == 2
 
 
-def test_what_is_left_unread_closes_the_connection(server):
+def test_an_unread_body_closes_the_connection(server):
     def answer(x):
         x.head(200, {"content-length": "10"})
         x.send(b"half")
@@ -242,7 +242,9 @@ def test_what_is_left_unread_closes_the_connection(server):
 @pytest.fixture
 def closed_port():
     with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))  # bound and not listening: nobody else gets it
+        sock.bind(
+            ("127.0.0.1", 0)
+        )  # bound but not listening, so that no other program gets the port
         yield sock.getsockname()[1]
 
 
@@ -253,7 +255,7 @@ def test_a_refused_connection(post, closed_port):
         post(f"http://127.0.0.1:{closed_port}/score")
 
 
-def test_what_the_caller_was_handling_is_not_told(post, closed_port):
+def test_the_callers_own_exception_is_not_in_the_message(post, closed_port):
     try:
         raise RuntimeError("the caller's own")
     except RuntimeError:
@@ -271,13 +273,13 @@ def test_an_unknown_name(post, monkeypatch):
         post("https://no-such-endpoint.example.org/score")
 
 
-def test_a_connection_that_does_not_come_about_in_time(post):
+def test_a_connect_timeout(post):
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)
         waiting = []
         try:
-            for _ in range(4):  # until the queue is full, and the next has to wait
+            for _ in range(4):  # until the queue is full and the next connection has to wait
                 waiting.append(socket.socket())
                 waiting[-1].setblocking(False)
                 waiting[-1].connect_ex(full.getsockname())
@@ -294,11 +296,11 @@ def test_a_connection_that_does_not_come_about_in_time(post):
 @pytest.mark.parametrize(
     "url", ["https://*bad*/score", "https://.example.org/score", "https://\u3002"]
 )
-def test_a_url_that_is_none(url):
+def test_an_invalid_url(url):
     with pytest.raises(ConfigError, match="`endpoint` is not a valid URL"):
         Transport(url)
 
 
-def test_a_name_that_is_too_long(post):
+def test_a_host_name_that_is_too_long(post):
     with pytest.raises(ConfigError, match="`endpoint` is not a valid URL"):
         post(f"https://{'a' * 64}.example.org/score")

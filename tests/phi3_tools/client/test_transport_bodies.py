@@ -93,7 +93,7 @@ def not_http(x):
 
 
 def reset(x):
-    # Lingering for no time makes the close a reset.
+    # With a linger time of 0, closing sends a reset.
     x.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
     x.hang_up()
 
@@ -116,7 +116,7 @@ def test_an_oversized_answer_is_refused(server, post):
         post(server.url, limits=Limits(max_answer_bytes=100_000))
 
 
-def test_an_oversized_answer_that_unpacks_is_refused(server, post):
+def test_an_answer_that_unpacks_to_too_many_bytes_is_refused(server, post):
     server.give(200, gzip.compress(bytes(50_000_000)), {"content-encoding": "gzip"})
     with pytest.raises(BadAnswerError, match="longer than"):
         post(server.url, limits=Limits(max_answer_bytes=1_000_000))

@@ -29,7 +29,7 @@ def silent_body(x):
 
 
 @pytest.mark.parametrize("answer", [silent, silent_body])
-def test_silence_is_a_timeout(server, post, answer):
+def test_a_silent_endpoint_is_a_timeout(server, post, answer):
     server.play(answer)
     with pytest.raises(EndpointTimeoutError, match="sent no more data after"):
         post(server.url, limits=Limits(read_timeout_s=0.1))
@@ -58,17 +58,15 @@ def dripping_error(x):
 
 @pytest.mark.parametrize("answer", [dripping_headers, dripping_body, dripping_chunk_size, silent])
 @pytest.mark.parametrize("kind", ["plain", "tls"])
-def test_the_deadline_holds_however_the_answer_drips(
-    request, new_server, post, trusted, answer, kind
-):
-    """Each byte begins a socket's own timeout anew: that alone would wait for ever."""
+def test_the_deadline_ends_slow_responses(request, new_server, post, trusted, answer, kind):
+    """The timeout of a socket starts again with each byte, so it would never end."""
     server = request.getfixturevalue("secure") if kind == "tls" else new_server()
     server.play(answer)
     with pytest.raises(EndpointTimeoutError, match="no complete answer within 0.5 s"):
         post(server.url, deadline_s=0.5)
 
 
-def test_the_deadline_holds_for_an_errors_body(server, post):
+def test_the_deadline_ends_a_slow_error_body(server, post):
     server.play(dripping_error)
     with pytest.raises(ServerError):
         post(server.url, deadline_s=0.5)
@@ -97,7 +95,7 @@ def test_another_thread_can_end_a_wait(request, new_server, trusted, kind):
     thread.start()
     while not server.requests:
         time.sleep(0.01)
-    time.sleep(0.05)  # until it waits for the answer
+    time.sleep(0.05)  # until the thread waits for the answer
     deadline.cancel()
     thread.join(HANG_S)
     assert len(failed) == 1

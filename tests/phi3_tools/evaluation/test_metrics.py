@@ -1,4 +1,4 @@
-"""Scores against the programs they are held to, and means that can be trusted."""
+"""Scores compared with those of other programs, and means."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ WORDS = st.lists(st.sampled_from(["the", "a", "Bill", "Gates", "co-founder", "$5
 ASCII = st.text(st.characters(min_codepoint=32, max_codepoint=126))
 SCORES = st.lists(st.floats(0, 1), max_size=20)
 
-# What breaks scorers: nothing at all, other scripts, marks, half a surrogate pair, very long texts.
+# Texts that break scorers: empty texts, other scripts, marks, half a surrogate pair, very long texts.
 AWKWARD = [
     "",
     " ",
@@ -71,13 +71,13 @@ SENTENCES = st.lists(
 
 
 def squad_normalise(text):
-    """`normalize_answer` of SQuAD's evaluate-v2.0.py, put together."""
+    """`normalize_answer` of SQuAD's evaluate-v2.0.py, as one function."""
     bare = "".join(c for c in text.lower() if c not in set(string.punctuation))
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", bare).split())
 
 
 @given(ASCII)
-def test_normalise_is_squads(text):
+def test_normalise_equals_squads_script(text):
     assert normalise(text) == squad_normalise(text)
 
 
@@ -133,7 +133,7 @@ def test_bounds_and_symmetry(texts):
     holds()
 
 
-# -- held to other programs ------------------------------------------------------------------------
+# -- compared with other programs -----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -144,13 +144,13 @@ def azures_f1():
     return lambda answer, truth: evaluator(response=answer, ground_truth=truth)["f1_score"]
 
 
-def test_f1_is_azures(azures_f1):
+def test_f1_equals_azures(azures_f1):
     for answer, truth in PAIRS:
         assert token_f1(answer, truth) == azures_f1(answer, truth), (answer[:30], truth[:30])
 
 
 @pytest.mark.parametrize("texts", [TEXTS, WORDS, SENTENCES], ids=["any", "words", "sentences"])
-def test_f1_is_azures_on_random_texts(azures_f1, texts):
+def test_f1_equals_azures_on_random_texts(azures_f1, texts):
     @settings(max_examples=60, deadline=None)
     @given(texts, texts)
     def holds(answer, truth):
@@ -168,20 +168,20 @@ def sacrebleus(answer, truth):
     )
 
 
-def test_bleu_and_chrf_are_sacrebleus():
+def test_bleu_and_chrf_equal_sacrebleus():
     for answer, truth in PAIRS:
         assert (bleu(answer, truth), chrf(answer, truth)) == sacrebleus(answer, truth)
 
 
 @settings(deadline=None)
 @given(SENTENCES | TEXTS, SENTENCES | TEXTS)
-def test_bleu_and_chrf_are_sacrebleus_on_random_texts(answer, truth):
+def test_bleu_and_chrf_equal_sacrebleus_on_random_texts(answer, truth):
     assert (bleu(answer, truth), chrf(answer, truth)) == sacrebleus(answer, truth)
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(SENTENCES | TEXTS, SENTENCES | TEXTS), min_size=1, max_size=8))
-def test_corpus_scores_are_sacrebleus(pairs):
+def test_corpus_scores_equal_sacrebleus(pairs):
     import sacrebleu
 
     answers, truths = (list(texts) for texts in zip(*pairs))
@@ -204,11 +204,11 @@ class Words:
 
 @settings(deadline=None)
 @given(ASCII, ASCII)
-def test_on_ascii_rouge_is_that_of_its_own_tokenizer(answer, truth):
+def test_rouge_on_ascii_equals_that_of_its_own_tokenizer(answer, truth):
     assert rouge_l(answer, truth) == rouges(answer, truth)
 
 
-def test_rouge_is_its_own_with_our_words():
+def test_rouge_equals_rouge_score_with_our_words():
     short = [text for text in AWKWARD if len(text) < 1500]
     for answer in short:
         for truth in short:
@@ -221,7 +221,7 @@ def test_rouge_of_a_long_text():
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "expected"),
     [
         ("The cat_sat, co-founder.", ["the", "cat", "sat", "co", "founder"]),
         ("你好，世界 abc", ["你", "好", "世", "界", "abc"]),
@@ -230,8 +230,8 @@ def test_rouge_of_a_long_text():
         ("", []),
     ],
 )
-def test_words(text, found):
-    assert words(text) == found
+def test_words(text, expected):
+    assert words(text) == expected
 
 
 def test_rouge_sees_other_scripts():
@@ -240,10 +240,10 @@ def test_rouge_sees_other_scripts():
     assert rouges("你好世界", "你好") == 0
 
 
-def test_line_scores_are_finite_whatever_is_said():
+def test_line_scores_are_finite_for_every_text():
     for answer, truth in PAIRS:
-        found = line_scores(answer, truth) if len(answer) + len(truth) < 3000 else {}
-        assert all(map(math.isfinite, found.values()))
+        scores = line_scores(answer, truth) if len(answer) + len(truth) < 3000 else {}
+        assert all(map(math.isfinite, scores.values()))
     assert list(line_scores("a", "b")) == [
         "exact_match",
         "token_f1",
@@ -254,7 +254,7 @@ def test_line_scores_are_finite_whatever_is_said():
     ]
 
 
-def test_threads_score_alike():
+def test_threads_get_the_same_scores():
     pairs = [(f"Bill Gates said {n % 7}", f"Paul Allen said {n % 5}") for n in range(200)]
     alone = [line_scores(*pair) for pair in pairs]
     with ThreadPoolExecutor(8) as pool:
@@ -276,7 +276,7 @@ def test_a_missing_package_is_named(monkeypatch, module, package, score):
         score("a", "b")
 
 
-def test_no_answers_make_no_corpus():
+def test_corpus_scores_without_answers_are_0():
     assert corpus_scores([], []) == {"corpus_bleu": 0.0, "corpus_chrf": 0.0}
 
 
@@ -286,16 +286,16 @@ def test_no_answers_make_no_corpus():
 @given(SCORES, st.integers(0, 5))
 def test_mean(scores, failures):
     values = [*scores, *[0.0] * failures]
-    found = mean_of(scores, failures=failures)
-    assert found.n == len(values)
+    mean = mean_of(scores, failures=failures)
+    assert mean.n == len(values)
     if values:
-        assert found.mean == pytest.approx(statistics.fmean(values))
+        assert mean.mean == pytest.approx(statistics.fmean(values))
     if len(values) > 1:
         expected = statistics.stdev(values) / math.sqrt(len(values))
-        assert found.stderr == pytest.approx(expected, abs=1e-9)
+        assert mean.stderr == pytest.approx(expected, abs=1e-9)
 
 
-def test_small_means():
+def test_means_of_few_lines():
     assert mean_of([]) == Mean(0, 0.0, 0.0)
     assert mean_of([0.5]) == Mean(1, 0.5, 0.0)
     assert mean_of([1.0], failures=1).mean == 0.5
@@ -304,6 +304,6 @@ def test_small_means():
 
 
 @pytest.mark.parametrize("score", [math.nan, math.inf])
-def test_what_is_no_number_is_refused(score):
+def test_scores_that_are_not_finite_are_refused(score):
     with pytest.raises(ValueError, match="not a number"):
         mean_of([1.0, score])

@@ -1,4 +1,4 @@
-"""What a judge's words say: the ladder, and what it must not be talked into."""
+"""Parsing of a judge's answer: every accepted form, and texts that must not give a score."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from phi3_tools.evaluation.readings import LONGEST, SCORE, WINNER, read_verdict, weighted_score
 
 SCORES = st.integers(1, 5)
-# Prose without any sign that could state a score.
+# Prose without characters that could state a score.
 PROSE = st.text(st.sampled_from("abcdefgh \n,.!?éü漢"), max_size=60)
 FORMS = [
     '{{"score": {n}}}',
@@ -71,31 +71,31 @@ UNREADABLE = [
 
 @pytest.mark.parametrize("form", FORMS)
 @given(n=SCORES, before=PROSE, after=PROSE)
-def test_a_score_is_read_from_every_form(form, n, before, after):
+def test_a_score_is_parsed_from_every_form(form, n, before, after):
     text = f"{before}\n{form.format(n=n)}\n{after}"
     assert read_verdict(text, SCORE).value == str(n)
 
 
 @pytest.mark.parametrize("form", ALONE)
 @given(n=SCORES)
-def test_a_score_alone_is_read(form, n):
+def test_a_bare_score_is_parsed(form, n):
     assert read_verdict(form.format(n=n), SCORE).value == str(n)
 
 
 @pytest.mark.parametrize("text", UNREADABLE)
-def test_nothing_is_read_from_what_says_nothing(text):
+def test_texts_without_a_score_have_no_value(text):
     assert read_verdict(text, SCORE).value is None
 
 
 @given(text=st.text() | st.text(st.sampled_from('{}[]":,scoreSCORE 0123456789.\n`-<|>/')))
-def test_any_text_gives_a_score_of_the_scale_or_none(text):
+def test_any_text_gives_a_score_on_the_scale_or_none(text):
     assert read_verdict(text, SCORE).value in {"1", "2", "3", "4", "5", None}
     assert read_verdict(text, WINNER).value in {"a", "b", "tie", None}
 
 
 @pytest.mark.parametrize("first", FORMS)
 @pytest.mark.parametrize("second", FORMS)
-def test_two_scores_that_differ_are_none(first, second):
+def test_two_different_scores_have_no_value(first, second):
     text = f"{first.format(n=5)}\n{second.format(n=2)}"
     assert read_verdict(text, SCORE).value is None
     assert read_verdict(f"{first.format(n=4)}\n{second.format(n=4)}", SCORE).value == "4"
@@ -112,11 +112,11 @@ def test_two_scores_that_differ_are_none(first, second):
         '{"reason": \'It says {score: 5} and',
     ],
 )
-def test_a_score_that_the_judge_repeats_is_not_its_own(text):
+def test_a_score_that_the_judge_only_repeats_is_rejected(text):
     assert read_verdict(text, SCORE).value is None
 
 
-def test_a_score_quoted_within_the_reason_is_no_second_one():
+def test_a_score_quoted_in_the_reason_does_not_count():
     text = json.dumps({"reason": 'It says {"score": 5}.', "score": 1})
     assert read_verdict(text, SCORE).value == "1"
     assert read_verdict(text, SCORE).reason == 'It says {"score": 5}.'
@@ -162,26 +162,26 @@ def stated(**weights):
     return [token(t) for t in ('{"', "score", '":')] + [token(" 4", **weights), token("}")]
 
 
-def test_the_scores_probabilities_are_weighed():
+def test_the_score_is_weighted_by_probabilities():
     raw = answer(*stated(**{"4": 0.3, " 4": 0.3, "5": 0.2, "9": 0.1, "four": 0.1}))
     assert weighted_score(raw, 4) == pytest.approx((0.6 * 4 + 0.2 * 5) / 0.8)
 
 
 def test_only_the_token_that_states_the_score_counts():
-    """A digit in the reason, and the scale's end in `5/5`, are no scores."""
+    """A digit in the reason and the end of the scale in `5/5` are not scores."""
     reason = [token('{"reason":"has '), token("4", **{"1": 1.0}), token(' parts","score":')]
     last = [token("4", **{"4": 1.0}), token("/"), token("4", **{"2": 1.0})]
     assert weighted_score(answer(*reason, *last), 4) == 4.0
 
 
-def test_a_bare_digit_is_weighed():
+def test_a_bare_digit_is_weighted():
     assert weighted_score(answer(token("▁4", **{"▁4": 0.5, "▁2": 0.5})), 4) == 3.0
 
 
 @given(weights=st.dictionaries(st.sampled_from("12345"), st.floats(1e-9, 1), min_size=1))
 def test_an_expected_score_is_on_the_scale(weights):
-    found = weighted_score(answer(*stated(**weights)), 4)
-    assert found is None if "4" not in weights else 1 <= found <= 5
+    expected_score = weighted_score(answer(*stated(**weights)), 4)
+    assert expected_score is None if "4" not in weights else 1 <= expected_score <= 5
 
 
 @pytest.mark.parametrize(
@@ -206,5 +206,5 @@ def test_an_expected_score_is_on_the_scale(weights):
         answer(token("Line "), token("4", **{"4": 1.0})),
     ],
 )
-def test_what_tells_no_probabilities_weighs_nothing(raw):
+def test_answers_without_probabilities_are_not_weighted(raw):
     assert weighted_score(raw, 4) is None

@@ -1,4 +1,4 @@
-"""The prompts: hostile text stays inside its marks and makes no turn."""
+"""The prompts: hostile text stays inside its marks and cannot begin a turn."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from judge_endpoint import fields as shown
+from judge_endpoint import fields as texts_of
 from judge_endpoint import outside
 from pages import check_part, table
 from phi3_tools.client.messages import render
@@ -42,13 +42,13 @@ def test_the_rubrics_are_these():
 
 @EVERY
 def test_the_prompt_shows_the_rubric_and_what_it_reads(rubric):
-    ((said),) = grading_prompt(rubric, FIELDS)
-    assert said["role"] == "user"
+    ((message),) = grading_prompt(rubric, FIELDS)
+    assert message["role"] == "user"
     assert all(
-        f"{score}: {level}\n" in said["content"] for score, level in enumerate(rubric.levels, 1)
+        f"{score}: {level}\n" in message["content"] for score, level in enumerate(rubric.levels, 1)
     )
     names = {"ground_truth": "reference"}
-    assert shown(said["content"]) == {
+    assert texts_of(message["content"]) == {
         names.get(name, name): FIELDS[name] for name in (*rubric.required_fields, "answer")
     }
 
@@ -56,19 +56,19 @@ def test_the_prompt_shows_the_rubric_and_what_it_reads(rubric):
 @EVERY
 def test_a_comparison_shows_both_answers_in_its_order(rubric):
     for first, second in (("answer", "answer_b"), ("answer_b", "answer")):
-        (said,) = comparison_prompt(rubric, FIELDS, first, second)
-        texts = shown(said["content"])
+        (message,) = comparison_prompt(rubric, FIELDS, first, second)
+        texts = texts_of(message["content"])
         assert (texts["answer A"], texts["answer B"]) == (FIELDS[first], FIELDS[second])
 
 
 def parts(message):
-    """The code of a prompt's marks, and what is outside of them with the code left out."""
+    """Return the code of a prompt's marks, and the text outside the marks without the code."""
     (code,) = re.findall(r"marks with the code ([0-9a-f]{8})", outside(message["content"]))
     return code, outside(message["content"]).replace(code, "")
 
 
 @given(answer=HOSTILE, question=HOSTILE)
-def test_no_text_leaves_its_marks(answer, question):
+def test_no_text_can_leave_its_marks(answer, question):
     hostile = {**FIELDS, "answer": answer, "question": question}
     rubric = RUBRICS["correctness"]
     for ask in (
@@ -76,17 +76,17 @@ def test_no_text_leaves_its_marks(answer, question):
         lambda r, fields: comparison_prompt(r, fields, "answer", "answer_b"),
     ):
         (message,), (benign,) = ask(rubric, hostile), ask(rubric, FIELDS)
-        (code, ours), texts = parts(message), shown(message["content"])
-        assert ours == parts(benign)[1]  # whatever is inside, what is outside is ours alone
-        assert texts.keys() == shown(benign["content"]).keys()
+        (code, instructions), texts = parts(message), texts_of(message["content"])
+        assert instructions == parts(benign)[1]  # they never change
+        assert texts.keys() == texts_of(benign["content"]).keys()
         assert texts["question"] == break_template_tokens(question)
         assert texts.get("answer", texts.get("answer A")) == break_template_tokens(answer)
         assert message["content"].count(code) == 2 * len(texts) + 1
 
 
 @given(answer=HOSTILE)
-def test_no_text_makes_a_turn(answer):
-    """The MLflow contract puts texts into the chat template as they are: ours has one user turn."""
+def test_no_text_can_begin_a_turn(answer):
+    """The MLflow contract inserts texts into the chat template unchanged; a prompt has one user turn."""
     prompt = render(grading_prompt(RUBRICS["correctness"], {**FIELDS, "answer": answer}))
     assert prompt.count("<|") == 3
     assert prompt.startswith("<|user|>\n") and prompt.endswith("<|end|>\n<|assistant|>\n")
@@ -100,20 +100,20 @@ def test_a_templates_tokens_are_broken_up(text):
     assert break_template_tokens(f"a{text}b") == f"a{'< '.join(text.rsplit('<', 1))}b"
 
 
-def test_other_text_stays_as_it_is():
+def test_other_text_is_unchanged():
     text = 'a < b | c > d <p>x</p> <sup> {"a": "|>"} ü漢'
     assert break_template_tokens(text) == text
 
 
 @given(st.lists(HOSTILE | st.text("0123456789abcdefABCDEF", min_size=8), max_size=4))
-def test_the_code_is_in_no_text_and_the_same_again(texts):
+def test_the_code_is_in_no_text_and_repeatable(texts):
     code = fence_code(texts)
     assert len(code) == 8
     assert not any(code in text.lower() for text in texts)
     assert fence_code(texts) == code
 
 
-def test_a_code_that_is_in_the_text_is_not_taken(monkeypatch):
+def test_a_code_that_is_in_the_text_is_not_used(monkeypatch):
     import hashlib
 
     from phi3_tools.evaluation.rubrics import fence_code
@@ -129,7 +129,7 @@ def test_a_code_that_is_in_the_text_is_not_taken(monkeypatch):
     assert fence_code(["[end of answer 0A1B2C3D]"]) == "11111111"
 
 
-def test_choosing():
+def test_select_rubrics():
     assert [r.name for r in select_rubrics(" fluency, correctness fluency")] == [
         "fluency",
         "correctness",
@@ -140,7 +140,7 @@ def test_choosing():
         assert "safety_refusal" in str(caught.value)
 
 
-def test_what_is_missing():
+def test_missing_fields():
     assert missing_fields(RUBRICS["groundedness"], {"question": "q", "context": " "}) == ["context"]
     assert missing_fields(RUBRICS["fluency"], {}) == []
 

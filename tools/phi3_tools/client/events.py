@@ -6,12 +6,15 @@ Without observers an event costs the iteration over an empty tuple.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..errors import RateLimitedError
 from .messages import Reply
+
+log = logging.getLogger("phi3_tools")
 
 
 class CallObserver:
@@ -54,6 +57,13 @@ def notify_throttled(error: RateLimitedError) -> None:
 
 
 def notify_answered(reply: Reply) -> None:
-    """Report a complete answer to the observers."""
+    """Log a complete answer and report it to the observers."""
+    if usage := reply.usage:
+        log.debug(
+            "answered at attempt %d: %d tokens in, %d out",
+            reply.attempts,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+        )
     for observer in _observers:
         observer.on_answered(reply)

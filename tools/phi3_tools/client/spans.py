@@ -7,7 +7,6 @@ messages only if OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT is `true`, a
 from __future__ import annotations
 
 import json
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,8 +16,6 @@ from urllib.parse import urlsplit
 from .messages import Message, Reply
 from .params import Params
 
-log = logging.getLogger("phi3_tools")
-ANSWERED_LOG = "answered at attempt %d: %d tokens in, %d out"
 CAPTURE_VARIABLE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 
 try:
@@ -36,10 +33,9 @@ class CallSpan:
 
     def reply(self, reply: Reply) -> None:
         """Record the reply."""
-        if usage := reply.usage:
-            log.debug(ANSWERED_LOG, reply.attempts, usage.prompt_tokens, usage.completion_tokens)
         if self._span is None or not self._span.is_recording():
             return
+        usage = reply.usage
         attributes = {
             "gen_ai.response.model": reply.model,
             "azure.service.request.id": reply.request_id,
