@@ -60,3 +60,10 @@ def test_an_unknown_name_is_refused():
         phi3_tools.RateLimit  # noqa: B018
     with pytest.raises(ImportError):
         from phi3_tools import NoSuchName  # noqa: F401
+
+
+def test_the_client_shows_only_what_callers_use(connect):
+    client = connect("http://127.0.0.1:1/score")
+    public = {name for name in dir(client) if not name.startswith("_")}
+    methods = {"from_connection", "chat", "stream", "achat", "astream", "close"}
+    assert public == {"settings", "contract"} | methods

@@ -25,7 +25,7 @@ failed; prompt flow's serving answers 4xx in the first case and 5xx in the secon
 
 Deprecated: the former names `PromptTooLong`, `EndpointUnreachable`, `EndpointTimeout`, `ConnectionLost`,
 `BadAnswer`, `ScoringFailed`, `BadRequest`, `PermissionDenied`, `DeploymentNotFound`, `RequestTooLarge`,
-`RateLimited`, `ModelNotReady` and `UnexpectedRedirect` (without `Error`) still work in this release, with a
+`RateLimited`, `ModelNotReady` and `UnexpectedRedirect` still work in this release, with a
 `DeprecationWarning`.
 """
 
