@@ -20,7 +20,7 @@ from ..errors import OpsError
 from ..flows import FlowDefinition, content_hash
 from ..pf import Connections, load_connection
 
-# Names of properties. The values of the first two are text, of the second two JSON.
+# Names of properties. The values of the endpoints and the connections are JSON, the others are text.
 FLOW_VERSION_PROPERTY, FLOW_HASH_PROPERTY = "phi3.flow_version", "phi3.flow_sha256"
 ENDPOINTS_PROPERTY, CONNECTIONS_PROPERTY = "phi3.endpoints", "phi3.connections"
 DATA_HASH_PROPERTY, PROCESS_PROPERTY = "phi3.data_sha256", "phi3.process"
@@ -75,7 +75,7 @@ class RunProperties:
         endpoints: node -> the connection that it used.
         connections: node -> input -> connection that replaced the flow's.
         data_sha256: hash of the data file.
-        process: the process that executed the run, see `runs.resume`.
+        process: the process that executed the run, see `describe_this_process`.
         token_counts: name, one of `TOKEN_COUNTS` -> number of tokens.
     """
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 
 from echo_endpoint import KEY
 from phi3_ops.pf import pace
 from phi3_ops.pf.pace import BatchCallObserver, ConcurrencyLimit
-from phi3_tools import Limits, Phi3Client, RateLimitedError, Reply, Usage
+from phi3_tools import BadRequestError, Limits, Phi3Client, RateLimitedError, Reply, Usage
 from phi3_tools.client import observe_calls
 from slow_endpoint import slow_endpoint
 
@@ -87,19 +89,21 @@ def test_the_tokens_of_answers_are_counted():
     assert counted == [18, 2]
 
 
-@pytest.mark.parametrize(("capacity", "expected"), [(0, 4), (None, 8)])
-def test_the_client_reports_its_429s_as_objects(capacity, expected):
+@pytest.mark.parametrize(
+    ("capacity", "question", "error", "limit_after", "tokens"),
+    [
+        (0, "x", RateLimitedError, 4, []),
+        (None, "fail", BadRequestError, 8, []),  # another error
+        (None, "x", None, 8, [18]),
+    ],
+)
+def test_the_client_reports_its_429s_and_answers(capacity, question, error, limit_after, tokens):
     limit, counted = ConcurrencyLimit(8), []
     start_all(limit)
-    settings = (0.0,) if capacity is None else (0.0, capacity)
-    with slow_endpoint(*settings) as server:
+    with slow_endpoint(0.0, capacity) as server:
         fields = {"endpoint": server.url, "contract": "chat", "key": KEY}
         client = Phi3Client.from_connection(fields, limits=Limits(max_attempts=1))
-        with client, observe_calls(BatchCallObserver(limit, counted.append)):
-            if capacity == 0:
-                with pytest.raises(RateLimitedError):
-                    client.chat("x")
-            else:
-                client.chat("x")
-    assert limit.limit == expected
-    assert counted == ([] if capacity == 0 else [18])
+        expected = pytest.raises(error) if error else nullcontext()
+        with client, observe_calls(BatchCallObserver(limit, counted.append)), expected:
+            client.chat(question)
+    assert (limit.limit, counted) == (limit_after, tokens)
