@@ -85,7 +85,7 @@ class Exchange:
         lines = [f"HTTP/1.1 {status} Said", *(f"{n}: {v}" for n, v in (headers or {}).items())]
         self.send("\r\n".join([*lines, "", ""]).encode("latin-1"))
 
-    def whole(self, body, status=200, headers=None):
+    def respond(self, body, status=200, headers=None):
         self.head(status, {"content-length": len(body), **(headers or {})})
         self.send(body)
 
@@ -121,7 +121,7 @@ class Exchange:
             gone = not isinstance(error, TimeoutError)
         self.keep = False
         if gone:
-            self.server.left.set()
+            self.server.client_left.set()
         return gone
 
 
@@ -131,7 +131,7 @@ class ScriptedServer(socketserver.ThreadingTCPServer):
     Attributes:
         requests: the requests, in order.
         connections: number of connections.
-        left: set after a client closed its connection in the middle of an answer.
+        client_left: set after a client closed its connection in the middle of an answer.
     """
 
     daemon_threads = False
@@ -143,7 +143,7 @@ class ScriptedServer(socketserver.ThreadingTCPServer):
         self.scheme = "https" if tls else "http"
         self.requests: list[Request] = []
         self.connections = 0
-        self.left = threading.Event()
+        self.client_left = threading.Event()
         self.stopping = threading.Event()
         self._answers: list[Callable[[Exchange], None]] = []
         self._open: set[socket.socket] = set()
@@ -171,7 +171,7 @@ class ScriptedServer(socketserver.ThreadingTCPServer):
         return self
 
     def give(self, status, body=b"", headers=None):
-        return self.play(lambda x: x.whole(body, status, headers))
+        return self.play(lambda x: x.respond(body, status, headers))
 
     def json(self, payload, status=200, headers=None):
         return self.give(status, json.dumps(payload).encode(), headers)

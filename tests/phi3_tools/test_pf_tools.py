@@ -257,7 +257,7 @@ def test_an_abandoned_stream_is_closed(server, connection):
     server.play(answer)
     pieces = pf_tools.phi3_chat(connection(server), "Who?", stream=True)
     del pieces  # before the first piece is read
-    assert server.left.wait(HANG_S)
+    assert server.client_left.wait(HANG_S)
 
 
 def test_prompt_streams_too(server, connection):

@@ -54,8 +54,10 @@ def test_an_answer_in_another_contract_reveals_the_contract(server, connect):
 
 def only_lists(x):
     if isinstance(x.request.json["input_data"], list):
-        return x.whole(b'["Bill"]')
-    return x.whole(b'{"message": "not a list"}', 424, {"ms-azureml-model-error-statuscode": "400"})
+        return x.respond(b'["Bill"]')
+    return x.respond(
+        b'{"message": "not a list"}', 424, {"ms-azureml-model-error-statuscode": "400"}
+    )
 
 
 def test_a_refusal_leads_to_the_next_contract(server, connect):

@@ -70,8 +70,8 @@ def test_an_mlflow_model_that_applies_the_template_itself(server, connect):
     def wrapped(x):
         text = x.request.json["input_data"]
         if isinstance(text, dict):
-            return x.whole(b'{"message": "not a list"}', 400)
-        return x.whole(json.dumps([f"<|user|>\n{text[0]}<|end|>\n<|assistant|>\nBill"]).encode())
+            return x.respond(b'{"message": "not a list"}', 400)
+        return x.respond(json.dumps([f"<|user|>\n{text[0]}<|end|>\n<|assistant|>\nBill"]).encode())
 
     server.play(wrapped)
     client = connect(server, template="server")
@@ -136,7 +136,7 @@ def meeting(parties):
     def answer(x):
         barrier.wait(HANG_S)
         question = x.request.json["input_data"]["input_string"][0]["content"]
-        x.whole(f'{{"output": "{question}"}}'.encode())
+        x.respond(f'{{"output": "{question}"}}'.encode())
 
     return answer
 
@@ -185,7 +185,7 @@ def test_the_event_loop_is_free_meanwhile(server, connect):
 
     def answer(x):
         assert go_on.wait(HANG_S)
-        x.whole(b'{"output": "x"}')
+        x.respond(b'{"output": "x"}')
 
     server.play(answer)
     client = connect(server)
@@ -220,7 +220,7 @@ def test_cancelling_an_async_stream_closes_its_connection(server, connect, answe
             await task
 
     asyncio.run(asyncio.wait_for(cancel(), HANG_S))
-    assert server.left.wait(HANG_S)
+    assert server.client_left.wait(HANG_S)
 
 
 def test_leaving_an_async_stream_closes_its_connection(server, connect):
@@ -235,4 +235,4 @@ def test_leaving_an_async_stream_closes_its_connection(server, connect):
         await pieces.aclose()
 
     asyncio.run(leave())
-    assert server.left.wait(HANG_S)
+    assert server.client_left.wait(HANG_S)

@@ -181,8 +181,8 @@ def test_open_with_user(turns, opened):
 def test_other_contracts_have_no_template():
     for name in ("chat", "openai"):
         assert candidates(name, "https://e/score", "server") == [CONTRACTS[name]]
-    found = candidates("auto", "https://e/score", "server")
-    assert [contract.name for contract in found] == ["chat", "mlflow"]
+    contracts = candidates("auto", "https://e/score", "server")
+    assert [contract.name for contract in contracts] == ["chat", "mlflow"]
 
 
 def test_an_unknown_template_is_refused():

@@ -338,7 +338,7 @@ def cost(messages):
 
 
 @pytest.mark.parametrize(
-    ("room", "kept"),
+    ("room", "fitted"),
     [
         (cost(CHAT), CHAT),
         (cost(CHAT) - 1, [CHAT[0], *CHAT[3:]]),
@@ -347,8 +347,8 @@ def cost(messages):
         (cost([CHAT[0], CHAT[5]]), [CHAT[0], CHAT[5]]),
     ],
 )
-def test_fit_leaves_out_whole_turns_oldest_first(room, kept):
-    assert fit(CHAT, context_window=room + 100, max_new_tokens=100) == kept
+def test_fit_leaves_out_whole_turns_oldest_first(room, fitted):
+    assert fit(CHAT, context_window=room + 100, max_new_tokens=100) == fitted
 
 
 def test_system_messages_are_kept_at_any_position():
@@ -394,18 +394,18 @@ MESSAGES = st.lists(
 @given(MESSAGES, st.integers(1, 400))
 def test_what_fit_keeps(chat, window):
     try:
-        kept = fit(chat, context_window=window, max_new_tokens=0)
+        fitted = fit(chat, context_window=window, max_new_tokens=0)
     except PromptTooLongError:
         return
     system = [m for m in chat if m["role"] == "system"]
     others = [m for m in chat if m["role"] != "system"]
-    tail = kept[len(system) :]
-    assert kept[: len(system)] == system
+    tail = fitted[len(system) :]
+    assert fitted[: len(system)] == system
     assert tail == others[len(others) - len(tail) :]
     asked = [n for n, m in enumerate(others) if m["role"] == "user"]
     assert len(tail) >= len(others) - (asked[-1] if asked else 0)
     # It is longer than the window only if no more turns could be left out.
-    if cost(kept) > window:
+    if cost(fitted) > window:
         assert not [m for m in tail[1:] if m["role"] == "user"]
     # Turns are left out completely, so the rest begins with a question.
     assert not tail or tail == others or tail[0]["role"] == "user"

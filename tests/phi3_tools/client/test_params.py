@@ -33,5 +33,5 @@ def test_wrong_parameters_are_refused(name, values, message):
     ],
 )
 def test_valid_parameters_are_accepted(params):
-    given = Params(**params)
-    assert {name: getattr(given, name) for name in params} == params
+    accepted = Params(**params)
+    assert {name: getattr(accepted, name) for name in params} == params

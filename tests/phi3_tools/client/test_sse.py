@@ -43,7 +43,7 @@ def test_broken_utf8_is_replaced():
 
 
 def cut(data, positions):
-    positions = sorted({min(place, len(data)) for place in positions})
+    positions = sorted({min(position, len(data)) for position in positions})
     return [data[a:b] for a, b in zip([0, *positions], [*positions, len(data)])]
 
 

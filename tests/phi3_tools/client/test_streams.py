@@ -90,7 +90,7 @@ def test_a_stream_that_stays_open_after_its_end_is_closed(server, connect):
 
     server.play(answer)
     assert list(connect(server, contract="openai").stream("Who?")) == ["Bill"]
-    assert server.left.wait(HANG_S)
+    assert server.client_left.wait(HANG_S)
 
 
 @pytest.mark.parametrize("contract", ["chat", "mlflow", "openai", "auto"])
@@ -108,7 +108,9 @@ def test_one_piece_if_the_endpoint_does_not_stream(server, connect, contract):
 
 def no_stream(x):
     parameters = x.request.json["input_data"]["parameters"]
-    return x.whole(b'"unknown"', 400) if "stream" in parameters else x.whole(b'{"output": "Bill"}')
+    return (
+        x.respond(b'"unknown"', 400) if "stream" in parameters else x.respond(b'{"output": "Bill"}')
+    )
 
 
 def test_an_image_that_refuses_stream_is_asked_without_it(server, connect):
@@ -206,14 +208,14 @@ def test_leaving_the_loop_closes_the_connection(server, connect):
         for piece in stream:
             assert piece == "Bill"
             break
-    assert server.left.wait(HANG_S)
+    assert server.client_left.wait(HANG_S)
     assert list(stream) == []
 
 
 def test_a_stream_without_references_is_closed(server, connect):
     server.play(endless)
     assert next(connect(server, contract="openai").stream("Who?")) == "Bill"
-    assert server.left.wait(HANG_S)
+    assert server.client_left.wait(HANG_S)
 
 
 def test_a_stream_that_is_not_read_sends_no_request(server, connect):
@@ -233,7 +235,7 @@ def test_another_thread_can_close_a_stream(server, connect):
         assert (
             isinstance(waiting.exception(HANG_S), EndpointTimeoutError) or waiting.result() is None
         )
-    assert server.left.wait(HANG_S)
+    assert server.client_left.wait(HANG_S)
 
 
 def test_the_deadline_ends_a_stream(server, connect):

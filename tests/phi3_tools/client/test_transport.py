@@ -232,7 +232,7 @@ def test_an_unread_body_closes_the_connection(server):
     response = transport.post(b"{}", HEADERS, Limits(), Deadline(HANG_S))
     assert next(response.chunks()) == b"half"
     response.close()
-    assert server.left.wait(HANG_S)
+    assert server.client_left.wait(HANG_S)
     transport.close()
 
 

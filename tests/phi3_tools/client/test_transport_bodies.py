@@ -33,7 +33,7 @@ def until_closed(x):
 
 
 def zipped(x):
-    x.whole(gzip.compress(b"[1, 2]"), headers={"content-encoding": "gzip"})
+    x.respond(gzip.compress(b"[1, 2]"), headers={"content-encoding": "gzip"})
 
 
 def zipped_chunks(x):
@@ -80,7 +80,7 @@ def bad_chunk_size(x):
 
 
 def bad_gzip(x):
-    x.whole(b"not gzip at all", headers={"content-encoding": "gzip"})
+    x.respond(b"not gzip at all", headers={"content-encoding": "gzip"})
 
 
 def nothing(x):

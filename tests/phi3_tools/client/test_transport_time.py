@@ -33,7 +33,7 @@ def test_a_silent_endpoint_is_a_timeout(server, post, answer):
     server.play(answer)
     with pytest.raises(EndpointTimeoutError, match="sent no more data after"):
         post(server.url, limits=Limits(read_timeout_s=0.1))
-    assert server.left.wait(HANG_S)
+    assert server.client_left.wait(HANG_S)
 
 
 def dripping_headers(x):
@@ -99,5 +99,5 @@ def test_another_thread_can_end_a_wait(request, new_server, trusted, kind):
     deadline.cancel()
     thread.join(HANG_S)
     assert len(failed) == 1
-    assert server.left.wait(HANG_S)
+    assert server.client_left.wait(HANG_S)
     transport.close()
