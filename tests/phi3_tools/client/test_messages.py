@@ -361,8 +361,9 @@ def test_a_question_too_long_is_an_error():
     question = chat_of(("user", "x" * 16 * 100))
     with pytest.raises(PromptTooLongError) as caught:
         fit(question, context_window=110, max_new_tokens=10)
-    assert "at least 109 tokens, and 110 of context less 10 for the answer leave 100" in str(
-        caught.value
+    assert (
+        "at least 109 tokens, but only 100 are free: the context window has 110, and 10 are kept"
+        in str(caught.value)
     )
     assert caught.value.hint in str(caught.value)
 

@@ -292,8 +292,8 @@ def fit(
     least = count_prompt([*system, *recent], counter.least)
     if least > room:
         raise PromptTooLongError(
-            f"the question takes at least {least} tokens, and {context_window} of context less "
-            f"{max_new_tokens} for the answer leave {room}"
+            f"the question takes at least {least} tokens, but only {room} are free: the context window "
+            f"has {context_window}, and {max_new_tokens} are kept for the answer"
         )
     used = count_prompt([*system, *recent], counter.most)
     for turn in reversed(turns[:-1]):
