@@ -1,4 +1,4 @@
-"""The fake Azure with a workspace, jobs that have ended, and a scoring script that starts at once."""
+"""The fake Azure with a workspace, finished jobs, and a scoring script that starts at once."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from azure_fixtures import (  # noqa: F401
     provisioned,
     snapshot,
 )
+from flow_uploads import home, service  # noqa: F401
 from phi3_ops import paths
 from phi3_ops.deploy import rollout
 from phi3_ops.pf.connections import delete_connection
@@ -25,7 +26,7 @@ from phi3_ops.pf.connections import delete_connection
 NAME = "phi3-endpoint"
 OUTPUT = {"model_output": {"jobOutputType": "uri_folder"}}
 ANSWER = "Bill Gates and Paul Allen."
-# In place of the product's, which takes seconds to import PyTorch.
+# Replaces the product's scoring script, which takes seconds to import PyTorch.
 SCORE = f"""
 def init():
     print("the container starts")
@@ -37,8 +38,8 @@ def run(text):
 
 
 @dataclass
-class Ended:
-    """What the fake keeps of a job, for one that never ran."""
+class FinishedJob:
+    """The fake's record of a job, for a job that never ran."""
 
     status: str
     properties: dict[str, Any] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class Ended:
 
 @dataclass
 class Serving:
-    """An Azure to deploy to, and what the tests look at in it."""
+    """An Azure to deploy to, and shortcuts to its state."""
 
     azure: Any
     phi3: Any
@@ -63,25 +64,25 @@ class Serving:
     def job(
         self, name: str, status: str = "Completed", outputs: Any = OUTPUT, model: bool = True
     ) -> str:
-        """A job of that name; one with an output has a model there, unless told otherwise."""
-        from fake_azure.storage import box_of
+        """Plant a job; `model` says whether its outputs contain a model."""
+        from fake_azure.storage import container_of
 
         body = {"properties": {"jobType": "Command", "status": status, "outputs": dict(outputs)}}
         document = plant(self.azure, f"jobs/{name}", body)
-        self.azure.runs[document["id"].lower()] = Ended(status)
+        self.azure.runs[document["id"].lower()] = FinishedJob(status)
         for output in outputs if model else ():
             blob = f"azureml/{name}/{output}/mlflow/MLmodel"
-            self.azure.storage.put(box_of(WORKSPACE), blob, b"flavors: {}\n")
+            self.azure.storage.put(container_of(WORKSPACE), blob, b"flavors: {}\n")
         return name
 
     def deploy(self, name: str, *words: Any) -> Any:
-        """`phi3 deploy` of that job, which is planted when it is not there."""
+        """Run `phi3 deploy` for a job, which is planted if it does not exist."""
         if not any(key.endswith(f"/jobs/{name}") for key in self.azure.resources):
             self.job(name)
         return self.phi3("deploy", "--job", name, "--drain", 0, *words)
 
     def live(self, name: str = "old") -> None:
-        """An endpoint whose traffic goes to that job's deployment, which nobody asks anything."""
+        """Plant an endpoint whose traffic goes to a deployment of that job; it never gets a request."""
         self.job(name)
         tags = {"created-by": "phi3-promptflow", "workspace": WORKSPACE, "job": name}
         endpoint = plant(self.azure, f"onlineEndpoints/{NAME}", {"tags": tags, "properties": {}})
@@ -94,52 +95,52 @@ class Serving:
     @property
     def keys(self) -> tuple[str, str]:
         """The endpoint's primary and secondary key."""
-        (found,) = self.azure.keys.values()
-        return found["primaryKey"], found["secondaryKey"]
+        (keys,) = self.azure.keys.values()
+        return keys["primaryKey"], keys["secondaryKey"]
 
     @property
     def puts(self) -> list[Any]:
-        """The endpoint's bodies that were sent, in order."""
-        writes = self.azure.writes()
-        return [each.body for each in writes if each.path.endswith(f"/onlineEndpoints/{NAME}")]
+        """The bodies that were sent to the endpoint, in order."""
+        path = f"/onlineEndpoints/{NAME}"
+        return [write.body for write in self.azure.writes() if write.path.endswith(path)]
 
     def of(self, kind: str) -> list[Any]:
-        """The resources of a type."""
-        every = list(self.azure.resources.values())
-        return [each for each in every if each["type"].endswith(f"/{kind}")]
+        """Return the resources of a type."""
+        documents = list(self.azure.resources.values())
+        return [document for document in documents if document["type"].endswith(f"/{kind}")]
 
     @property
     def deployments(self) -> dict[str, str]:
-        """The deployments and the jobs that their models come from."""
-        return {
-            each["name"]: each["tags"]["job"] for each in self.of("onlineEndpoints/deployments")
-        }
+        """Deployment -> the job that its model comes from."""
+        documents = self.of("onlineEndpoints/deployments")
+        return {document["name"]: document["tags"]["job"] for document in documents}
 
     @property
     def traffic(self) -> dict[str, int]:
-        """The shares of the endpoint's traffic by job, without those of nothing."""
+        """Job -> its share of the endpoint's traffic, without shares of 0."""
         (endpoint,) = self.of("onlineEndpoints")
         shares = endpoint["properties"]["traffic"]
         return {self.deployments[name]: share for name, share in shares.items() if share}
 
     @property
     def models(self) -> list[str]:
-        """The jobs whose models are registered, once for each version."""
-        return sorted(each["properties"]["tags"]["job"] for each in self.of("models/versions"))
+        """The jobs whose models are registered, once per version."""
+        versions = self.of("models/versions")
+        return sorted(version["properties"]["tags"]["job"] for version in versions)
 
 
 @pytest.fixture
 def queued_jobs(monkeypatch):
-    """What is submitted stays in the queue."""
+    """Every submitted job stays in the queue."""
     from fake_azure import jobs
 
-    monkeypatch.setattr(jobs, "Run", lambda *_: Ended("Queued"))
+    monkeypatch.setattr(jobs, "Run", lambda *_: FinishedJob("Queued"))
 
 
 @pytest.fixture
 def serving(provisioned, phi3, monkeypatch, tmp_path_factory):  # noqa: F811
     """A provisioned workspace, and no endpoint yet."""
-    from fake_azure.storage import DATASTORES, box_of
+    from fake_azure.storage import DATASTORES, container_of
 
     folder = tmp_path_factory.mktemp("scripts")
     shutil.copytree(paths.AZURE, folder / "azure")
@@ -147,8 +148,8 @@ def serving(provisioned, phi3, monkeypatch, tmp_path_factory):  # noqa: F811
     (folder / "serving" / "score.py").write_text(SCORE)
     shutil.copy(paths.SERVING / "conda.yaml", folder / "serving")
     monkeypatch.setattr(paths, "AZURE", folder / "azure")
-    for datastore in DATASTORES:  # `provisioned` brings back the documents alone
-        provisioned.storage.create(box_of(WORKSPACE, datastore))
+    for datastore in DATASTORES:  # `provisioned` restores the documents only
+        provisioned.storage.create(container_of(WORKSPACE, datastore))
     monkeypatch.setattr(rollout, "POLL_S", 0.05)
     delete_connection("phi3")
     yield Serving(provisioned, phi3)

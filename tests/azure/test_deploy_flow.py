@@ -1,4 +1,4 @@
-"""`phi3 deploy --flow`: what is sent, the role, and that an answer decides about the traffic."""
+"""`phi3 deploy --flow`: its requests, the role, and that only an answer brings traffic."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from phi3_ops.flows.content import copy_flow
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 ENDPOINT = "phi3-endpoint-chat"
 KEY = "a-key-of-the-model's-endpoint"
-# In place of the image: it answers as promptflow's serving app does, from the mounted flow's files.
+# Replaces the image: it answers like promptflow's serving app, from the files of the mounted flow.
 STAND_IN = """
 import json, os, pathlib
 from azureml_inference_server_http.api.aml_request import rawhttp
 from azureml_inference_server_http.api.aml_response import AMLResponse
 
 def init():
-    global flow, where
+    global flow, config
     (flow,) = pathlib.Path(os.environ["AZUREML_MODEL_DIR"]).iterdir()
     assert (flow / "flow.dag.yaml").is_file()
-    where = dict(each.split("=") for each in os.environ["PRT_CONFIG_OVERRIDE"].split(","))
+    config = dict(part.split("=") for part in os.environ["PRT_CONFIG_OVERRIDE"].split(","))
 
 @rawhttp
 def run(request):
@@ -37,14 +37,14 @@ def run(request):
     if "question" not in asked:
         error = {"error": {"code": "UserError", "message": "question is missing"}}
         return AMLResponse(json.dumps(error), 400)
-    answer = f"{flow.name} in {where['deployment.workspace_name']}: {asked['question']}"
+    answer = f"{flow.name} in {config['deployment.workspace_name']}: {asked['question']}"
     return AMLResponse(json.dumps({"answer": ANSWER}), 200)
 """
 
 
 @pytest.fixture
 def stand_in(tmp_path):
-    """Writes the container's script, answering so."""
+    """Return a function that writes the container's script with an answer."""
     (tmp_path / "stand-in").mkdir()
 
     def write(answer="answer"):
@@ -57,16 +57,16 @@ def stand_in(tmp_path):
 
 @pytest.fixture
 def flows(serving, stand_in):
-    """An Azure whose workspace has the connection that the flows ask."""
+    """An Azure whose workspace has the connection of the flows."""
     properties = {"category": "CustomKeys", "authType": "CustomKeys", "target": "_"}
     plant(serving.azure, "connections/phi3", {"properties": properties})
-    serving.azure.stand_ins["mlflow"] = stand_in()  # the fake's name for a built image
+    serving.azure.stand_ins["mlflow"] = stand_in()  # "mlflow" is the fake's name for a built image
     return serving
 
 
 @pytest.fixture
 def flow(tmp_path):
-    """A copy of the chat flow to change."""
+    """A copy of the chat flow, to change."""
     copy_flow(paths.FLOWS / "chat", tmp_path / "chat")
     return tmp_path / "chat"
 
@@ -78,7 +78,7 @@ def deployed(phi3, *words):
 
 
 def names(serving):
-    return [each["name"] for each in serving.of("onlineEndpoints/deployments")]
+    return [document["name"] for document in serving.of("onlineEndpoints/deployments")]
 
 
 def traffic(serving):
@@ -102,19 +102,23 @@ def test_a_flow_gets_an_endpoint_of_its_own_and_answers(flows, phi3):
     assert "nothing to change" in deployed(phi3, "--flow", "chat")
 
 
-def test_the_identity_gets_the_role_once_under_a_name_that_follows_from_it(flows, phi3):
-    before = {each["name"] for each in flows.of("roleAssignments")}
+def test_the_identity_gets_the_role_once_under_a_hashed_name(flows, phi3):
+    before = {document["name"] for document in flows.of("roleAssignments")}
     deployed(phi3, "--flow", "chat")
-    (new,) = [each for each in flows.of("roleAssignments") if each["name"] not in before]
-    given = new["properties"]
+    (new,) = [
+        document for document in flows.of("roleAssignments") if document["name"] not in before
+    ]
+    properties = new["properties"]
     (identity,) = flows.of("userAssignedIdentities")
-    assert given["principalId"] == identity["properties"]["principalId"]
-    assert given["roleDefinitionId"].endswith(CONNECTION_SECRETS.id)
-    assert given["scope"].endswith(f"/workspaces/{WORKSPACE}")
-    expected = assignment_name(given["scope"], given["roleDefinitionId"], given["principalId"])
+    assert properties["principalId"] == identity["properties"]["principalId"]
+    assert properties["roleDefinitionId"].endswith(CONNECTION_SECRETS.id)
+    assert properties["scope"].endswith(f"/workspaces/{WORKSPACE}")
+    expected = assignment_name(
+        properties["scope"], properties["roleDefinitionId"], properties["principalId"]
+    )
     assert new["name"] == expected
-    assert phi3("down", "--yes").code == 0  # which takes it away again
-    assert new["name"] not in {each["name"] for each in flows.of("roleAssignments")}
+    assert phi3("down", "--yes").code == 0  # it deletes the assignment
+    assert new["name"] not in {document["name"] for document in flows.of("roleAssignments")}
 
 
 SENT = {
@@ -126,21 +130,21 @@ SENT = {
 }
 
 
-def test_what_is_sent(flows, phi3):
-    """Word for word. PHI3_WRITE_GOLDEN=1 writes it anew."""
+def test_the_requests(flows, phi3):
+    """Compare them with the golden files; PHI3_WRITE_GOLDEN=1 writes the files."""
     flows.azure.fail_deployment()
     assert phi3("deploy", "--flow", "chat").code == 1
-    puts = [each for each in flows.azure.writes() if each.method == "PUT"]
+    puts = [write for write in flows.azure.writes() if write.method == "PUT"]
     for name, path in SENT.items():
         pattern = f"{path}[^/]*(/versions/[^/]+)?$"
-        shown = masked(next(each for each in puts if re.search(pattern, each.path)))
+        request = masked(next(put for put in puts if re.search(pattern, put.path)))
         file = GOLDEN / f"{name}.json"
         if os.environ.get("PHI3_WRITE_GOLDEN"):
-            file.write_text(json.dumps(shown, indent=2) + "\n")
-        assert shown == json.loads(file.read_text()), name
+            file.write_text(json.dumps(request, indent=2) + "\n")
+        assert request == json.loads(file.read_text()), name
 
 
-# What the content, chance and the date put in: a pattern, and what is shown in its place.
+# Patterns of hashes, random names and dates, and their replacements.
 VOLATILE = (
     (r"11111111-1111-4111-8111-111111111111", "<subscription>"),
     (r"\d{4}-\d\d-\d\d(?=\")", "<date>"),
@@ -152,13 +156,13 @@ VOLATILE = (
 
 def masked(request):
     text = json.dumps({"method": request.method, "path": request.path, "body": request.body})
-    for pattern, shown in VOLATILE:
-        text = re.sub(pattern, shown, text)
+    for pattern, replacement in VOLATILE:
+        text = re.sub(pattern, replacement, text)
     return json.loads(text)
 
 
 def test_the_image_is_built_from_the_wheel_and_no_key_is_uploaded(flows, phi3, tmp_path):
-    from fake_azure.storage import box_of
+    from fake_azure.storage import container_of
 
     from phi3_ops.pf.connections import save_connection
 
@@ -167,10 +171,10 @@ def test_the_image_is_built_from_the_wheel_and_no_key_is_uploaded(flows, phi3, t
     (environment,) = flows.of("environments/versions")
     build = environment["properties"]["build"]
     folder = re.search(r"LocalUpload/[^?]*", build["contextUri"])[0].rstrip("/")
-    assert flows.azure.storage.fetch(box_of(WORKSPACE), folder, tmp_path / "context")
-    there = {path.name for path in (tmp_path / "context").rglob("*") if path.is_file()}
-    wheel = next(name for name in there if name.endswith(".whl"))
-    assert there == {wheel, "Dockerfile", "app.py", "requirements.txt"}
+    assert flows.azure.storage.fetch(container_of(WORKSPACE), folder, tmp_path / "context")
+    names = {path.name for path in (tmp_path / "context").rglob("*") if path.is_file()}
+    wheel = next(name for name in names if name.endswith(".whl"))
+    assert names == {wheel, "Dockerfile", "app.py", "requirements.txt"}
     for path in (tmp_path / "context").rglob("*"):
         assert path.is_dir() or KEY.encode() not in path.read_bytes()
 
@@ -186,7 +190,7 @@ def test_a_key_in_the_flow_is_not_uploaded(flows, phi3, flow):
     assert flows.of("models/versions") == []
 
 
-def test_a_changed_flow_moves_step_by_step_and_the_old_one_goes(flows, phi3, flow):
+def test_a_changed_flow_gets_traffic_in_steps_and_the_old_one_is_deleted(flows, phi3, flow):
     deployed(phi3, "--flow", flow)
     (old,) = names(flows)
     text = (flow / "flow.dag.yaml").read_text()
@@ -212,7 +216,7 @@ def test_a_flow_that_does_not_answer_gets_no_traffic(flows, phi3, flow, stand_in
     assert traffic(flows) == {old: 100}
 
 
-def test_an_error_of_the_flow_is_told(flows, phi3, flow):
+def test_an_error_of_the_flow_is_reported(flows, phi3, flow):
     text = (flow / "flow.dag.yaml").read_text().replace("question:", "ask:", 1)
     (flow / "flow.dag.yaml").write_text(text.replace("inputs.question", "inputs.ask"))
     done = phi3("deploy", "--flow", flow)
@@ -237,7 +241,7 @@ def test_without_the_workspaces_connection_nothing_is_deployed(serving, phi3):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (("--flow", "eval"), "has no default"),
         (("--flow", "nothing"), "nothing is not a flow"),
@@ -246,8 +250,8 @@ def test_without_the_workspaces_connection_nothing_is_deployed(serving, phi3):
         (("--endpoint", "other"), "--endpoint needs --flow"),
     ],
 )
-def test_bad_input_is_told_in_a_line(flows, phi3, words, told):
+def test_bad_input_is_one_line(flows, phi3, words, message):
     done = phi3("deploy", *words)
     assert done.code == 1
     (line,) = done.err.strip().splitlines()
-    assert told in line
+    assert message in line

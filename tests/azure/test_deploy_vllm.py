@@ -1,4 +1,4 @@
-"""The variant with vLLM's container: what it is started with, and that it is asked as OpenAI has it."""
+"""The variant with vLLM's container: how it starts, and that it is asked in OpenAI's contract."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from phi3_tools import Params, Phi3Client
 
 VLLM = paths.AZURE / "vllm"
 START = VLLM / "start.sh"
-# In place of the program: it says what it was called with.
+# Replaces the program `vllm`: it prints its arguments.
 PROGRAM = '#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n'
 MLFLOW = ("model/model-00001-of-00002.safetensors", "model/model-00002-of-00002.safetensors",
           "components/tokenizer/tokenizer.json", "MLmodel")  # fmt: skip
 HUGGING_FACE = ("model.safetensors", "tokenizer.json", "config.json")
-# In place of the container: starts as it does, then speaks vLLM's dialect of OpenAI's contract.
+# Replaces the container: it starts in the same way, then speaks vLLM's dialect of OpenAI's contract.
 STAND_IN = f"""
 import json, os, subprocess
 from azureml_inference_server_http.api.aml_request import rawhttp
@@ -59,7 +59,7 @@ def chunks(name):
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """`vllm` on the path."""
+    """Put `vllm` on the path."""
     (tmp_path / "bin").mkdir()
     file = tmp_path / "bin" / "vllm"
     file.write_text(PROGRAM)
@@ -86,7 +86,7 @@ def started(folder, **variables):
     [(MLFLOW, "mlflow/model", "mlflow/components/tokenizer"), (HUGGING_FACE, "mlflow", "mlflow")],
     ids=["mlflow", "hugging face"],
 )
-def test_it_is_started_with_the_mounted_model(tmp_path, program, files, model, tokenizer):
+def test_it_starts_with_the_mounted_model(tmp_path, program, files, model, tokenizer):
     mount = tmp_path / "a mount" / "1"
     planted(mount / "mlflow", files)
     done = started(mount, VLLM_ARGS="--served-model-name phi3 --max-model-len 4096")
@@ -95,13 +95,13 @@ def test_it_is_started_with_the_mounted_model(tmp_path, program, files, model, t
         *("--host", "0.0.0.0", "--port", "8000"),
         *("--served-model-name", "phi3", "--max-model-len", "4096"),
     ]
-    assert started(mount).returncode == 0  # without arguments of one's own
+    assert started(mount).returncode == 0  # VLLM_ARGS is optional
 
 
 @pytest.mark.parametrize("missing", ["*.safetensors", "tokenizer.json"])
-def test_a_mount_without_a_model_is_told(tmp_path, program, missing):
-    there = [name for name in HUGGING_FACE if not name.endswith(missing.lstrip("*"))]
-    done = started(planted(tmp_path / "mount", there))
+def test_a_mount_without_a_model_is_an_error(tmp_path, program, missing):
+    files = [name for name in HUGGING_FACE if not name.endswith(missing.lstrip("*"))]
+    done = started(planted(tmp_path / "mount", files))
     assert done.returncode == 1
     assert done.stderr == (
         f"the model that Azure ML mounts at {tmp_path / 'mount'} contains no {missing}\n"
@@ -126,19 +126,21 @@ def test_the_probes_and_the_scoring_route_are_vllms():
 def test_it_is_deployed_and_asked_in_openais_contract(
     serving, phi3, program, tmp_path, monkeypatch
 ):
-    from fake_azure.storage import box_of
+    from fake_azure.storage import container_of
 
     (tmp_path / "stand-in").mkdir()
     (tmp_path / "stand-in" / "score.py").write_text(STAND_IN)
     (tmp_path / "phi3.yaml").write_text("endpoint: {variant: vllm}")
-    serving.azure.stand_ins["mlflow"] = tmp_path / "stand-in"  # the fake's name for a built image
+    serving.azure.stand_ins["mlflow"] = (
+        tmp_path / "stand-in"
+    )  # "mlflow" is the fake's name for a built image
     bare = serving.azure.bare_environment
     monkeypatch.setattr(
         serving.azure, "bare_environment", lambda more: {**bare(more), "PATH": os.environ["PATH"]}
     )
     blobs = f"azureml/{serving.job('one')}/model_output/mlflow"
     folder = planted(tmp_path / "mlflow", MLFLOW)
-    serving.azure.storage.put_folder(box_of(WORKSPACE), blobs, folder)
+    serving.azure.storage.put_folder(container_of(WORKSPACE), blobs, folder)
     for words in (("deploy", "--job", "one", "--drain", 0), ("connect", "--azure")):
         done = phi3(*words)
         assert done.code == 0, done.err

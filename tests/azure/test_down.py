@@ -1,4 +1,4 @@
-"""`phi3 down` after `phi3 deploy` and `phi3 connect`: what goes, what stays, what is waited for."""
+"""`phi3 down` after `phi3 deploy` and `phi3 connect`: deletions, kept resources, waiting."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from azure_fixtures import plant
 from phi3_ops.azure import teardown
 from phi3_ops.pf.connections import connection_key, load_connection, save_connection
 
-NEVER = 10**6  # looks that an operation takes
+NEVER = 10**6  # polls until an operation ends
 
 
 @pytest.fixture(autouse=True)
@@ -23,7 +23,7 @@ def connected(serving, phi3):
     return serving
 
 
-def test_the_connection_here_goes_and_the_model_stays(connected, phi3):
+def test_the_local_connection_is_deleted_and_the_model_stays(connected, phi3):
     done = phi3("down", "--yes")
     assert (done.code, done.err) == (0, "")
     assert "kept     models phi3-finetuned:1: they cost no more than their storage" in done.out
@@ -32,7 +32,7 @@ def test_the_connection_here_goes_and_the_model_stays(connected, phi3):
     assert connected.models == ["one"]
 
 
-def test_a_connection_here_that_leads_elsewhere_stays(connected, phi3):
+def test_a_local_connection_to_another_endpoint_stays(connected, phi3):
     save_connection(
         "phi3", {"endpoint": "https://other.eastus2.inference.ml.azure.com/score"}, "key"
     )
@@ -42,7 +42,7 @@ def test_a_connection_here_that_leads_elsewhere_stays(connected, phi3):
     assert connection_key("phi3") == "key"
 
 
-def test_it_stays_with_its_endpoint(connected, phi3):
+def test_the_local_connection_stays_with_its_endpoint(connected, phi3):
     endpoint = "onlineEndpoints/phi3-endpoint"
     body = {"tags": {}, "properties": {"endpointComputeType": "Managed"}}
     plant(connected.azure, f"{endpoint}/deployments/theirs", body)
@@ -65,14 +65,14 @@ def test_killed_after_any_write_the_next_run_completes(connected, phi3, kill_aft
     writes = connected.azure.writes()
     kill_after(0)
     assert phi3("down", "--yes").code == 0
-    assert killed.code == 1 and [each.method for each in writes[-count:]] == ["DELETE"] * count
+    assert killed.code == 1 and [write.method for write in writes[-count:]] == ["DELETE"] * count
     for kind in ("onlineEndpoints", "computes", "connections", "userAssignedIdentities"):
         assert connected.of(kind) == [], kind
     assert load_connection("phi3") is None
     assert connected.models == ["one"]
 
 
-def test_a_deletion_that_is_under_way_is_waited_for(connected, phi3, kill_after):
+def test_a_deletion_under_way_is_awaited(connected, phi3, kill_after):
     connected.azure.polls = 20
     kill_after(1)
     assert phi3("down", "--endpoint-only", "--yes").code == 1
@@ -82,7 +82,7 @@ def test_a_deletion_that_is_under_way_is_waited_for(connected, phi3, kill_after)
     assert (done.code, done.err) == (0, "")
     assert "whose deletion has begun" in done.out
     assert connected.of("onlineEndpoints") == []
-    assert [each.method for each in connected.azure.writes()].count("DELETE") == 1
+    assert [write.method for write in connected.azure.writes()].count("DELETE") == 1
 
 
 def test_a_deletion_that_does_not_end_is_one_line(connected, phi3, kill_after, monkeypatch):

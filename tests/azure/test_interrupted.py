@@ -1,4 +1,4 @@
-"""Ctrl-C while Azure is at work: one line, exit code 130, and the next run goes on."""
+"""Ctrl-C during a long operation: one line, exit code 130, and the next run continues."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 
 from processes import BIN
 
-NEVER = 10**6  # looks that an operation takes
+NEVER = 10**6  # polls until an operation ends
 POLL = re.compile(r"operations?(status|results)/", re.IGNORECASE)
 GO = ("provision", "--create-group", "--yes")
 
 
 @pytest.fixture
 def interrupt(azure):
-    """Run a command in a process of its own; interrupt it when it polls what that request began."""
+    """Run a command as a process, and interrupt it when it polls the operation of a request."""
 
     def run(method, path, *words):
         azure.polls = NEVER
@@ -42,14 +42,18 @@ def interrupt(azure):
 
 def _polls(azure, method, path):
     sent = list(azure.requests)
-    begun = [n for n, each in enumerate(sent) if each.method == method and path in each.path]
-    return begun and any(POLL.search(each.path) for each in sent[begun[0] :])
+    starts = [
+        index
+        for index, request in enumerate(sent)
+        if request.method == method and path in request.path
+    ]
+    return starts and any(POLL.search(request.path) for request in sent[starts[0] :])
 
 
 def stopped(done):
     (out, err), code = done
     assert (code, err.splitlines()[-1]) == (130, "phi3: interrupted")
-    assert "Traceback" not in out + err  # above it, the SDK's own progress of an upload
+    assert "Traceback" not in out + err  # the SDK prints the progress of an upload above it
 
 
 def test_provision(azure, phi3, interrupt):

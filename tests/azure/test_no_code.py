@@ -1,4 +1,4 @@
-"""An MLflow model without a scoring script: the chat template is there once, whoever asks."""
+"""An MLflow model without a scoring script: the chat template is applied exactly once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from phi3_ops import paths
 from phi3_ops.pf.connections import load_connection
 from phi3_tools import Params, Phi3Client
 
-# What Azure ML runs for such a model, as far as a request is concerned.
+# Azure ML's server for such a model, as far as requests are concerned.
 NO_CODE = """
 import json, os, pathlib
 import mlflow
@@ -32,7 +32,7 @@ CHATS = {
 }
 TOKENS = 12
 
-pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # of MLflow's own imports
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")  # from MLflow's imports
 
 
 @pytest.fixture
@@ -40,14 +40,14 @@ def model(tiny_model_dir):
     """The tiny model and its tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    found = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
-    return found, AutoTokenizer.from_pretrained(tiny_model_dir)
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir)
+    return model, AutoTokenizer.from_pretrained(tiny_model_dir)
 
 
 @pytest.fixture
 def deployed(serving, phi3, model, tmp_path, monkeypatch):
-    """`phi3 deploy` and `phi3 connect` of what train.py saves, in the variant without code."""
-    from fake_azure.storage import box_of
+    """Run `phi3 deploy` and `phi3 connect` for a saved model, in the variant without code."""
+    from fake_azure.storage import container_of
 
     monkeypatch.syspath_prepend(paths.TRAINING)
     outputs = runpy.run_path(str(paths.TRAINING / "outputs.py"))
@@ -57,30 +57,30 @@ def deployed(serving, phi3, model, tmp_path, monkeypatch):
     (tmp_path / "phi3.yaml").write_text("endpoint: {variant: mlflow}")
     serving.azure.stand_ins["mlflow"] = tmp_path / "stand-in"
     blobs = f"azureml/{serving.job('one')}/model_output/mlflow"
-    serving.azure.storage.put_folder(box_of(WORKSPACE), blobs, tmp_path / "mlflow")
+    serving.azure.storage.put_folder(container_of(WORKSPACE), blobs, tmp_path / "mlflow")
     for words in (("deploy", "--job", "one", "--drain", 0), ("connect", "--azure")):
         done = phi3(*words)
         assert done.code == 0, done.err
     return serving
 
 
-def test_an_answer_is_that_of_the_models_own_chat_template(deployed, model):
+def test_an_answer_is_that_of_the_models_chat_template(deployed, model):
     connection = load_connection("phi3")
     assert dict(connection.configs)["template"] == "server"
     with Phi3Client.from_connection(connection) as client:
         for name, turns in CHATS.items():
             messages = [{"role": role, "content": content} for role, content in turns]
-            asked = client.chat(messages, Params(max_new_tokens=TOKENS, temperature=0)).text
-            assert asked == greedy(*model, messages), name
+            answer = client.chat(messages, Params(max_new_tokens=TOKENS, temperature=0)).text
+            assert answer == greedy(*model, messages), name
 
 
 def greedy(model, tokenizer, messages):
-    """The model asked directly."""
+    """Return the model's own answer."""
     from phi3_tools.client.messages import open_with_user
 
     inputs = tokenizer.apply_chat_template(
         open_with_user(messages), add_generation_prompt=True, return_tensors="pt", return_dict=True
     )
-    found = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
-    new = found[0, inputs["input_ids"].shape[1] :]
+    sequences = model.generate(**inputs, max_new_tokens=TOKENS, do_sample=False)
+    new = sequences[0, inputs["input_ids"].shape[1] :]
     return tokenizer.decode(new, skip_special_tokens=True).strip()  # as MLflow does

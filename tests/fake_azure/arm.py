@@ -12,20 +12,20 @@ from types import SimpleNamespace
 import yaml
 
 TABLE = yaml.safe_load(Path(__file__).with_name("resources.yaml").read_text())
-# What a row leaves out, and the hooks, which do nothing until a module has one.
+# Defaults of a row, and the hooks, which do nothing until a module defines one.
 ROW = {"operations": "", "lasting": True, "tracked": False, "versioned": False, "immutable": ""}
 ROW |= {"defaults": {}} | dict.fromkeys(("check", "keep", "work", "undo", "show"), lambda *_: None)
 KINDS = {
     name.lower(): SimpleNamespace(type=name, **ROW | row) for name, row in TABLE["kinds"].items()
 }
-ROUTES = []  # method, pattern of the path, what answers; other requests are on a resource
+ROUTES = []  # method, pattern of the path, handler; other requests are on a resource
 RETRY = {"retry-after-ms": "50"}  # without it, a poll takes 5 to 30 s
 LISTED = ("id", "name", "type", "location", "tags", "sku", "kind", "identity")
 READS = re.compile(r"/(list\w+|getlogs|token)$", re.IGNORECASE)
 
 
 def route(method, path):
-    """Let a function answer such requests: (azure, request) -> an Answer, or the body of a 200."""
+    """Register a handler: (azure, request) -> an Answer, or the body of a 200."""
 
     def add(function):
         ROUTES.append((method, re.compile(path, re.IGNORECASE), function))
@@ -35,10 +35,11 @@ def route(method, path):
 
 
 def hook(name, kind):
-    """Let a function do what a type needs; it takes the cloud, the resource's ArmPath, and more.
+    """Register a function for a type; it takes the cloud, the resource's ArmPath, and more.
 
-    check (old, new): refuse a PUT, or complete it. work (new): what a PUT's operation waits for.
-    keep (): refuse a deletion. undo (): what its operation waits for. show (copy): what a GET changes.
+    check (old, new): refuses a PUT, or completes its document. work (new): runs in a PUT's operation.
+    keep (): refuses a deletion. undo (): runs in a deletion's operation. show (copy): edits the answer to
+    a GET.
     """
 
     def add(function):
@@ -50,7 +51,7 @@ def hook(name, kind):
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asked for; the body is parsed where it is JSON."""
+    """A client's request; the body is parsed if it is JSON."""
 
     method: str
     path: str
@@ -62,7 +63,7 @@ class Request:
 
     @property
     def is_write(self):
-        """Whether it changes something in Azure: what a dry run must not send."""
+        """Whether the request changes something in Azure. A dry run must not send such requests."""
         reads = self.method == "GET" or (self.method == "POST" and READS.search(self.path))
         return self.host == "management.azure.com" and not reads
 
@@ -75,7 +76,7 @@ class Answer:
 
 
 class Refused(Exception):
-    """A request that Azure turns down, or an operation that it ends as failed."""
+    """A request that Azure refuses, or an operation that ends as failed."""
 
     def __init__(self, status, code, message):
         super().__init__(message)
@@ -84,14 +85,14 @@ class Refused(Exception):
 
 
 class ArmPath:
-    """A path in Resource Manager. Its `key`, in lower case, is where the store has the resource."""
+    """A path in Resource Manager. Its `key`, in lower case, is the resource's key in the store."""
 
     def __init__(self, text):
         text = re.sub("/resourcegroups(?=/)", "/resourceGroups", text, flags=re.IGNORECASE)
         self.text = "/" + "/".join(part for part in text.split("/") if part)
         self.key = self.text.lower()
-        self.scope, found, rest = self.text.rpartition("/providers/")
-        if not found:  # a resource group
+        self.scope, separator, rest = self.text.rpartition("/providers/")
+        if not separator:  # a resource group
             parts = self.text.split("/")
             self.scope, rest = "/".join(parts[:3]), "/".join(["Microsoft.Resources", *parts[3:]])
         namespace, *parts = rest.split("/")
@@ -104,10 +105,10 @@ class ArmPath:
 
 
 class Operation:
-    """In progress for `FakeAzure.polls` looks at it, and for as long as its work takes."""
+    """A long-running operation: in progress for `FakeAzure.polls` polls, and while its work runs."""
 
     def __init__(self, azure, path, work, end):
-        self.id, self.error, self._looks = str(uuid.uuid4()), None, 0
+        self.id, self.error, self._polls = str(uuid.uuid4()), None, 0
         self._azure, self._path, self._work, self._end = azure, path, work, end
         azure.operations[self.id] = azure.pending[path.key] = self
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -123,9 +124,9 @@ class Operation:
         except Exception as error:
             self.error = {"code": "InternalServerError", "message": repr(error)}
 
-    def look(self):
-        self._looks += 1
-        if self._looks <= self._azure.polls or self._thread.is_alive():
+    def poll(self):
+        self._polls += 1
+        if self._polls <= self._azure.polls or self._thread.is_alive():
             return "InProgress"
         end, self._end = self._end, lambda _: None
         end(self.error)
@@ -133,35 +134,36 @@ class Operation:
 
     @property
     def headers(self):
-        """By which a client follows it."""
+        """The headers by which a client follows the operation."""
         kind, subscription = self._path.kind, "/".join(self._path.text.split("/")[:3])
-        place = f"{subscription}/providers/{kind.type.split('/')[0]}/locations/{self._azure.region}"
-        route = f"https://management.azure.com{place}/{kind.operations}"
+        provider = f"{subscription}/providers/{kind.type.split('/')[0]}"
+        location = f"{provider}/locations/{self._azure.region}"
+        route = f"https://management.azure.com{location}/{kind.operations}"
         end = f"/{self.id}?api-version={kind.versions.split()[0]}"
-        found = {"Azure-AsyncOperation": f"{route}Status{end}", "Location": f"{route}Results{end}"}
-        return RETRY | found
+        urls = {"Azure-AsyncOperation": f"{route}Status{end}", "Location": f"{route}Results{end}"}
+        return RETRY | urls
 
 
 def start(azure, path, work=lambda: None, end=lambda error: None):
-    """Begin an operation; the headers by which a client follows it."""
+    """Begin an operation; return the headers by which a client follows it."""
     return Operation(azure, path, work, end).headers
 
 
 @route("GET", r".*/\w+(Status|Statuses|Results)/[^/]+")
-def followed(azure, request):
-    """…OperationsStatus/{id}, whose body tells, or …OperationsResults/{id}, whose status does."""
-    found = azure.operations[request.path.split("/")[-1]]
-    state = found.look()
+def operation_state(azure, request):
+    """Answer …OperationsStatus/{id} with a body, and …OperationsResults/{id} with a status."""
+    operation = azure.operations[request.path.split("/")[-1]]
+    state = operation.poll()
     if "Status" in request.path:
-        return Answer(200, {"status": state, "error": found.error}, RETRY)
+        return Answer(200, {"status": state, "error": operation.error}, RETRY)
     return Answer(202 if state == "InProgress" else 204, None, RETRY)
 
 
 def under_way(azure, path):
-    """The resource's operation, if it has one that is not done; it counts as looked at."""
-    found = azure.pending.get(path.key)
-    if found and found.look() == "InProgress":
-        return found
+    """Return the resource's unfinished operation, or None. This counts as a poll."""
+    operation = azure.pending.get(path.key)
+    if operation and operation.poll() == "InProgress":
+        return operation
     azure.pending.pop(path.key, None)
     return None
 
@@ -172,12 +174,12 @@ def refuse_during_change(azure, path):
 
 
 def stable_id(key):
-    """A uuid that is the same for the same resource."""
+    """Return a uuid that is the same for the same resource."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, key.lower()))
 
 
 def merge(low, high):
-    """`high` over `low`; a null takes the default, as Azure fills it in."""
+    """Return `low` overridden by `high`; a null takes the default, as in Azure."""
     result = copy.deepcopy(low)
     for name, value in high.items():
         if isinstance(value, dict) and isinstance(result.get(name), dict):
@@ -188,20 +190,20 @@ def merge(low, high):
 
 
 def fill(template, names):
-    """The template with `{name}` and the like replaced in its strings."""
+    """Return the template with placeholders such as `{name}` replaced in its strings."""
     if isinstance(template, dict):
         return {name: fill(value, names) for name, value in template.items()}
     return template.format(**names) if isinstance(template, str) else template
 
 
 def resource(azure, request):
-    """Any request on a resource or a collection that has no route of its own."""
+    """Answer a request on a resource or a collection that has no route of its own."""
     path = ArmPath(request.path)
     if path.kind is None:
-        raise Refused(404, "InvalidResourceType", f"the fake knows no {path.type}")
+        raise Refused(404, "InvalidResourceType", f"the fake does not know {path.type}")
     version = request.query.get("api-version")
     if version not in path.kind.versions.split():
-        text = f"{path.type} has no version {version}, but {path.kind.versions}"
+        text = f"{path.type} has the versions {path.kind.versions}, not {version}"
         raise Refused(400, "NoRegisteredProviderFound", text)
     if not path.name:
         return list_all(azure, request, path)
@@ -227,10 +229,10 @@ def put(azure, path, body):
             raise Refused(409, "Conflict", f"{path.text} exists with another {name}.")
     azure.resources[path.key] = new
     if kind.versioned:
-        box = ArmPath(path.text.rsplit("/", 2)[0])
+        asset = ArmPath(path.text.rsplit("/", 2)[0])
         following = str(int(path.name) + 1) if path.name.isdigit() else "1"
         counted = {"properties": {"latestVersion": path.name, "nextVersion": following}}
-        azure.resources[box.key] = complete(azure, box, azure.resources.get(box.key), counted)
+        azure.resources[asset.key] = complete(azure, asset, azure.resources.get(asset.key), counted)
     status, headers = 200 if old else 201, {}
     if kind.operations and kind.lasting:
         new["properties"]["provisioningState"] = "Updating" if old else "Creating"
@@ -243,7 +245,7 @@ def put(azure, path, body):
 
 
 def complete(azure, path, old, body):
-    """The document that Azure makes of a body."""
+    """Return the document that Azure creates from a body."""
     above = azure.resources.get(path.parent, {})
     location = body.get("location") or above.get("location") or azure.region
     now = datetime.now(timezone.utc).isoformat()
@@ -256,17 +258,18 @@ def complete(azure, path, old, body):
     identity = new.get("identity") or {}
     users = identity.get("userAssignedIdentities") or {}
     for user in [user for user, value in users.items() if value is not None]:
-        found = azure.resources.get(user.lower())
-        if found is None:
+        document = azure.resources.get(user.lower())
+        if document is None:
             raise Refused(400, "FailedIdentityOperation", f"The identity {user} was not found.")
-        users[user] = {name: found["properties"][name] for name in ("principalId", "clientId")}
+        properties = document["properties"]
+        users[user] = {name: properties[name] for name in ("principalId", "clientId")}
     if "system" in identity.get("type", "").lower():
         identity |= {"principalId": stable_id(path.key + "/system"), "tenantId": azure.tenant}
     return new
 
 
 def shown(azure, path):
-    """The resource as a GET answers it. Raises Refused 404."""
+    """Return the answer to a GET. Raises Refused 404."""
     under_way(azure, path)
     if path.key not in azure.resources:
         kind = "ResourceGroup" if path.type.endswith("resourcegroups") else "Resource"
@@ -277,7 +280,7 @@ def shown(azure, path):
 
 
 def acted_on(azure, request):
-    """The resource of a POST to …/{resource}/{action}. Raises Refused 404."""
+    """Return the path of the resource in a POST to …/{resource}/{action}. Raises Refused 404."""
     path = ArmPath(request.path.rsplit("/", 1)[0])
     shown(azure, path)
     return path
@@ -285,23 +288,23 @@ def acted_on(azure, request):
 
 def list_all(azure, request, path):
     above = path.text.rsplit("/", 1)[0] if path.type.count("/") > 1 else path.scope
-    paths = [ArmPath(each["id"]) for each in list(azure.resources.values())]
-    chosen = [each for each in paths if each.type == path.type]
-    found = [shown(azure, each) for each in chosen if each.key.startswith(above.lower() + "/")]
+    paths = [ArmPath(document["id"]) for document in list(azure.resources.values())]
+    inside = [p for p in paths if p.type == path.type and p.key.startswith(above.lower() + "/")]
+    documents = [shown(azure, p) for p in inside]
     query = {name.lower(): value for name, value in request.query.items()}
     if "$orderby" in query:
-        found.sort(key=lambda each: each["systemData"]["createdAt"], reverse=True)
+        documents.sort(key=lambda document: document["systemData"]["createdAt"], reverse=True)
     if query.get("isdefault") == "true":
-        found = [each for each in found if each["properties"].get("isDefault")]
-    return Answer(200, {"value": found[: int(query.get("$top", len(found)))]})
+        documents = [d for d in documents if d["properties"].get("isDefault")]
+    return Answer(200, {"value": documents[: int(query.get("$top", len(documents)))]})
 
 
 @route("GET", r"/subscriptions/[^/]+(/resourcegroups/[^/]+)?/resources")
 def tracked(azure, request):
     scope = request.path.rsplit("/", 1)[0].lower() + "/"
-    found = [each for key, each in azure.resources.items() if key.startswith(scope)]
-    chosen = [each for each in found if KINDS[each["type"].lower()].tracked]
-    return {"value": [{name: each.get(name) for name in LISTED} for each in chosen]}
+    documents = [document for key, document in azure.resources.items() if key.startswith(scope)]
+    listed = [document for document in documents if KINDS[document["type"].lower()].tracked]
+    return {"value": [{name: document.get(name) for name in LISTED} for document in listed]}
 
 
 def delete(azure, path):
@@ -317,12 +320,12 @@ def delete(azure, path):
     old["properties"]["provisioningState"] = "Deleting"
 
     def work():
-        for each in doomed:
-            each.kind.undo(azure, each)
+        for item in doomed:
+            item.kind.undo(azure, item)
 
     def end(error):
-        for each in [] if error else doomed:
-            azure.resources.pop(each.key, None)
+        for item in [] if error else doomed:
+            azure.resources.pop(item.key, None)
 
     if path.kind.operations:
         return Answer(202, None, start(azure, path, work, end))

@@ -1,4 +1,4 @@
-"""FakeAzure: starts and stops the parts, keeps the state, records requests, plans faults."""
+"""FakeAzure: starts and stops the parts, stores the state, records requests, plans faults."""
 
 import os
 import re
@@ -14,13 +14,13 @@ from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from . import arm, endpoints, flow_runs, flows, identity, jobs, workspace  # noqa: F401 - for their routes
+from . import arm, endpoints, flow_runs, flows, identity, jobs, workspace  # noqa: F401 - they register routes
 from .arm import Answer, Refused
 from .network import Network, certificates
 from .storage import Storage
 
 FAMILIES = {family for family, *_ in workspace.SIZES.values()} | {workspace.REGION_QUOTA}
-OPEN = re.compile("login.microsoftonline.com/.*|[^/]*/discovery")  # asked without a token
+OPEN = re.compile("login.microsoftonline.com/.*|[^/]*/discovery")  # requests without a token
 CODES = {401: "AuthenticationFailed", 403: "AuthorizationFailed", 404: "ResourceNotFound"}
 CODES |= {409: "Conflict", 429: "TooManyRequests", 503: "ServiceUnavailable"}
 PLANNED = "planned by the test"
@@ -37,12 +37,12 @@ class FakeAzure:
         self._parent, self.region = Path(folder), region
         self.secret = secrets.token_urlsafe(32)
         self.lock = threading.RLock()
-        self.polls = 1  # how often an operation says InProgress
+        self.polls = 1  # number of polls that answer InProgress
         self.processes = []
         self._empty()
 
     def _empty(self):
-        self.resources, self.requests = {}, []  # by lower-cased path; in their order
+        self.resources, self.requests = {}, []  # by lower-cased path; in order
         self.operations, self.pending, self.runs = {}, {}, {}
         self.keys, self.containers, self.logs, self.stand_ins = {}, {}, {}, {}
         self.flows, self.share = {}, {"": None}  # by id; path -> bytes, or None for a folder
@@ -51,7 +51,7 @@ class FakeAzure:
         self._faults, self._on_write = [], None
 
     def reset(self):
-        """Forget every resource, blob, request and fault, and end what runs."""
+        """Forget every resource, blob, request and fault, and end every process."""
         with self.lock:
             self._end_processes()
             self._empty()
@@ -67,7 +67,7 @@ class FakeAzure:
             stack.callback(self.storage.close)
             self.network = Network(self.answer, leaf, self.region, self.storage.port)
             stack.callback(self.network.close)
-            self.refused_hosts = self.network.refused_hosts  # asked for, and not Azure's
+            self.refused_hosts = self.network.refused_hosts  # requested hosts that are not Azure's
             stack.callback(self._end_processes)
             self._stack = stack.pop_all()
         return self
@@ -114,33 +114,33 @@ class FakeAzure:
         }
 
     def bare_environment(self, extra):
-        """For what runs inside Azure: no client's variables, this Python first on the path."""
-        ours = self.environment()
-        kept = {name: value for name, value in os.environ.items() if name not in ours}
-        path = os.pathsep.join([str(Path(sys.executable).parent), kept.get("PATH", "")])
-        return kept | {"PATH": path, "PYTHONUNBUFFERED": "1"} | (extra or {})
+        """Return the environment inside Azure: no client's variables, this Python first on the path."""
+        client = self.environment()
+        rest = {name: value for name, value in os.environ.items() if name not in client}
+        path = os.pathsep.join([str(Path(sys.executable).parent), rest.get("PATH", "")])
+        return rest | {"PATH": path, "PYTHONUNBUFFERED": "1"} | (extra or {})
 
     def create_group(self, name):
-        """A resource group, made without a request; its path."""
+        """Create a resource group without a request; return its path."""
         path = arm.ArmPath(f"/subscriptions/{self.subscription}/resourceGroups/{name}")
         arm.put(self, path, {})
         return path.text
 
     def writes(self):
-        """The requests to Resource Manager that change something. Uploads of blobs are not seen."""
+        """Return the requests to Resource Manager that change something, without uploads of blobs."""
         return [request for request in self.requests if request.is_write]
 
     def quota(self, family, limit, used=0):
         self.quotas[family] = (limit, used)
 
     def on_write(self, callback):
-        """Call back after each write took effect and before its answer leaves (to kill the client)."""
+        """Call a function after each write took effect and before its answer is sent."""
         self._on_write = callback
 
     def fail(self, method="", path_contains="", status=500, times=1, after=0, **answer):
-        """Answer the next `times` matching requests (None: all) so; they have no other effect.
+        """Answer the next `times` matching requests (None: all) like this; they have no other effect.
 
-        status: 0 breaks the connection. after: how many matching requests pass before.
+        status: 0 breaks the connection. after: number of matching requests that pass before.
         answer: `code` and `message` of Azure's usual body, or a `body`; `headers`.
         """
         code = answer.get("code", CODES.get(status, "InternalServerError"))
@@ -149,15 +149,15 @@ class FakeAzure:
         self._plan("request", path_contains, times, method=method, answer=sent, after=after)
 
     def fail_operation(self, path_contains, code="Failed", message=PLANNED):
-        """The next long-running operation on such a path is accepted, and ends as failed."""
+        """Let the next long-running operation on such a path fail after it was accepted."""
         self._plan("operation", path_contains, code=code, message=message)
 
     def fail_job(self, path_contains="/jobs/", message=PLANNED):
-        """The next such job fails when its command would run."""
+        """Let the next such job fail instead of running its command."""
         self._plan("job", path_contains, message=message)
 
     def fail_deployment(self, path_contains="/deployments/", message=PLANNED):
-        """The next such deployment's container says the message and ends."""
+        """Let the container of the next such deployment print the message and end."""
         self._plan("container", path_contains, message=message)
 
     def _plan(self, what, contains, times=1, **fault):
@@ -165,7 +165,7 @@ class FakeAzure:
         self._faults.append(fault | {"what": what, "contains": contains.lower(), "times": times})
 
     def planned(self, what, path, method=""):
-        """The fault that this is to meet, if any; it counts as met."""
+        """Return the planned fault for this, or None, and count it as used."""
         with self.lock:
             for fault in self._faults:
                 same = fault["what"] == what and fault["contains"] in path.lower()
@@ -180,7 +180,7 @@ class FakeAzure:
         return None
 
     def answer(self, request):
-        """What to send back; None to break the connection."""
+        """Return the answer to a request; None breaks the connection."""
         self.requests.append(request)
         fault = self.planned("request", request.host + request.path, request.method)
         if fault:
@@ -192,9 +192,9 @@ class FakeAzure:
                 answer = self._route(request)
         except Refused as refused:
             return Answer(refused.status, {"error": refused.error})
-        except Exception as error:  # a mistake of the fake's own
+        except Exception as error:  # a bug of the fake
             traceback.print_exc()
-            return Answer(500, {"error": {"code": "FakeIsWrong", "message": repr(error)}})
+            return Answer(500, {"error": {"code": "FakeError", "message": repr(error)}})
         if self._on_write and request.is_write:
             self._on_write(request)
         return answer

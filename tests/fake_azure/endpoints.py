@@ -21,7 +21,7 @@ from .identity import audience
 from .storage import ML
 from .workspace import cores
 
-START_S = 180  # until a container answers, and until one that goes has answered
+START_S = 180  # limit for a container's start, and for its requests in flight when it stops
 AUDIENCE = "https://ml.azure.com"
 DEPLOYMENTS = f"{ML}/onlineEndpoints/deployments"
 NO_TRAFFIC = (404, "not_found", "Specified traffic group could not be found")
@@ -31,22 +31,22 @@ NO_TRAFFIC = (404, "not_found", "Specified traffic group could not be found")
 def check_endpoint(azure, path, old, new):
     new["properties"].pop("keys", None)
     if old is None:
-        if _named(azure, path.name):
+        if _key_of(azure, path.name):
             raise Refused(409, "Conflict", f"The endpoint name {path.name} is taken.")
         names = ("primaryKey", "secondaryKey")
         azure.keys[path.key] = {name: secrets.token_urlsafe(24) for name in names}
-    for name, most in (("traffic", 100), ("mirrorTraffic", 50)):
-        weights = new["properties"][name]
+    for field, most in (("traffic", 100), ("mirrorTraffic", 50)):
+        weights = new["properties"][field]
         total = sum(weights.values())
         legal = total in (0, 100) if most == 100 else total <= most and len(weights) <= 1
-        known = all(f"{path.key}/deployments/{each.lower()}" in azure.resources for each in weights)
+        known = all(f"{path.key}/deployments/{name.lower()}" in azure.resources for name in weights)
         if not legal or not known or min(weights.values(), default=0) < 0:
-            raise Refused(400, "BadArgument", f"{name} is not possible: {weights}")
+            raise Refused(400, "BadArgument", f"{field} is not valid: {weights}")
 
 
-def _named(azure, endpoint):
-    ends = f"/onlineendpoints/{endpoint.lower()}"
-    return next((key for key in list(azure.resources) if key.endswith(ends)), None)
+def _key_of(azure, endpoint):
+    suffix = f"/onlineendpoints/{endpoint.lower()}"
+    return next((key for key in list(azure.resources) if key.endswith(suffix)), None)
 
 
 @route("POST", r".*/onlineEndpoints/[^/]+/listKeys")
@@ -58,14 +58,14 @@ def list_keys(azure, request):
 def regenerate_keys(azure, request):
     path, name = acted_on(azure, request), request.body["keyType"].lower() + "Key"
     refuse_during_change(azure, path)
-    given, present = request.body.get("keyValue"), azure.keys[path.key][name]
-    fresh = secrets.token_urlsafe(24)
-    azure.keys[path.key][name] = fresh if given in (None, present) else given
+    value, present = request.body.get("keyValue"), azure.keys[path.key][name]
+    new = secrets.token_urlsafe(24)
+    azure.keys[path.key][name] = new if value in (None, present) else value
     return Answer(202, None, start(azure, path))
 
 
 class Container:
-    """A scoring folder in a process of its own, with the model's files beside it."""
+    """A scoring script in its own process, with the model's files."""
 
     def __init__(self, azure, path, properties):
         folder = Path(tempfile.mkdtemp(dir=azure.folder, prefix=path.name + "-"))
@@ -87,7 +87,7 @@ class Container:
         self.process = azure.spawn(command, script.parent, azure.bare_environment(variables), log)
 
     def wait(self):
-        """Until it answers. Raises Refused when it ends before."""
+        """Wait until the container answers. Raises Refused if it ends before."""
         until = time.monotonic() + START_S
         while not self._port.exists():
             if self.process.poll() is not None or time.monotonic() > until:
@@ -97,7 +97,7 @@ class Container:
         self.url = f"http://127.0.0.1:{self._port.read_text()}"
 
     def stop(self):
-        """Let what is in flight end, then end the process; the log stays."""
+        """Wait for the requests in flight, then end the process; the log stays."""
         until = time.monotonic() + START_S
         while self.in_flight and time.monotonic() < until:
             time.sleep(0.02)
@@ -113,7 +113,7 @@ def _stand_in(azure, properties):
     environment = azure.resources.get((properties.get("environmentId") or "").lower(), {})
     image = environment.get("properties", {}).get("image") or "mlflow"
     if image not in azure.stand_ins:
-        raise Refused(400, "ImageNotKnown", f"the fake has no stand-in for {image}")
+        raise Refused(400, "ImageNotKnown", f"the fake has no stand-in for the image {image}")
     return azure.stand_ins[image]
 
 
@@ -154,21 +154,21 @@ def deployment_logs(azure, request):
 
 
 def score(azure, request):
-    """POST https://{endpoint}.{region}.inference.ml.azure.com/score; the path is the container's."""
-    key = _named(azure, request.host.split(".")[0])
+    """Answer POST https://{endpoint}.{region}.inference.ml.azure.com/score; other paths are possible."""
+    key = _key_of(azure, request.host.split(".")[0])
     if not key:
-        return _refuse(404, "endpoint_not_found", "there is no such endpoint")
+        return _refuse(404, "endpoint_not_found", "the endpoint does not exist")
     endpoint = azure.resources[key]["properties"]
-    given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
+    token = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
     by_key = endpoint["authMode"].lower() == "key"
-    fits = given in azure.keys[key].values() if by_key else audience(azure, request) == AUDIENCE
-    if not fits:
+    valid = token in azure.keys[key].values() if by_key else audience(azure, request) == AUDIENCE
+    if not valid:
         return _refuse(401, "key_auth_bad_header_forbidden", "the key or the token is wrong")
     live = {name: weight for name, weight in endpoint["traffic"].items() if weight > 0}
-    named = request.headers.get("azureml-model-deployment")
-    if not named and not live:
+    requested = request.headers.get("azureml-model-deployment")
+    if not requested and not live:
         return _refuse(*NO_TRAFFIC)
-    chosen = named or random.choices(list(live), list(live.values()))[0]
+    chosen = requested or random.choices(list(live), list(live.values()))[0]
     for mirror, weight in endpoint["mirrorTraffic"].items():
         if random.random() * 100 < weight:
             copied = (azure, f"{key}/deployments/{mirror.lower()}", request)
@@ -192,7 +192,7 @@ def _forward(azure, key, request):
     options["timeout"] = isodate.parse_duration(settings["requestTimeout"]).total_seconds()
     try:
         with requests.Session() as session:
-            session.trust_env = False  # not through the proxy that the product is given
+            session.trust_env = False  # do not use the product's proxy
             answer = session.post(container.url + request.path, **options)
     except requests.RequestException as error:
         container.leave()
@@ -203,7 +203,7 @@ def _forward(azure, key, request):
         headers["ms-azureml-model-error-statuscode"] = str(answer.status_code)
         headers["ms-azureml-model-error-reason"] = "model_error"
     body = _body(container, answer)
-    next(body)  # begun, it ends even when nobody reads it
+    next(body)  # a generator that has begun is closed even if nobody reads it
     return StreamingResponse(body, 424 if failed else 200, headers)
 
 

@@ -1,4 +1,4 @@
-"""Prompt flow's service, and the file share that it keeps flows in."""
+"""Prompt flow's service, and the file share in which it stores flows."""
 
 import base64
 import hashlib
@@ -17,11 +17,11 @@ WS = r".*/workspaces/[^/]+"
 
 
 class Raw(Response, Answer):
-    """An answer of bytes."""
+    """An answer that consists of bytes."""
 
 
 def open_share(azure, workspace):
-    """Give a workspace the datastore in which flows lie; it is read by identity, without a key."""
+    """Create a workspace's datastore for flows; clients read it by identity, without a key."""
     path = ArmPath(f"{workspace}/datastores/workspaceworkingdirectory")
     kind = {"datastoreType": "AzureFile", "fileShareName": SHARE, "accountName": ACCOUNT}
     body = {"properties": kind | {"credentials": {"credentialsType": "None"}}}
@@ -30,15 +30,18 @@ def open_share(azure, workspace):
 
 @route("POST", rf"/flow/api{WS}/flows")
 def create_flow(azure, request):
-    place, body = ArmPath(request.path.removeprefix("/flow/api").rsplit("/", 1)[0]), request.body
-    shown(azure, place)  # 404 without the workspace
+    workspace, body = (
+        ArmPath(request.path.removeprefix("/flow/api").rsplit("/", 1)[0]),
+        request.body,
+    )
+    shown(azure, workspace)  # 404 without the workspace
     if body["flowDefinitionFilePath"] not in azure.share:
-        raise Refused(400, "UserError", f"{body['flowDefinitionFilePath']} is not there.")
+        raise Refused(400, "UserError", f"{body['flowDefinitionFilePath']} does not exist.")
     name = str(uuid4())
     azure.flows[name] = body | {
         "flowId": name,
-        "flowResourceId": f"azureml:{place.text}/flows/{name}",
-        "workspace": place.key,
+        "flowResourceId": f"azureml:{workspace.text}/flows/{name}",
+        "workspace": workspace.key,
         "createdDate": datetime.now(timezone.utc).isoformat(),
         "isArchived": False,
         "owner": {"userObjectId": azure.client, "userTenantId": azure.tenant},
@@ -49,31 +52,31 @@ def create_flow(azure, request):
 
 @route("GET", rf"/flow/api{WS}/flows/[^/]+")
 def get_flow(azure, request):
-    found = azure.flows.get(request.path.rsplit("/", 1)[1])
-    if found is None or found["workspace"] not in request.path.lower():
+    flow = azure.flows.get(request.path.rsplit("/", 1)[1])
+    if flow is None or flow["workspace"] not in request.path.lower():
         raise Refused(404, "UserError", "The flow was not found.")
-    return found
+    return flow
 
 
 @route("POST", rf"/index/v1.0{WS}/entities")
 def search(azure, request):
-    """The workspace's flows, newest first. The filters are not looked at: there is one owner."""
-    place = request.path.removeprefix("/index/v1.0").removesuffix("/entities").lower()
-    flows = [each for each in azure.flows.values() if each["workspace"] == place]
-    found = [
+    """Return the workspace's flows, newest first. Filters are ignored, as there is one owner."""
+    workspace = request.path.removeprefix("/index/v1.0").removesuffix("/entities").lower()
+    flows = [flow for flow in azure.flows.values() if flow["workspace"] == workspace]
+    entities = [
         {
-            "entityId": each["flowResourceId"],
+            "entityId": flow["flowResourceId"],
             "properties": {
-                name: each[name] for name in ("flowId", "flowType", "flowDefinitionFilePath")
+                name: flow[name] for name in ("flowId", "flowType", "flowDefinitionFilePath")
             },
             "annotations": {
-                name: each.get(name)
+                name: flow.get(name)
                 for name in ("flowName", "description", "tags", "owner", "isArchived")
             },
         }
-        for each in flows[::-1]
+        for flow in flows[::-1]
     ]
-    return {"value": found[: request.body["pageSize"]], "totalCount": len(found)}
+    return {"value": entities[: request.body["pageSize"]], "totalCount": len(entities)}
 
 
 # -- the file share --------------------------------------------------------------------------------
@@ -114,8 +117,8 @@ def get_file(azure, request):
         return stored(206, part, **headers)
     if request.query.get("comp") != "list":
         return stored(200)
-    inside = [each for each in sorted(files) if each and each.rpartition("/")[0] == name]
-    entries = "".join(entry(each.rpartition("/")[2], files[each]) for each in inside)
+    inside = [path for path in sorted(files) if path and path.rpartition("/")[0] == name]
+    entries = "".join(entry(path.rpartition("/")[2], files[path]) for path in inside)
     text = f"<EnumerationResults><Entries>{entries}</Entries><NextMarker/></EnumerationResults>"
     return stored(200, text.encode(), **{"content-type": "application/xml"})
 

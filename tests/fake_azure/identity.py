@@ -14,10 +14,10 @@ DEFINITIONS = "Microsoft.Authorization/roleDefinitions"
 
 @route("GET", r"/[^/]+/v2.0/.well-known/openid-configuration")
 def configuration(azure, request):
-    here = f"https://{request.host}/{request.path.split('/')[1]}"
-    ends = {name: f"{here}/oauth2/v2.0/{name}" for name in ("authorize", "token")}
-    found = {"authorization_endpoint": ends["authorize"], "token_endpoint": ends["token"]}
-    return found | {"issuer": f"{here}/v2.0"}
+    authority = f"https://{request.host}/{request.path.split('/')[1]}"
+    urls = {name: f"{authority}/oauth2/v2.0/{name}" for name in ("authorize", "token")}
+    endpoints = {"authorization_endpoint": urls["authorize"], "token_endpoint": urls["token"]}
+    return endpoints | {"issuer": f"{authority}/v2.0"}
 
 
 @route("POST", r"/[^/]+/oauth2/v2.0/token")
@@ -32,7 +32,7 @@ def token(azure, request):
 
 
 def audience(azure, request):
-    """Who the request's token is for; "" without a valid one."""
+    """Return the audience of the request's token; "" without a valid token."""
     text = request.headers.get("authorization", "").removeprefix("Bearer ")
     try:
         options = {"verify_aud": False}
@@ -45,23 +45,23 @@ def audience(azure, request):
 def role_definitions(azure, request):
     wanted = re.search(r"roleName eq '([^']*)'", request.query.get("$filter", ""))
     base = "/".join(request.path.split("/")[:3]) + f"/providers/{DEFINITIONS}"
-    found = []
+    definitions = []
     for name, role in ROLES.items():
         if not wanted or name == wanted.group(1):
             properties = {"roleName": name, "type": "BuiltInRole"}
-            found.append({"id": f"{base}/{role}", "name": role, "properties": properties})
-    return {"value": found}
+            definitions.append({"id": f"{base}/{role}", "name": role, "properties": properties})
+    return {"value": definitions}
 
 
 @hook("check", "Microsoft.Authorization/roleAssignments")
 def check_assignment(azure, path, old, new):
     new["properties"]["scope"] = path.scope
     for key, other in azure.resources.items():
-        same = ArmPath(key).type == path.type and _meaning(other) == _meaning(new)
+        same = ArmPath(key).type == path.type and _content(other) == _content(new)
         if same and key != path.key:
             raise Refused(409, "RoleAssignmentExists", "The role assignment already exists.")
 
 
-def _meaning(document):
+def _content(document):
     names = ("principalId", "roleDefinitionId", "scope")
     return [document["properties"][name].lower() for name in names]

@@ -1,4 +1,4 @@
-"""Jobs, which really run, and what the run history says of them."""
+"""Jobs, which really run, and their records in the run history."""
 
 import re
 import tempfile
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from . import assets
 from .arm import ArmPath, Refused, hook, route
-from .storage import ML, box_of, url
+from .storage import ML, container_of, url
 
 LOG = "user_logs/std_log.txt"
 EXPRESSION = re.compile(r"\$\{\{\s*(inputs|outputs)\.(\w+)\s*\}\}")
@@ -15,18 +15,20 @@ TUNED = "registered_model"
 
 
 class Work:
-    """What was submitted, done in a thread: `do` by a subclass. A state moves on when it is looked at."""
+    """Submitted work; a subclass's `do` runs in a thread. Each look at the state moves it on."""
 
     def __init__(self, azure, path, states):
-        self.azure, self.path, self.error, self._coming = azure, path, "", states
+        self.azure, self.path, self.error, self._next_states = azure, path, "", states
         self.folder = Path(tempfile.mkdtemp(dir=azure.folder, prefix="work-"))
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def state(self):
-        state = self._coming[0] if self._coming else "Failed" if self.error else "Completed"
-        if len(self._coming) > 1 or not self._thread.is_alive():
-            del self._coming[:1]
+        state = (
+            self._next_states[0] if self._next_states else "Failed" if self.error else "Completed"
+        )
+        if len(self._next_states) > 1 or not self._thread.is_alive():
+            del self._next_states[:1]
         return state
 
     def _run(self):
@@ -43,27 +45,28 @@ class Run(Work):
 
     def __init__(self, azure, path, document):
         self.properties, self._prefix = document["properties"], f"ExperimentRun/dcid.{path.name}"
-        self._box = box_of(path.workspace, "workspaceartifactstore")
+        self._container = container_of(path.workspace, "workspaceartifactstore")
         super().__init__(azure, path, ["Queued", "Running"])
 
     def state(self):
         log = self.folder / "log.txt"
-        said, state = log.read_bytes() if log.exists() else b"", super().state()
-        self.azure.storage.put(self._box, f"{self._prefix}/{LOG}", said)
+        content, state = log.read_bytes() if log.exists() else b"", super().state()
+        self.azure.storage.put(self._container, f"{self._prefix}/{LOG}", content)
         return state
 
     def history(self):
-        """What `jobs.download` asks first: none is listed, so it looks where outputs are by default."""
+        """Return the record that `jobs.download` reads; without outputs it uses the default paths."""
         return {"runId": self.path.name, "outputs": {}}
 
     def log_url(self):
-        return f"{url(self._box, f'{self._prefix}/{LOG}')}?{self.azure.storage.sas(self._box)}"
+        log, token = f"{self._prefix}/{LOG}", self.azure.storage.sas(self._container)
+        return f"{url(self._container, log)}?{token}"
 
     def do(self):
         if self.properties["jobType"] != "FineTuning":
             return self._command()
-        box, path = self._locate(self.properties["outputs"][TUNED]["uri"])
-        self.azure.storage.put(box, f"{path}MLmodel", b"flavors: {}\n")
+        container, path = self._locate(self.properties["outputs"][TUNED]["uri"])
+        self.azure.storage.put(container, f"{path}MLmodel", b"flavors: {}\n")
 
     def _locate(self, address):
         return assets.locate(self.azure, self.path.workspace, address)
@@ -74,28 +77,28 @@ class Run(Work):
         if self.properties.get("codeId"):
             assets.fetch(self.azure, self.path.workspace, self.properties["codeId"], code)
         values = self._inputs()
-        named = {name: each["uri"] for name, each in self.properties["outputs"].items()}
-        named.pop("default")
-        for name in named:
+        uris = {name: output["uri"] for name, output in self.properties["outputs"].items()}
+        uris.pop("default")
+        for name in uris:
             values["outputs", name] = str(outputs / name)
             (outputs / name).mkdir(parents=True)
         command = EXPRESSION.sub(lambda part: values[part.groups()], self.properties["command"])
         self._execute(command, code)
-        for name, uri in named.items():
+        for name, uri in uris.items():
             self.azure.storage.put_folder(*self._locate(uri), outputs / name)
-        self.azure.storage.put_folder(self._box, f"{self._prefix}/outputs", code / "outputs")
+        self.azure.storage.put_folder(self._container, f"{self._prefix}/outputs", code / "outputs")
 
     def _inputs(self):
-        found = {}
-        for name, given in (self.properties.get("inputs") or {}).items():
-            found["inputs", name] = str(given.get("value", ""))
-            if given["jobInputType"] != "literal":
-                is_file = given["jobInputType"] == "uri_file"
-                file = given["uri"].rsplit("/", 1)[-1] if is_file else ""
+        values = {}
+        for name, definition in (self.properties.get("inputs") or {}).items():
+            values["inputs", name] = str(definition.get("value", ""))
+            if definition["jobInputType"] != "literal":
+                is_file = definition["jobInputType"] == "uri_file"
+                file = definition["uri"].rsplit("/", 1)[-1] if is_file else ""
                 target = self.folder / "inputs" / name / file
-                assets.fetch(self.azure, self.path.workspace, given["uri"], target)
-                found["inputs", name] = str(target)
-        return found
+                assets.fetch(self.azure, self.path.workspace, definition["uri"], target)
+                values["inputs", name] = str(target)
+        return values
 
     def _execute(self, command, code):
         environment = self.azure.bare_environment(self.properties.get("environmentVariables"))
@@ -124,7 +127,7 @@ def show_job(azure, path, document):
 
 @route("GET", r"/history/v1.0/.*/runs/[^/]+/details")
 def details(azure, request):
-    """What `jobs.stream` follows."""
+    """Answer `jobs.stream`."""
     scope, name = re.search("/v1.0(/.*)/runs/(.*)/details", request.path).groups()
     run = azure.runs[ArmPath(f"{scope}/jobs/{name}").key]
     status = run.state()
@@ -134,9 +137,9 @@ def details(azure, request):
 
 @route("POST", r"/history/v1.0/.*/rundata")
 def rundata(azure, request):
-    """Of a job, or of a run of prompt flow's service."""
-    ends = f"/{request.body['runId'].lower()}"
-    found = next((run for key, run in azure.runs.items() if key.endswith(ends)), None)
-    if found is None:
-        raise Refused(404, "UserError", f"Run {ends[1:]} not found.")
-    return {"runMetadata": found.history()}
+    """Answer the record of a job, or of a run of Prompt flow's service."""
+    suffix = f"/{request.body['runId'].lower()}"
+    record = next((run for key, run in azure.runs.items() if key.endswith(suffix)), None)
+    if record is None:
+        raise Refused(404, "UserError", f"Run {suffix[1:]} not found.")
+    return {"runMetadata": record.history()}

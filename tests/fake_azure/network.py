@@ -1,4 +1,4 @@
-"""TLS, the CONNECT proxy and the server that stand for the names of Azure on loopback."""
+"""The TLS certificates, the CONNECT proxy and the server that replace Azure's hosts on loopback."""
 
 import asyncio
 import json
@@ -15,14 +15,14 @@ from starlette.responses import JSONResponse, Response
 
 from .arm import Request
 
-SCORING = ".inference.ml.azure.com"  # what is sent there is for the model to read
+SCORING = ".inference.ml.azure.com"  # the model reads requests to it, so they are not parsed
 BLOB, SHARE = ".blob.core.windows.net", ".file.core.windows.net"
 NAMES = ["management.azure.com", "login.microsoftonline.com", "*.api.azureml.ms"]
 NAMES += [f"*{BLOB}", f"*{SHARE}"]
 REGIONAL = ["*.{}.api.azureml.ms", "*.{}" + SCORING]
 SERVER = {"interface": "asgi3", "proxy_headers": False, "lifespan": "off", "log_level": "error"}
 SERVER |= {"timeout_graceful_shutdown": 2}  # s
-THREADS = 256  # requests at once: each scoring request waits in one
+THREADS = 256  # concurrent requests: each scoring request waits in one
 
 
 def names(region):
@@ -30,7 +30,7 @@ def names(region):
 
 
 def certificates(folder, region):
-    """Write an authority, and a certificate with its key for every name; the two files."""
+    """Write a certificate authority, and a certificate with its key; return the two files."""
     authority = trustme.CA()
     leaf = authority.issue_cert(*names(region), "127.0.0.1")
     authority.cert_pem.write_to_path(str(folder / "ca.pem"))
@@ -39,7 +39,7 @@ def certificates(folder, region):
 
 
 class Network:
-    """The server and the proxy, in an event loop of their own thread."""
+    """The server and the proxy, in an event loop in a thread."""
 
     def __init__(self, answer, certificate, region, blob_port):
         self.refused_hosts, self._answer, self._blob_port = [], answer, blob_port
@@ -58,17 +58,17 @@ class Network:
         anyio.to_thread.current_default_thread_limiter().total_tokens = THREADS
         proxy = await asyncio.start_server(self._proxy, "127.0.0.1", 0)
         self.proxy_port = proxy.sockets[0].getsockname()[1]
-        made = socket.create_server(("127.0.0.1", 0))
-        # With proto=0, as create_server leaves it, asyncio sets no TCP_NODELAY: 40 ms an answer.
-        of_tcp = {"proto": socket.IPPROTO_TCP, "fileno": made.detach()}
-        with socket.socket(made.family, made.type, **of_tcp) as listening:
+        bound = socket.create_server(("127.0.0.1", 0))
+        # create_server sets proto=0, with which asyncio does not set TCP_NODELAY: 40 ms per answer.
+        tcp = {"proto": socket.IPPROTO_TCP, "fileno": bound.detach()}
+        with socket.socket(bound.family, bound.type, **tcp) as listening:
             self._port = listening.getsockname()[1]
             self._started.set()
             await self._server.serve([listening])
         proxy.close()
 
     def close(self):
-        self._loop.call_soon_threadsafe(lambda: [each.close() for each in list(self._open)])
+        self._loop.call_soon_threadsafe(lambda: [writer.close() for writer in list(self._open)])
         self._server.should_exit = True
         self._thread.join(10)
 
@@ -86,7 +86,7 @@ class Network:
             raw=raw,
         )
         answer = await run_in_threadpool(self._answer, request)
-        if answer is None:  # a fault: the connection breaks without an answer
+        if answer is None:  # a planned fault breaks the connection
             return send.__self__.transport.abort()
         if not isinstance(answer, Response):
             kind = Response if answer.body is None else JSONResponse
@@ -108,7 +108,7 @@ class Network:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
         except (OSError, EOFError, ValueError, asyncio.CancelledError):
-            pass  # the client went away, or the fake ends
+            pass  # the client left, or the fake ends
         finally:
             self._open.discard(writer)
             writer.close()

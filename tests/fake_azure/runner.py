@@ -1,7 +1,7 @@
 """The container of a deployment: python runner.py SCORE_FILE PORT_FILE
 
-As azureml-inference-server-http does (documented: "Advanced entry script authoring"): `init()` once,
-then `run()` for each request, with the text of its body or, under `@rawhttp`, the request itself.
+It works like azureml-inference-server-http (documented: "Advanced entry script authoring"): it calls
+`init()` once, then `run()` for each request, with the text of its body or, with `@rawhttp`, the request.
 """
 
 import importlib.util
@@ -41,10 +41,10 @@ def main(score_file, port_file):
     spec.loader.exec_module(score)
     score.init()
     app = flask.Flask("runner")
-    route = getattr(score, "ROUTE", "/score")  # another one in what stands in for an image
+    route = getattr(score, "ROUTE", "/score")  # a stand-in for an image may use another one
     app.add_url_rule(route, view_func=lambda: answer(score.run), methods=["POST"])
     server = make_server("127.0.0.1", 0, app, threaded=True)
-    half = port_file.with_suffix(".half")  # the other side must not read half a number
+    half = port_file.with_suffix(".half")  # nobody may read half a number
     half.write_text(str(server.server_port))
     half.rename(port_file)
     server.serve_forever()

@@ -1,4 +1,4 @@
-"""Blob storage: Azurite, Microsoft's own emulator, with one account for every workspace."""
+"""Blob storage: Azurite, Microsoft's emulator, with one account for all workspaces."""
 
 import base64
 import contextlib
@@ -16,12 +16,12 @@ ML = "Microsoft.MachineLearningServices/workspaces"
 ACCOUNT = "fakeazurestore"
 AZURITE = Path(__file__).parent / "node_modules" / "azurite" / "dist" / "src" / "blob" / "main.js"
 OPTIONS = "--blobHost 127.0.0.1 --blobPort 0 --inMemoryPersistence --skipApiVersionCheck --silent"
-OPTIONS += " --oauth basic"  # promptflow's downloader signs in
+OPTIONS += " --oauth basic"  # promptflow's downloader signs in with a token
 DATASTORES = {"workspaceblobstore": "azureml-blobstore", "workspaceartifactstore": "azureml"}
 
 
 class Storage:
-    """Azurite, started. Its certificate file holds the key too."""
+    """A running Azurite. Its certificate file contains the key too."""
 
     def __init__(self, certificate, authority):
         if not AZURITE.is_file():
@@ -35,20 +35,20 @@ class Storage:
             stderr=subprocess.STDOUT,
             text=True,
         )
-        said, listening = "", None
+        output, listening = "", None
         while not listening:
             line = self.process.stdout.readline()
-            said += line
+            output += line
             listening = re.search(r"successfully listen\w* \w+ \S+?:(\d+)", line)
             if not line:
                 self.close()
-                raise RuntimeError(f"Azurite did not start: {said}")
+                raise RuntimeError(f"Azurite did not start: {output}")
         self.port = int(listening.group(1))
         self._client = BlobServiceClient(
             f"https://127.0.0.1:{self.port}/{ACCOUNT}",
             credential={"account_name": ACCOUNT, "account_key": self.key},
             connection_verify=str(authority),
-            use_env_settings=False,  # not through the proxy that the product is given
+            use_env_settings=False,  # do not use the product's proxy
         )
 
     def close(self):
@@ -68,18 +68,18 @@ class Storage:
         self._client.get_blob_client(container, name).upload_blob(content, overwrite=True)
 
     def put_folder(self, container, prefix, folder):
-        for file in [each for each in sorted(folder.rglob("*")) if each.is_file()]:
+        for file in [path for path in sorted(folder.rglob("*")) if path.is_file()]:
             name = f"{prefix.rstrip('/')}/{file.relative_to(folder).as_posix()}"
             self.put(container, name, file.read_bytes())
 
     def names(self, container, prefix):
-        """The blob of that name, or those below it."""
-        prefix, box = prefix.rstrip("/"), self._client.get_container_client(container)
-        found = box.list_blob_names(name_starts_with=prefix)
-        return [name for name in found if name == prefix or name.startswith(prefix + "/")]
+        """Return the blob of that name, or the blobs below it."""
+        prefix, client = prefix.rstrip("/"), self._client.get_container_client(container)
+        names = client.list_blob_names(name_starts_with=prefix)
+        return [name for name in names if name == prefix or name.startswith(prefix + "/")]
 
     def fetch(self, container, prefix, target):
-        """Copy a blob to `target`, or a folder of blobs below it; False when there is none."""
+        """Copy a blob to `target`, or a folder of blobs below it; return whether there was any."""
         names = self.names(container, prefix)
         for name in names:
             file = target / name[len(prefix.rstrip("/")) :].lstrip("/")
@@ -89,14 +89,14 @@ class Storage:
         return bool(names)
 
     def sas(self, container):
-        """A token that may do everything in the container."""
+        """Return a token with all permissions on the container."""
         until = datetime.now(timezone.utc) + timedelta(hours=8)
-        given = {"account_key": self.key, "permission": "racwdl", "expiry": until}
-        return generate_container_sas(ACCOUNT, container, **given)
+        options = {"account_key": self.key, "permission": "racwdl", "expiry": until}
+        return generate_container_sas(ACCOUNT, container, **options)
 
 
-def box_of(workspace, datastore="workspaceblobstore"):
-    """The container behind a workspace's datastore."""
+def container_of(workspace, datastore="workspaceblobstore"):
+    """Return the container of a workspace's datastore."""
     return f"{DATASTORES[datastore]}-{workspace.lower().replace('_', '-')}"
 
 

@@ -1,7 +1,7 @@
-"""Workspaces and what belongs to one: template deployments, datastores, code, quota, discovery."""
+"""Workspaces and their parts: template deployments, datastores, code, quota, discovery."""
 
 from .arm import TABLE, ArmPath, Refused, acted_on, hook, put, route, stable_id
-from .storage import DATASTORES, ML, box_of, url
+from .storage import DATASTORES, ML, container_of, url
 
 SIZES, PARTS = TABLE["sizes"], TABLE["parts"]
 REGION_QUOTA = "Total Cluster Dedicated Regional vCPUs"
@@ -9,22 +9,23 @@ REGION_QUOTA = "Total Cluster Dedicated Regional vCPUs"
 
 @hook("work", "Microsoft.Resources/deployments")
 def deploy_template(azure, path, new):
-    """Create what the SDK's workspace template would, from its parameters."""
-    given = {key: each.get("value") for key, each in new["properties"]["parameters"].items()}
-    common = {"location": given["location"], "tags": given.get("tagValues")}
-    properties = {"friendlyName": given["friendlyName"], "description": given["description"]}
+    """Create the resources of the SDK's workspace template from its parameters."""
+    parameters = new["properties"]["parameters"].items()
+    values = {key: parameter.get("value") for key, parameter in parameters}
+    common = {"location": values["location"], "tags": values.get("tagValues")}
+    properties = {"friendlyName": values["friendlyName"], "description": values["description"]}
     for key, kind in PARTS.items():
-        option, name = given.get(f"{key}Option", "new"), given.get(f"{key}Name")
+        option, name = values.get(f"{key}Option", "new"), values.get(f"{key}Name")
         if not name or option == "none":
             continue
-        group = given.get(f"{key}ResourceGroupName", given["resourceGroupName"])
+        group = values.get(f"{key}ResourceGroupName", values["resourceGroupName"])
         part = ArmPath(f"{path.scope.rsplit('/', 1)[0]}/{group}/providers/{kind}/{name}")
         properties[key] = part.text
         if option == "new":
             put(azure, part, common)
     properties.pop("logAnalytics", None)
-    workspace = ArmPath(f"{path.scope}/providers/{ML}/{given['workspaceName']}")
-    body = {"kind": given["kind"], "identity": given.get("identity"), "properties": properties}
+    workspace = ArmPath(f"{path.scope}/providers/{ML}/{values['workspaceName']}")
+    body = {"kind": values["kind"], "identity": values.get("identity"), "properties": properties}
     put(azure, workspace, common | body)
 
 
@@ -37,10 +38,10 @@ def template_steps(azure, request):
 def open_workspace(azure, path, old, new):
     """Give a new workspace its datastores."""
     for name in DATASTORES if old is None else ():
-        box = box_of(path.name, name)
-        azure.storage.create(box)
+        container = container_of(path.name, name)
+        azure.storage.create(container)
         azure.resources[path.key] = new
-        properties = {"containerName": box, "isDefault": name == "workspaceblobstore"}
+        properties = {"containerName": container, "isDefault": name == "workspaceblobstore"}
         put(azure, ArmPath(f"{path.text}/datastores/{name}"), {"properties": properties})
 
 
@@ -48,28 +49,28 @@ def open_workspace(azure, path, old, new):
 def list_secrets(azure, request):
     path = acted_on(azure, request)
     if path.name.lower() == "workspaceartifactstore":
-        # jobs.stream signs with what it gets as a SAS, so it has to be the account's key.
+        # jobs.stream signs with this value, so it has to be the account's key.
         return {"secretsType": "Sas", "sasToken": azure.storage.key}
-    return {"secretsType": "Sas", "sasToken": "?" + azure.storage.sas(box_of(path.workspace))}
+    return {"secretsType": "Sas", "sasToken": "?" + azure.storage.sas(container_of(path.workspace))}
 
 
 @route("POST", r".*/versions/[^/]+/startPendingUpload")
 def start_upload(azure, request):
-    """A container of its own for the asset."""
-    box = stable_id(request.path)
-    azure.storage.create(box)
-    signed = f"{url(box)}?{azure.storage.sas(box)}"
-    blob = {"blobUri": url(box), "credential": {"credentialType": "SAS", "sasUri": signed}}
+    """Create a container for the asset."""
+    container = stable_id(request.path)
+    azure.storage.create(container)
+    signed = f"{url(container)}?{azure.storage.sas(container)}"
+    blob = {"blobUri": url(container), "credential": {"credentialType": "SAS", "sasUri": signed}}
     return {"pendingUploadType": "TemporaryBlobReference", "blobReferenceForConsumption": blob}
 
 
 @route("GET", r".*/codes/[^/]+/versions")
 def any_code(azure, request):
-    """With ?hash=: the same files under any name."""
-    codes = [each for each in azure.resources.values() if each["type"] == f"{ML}/codes/versions"]
-    wanted = request.query.get("hash")
-    found = [each for each in codes if wanted in each["properties"]["properties"].values()]
-    return {"value": found}
+    """With ?hash=: return the same files under any name."""
+    kind, wanted = f"{ML}/codes/versions", request.query.get("hash")
+    codes = [document for document in azure.resources.values() if document["type"] == kind]
+    matches = [code for code in codes if wanted in code["properties"]["properties"].values()]
+    return {"value": matches}
 
 
 @hook("show", f"{ML}/connections")
@@ -84,11 +85,11 @@ def connection_secrets(azure, request):
 
 @route("GET", r".*/locations/[^/]+/usages")
 def usages(azure, request):
-    found = []
+    entries = []
     for name, (limit, used) in azure.quotas.items():
         names = {"value": name, "localizedValue": name}
-        found.append({"unit": "Count", "currentValue": used, "limit": limit, "name": names})
-    return {"value": found}
+        entries.append({"unit": "Count", "currentValue": used, "limit": limit, "name": names})
+    return {"value": entries}
 
 
 @route("GET", r".*/locations/[^/]+/vmSizes")
@@ -98,7 +99,7 @@ def sizes(azure, request):
 
 
 def cores(size):
-    """The family and the cores of a size. Raises Refused for one that the fake does not know."""
+    """Return the family and the cores of a size. Raises Refused for an unknown size."""
     for name, (family, count, _, _) in SIZES.items():
         if name.lower() == size.lower():
             return family, count

@@ -1,4 +1,4 @@
-"""The fake is to be read in one sitting: a bound on what it may hold."""
+"""The fake stays small enough to be read in one sitting."""
 
 from __future__ import annotations
 
@@ -7,23 +7,23 @@ from pathlib import Path
 
 FAKE = Path(__file__).resolve().parents[1] / "fake_azure"
 SCOPES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-OF_PROMPT_FLOW = {"flows.py", "flow_runs.py"}  # a service of its own beside Azure ML
+OF_PROMPT_FLOW = {"flows.py", "flow_runs.py"}  # a separate service, not counted
 MOST = 1200
 
 
 def code_lines(text: str) -> int:
-    """Lines without the blank ones, comments and docstrings."""
+    """Return the number of lines without blank lines, comments and docstrings."""
     lines = [line.strip() for line in text.splitlines()]
-    told = {number for number, line in enumerate(lines, 1) if not line or line.startswith("#")}
+    skipped = {number for number, line in enumerate(lines, 1) if not line or line.startswith("#")}
     for scope in (node for node in ast.walk(ast.parse(text)) if isinstance(node, SCOPES)):
         if ast.get_docstring(scope) is not None:
-            told.update(range(scope.body[0].lineno, scope.body[0].end_lineno + 1))
-    return len(lines) - len(told)
+            skipped.update(range(scope.body[0].lineno, scope.body[0].end_lineno + 1))
+    return len(lines) - len(skipped)
 
 
-def test_what_counts():
+def test_blank_lines_comments_and_docstrings_do_not_count():
     text = '"""Two\nlines."""\n\n# a comment\ndef f():\n    """One."""\n    return """x\n\ny"""\n'
-    assert code_lines(text) == 4 - 1  # the blank line inside a string is taken for one
+    assert code_lines(text) == 4 - 1  # a blank line inside a string is not counted either
 
 
 def test_the_fake_stays_small():

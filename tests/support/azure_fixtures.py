@@ -32,6 +32,12 @@ def one_line(done: Done, *texts: str) -> None:
     assert "Traceback" not in done.err
 
 
+def succeed(done: Done) -> str:
+    """Assert that a command succeeded, and return its output."""
+    assert done.code == 0, done.err
+    return done.out
+
+
 @pytest.fixture(scope="session")
 def one_azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The fake Azure of this session. It is started once, because the start takes seconds."""

@@ -1,4 +1,4 @@
-"""The files of scripts/azure are valid az-ml YAML as they stand, for `az ml … --file` too."""
+"""The files of scripts/azure are valid az-ml YAML, also for `az ml … --file`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""phi3.yaml: every wrong field is named, the environment wins."""
+"""phi3.yaml: an error names the wrong field, and environment variables win."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def changed(path, value):
 
 
 def test_defaults(tmp_path):
-    found = load_config(write(tmp_path, GOOD))
-    assert found.azure.location == "eastus2"
-    assert (found.compute.size, found.compute.idle_seconds) == ("Standard_NC24ads_A100_v4", 120)
-    assert found.tags.expires_days == 7
+    config = load_config(write(tmp_path, GOOD))
+    assert config.azure.location == "eastus2"
+    assert (config.compute.size, config.compute.idle_seconds) == ("Standard_NC24ads_A100_v4", 120)
+    assert config.tags.expires_days == 7
 
 
 BAD = {
@@ -83,13 +83,13 @@ def test_a_placeholder_is_refused_and_the_variable_named(tmp_path, field):
     assert variables["azure", field] in str(error.value)
 
 
-def test_the_shipped_example_wants_three_fields_and_no_more():
+def test_the_shipped_example_lacks_three_fields():
     example = paths.ROOT / "scripts" / "phi3.example.yaml"
     with pytest.raises(OpsError, match=r"`azure\.subscription_id`.*\(and 2 more\)"):
         load_config(example)
 
 
-def test_the_shipped_example_says_the_defaults(monkeypatch, tmp_path):
+def test_the_shipped_example_has_the_defaults(monkeypatch, tmp_path):
     for (section, name), variable in {
         where: name for name, where in ENVIRONMENT.items() if where[0] == "azure"
     }.items():
@@ -104,11 +104,11 @@ def test_the_environment_wins(monkeypatch, tmp_path, variable):
     section, name = ENVIRONMENT[variable]
     value = SUBSCRIPTION.replace("1", "2") if name == "subscription_id" else "from-outside"
     monkeypatch.setenv(variable, value)
-    found = load_config(write(tmp_path, GOOD))
-    assert getattr(getattr(found, section), name) == value
+    config = load_config(write(tmp_path, GOOD))
+    assert getattr(getattr(config, section), name) == value
 
 
-def test_the_environment_is_enough(monkeypatch):
+def test_the_environment_suffices(monkeypatch):
     for name in ("subscription_id", "resource_group", "workspace"):
         variable = {where: key for key, where in ENVIRONMENT.items()}["azure", name]
         monkeypatch.setenv(variable, GOOD["azure"][name])
@@ -126,18 +126,18 @@ def test_the_variable_names_the_file(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("azure: [", "cannot read"),
         ("- a", "not a mapping of sections"),
         ("azure: 5", "not a mapping of"),
     ],
 )
-def test_what_is_no_configuration(tmp_path, text, told):
-    with pytest.raises(OpsError, match=told):
+def test_a_file_that_is_not_a_configuration(tmp_path, text, message):
+    with pytest.raises(OpsError, match=message):
         load_config(write(tmp_path, text))
 
 
-def test_a_named_file_must_be_there(tmp_path):
+def test_a_named_file_must_exist(tmp_path):
     with pytest.raises(OpsError, match="does not exist"):
         load_config(tmp_path / "none.yaml")

@@ -142,7 +142,7 @@ def test_nodes_are_counted_for_our_clusters_alone():
         for name, tags in (("ours", OWNED), ("theirs", {}))
     ]
     items = read_inventory(cloud_with(rest, compute=operations(list=lambda: clusters)))
-    assert [(each.name, each.owned, each.instances) for each in items] == [
+    assert [(item.name, item.owned, item.instances) for item in items] == [
         ("ours", True, 3),
         ("theirs", False, 0),
     ]
@@ -156,7 +156,7 @@ def test_models_and_connections():
 
     model = SimpleNamespace(name="m", version="3", tags=OWNED)
     items = read_inventory(cloud_with(rest, models=operations(list=lambda name: [model])))
-    assert [(each.kind, each.name, each.owned) for each in items] == [
+    assert [(item.kind, item.name, item.owned) for item in items] == [
         ("model", "m:3", True),
         ("connection", "phi3", True),
     ]
@@ -173,7 +173,7 @@ def test_byproducts_of_azure_are_left_out_and_unknown_types_are_not():
     ]
     group = SimpleNamespace(tags=OWNED)
     items = read_inventory(cloud_with(group=lambda name: group, resources=resources))
-    assert [(each.kind, each.name, each.owned) for each in items] == [
+    assert [(item.kind, item.name, item.owned) for item in items] == [
         ("other", "theirs", False),
         ("key vault", "v", True),
         ("resource group", "rg", True),

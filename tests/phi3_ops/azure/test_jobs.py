@@ -14,11 +14,11 @@ from phi3_ops.errors import OpsError
 
 class TestNewestAttempt:
     def attempt(self, **statuses):
-        found = {
+        jobs = {
             name.replace("_", "-"): SimpleNamespace(status=status)
             for name, status in statuses.items()
         }
-        name, job = newest_attempt("phi3", "job", found.get)
+        name, job = newest_attempt("phi3", "job", jobs.get)
         return name, job and job.status
 
     def test_nothing_was_submitted(self):

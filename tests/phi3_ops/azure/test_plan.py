@@ -1,4 +1,4 @@
-"""A plan: what it prints, what it does, when it asks."""
+"""A plan: its output, its changes, and when it asks for confirmation."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from phi3_ops.errors import OpsError
 
 
 class World:
-    """What is there, and a plan to make `a`, `b` and `c` of it."""
+    """Things that exist, and a plan that creates further ones."""
 
-    def __init__(self, *there: str):
-        self.there = list(there)
+    def __init__(self, *existing: str):
+        self.existing = list(existing)
         self.screen = io.StringIO()
         self.console = Console(file=self.screen, width=20)
 
-    def make(self, name: str) -> None:
+    def create(self, name: str) -> None:
         if name == "bad":
             raise OpsError("no")
-        self.there.append(name)
+        self.existing.append(name)
 
     def plan(self, *names: str) -> Plan:
         steps = [
-            Step(f"thing {name}", lambda n=name: n in self.there, lambda n=name: self.make(n))
+            Step(f"thing {name}", lambda n=name: n in self.existing, lambda n=name: self.create(n))
             for name in names
         ]
         return Plan("test", steps)
@@ -36,10 +36,10 @@ class World:
         return self.screen.getvalue().splitlines()
 
 
-def test_makes_what_is_missing_in_order():
+def test_missing_things_are_created_in_order():
     world = World("b")
     assert world.plan("a", "b", "c").run(world.console) == 2
-    assert world.there == ["b", "a", "c"]
+    assert world.existing == ["b", "a", "c"]
     assert world.lines == [
         "  created thing a (0 s)",
         "  exists   thing b",
@@ -48,10 +48,10 @@ def test_makes_what_is_missing_in_order():
     ]
 
 
-def test_a_dry_run_only_says():
+def test_a_dry_run_only_prints():
     world = World("b")
     assert world.plan("a", "b").run(world.console, dry_run=True) == 1
-    assert world.there == ["b"]
+    assert world.existing == ["b"]
     assert world.lines[0] == "  would create thing a"
     assert world.lines[-1] == "test: 1 step would be taken; nothing was changed"
 
@@ -64,11 +64,11 @@ def test_a_second_run_changes_nothing():
     assert world.lines[-1] == "test: nothing to change"
 
 
-def test_a_failure_stops_and_keeps_what_was_made():
+def test_a_failure_stops_and_keeps_earlier_changes():
     world = World()
     with pytest.raises(OpsError, match="^no$"):
         world.plan("a", "bad", "c").run(world.console)
-    assert world.there == ["a"]
+    assert world.existing == ["a"]
 
 
 def test_an_azure_error_names_the_step():
@@ -82,7 +82,7 @@ def test_an_azure_error_names_the_step():
         plan.run(World().console)
 
 
-def test_what_looks_like_markup_is_shown_as_it_is():
+def test_markup_is_printed_as_text():
     world = World()
     Plan("test", [Step("thing [red]x[/red]", lambda: True, lambda: None)]).run(world.console)
     assert world.lines[0] == "  exists   thing [red]x[/red]"
@@ -111,7 +111,7 @@ class TestConfirm:
         with pytest.raises(OpsError, match="not confirmed"):
             confirm("Sure?", yes=False)
 
-    def test_nobody_is_there(self):
+    def test_without_a_terminal(self):
         with pytest.raises(OpsError, match="Give --yes"):
             confirm("Sure?", yes=False)
 
@@ -120,7 +120,7 @@ class TestConfirm:
         self.at_a_terminal(monkeypatch, "n")
         with pytest.raises(OpsError):
             world.plan("a").run_when_confirmed(world.console, "Sure?")
-        assert world.there == []
+        assert world.existing == []
         assert world.lines[0] == "  would create thing a"
 
     def test_nothing_to_change_asks_nothing(self):
@@ -130,4 +130,4 @@ class TestConfirm:
     def test_yes_asks_nothing(self):
         world = World()
         assert world.plan("a").run_when_confirmed(world.console, "Sure?", yes=True) == 1
-        assert world.there == ["a"]
+        assert world.existing == ["a"]

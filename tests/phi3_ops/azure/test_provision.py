@@ -1,4 +1,4 @@
-"""`phi3 provision` with the real clients: what it sends, what it leaves alone, how it goes on."""
+"""`phi3 provision` with the real clients: its requests, existing resources, interrupted runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from processes import BIN
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "azure"
 GO = ("provision", "--create-group", "--yes")
-# What the writes of a first run are called, in order.
+# The writes of a first run, in order.
 WRITES = (
     "group",
     "registry",
@@ -36,12 +36,12 @@ FAMILY = "standardNCADSA100v4Family"
 
 
 def kinds(azure):
-    """The types of what is in the group, without what lies inside another thing."""
-    found = [each["type"].rsplit("/", 1)[-1] for each in azure.resources.values()]
-    return sorted(kind for kind in found if kind not in ("datastores", "deployments"))
+    """Return the types in the group, without datastores and template deployments."""
+    types = [document["type"].rsplit("/", 1)[-1] for document in azure.resources.values()]
+    return sorted(kind for kind in types if kind not in ("datastores", "deployments"))
 
 
-# Two `workspaces`: log analytics has that name too.
+# There are two `workspaces`, because log analytics uses that type name too.
 EVERYTHING = [
     *("components", "computes", "registries", "resourceGroups"),
     *("roleAssignments", "roleAssignments", "roleAssignments"),
@@ -50,27 +50,27 @@ EVERYTHING = [
 
 
 def only(azure, kind):
-    found = [each for each in azure.resources.values() if each["type"].endswith(f"/{kind}")]
-    assert len(found) == 1, [each["id"] for each in found]
-    return found[0]
+    documents = list(azure.resources.values())
+    (document,) = [item for item in documents if item["type"].endswith(f"/{kind}")]
+    return document
 
 
 class TestNames:
-    def test_a_registrys_name_is_valid_and_its_own(self):
-        places = [("s", "g", "my_Work-space"), ("s", "g2", "my_Work-space"), ("s", "g", "w" * 33)]
-        names = {registry_name(*place) for place in places}
+    def test_a_registrys_name_is_valid_and_unique(self):
+        paths = [("s", "g", "my_Work-space"), ("s", "g2", "my_Work-space"), ("s", "g", "w" * 33)]
+        names = {registry_name(*path) for path in paths}
         assert len(names) == 3
         assert all(re.fullmatch(r"[a-z0-9]{5,50}", name) for name in names)
         assert registry_name("S", "G", "MY_work-space") in names
 
 
 class TestDryRun:
-    def test_a_group_must_be_there(self, azure, phi3):
+    def test_a_group_must_exist(self, azure, phi3):
         done = phi3("provision", "--dry-run")
         assert (done.code, done.out) == (1, "")
         assert "the resource group rg does not exist. Give --create-group" in done.err
 
-    def test_of_nothing_it_says_all_and_sends_nothing(self, azure, phi3):
+    def test_it_prints_every_step_and_sends_nothing(self, azure, phi3):
         done = phi3("provision", "--dry-run", "--create-group")
         assert (done.code, done.err) == (0, "")
         assert done.out.count("  would ") == len(WRITES)
@@ -96,12 +96,13 @@ class TestApply:
         assert len(azure.writes()) == count
 
     def test_everything_carries_the_tags(self, provisioned):
-        taggable = [each for each in provisioned.resources.values() if "/providers/" in each["id"]]
-        for each in taggable:
-            if each["type"].rsplit("/", 1)[-1] in ("roleAssignments", "deployments", "datastores"):
+        untagged = ("roleAssignments", "deployments", "datastores")
+        for document in provisioned.resources.values():
+            kind = document["type"].rsplit("/", 1)[-1]
+            if "/providers/" not in document["id"] or kind in untagged:
                 continue
-            tags = each["tags"]
-            assert tags["created-by"] == "phi3-promptflow", each["id"]
+            tags = document["tags"]
+            assert tags["created-by"] == "phi3-promptflow", document["id"]
             assert (tags["owner"], tags["workspace"]) == ("me", WORKSPACE)
             assert re.fullmatch(r"\d{4}-\d\d-\d\d", tags["expires"])
 
@@ -109,7 +110,7 @@ class TestApply:
         phi3(*GO)
         phi3("provision", "--contributor", "--yes")
         names = [*WRITES, "role-contributor"]
-        sent = dict(zip(names, map(_shown, azure.writes()), strict=True))
+        sent = dict(zip(names, map(_masked, azure.writes()), strict=True))
         if os.environ.get("PHI3_WRITE_GOLDEN"):
             GOLDEN.mkdir(exist_ok=True)
             for name, request in sent.items():
@@ -123,9 +124,9 @@ class TestApply:
             "low_priority: true}"
         )
         phi3(*GO)
-        found = only(azure, "computes")
-        settings = found["properties"]["properties"]
-        assert (found["name"], settings["vmSize"]) == ("mine", "Standard_NC4as_T4_v3")
+        cluster = only(azure, "computes")
+        settings = cluster["properties"]["properties"]
+        assert (cluster["name"], settings["vmSize"]) == ("mine", "Standard_NC4as_T4_v3")
         assert settings["vmPriority"] == "LowPriority"
         scale = settings["scaleSettings"]
         assert (scale["minNodeCount"], scale["maxNodeCount"]) == (0, 3)
@@ -136,42 +137,42 @@ class TestApply:
 
         monkeypatch.setattr(identity, "ROLES", {"Other": "00000000-0000-0000-0000-000000000000"})
         assert phi3(*GO).code == 0
-        given = {
-            each["properties"]["roleDefinitionId"].rsplit("/", 1)[-1]
-            for each in azure.resources.values()
-            if each["type"].endswith("roleAssignments")
+        role_ids = {
+            document["properties"]["roleDefinitionId"].rsplit("/", 1)[-1]
+            for document in azure.resources.values()
+            if document["type"].endswith("roleAssignments")
         }
-        assert given == {role.id for role in LEAST_ROLES}
+        assert role_ids == {role.id for role in LEAST_ROLES}
 
 
-class TestWhatIsThere:
+class TestExistingResources:
     @pytest.fixture
     def done(self, provisioned):
-        """Everything is there, and somebody else's: without the tags."""
-        for each in provisioned.resources.values():
-            each["tags"] = {"theirs": "yes"}
+        """All resources exist, without the product's tags."""
+        for document in provisioned.resources.values():
+            document["tags"] = {"theirs": "yes"}
         return provisioned
 
-    def test_is_never_changed(self, done, phi3):
+    def test_they_are_never_changed(self, done, phi3):
         assert phi3("provision").code == 0
         assert done.writes() == []
-        assert all(each["tags"] == {"theirs": "yes"} for each in done.resources.values())
+        assert all(document["tags"] == {"theirs": "yes"} for document in done.resources.values())
 
     @pytest.mark.parametrize(
-        ("settings", "told"),
+        ("settings", "message"),
         [
             ("size: Standard_NC40ads_H100_v5", "exists with dedicated Standard_NC24ads_A100_v4"),
             ("low_priority: true", "not low_priority Standard_NC24ads_A100_v4"),
         ],
     )
-    def test_another_machine_is_an_error(self, done, phi3, tmp_path, settings, told):
+    def test_another_machine_is_an_error(self, done, phi3, tmp_path, settings, message):
         (tmp_path / "phi3.yaml").write_text(f"compute: {{{settings}}}")
         result = phi3("provision", "--yes")
         assert result.code == 1
-        assert "the cluster gpu-a100" in result.err and told in result.err
+        assert "the cluster gpu-a100" in result.err and message in result.err
         assert done.writes() == []
 
-    def test_other_counts_are_kept_and_said(self, done, phi3, tmp_path):
+    def test_other_counts_stay_and_are_printed(self, done, phi3, tmp_path):
         (tmp_path / "phi3.yaml").write_text("compute: {max_instances: 4, idle_seconds: 600}")
         result = phi3("provision")
         assert result.code == 0
@@ -184,11 +185,11 @@ class TestWhatIsThere:
         assert result.code == 1
         assert "is in eastus2, not in westeurope" in result.err
 
-    def test_a_region_may_be_written_for_people(self, done, phi3, monkeypatch):
+    def test_a_region_may_be_written_as_in_the_portal(self, done, phi3, monkeypatch):
         monkeypatch.setenv("AZURE_LOCATION", "East US 2")
         assert phi3("provision").code == 0
 
-    def test_an_assignment_under_another_name_is_there(self, done, phi3):
+    def test_an_assignment_of_another_name_exists(self, done, phi3):
         _rename_assignments(done)
         assert "nothing to change" in phi3("provision").out
 
@@ -199,9 +200,9 @@ class TestWhatIsThere:
 
     def test_a_workspace_without_registry_says_when_it_gets_one(self, done, phi3):
         workspace = next(
-            each
-            for each in done.resources.values()
-            if each["type"] == "Microsoft.MachineLearningServices/workspaces"
+            document
+            for document in done.resources.values()
+            if document["type"] == "Microsoft.MachineLearningServices/workspaces"
         )
         workspace["properties"]["containerRegistry"] = None
         result = phi3("provision", "--yes")
@@ -211,14 +212,14 @@ class TestWhatIsThere:
 
 
 class TestRefusals:
-    def test_short_quota_stops_before_anything_is_made(self, azure, phi3):
+    def test_missing_quota_stops_before_anything_is_created(self, azure, phi3):
         azure.quota(FAMILY, 24, 12)
         done = phi3(*GO)
         assert done.code == 1
         assert f"cluster: 12 cores of {FAMILY} are missing in eastus2" in done.err
         assert azure.writes() == []
 
-    def test_a_cluster_that_is_there_needs_no_quota(self, provisioned, phi3):
+    def test_an_existing_cluster_needs_no_quota(self, provisioned, phi3):
         provisioned.quota(FAMILY, 24, 24)
         assert phi3("provision").code == 0
 
@@ -250,7 +251,7 @@ class TestRefusals:
             ("/computes/", "create cluster"),
         ],
     )
-    def test_403_is_one_line_and_the_next_run_goes_on(self, azure, phi3, path, step):
+    def test_403_is_one_line_and_the_next_run_continues(self, azure, phi3, path, step):
         azure.fail("PUT", path, 403, code="AuthorizationFailed", message="You may not.")
         done = phi3(*GO)
         assert done.code == 1
@@ -266,7 +267,7 @@ class TestRefusals:
         assert "AlreadyInUse" in done.err
 
     @pytest.mark.parametrize("path", ["/deployments/", "/computes/"])
-    def test_a_failed_operation_is_one_line_and_the_next_run_goes_on(self, azure, phi3, path):
+    def test_a_failed_operation_is_one_line_and_the_next_run_continues(self, azure, phi3, path):
         azure.fail_operation(path, "QuotaExceeded", "There is no more.")
         done = phi3(*GO)
         assert done.code == 1, done.out
@@ -276,7 +277,7 @@ class TestRefusals:
         assert kinds(azure) == EVERYTHING
 
     @pytest.mark.parametrize("status", [429, 503])
-    def test_what_passes_is_tried_again(self, azure, phi3, status):
+    def test_a_transient_error_is_retried(self, azure, phi3, status):
         azure.fail("GET", "/workspaces/", status, 2, headers={"Retry-After": "0"})
         azure.fail("PUT", "/userAssignedIdentities/", status, 2, headers={"Retry-After": "0"})
         assert phi3(*GO).code == 0
@@ -301,10 +302,12 @@ class TestInterrupted:
         assert len(azure.writes()) == count
         kill_after(0)
         assert phi3(*GO).code == 0
-        assert kinds(azure) == EVERYTHING  # once each: nothing is made a second time
+        assert kinds(azure) == EVERYTHING  # nothing is created twice
         assert len(azure.writes()) == len(WRITES)
 
-    def test_a_killed_process_while_the_workspace_is_made(self, azure, phi3, kill_after, tmp_path):
+    def test_a_process_killed_while_it_creates_the_workspace(
+        self, azure, phi3, kill_after, tmp_path
+    ):
         running = threading.Event()
         azure.on_write(lambda request: "/deployments/" in request.path and running.set())
         process = subprocess.Popen([BIN / "phi3", *GO], cwd=tmp_path, stdout=subprocess.DEVNULL)
@@ -317,8 +320,8 @@ class TestInterrupted:
         assert phi3(*GO).code == 0
         assert kinds(azure) == EVERYTHING
 
-    def test_what_a_failed_creation_left_is_used(self, provisioned, phi3):
-        """A template that fails halfway leaves its first parts, with names that the SDK made up."""
+    def test_the_parts_of_a_failed_creation_are_used(self, provisioned, phi3):
+        """A template that fails halfway leaves its first parts, with random names."""
         azure, workspaces = provisioned, "/microsoft.machinelearningservices/workspaces/"
         for key in [key for key in azure.resources if workspaces in key]:
             del azure.resources[key]
@@ -336,11 +339,11 @@ def _rename_assignments(azure):
         azure.resources[document["id"].lower()] = document
 
 
-def _shown(request):
-    """A request without what chance and the date put in it."""
+def _masked(request):
+    """Return a request with dates and random names replaced."""
     body = json.loads(json.dumps(request.body))
     path = request.path
-    if "template" in body.get("properties", {}):  # the SDK's own, 900 lines
+    if "template" in body.get("properties", {}):  # the SDK's template, 900 lines
         parameters = body["properties"]["parameters"]
         body = {
             name: value["value"] for name, value in parameters.items() if value.get("value") != ""

@@ -35,7 +35,7 @@ def kinds(azure):
     return sorted(kind.rsplit("/", 1)[-1] for kind in types if not kind.endswith(skipped))
 
 
-def named(azure, name):
+def with_name(azure, name):
     return [document for document in azure.resources.values() if document["name"] == name]
 
 
@@ -86,7 +86,7 @@ class TestDown:
     def test_endpoint_only(self, serving, phi3):
         assert phi3("down", "--endpoint-only", "--yes").code == 0
         assert deleted(serving) == ["onlineEndpoints"]
-        assert named(serving, "phi3") and named(serving, "gpu-a100")
+        assert with_name(serving, "phi3") and with_name(serving, "gpu-a100")
 
     def test_everything_deletes_all_resources(self, serving, phi3):
         assert phi3("down", "--everything", "--yes").code == 0
@@ -140,16 +140,16 @@ class TestOthers:
         done = phi3("down", "--everything", "--yes")
         assert done.code == 0
         for name in ("their-endpoint", "their-connection", "their-cluster", WORKSPACE):
-            assert named(serving, name), name
+            assert with_name(serving, name), name
         assert f"kept     workspace {WORKSPACE}: their-endpoint, their-cluster would be" in done.out
-        assert not named(serving, "phi3-endpoint") and not named(serving, "gpu-a100")
+        assert not with_name(serving, "phi3-endpoint") and not with_name(serving, "gpu-a100")
         assert kinds(serving).count("storageAccounts") == 1
 
     def test_an_untagged_deployment_keeps_its_endpoint(self, serving, phi3):
         deployment(serving, "green", {})
         done = phi3("down", "--yes")
         assert "kept     endpoint phi3-endpoint: green would be deleted with it" in done.out
-        assert named(serving, "green") and named(serving, "blue")
+        assert with_name(serving, "green") and with_name(serving, "blue")
 
     def test_an_untagged_storage_account_keeps_the_group(self, serving, phi3):
         plant(serving, "/providers/Microsoft.Storage/storageAccounts/theirs", {"tags": {}})
@@ -159,14 +159,14 @@ class TestOthers:
         assert kinds(serving) == ["resourceGroups", "storageAccounts"]
 
     def test_an_untagged_group_stays(self, serving, phi3):
-        named(serving, "rg")[0]["tags"] = {}
+        with_name(serving, "rg")[0]["tags"] = {}
         assert phi3("down", "--everything", "--yes").code == 0
         assert kinds(serving) == ["resourceGroups"]
 
     def test_an_untagged_workspace_stays(self, serving, phi3):
-        named(serving, WORKSPACE)[0]["tags"] = {}
+        with_name(serving, WORKSPACE)[0]["tags"] = {}
         assert phi3("down", "--everything", "--yes").code == 0
-        assert named(serving, WORKSPACE) and not named(serving, "phi3-endpoint")
+        assert with_name(serving, WORKSPACE) and not with_name(serving, "phi3-endpoint")
 
     def test_roles_with_other_names_stay(self, serving, phi3):
         path = next(path for path in serving.resources if "/roleassignments/" in path)
@@ -175,7 +175,7 @@ class TestOthers:
         document["id"] = f"{document['id'].rsplit('/', 1)[0]}/{document['name']}"
         serving.resources[document["id"].lower()] = document
         assert phi3("down", "--yes").code == 0
-        assert named(serving, document["name"]) == [document]
+        assert with_name(serving, document["name"]) == [document]
 
 
 class TestExpired:
@@ -201,5 +201,5 @@ class TestExpired:
         cluster(provisioned, "old", tags(PAST), nodes)
         done = phi3("down", "--expired", "--yes")
         assert done.code == 0
-        assert bool(named(provisioned, "old")) is not deleted
+        assert bool(with_name(provisioned, "old")) is not deleted
         assert ("kept     cluster old: 2 nodes are running" in done.out) is not deleted
