@@ -1,0 +1,81 @@
+"""`phi3 quickstart`: its options become `QuickstartOptions`, and `--remove` prints what it removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from phi3_ops import paths, quickstart
+from phi3_ops.cli import main
+from phi3_ops.quickstart import QuickstartOptions
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The options of each call of `run_quickstart`, which does nothing."""
+    calls = []
+    monkeypatch.setattr(
+        quickstart, "run_quickstart", lambda options, console: calls.append(options)
+    )
+    return calls
+
+
+def test_the_defaults(runs):
+    assert main(["quickstart"]) == 0
+    assert runs == [QuickstartOptions(workdir=paths.WORKDIR, source=paths.SAMPLE_DATA)]
+
+
+def test_every_option(runs):
+    words = [
+        "--workdir",
+        "w",
+        "--data",
+        "d.jsonl",
+        "--model",
+        "m",
+        "--recipe",
+        "r",
+        "--epochs",
+        "2",
+    ]
+    words += ["--seed", "3", "--port", "4000", "--replace-connection", "--stop-endpoint"]
+    assert main(["quickstart", *words]) == 0
+    assert runs == [
+        QuickstartOptions(
+            workdir=Path("w"),
+            source=Path("d.jsonl"),
+            seed=3,
+            recipe="r",
+            model="m",
+            epochs=2,
+            port=4000,
+            replace_connection=True,
+            keep_endpoint=False,
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("removed", "printed"),
+    [([], "nothing to remove\n"), (["deleted a", "deleted b"], "deleted a\ndeleted b\n")],
+)
+def test_remove_prints_what_it_removed(runs, monkeypatch, capsys, removed, printed):
+    monkeypatch.setattr(quickstart, "remove_quickstart", lambda options: removed)
+    assert main(["quickstart", "--remove"]) == 0
+    assert capsys.readouterr().out == printed and runs == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--epochs", "0"), "argument --epochs: 0 is"),
+        (("--seed", "x"), "argument --seed: x is not an integer"),
+        (("--port", "70000"), "argument --port: 70000 is"),
+    ],
+)
+def test_a_wrong_number_is_named(words, message, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["quickstart", *words])
+    assert end.value.code == 2
+    assert message in capsys.readouterr().err
