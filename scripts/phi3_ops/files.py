@@ -61,6 +61,29 @@ def atomic_folder(folder: Path, last: str) -> Iterator[Path]:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yield the path of a folder to create; it becomes `folder` when the block ends without an error.
+
+    Args:
+        folder: the folder; it must be empty or not exist.
+
+    Raises:
+        OpsError: the folder is not empty, or cannot be written.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise OpsError(f"{folder} is not empty", "Choose another folder, or remove it.")
+    with _writable(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        parent = tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-")
+    with parent as name:
+        staging = Path(name) / "folder"
+        yield staging
+        if folder.exists():
+            folder.rmdir()
+        staging.rename(folder)
+
+
 def _move_all(staging: Path, folder: Path, last: str) -> None:
     names = sorted((p.name for p in staging.iterdir()), key=lambda name: name == last)
     earlier = staging / "earlier"

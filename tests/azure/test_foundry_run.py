@@ -23,8 +23,9 @@ from phi3_ops.flows.content import copy_flow
 from phi3_ops.flows.lock import lock_flows, read_lock
 from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.connections import delete_connection, save_connection
-from phi3_ops.publish.promote import _refuse_other_run
-from phi3_ops.publish.upload import FoundryProject, require_locked
+from phi3_ops.publish.project import FoundryProject
+from phi3_ops.publish.promote import refuse_other_run
+from phi3_ops.publish.stage import require_locked
 from phi3_ops.remote_runs import foundry
 from phi3_ops.remote_runs.submission import FETCHED_FOLDER
 from phi3_ops.runs.scored import load_scored_run
@@ -78,7 +79,7 @@ class Runs:
 @pytest.fixture
 def made(provisioned, phi3, tmp_path, monkeypatch):
     import aiohttp.connector
-    from fake_azure.storage import DATASTORES, box_of
+    from fake_azure.storage import DATASTORES, container_of
 
     from fake_azure import flows as service
 
@@ -86,7 +87,7 @@ def made(provisioned, phi3, tmp_path, monkeypatch):
     workspace = next(key for key in azure.resources if key.endswith(f"/workspaces/{WORKSPACE}"))
     service.open_share(azure, azure.resources[workspace]["id"])
     for datastore in DATASTORES:
-        azure.storage.create(box_of(WORKSPACE, datastore))
+        azure.storage.create(container_of(WORKSPACE, datastore))
     # aiohttp reads the certificate authorities once, when it is imported.
     context = ssl.create_default_context(cafile=str(azure.authority))
     monkeypatch.setattr(aiohttp.connector, "_SSL_CONTEXT_VERIFIED", context)
@@ -170,7 +171,7 @@ def test_the_answers_come_back_as_a_run(made):
     assert facts[1]["tokens"] == "54"
     # It can prove the version for `phi3 flow promote`: raises OpsError otherwise.
     project = FoundryProject(Cloud(load_config(None)))
-    _refuse_other_run(require_locked("qa", made.home), project, load_scored_run(name))
+    refuse_other_run(require_locked("qa", made.home), project, load_scored_run(name))
 
     for command in (early, done, local, compared):
         assert KEY not in command.out + command.err

@@ -100,3 +100,31 @@ def test_the_error_names_a_file_that_cannot_be_read(tmp_path, content, message):
         (tmp_path / "rows.jsonl").write_bytes(content)
     with pytest.raises(OpsError, match=message):
         files.read_jsonl(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_new_folder_appears_when_it_is_complete(tmp_path, exists):
+    target = tmp_path / "deep" / "target"
+    if exists:
+        target.mkdir(parents=True)
+    with files.new_folder(target) as staging:
+        staging.mkdir()
+        (staging / "a").write_text("a")
+        assert not target.exists() or not list(target.iterdir())
+    assert [path.name for path in target.iterdir()] == ["a"]
+    assert list(target.parent.iterdir()) == [target]
+
+
+def test_after_an_error_there_is_no_new_folder(tmp_path):
+    with pytest.raises(RuntimeError), files.new_folder(tmp_path / "target") as staging:
+        staging.mkdir()
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_files_is_not_replaced(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path, tmp_path / "file"):
+        with pytest.raises(OpsError, match="is not empty"), files.new_folder(path):
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

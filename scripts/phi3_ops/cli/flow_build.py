@@ -9,7 +9,11 @@ from pathlib import Path
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("flow", type=Path, metavar="FLOW", help="folder or name")
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="folder to write; must not be there"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder to write; it must be empty or not exist",
     )
 
 
@@ -19,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     flow = FlowDefinition.read(args.flow)
     variables = "".join(f" -e {name}" for name in build_image_context(flow, args.out))
     image = f"phi3-{flow.folder.resolve().name.replace('_', '-').lower()}"
-    print(f"{args.out} holds {flow.folder}, the wheel of its tools and no key. To run it:")
+    print(f"{args.out} contains {flow.folder}, the wheel of its tools and no key. To run it:")
     print(f"  docker build -t {image} {args.out}")
     print(f"  docker run -p 127.0.0.1:8080:8080{variables} {image}")
     return 0

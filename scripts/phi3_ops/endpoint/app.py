@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route
 
 from .checks import check_key, check_traffic
 from .container import Container
@@ -58,7 +58,7 @@ def create_app(
     return app
 
 
-def _routes(front: Front) -> list[Route]:
+def _routes(front: Front) -> list[BaseRoute]:
     return [
         Route("/", front.health, methods=["GET"]),
         Route("/score", front.score, methods=["POST"]),

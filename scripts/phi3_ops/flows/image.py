@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import paths
 from ..errors import OpsError, first_line
+from ..files import new_folder
 from ..pf import NO_KEY, pf_client, require_connection
 from .content import is_never_uploaded
 from .definition import FlowDefinition
@@ -55,25 +55,18 @@ def build_image_context(flow: FlowDefinition, out: Path) -> list[str]:
     Raises:
         OpsError: the folder is not empty, a connection does not exist, or a file contains a key.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise OpsError(f"{out} is not empty", "Choose another --out, or remove it.")
     names = sorted(set(flow.connection_names({}).values()))
     connections = {name: connection_placeholders(name) for name in names}
     fields = {
         name: {"configs": connection.configs, "secrets": connection.secrets}
         for name, connection in connections.items()
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as folder:
-        context = Path(folder) / "context"
+    with new_folder(out) as context:
         add_image_files(context, flow)
         copy_resolved_flow(flow, context / "flow")
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
         (context / CONNECTIONS).write_text(text, encoding="utf-8")
         refuse_secrets(context)
-        if out.exists():
-            out.rmdir()
-        context.rename(out)
     return [name for connection in connections.values() for name in connection.variables]
 
 

@@ -1,42 +1,35 @@
-"""Flows in a Foundry project: upload, check, and promote a version behind a gate.
+"""Flows in a Foundry project: upload, check, pull, and promote a version behind a gate.
 
 It may import `deploy`, `doctor`, `comparison` and every room below them.
 """
 
 from __future__ import annotations
 
-from .check import check_flow, check_with_local_connection, check_with_shared_connection
-from .promote import Gate, gate_reasons, judge_gate, project_for_gate, refuse_unfit_run
-from .upload import (
-    FoundryProject,
-    diff_flow,
-    display_name,
-    list_uploads,
-    plan_upload,
-    pull_flow,
-    require_locked,
-    stage_flow,
-    staged_flow,
-    upload_rows,
-)
+from .check import check_flow
+from .connection_fields import local_connection, shared_connection
+from .project import FoundryProject
+from .promote import Gate, gate_reasons, judge_gate, project_for_gate, refuse_unfit_version
+from .pull import diff_flow, pull_flow
+from .stage import display_name, require_locked, stage_flow, staged_files, staged_flow
+from .upload import flow_rows, plan_upload
 
 __all__ = [
     "FoundryProject",
     "Gate",
     "check_flow",
-    "check_with_local_connection",
-    "check_with_shared_connection",
     "diff_flow",
     "display_name",
+    "flow_rows",
     "gate_reasons",
     "judge_gate",
-    "list_uploads",
+    "local_connection",
     "plan_upload",
     "project_for_gate",
     "pull_flow",
-    "refuse_unfit_run",
+    "refuse_unfit_version",
     "require_locked",
+    "shared_connection",
     "stage_flow",
+    "staged_files",
     "staged_flow",
-    "upload_rows",
 ]

@@ -1,4 +1,4 @@
-"""`phi3 flow check`: the connection, the endpoint, and the flow in a virtual environment of its own."""
+"""`phi3 flow check`: the connection, the endpoint, and the flow in a clean virtual environment."""
 
 from __future__ import annotations
 
@@ -9,36 +9,18 @@ import sysconfig
 import pytest
 
 from azure_fixtures import GROUP, plant
-from echo_endpoint import KEY, echo_endpoint
-from phi3_ops import paths
-from phi3_ops.errors import OpsError
-from phi3_ops.flows.content import copy_flow
+from echo_endpoint import KEY
 from phi3_ops.flows.lock import lock_flows
 from phi3_ops.pf.connections import delete_connection, save_connection
-from phi3_ops.publish import check as check_module
-from phi3_ops.publish.check import sample_row
+from phi3_ops.publish import clean_run
+from phi3_ops.publish.check import check_flow
 
 CLOSED = "http://127.0.0.1:9/score"
 
 
 @pytest.fixture
-def endpoint():
-    with echo_endpoint() as endpoint:
-        save_connection("phi3", {"endpoint": endpoint.url, "max_attempts": "1"}, KEY)
-        yield endpoint
-        delete_connection("phi3")
-
-
-@pytest.fixture
-def home(tmp_path):
-    """A folder with the chat flow, to change and to lock."""
-    copy_flow(paths.FLOWS / "chat", tmp_path / "flows" / "chat")
-    return tmp_path / "flows"
-
-
-@pytest.fixture
 def layered(monkeypatch):
-    """New environments see this one's packages, and no index is asked: an installation takes seconds."""
+    """New environments see this one's packages and use no index, so that they take only seconds."""
 
     def create(venv, _):
         words = [sys.executable, "-m", "venv", "--without-pip", str(venv)]
@@ -47,7 +29,7 @@ def layered(monkeypatch):
         (site / "this.pth").write_text(sysconfig.get_path("purelib"))
         return venv / "bin" / "python"
 
-    monkeypatch.setattr(check_module, "clean_python", create)
+    monkeypatch.setattr(clean_run, "clean_python", create)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
 
 
@@ -67,7 +49,7 @@ def refused(phi3, home, *words):
 def test_a_flow_that_is_ready(layered, endpoint, phi3, home):
     done = check(phi3, home, "--local")
     assert done.code == 0, done.err
-    assert "connection 'phi3' is there; its endpoint answers in " in done.out
+    assert "connection 'phi3' exists; its endpoint answers in " in done.out
     assert "it runs: answer: Who founded Microsoft?" in done.out
     assert "chat-v1.0.0 is ready" in done.out
     assert len(endpoint.requests) == 2  # the probe, and the flow
@@ -100,6 +82,14 @@ def test_the_staged_requirements_alone_are_enough(endpoint, phi3, name):
     assert f"{name}-v" in done.out and "is ready" in done.out
 
 
+def test_a_flow_without_an_endpoint_runs_too(monkeypatch, home):
+    (home / "chat" / "flow.dag.yaml").write_text("inputs: {}\nnodes: []\n")
+    monkeypatch.setattr("phi3_ops.publish.check.run_clean", lambda *args, **kw: {"a": "x" * 100})
+    lines = []
+    check_flow(home / "chat", lambda name: pytest.fail(name), lines.append, limit_s=1)
+    assert lines == ["no node uses an endpoint", f"it runs: a: {'x' * 79}…"]
+
+
 # -- the connection --------------------------------------------------------------------------------
 
 
@@ -110,7 +100,7 @@ def test_an_endpoint_that_does_not_answer(phi3, home):
     assert "the connection 'phi3': " in line
 
 
-def test_no_connection_here(phi3, home):
+def test_no_local_connection(phi3, home):
     assert "the connection 'phi3' does not exist" in refused(phi3, home, "--local")
 
 
@@ -124,8 +114,8 @@ GOOD = {
 
 
 @pytest.fixture
-def project(azure):
-    """A workspace; takes its connection."""
+def workspace(azure):
+    """A workspace; a function that sets its connection."""
     azure.create_group(GROUP)
     plant(azure, "", {"properties": {}})
 
@@ -136,9 +126,9 @@ def project(azure):
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "message"),
     [
-        (None, "ws-one has no connection 'phi3'. Write it with `phi3 connect --azure`."),
+        (None, "ws-one has no connection 'phi3'. Create it with `phi3 connect --azure`."),
         ({"authType": "ApiKey"}, "has the authType ApiKey. A flow needs CustomKeys."),
         ({"category": "ApiKey"}, "has the category ApiKey. A flow needs CustomKeys."),
         ({"metadata": {}}, "has no `endpoint`"),
@@ -146,33 +136,15 @@ def project(azure):
         ({"credentials": {"keys": {"key": "<your-key>"}}}, "is still the placeholder"),
     ],
 )
-def test_a_connection_of_the_project_that_no_flow_can_use(project, phi3, home, changes, told):
+def test_a_connection_of_the_project_that_no_flow_can_use(workspace, phi3, home, changes, message):
     if changes is not None:
-        project(**changes)
-    assert told in refused(phi3, home)
+        workspace(**changes)
+    assert message in refused(phi3, home)
 
 
-def test_the_projects_connection_is_the_one_that_is_used(layered, project, endpoint, phi3, home):
-    delete_connection("phi3")  # it is not in the store here
-    project(metadata={**GOOD["metadata"], "endpoint": endpoint.url})
+def test_the_projects_connection_is_used(layered, workspace, endpoint, phi3, home):
+    delete_connection("phi3")  # so that the local store does not have it
+    workspace(metadata={**GOOD["metadata"], "endpoint": endpoint.url})
     done = check(phi3, home)
     assert done.code == 0, done.err
     assert len(endpoint.requests) == 2
-
-
-# -- what it runs with -----------------------------------------------------------------------------
-
-
-def test_inputs_are_the_first_sample_then_the_defaults(home):
-    flow = home / "chat"
-    (flow / "samples.jsonl").write_text('{"question": "one"}\n{"question": "two"}\n')
-    assert sample_row(flow) == {"question": "one", "chat_history": []}
-    (flow / "samples.jsonl").unlink()
-    assert sample_row(flow) == {"question": "Who founded Microsoft?", "chat_history": []}
-
-
-def test_an_input_without_a_value_is_named(tmp_path):
-    copy_flow(paths.FLOWS / "eval", tmp_path / "eval")
-    (tmp_path / "eval" / "samples.jsonl").write_text('{"answer": "x"}\n')
-    with pytest.raises(OpsError, match="'ground_truth' has no default"):
-        sample_row(tmp_path / "eval")
