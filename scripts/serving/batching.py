@@ -48,6 +48,7 @@ class Backend(Protocol):
 
     Attributes:
         context_window: tokens of a prompt and its answer together.
+        vocabulary_size: number of tokens that the model knows.
         end_tokens: tokens that end an answer.
         pad_token: token that fills shorter rows of a batch.
         max_rows: rows that are generated at once.
@@ -57,6 +58,7 @@ class Backend(Protocol):
     """
 
     context_window: int
+    vocabulary_size: int
     end_tokens: frozenset[int]
     pad_token: int
     max_rows: int
@@ -124,22 +126,24 @@ class Batch:
         self._add_tokens(self.cache.forward(0, [row.tokens[-1:] for row in rows], past), 0)
 
     def remove_outgrown_rows(self) -> list[Row]:
-        """Remove and return the rows that now need other rotary factors.
+        """Remove and return the rows that need a longer cache or other rotary factors.
 
-        Their cached keys were computed with the earlier factors, so their tokens are run again.
+        Their tokens are run again: cached keys were computed with the earlier rotary factors.
         """
-        outgrown = [
-            row for row in self.rows if self._backend.rotary_key(len(row.tokens)) != self.rotary_key
-        ]
+        outgrown = [row for row in self.rows if self._is_outgrown(row)]
         for row in outgrown:
             self._remove(self.rows.index(row))
         return outgrown
+
+    def _is_outgrown(self, row: Row) -> bool:
+        length = len(row.tokens)
+        return length > self.length or self._backend.rotary_key(length) != self.rotary_key
 
     def _add_tokens(self, logits: Logits, first_slot: int) -> None:
         tokens = logits.best()
         finished = []
         for index, row in enumerate(self.rows[first_slot:]):
-            token = tokens[index] if row.greedy else row.sample(logits.row(index))
+            token = row.choose(logits.row(index)) if row.needs_logits else tokens[index]
             if row.add_token(token):
                 finished.append(first_slot + index)
         for slot in reversed(finished):

@@ -15,7 +15,8 @@ from collections.abc import Callable, Generator, Hashable, Sequence
 from typing import Any, Protocol
 
 from batching import Backend, Batch, Prefill
-from generation import Completion, GenerationParams, Row
+from generation import Completion, Row
+from sampling import GenerationParams
 
 MAX_WAITING = 256  # rows
 SHORTEST_CACHE = 512  # tokens; longer caches have 4, 16, ... times this length
@@ -30,9 +31,11 @@ class Engine(Protocol):
 
     Attributes:
         context_window: tokens of a prompt and its answer together.
+        vocabulary_size: number of tokens that the model knows.
     """
 
     context_window: int
+    vocabulary_size: int
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
         """Return the messages in the model's chat template, up to where the answer starts."""
@@ -48,6 +51,9 @@ class Engine(Protocol):
 
         A control token in a message's content becomes ordinary text.
         """
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of tokens, without special tokens."""
 
     def generate(self, prompts: Sequence[list[int]], params: GenerationParams) -> list[Completion]:
         """Return one completion per prompt, in the order of the prompts. Raises BusyError."""
@@ -74,9 +80,11 @@ class BatchingEngine:
 
     def __init__(self, backend: Backend, max_waiting: int = MAX_WAITING):
         self.context_window = backend.context_window
+        self.vocabulary_size = backend.vocabulary_size
         self.render = backend.render
         self.encode = backend.encode
         self.encode_chat = backend.encode_chat
+        self.decode = backend.decode
         self.batch_sizes: deque[int] = deque(maxlen=1000)  # of the last steps, for measurements
         self._backend = backend
         self._max_waiting = max_waiting
@@ -114,7 +122,8 @@ class BatchingEngine:
         backend = self._backend
         # The model needs at least one token to start from.
         prompt = prompt or [backend.pad_token]
-        return Row(prompt, params, backend.decode, backend.end_tokens, index, on_text)
+        window, end_tokens = backend.context_window, backend.end_tokens
+        return Row(prompt, params, backend.decode, end_tokens, window, index, on_text)
 
     def _submit(self, rows: Sequence[Row]) -> None:
         with self._changed:
@@ -228,9 +237,10 @@ class BatchingEngine:
     def _batch_key(self, row: Row) -> tuple[int, Hashable]:
         """Return the cache length and the rotary key of the batch that a row belongs to."""
         length = SHORTEST_CACHE
-        while length < row.max_length:
+        needed = row.length_to_plan
+        while length < needed:
             length *= 4
-        window = max(self.context_window, row.max_length)
+        window = max(self.context_window, needed)
         return min(length, window), self._backend.rotary_key(len(row.tokens))
 
     def _get_batch(self, key: tuple[int, Hashable]) -> Batch:

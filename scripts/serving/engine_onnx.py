@@ -57,6 +57,7 @@ class OnnxBackend:
         ]
         _, self.heads, _, _ = inputs[0].shape
         config = json.loads((folder / "genai_config.json").read_text(encoding="utf-8"))
+        self.vocabulary_size: int = config["model"]["vocab_size"]
         self.head_size: int = config["model"]["decoder"]["head_size"]
         self.bytes_per_token = len(inputs) * self.heads * self.head_size * 4
         self.max_cache_bytes = machine.max_cache_bytes()

@@ -112,6 +112,7 @@ class TransformersBackend:
         self.encode_chat = ChatEncoder(tokenizer_json, self.render).encode
         self._lock = threading.Lock()  # a fast tokenizer must not be used by two threads at once
         config = model.config
+        self.vocabulary_size: int = config.vocab_size
         self.context_window: int = config.max_position_embeddings
         end_tokens = find_end_tokens(tokenizer, model.generation_config.eos_token_id)
         self.end_tokens = frozenset(end_tokens)

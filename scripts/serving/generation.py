@@ -1,38 +1,18 @@
-"""One answer while it is generated: its parameters, tokens, text and stop strings."""
+"""One answer while it is generated: its tokens, its text and its stop strings."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 import numpy as np
+from sampling import GenerationParams, Sampler, TokenLogprobs
 
 FinishReason = Literal["stop", "length"]
+UNLIMITED_ROOM = 128  # tokens to plan for where a request does not limit its answer
 INCOMPLETE = "\N{REPLACEMENT CHARACTER}"
-
-
-@dataclass(frozen=True)
-class GenerationParams:
-    """How to generate an answer.
-
-    Attributes:
-        max_new_tokens: tokens that the answer may have.
-        do_sample: whether tokens are sampled; otherwise the most likely token is taken.
-        temperature: sampling temperature, above 0. Has an effect only with `do_sample`.
-        top_p: probability mass that tokens are sampled from. Has an effect only with `do_sample`.
-        stop: strings that end the answer. The answer does not include them.
-        seed: seed of the sampling; None for a random one. Has an effect only with `do_sample`.
-    """
-
-    max_new_tokens: int = 128
-    do_sample: bool = False
-    temperature: float = 1.0
-    top_p: float = 1.0
-    stop: tuple[str, ...] = ()
-    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -43,11 +23,14 @@ class Completion:
         text: the answer, without stop strings and special tokens.
         tokens: number of generated tokens, including the end token.
         finish_reason: "stop" after an end token or a stop string, "length" otherwise.
+        logprobs: one entry per generated token, without the end token; empty if the request does not
+            ask for them.
     """
 
     text: str
     tokens: int
     finish_reason: FinishReason
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 class Row:
@@ -58,6 +41,7 @@ class Row:
         params: how to generate the answer.
         decode: function that turns token ids into text.
         end_tokens: tokens that end the answer.
+        context_window: length in tokens of a row whose request does not limit its answer.
         index: index of the prompt in its request. Together with the seed it determines what is
             sampled, regardless of the other rows in the batch.
         on_text: called with each piece of text as soon as it is generated.
@@ -69,23 +53,25 @@ class Row:
         params: GenerationParams,
         decode: Callable[[list[int]], str],
         end_tokens: frozenset[int],
+        context_window: int,
         index: int = 0,
         on_text: Callable[[str], None] | None = None,
     ):
         self.tokens = list(prompt)  # the prompt and the answer
         self.params = params
-        self.max_length = len(self.tokens) + params.max_new_tokens
+        limit = params.max_new_tokens
+        self.max_length = context_window if limit is None else len(self.tokens) + limit
         self.completion: Future[Completion] = Future()
         self.cancelled = False
         self._prompt_length = len(self.tokens)
         self._decode = decode
         self._end_tokens = end_tokens
-        self._index = index
         self._on_text = on_text
         # Only streams and stop strings need the text token by token, which takes time.
         self._incremental = on_text is not None or bool(params.stop)
         self._detokenizer = Detokenizer(decode)
         self._scanner = StopScanner(params.stop)
+        self._sampler = Sampler(params, self.tokens, index)
         self._pieces: list[str] = []
         self._ended = False  # the last token is an end token
 
@@ -95,21 +81,24 @@ class Row:
         return len(self.tokens) - self._prompt_length
 
     @property
-    def greedy(self) -> bool:
-        """Whether the most likely token is taken each time."""
-        return not self.params.do_sample
+    def length_to_plan(self) -> int:
+        """The length in tokens that the cache of this row must have room for.
 
-    @cached_property
-    def _random(self) -> np.random.Generator:
-        seed = self.params.seed
-        return np.random.default_rng(None if seed is None else [seed % 2**64, self._index])
+        A row without a limit of its own would need room for the whole context window, but most
+        answers are short. It moves to a longer cache when it needs one.
+        """
+        if self.params.max_new_tokens is not None:
+            return self.max_length
+        return min(self.max_length, len(self.tokens) + UNLIMITED_ROOM)
 
-    def sample(self, logits: np.ndarray) -> int:
-        """Draw the next token. logits: float32, one value per token of the vocabulary."""
-        scaled = (logits.astype(np.float64) - logits.max()) / self.params.temperature
-        probabilities = np.exp(scaled)
-        probabilities /= probabilities.sum()
-        return draw_token(probabilities, self.params.top_p, self._random.random())
+    @property
+    def needs_logits(self) -> bool:
+        """Whether `choose` is needed; otherwise the next token is the most likely one."""
+        return self._sampler.needs_logits
+
+    def choose(self, logits: np.ndarray) -> int:
+        """Choose the next token. logits: float32, one value per token of the vocabulary."""
+        return self._sampler.choose(logits)
 
     def add_token(self, token: int) -> bool:
         """Add the next token. Return whether it was the last one."""
@@ -117,7 +106,7 @@ class Row:
         self._ended = token in self._end_tokens
         if self._incremental and not self._ended:
             self._emit(self._scanner.add(self._detokenizer.add(token)))
-        full = self.generated_tokens >= self.params.max_new_tokens
+        full = len(self.tokens) >= self.max_length
         return self._ended or self._scanner.stopped or full or self.cancelled
 
     def finish(self) -> None:
@@ -130,32 +119,15 @@ class Row:
             generated = self.tokens[self._prompt_length :]
             text = self._decode(generated[:-1] if self._ended else generated)
         reason: FinishReason = "stop" if self._ended or self._scanner.stopped else "length"
-        self.completion.set_result(Completion(text, self.generated_tokens, reason))
+        count = self.generated_tokens
+        logprobs = tuple(self._sampler.logprobs[: count - self._ended])
+        self.completion.set_result(Completion(text, count, reason, logprobs))
 
     def _emit(self, piece: str) -> None:
         if piece:
             self._pieces.append(piece)
             if self._on_text:
                 self._on_text(piece)
-
-
-def draw_token(probabilities: np.ndarray, top_p: float, point: float) -> int:
-    """Return the token at a point of the distribution, after nucleus (top-p) filtering.
-
-    Args:
-        probabilities: float64, one value per token of the vocabulary; their sum is 1.
-        top_p: only the most likely tokens that together reach this probability are drawn.
-        point: where to look in the cumulative distribution, from 0 up to but not including 1.
-    """
-    # All tokens below this probability together have less than 1 - top_p, so the others reach top_p
-    # without them. Dropping them first avoids sorting the whole vocabulary.
-    candidates = np.flatnonzero(probabilities > (1 - top_p) / len(probabilities))
-    order = candidates[np.argsort(-probabilities[candidates], kind="stable")]
-    cumulative = np.cumsum(probabilities[order])
-    threshold = top_p * cumulative[-1] if top_p == 1 else top_p
-    count = min(int(np.searchsorted(cumulative, threshold)) + 1, len(order))
-    index = int(np.searchsorted(cumulative, point * cumulative[count - 1], "right"))
-    return int(order[min(index, count - 1)])
 
 
 class Detokenizer:

@@ -6,167 +6,23 @@ chat-completion schema (`input_string` with messages), and "OpenAI API reference
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-from generation import GenerationParams
+from parameters import ScoringError, describe, read_parameters, refuse, refuse_unknown
+from sampling import GenerationParams
 
 Contract = Literal["list", "catalog", "openai"]
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
+MESSAGE_FIELDS = ("role", "content")
+DEFAULT_MAX_NEW_TOKENS = 128  # of the contracts "list" and "catalog"
 SHAPES = (
     'expected {"input_data": ["text", ...], "params": {...}},'
     ' {"input_data": {"input_string": [{"role": ..., "content": ...}], "parameters": {...}}}'
     ' or {"messages": [{"role": ..., "content": ...}]}'
 )
-
-
-class ScoringError(Exception):
-    """A request that is answered with an error.
-
-    Attributes:
-        status: HTTP status of the answer.
-        message: what is wrong and how to correct it.
-        param: name of the field that is wrong; None if no single field is.
-    """
-
-    def __init__(self, status: int, message: str, param: str | None = None):
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.param = param
-
-    @property
-    def body(self) -> dict[str, Any]:
-        """The body of the answer, in the shape of "OpenAI API reference: errors"."""
-        kind = "invalid_request_error" if self.status < 500 else "server_error"
-        error = {"message": self.message, "type": kind, "param": self.param, "code": self.status}
-        return {"error": error}
-
-
-# --- parameters ------------------------------------------------------------------------------
-
-
-def _integer(value: Any) -> int:
-    # Typed clients may send 128.0. In Python, True is an int; in JSON, it is not a number.
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value != int(value):
-        raise TypeError
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise TypeError
-    return float(value)
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def _stop_strings(value: Any) -> tuple[str, ...]:
-    strings = [value] if isinstance(value, str) else value
-    if not isinstance(strings, list) or not all(isinstance(s, str) and s for s in strings):
-        raise TypeError
-    return tuple(strings)
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise TypeError
-    return value
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One parameter of a request.
-
-    Attributes:
-        name: name of the parameter in a request.
-        convert: returns the value in Python's type, or raises TypeError, ValueError or
-            OverflowError.
-        requirement: completes the error text "<name> must be ...".
-        default: value of a request that does not set the parameter.
-        low: smallest number that is allowed.
-        high: largest number that is allowed.
-        aliases: other names of the parameter.
-    """
-
-    name: str
-    convert: Callable[[Any], Any]
-    requirement: str
-    default: Any = None
-    low: float = -math.inf
-    high: float = math.inf
-    aliases: tuple[str, ...] = ()
-
-
-PARAMETERS = (
-    Parameter("max_new_tokens", _integer, "an integer of at least 1", 128, low=1,
-              aliases=("max_tokens", "max_completion_tokens")),
-    Parameter("temperature", _number, "a number from 0 to 2", None, low=0, high=2),
-    Parameter("top_p", _number, "a number above 0 and up to 1", 1.0, low=1e-6, high=1),
-    Parameter("do_sample", _boolean, "true or false"),
-    Parameter("return_full_text", _boolean, "true or false", False),
-    Parameter("stop", _stop_strings, "a string or an array of strings, none of them empty", ()),
-    Parameter("seed", _integer, "an integer from -2**63 to 2**63 - 1", None,
-              low=-(2**63), high=2**63 - 1),
-    Parameter("stream", _boolean, "true or false", False),
-    Parameter("stream_options", _mapping, "an object", {}),
-    Parameter("n", _integer, "1", 1, low=1, high=1),  # one answer per request
-)  # fmt: skip
-
-
-def read_parameters(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the validated value of every row of PARAMETERS, by name.
-
-    A parameter that is null has its default. Raises ScoringError 400.
-    """
-    return {parameter.name: _read_parameter(parameter, settings) for parameter in PARAMETERS}
-
-
-def _read_parameter(parameter: Parameter, settings: Mapping[str, Any]) -> Any:
-    all_names = (parameter.name, *parameter.aliases)
-    names = [name for name in all_names if settings.get(name) is not None]
-    values = [_read_value(parameter, name, settings[name]) for name in names]
-    if not values:
-        return parameter.default
-    if any(value != values[0] for value in values):
-        _refuse(f"{' and '.join(names)} are the same setting, but have different values", names[0])
-    return values[0]
-
-
-def _read_value(parameter: Parameter, name: str, raw: Any) -> Any:
-    try:
-        value = parameter.convert(raw)
-    except (TypeError, ValueError, OverflowError):
-        _refuse(f"{name} must be {parameter.requirement}, not {_describe(raw)}", name)
-    if isinstance(value, (int, float)) and not parameter.low <= value <= parameter.high:
-        _refuse(f"{name} must be {parameter.requirement}, not {_describe(raw)}", name)
-    return value
-
-
-def _generation_params(values: dict[str, Any]) -> GenerationParams:
-    temperature = values["temperature"]
-    # Without a request for sampling, the same question always has the same answer.
-    sample = values["do_sample"]
-    if sample is None:
-        sample = temperature is not None
-    return GenerationParams(
-        max_new_tokens=values["max_new_tokens"],
-        do_sample=bool(sample and temperature != 0),
-        temperature=1.0 if temperature is None else temperature or 1.0,
-        top_p=values["top_p"],
-        stop=values["stop"],
-        seed=values["seed"],
-    )
-
-
-# --- requests --------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -180,6 +36,8 @@ class ScoringRequest:
         return_full_text: whether an answer of the "list" contract starts with its prompt.
         stream: whether the answer is sent as server-sent events.
         include_usage: whether a stream ends with token counts.
+        choices: number of answers to one conversation ("openai").
+        model: name of the model that the client expects; None for any.
     """
 
     contract: Contract
@@ -188,6 +46,8 @@ class ScoringRequest:
     return_full_text: bool = False
     stream: bool = False
     include_usage: bool = False
+    choices: int = 1
+    model: str | None = None
 
 
 def read_request(payload: Any) -> ScoringRequest:
@@ -197,11 +57,13 @@ def read_request(payload: Any) -> ScoringRequest:
         ScoringError: status 400, with the name of the field that is wrong.
     """
     if not isinstance(payload, dict):
-        _refuse(f"the body is {_describe(payload)}; {SHAPES}")
+        refuse(f"the body is {describe(payload)}; {SHAPES}")
     if "messages" in payload:
-        return _make_request("openai", [_messages(payload["messages"], "messages")], payload)
+        settings = {name: value for name, value in payload.items() if name != "messages"}
+        return _make_request("openai", [_messages(payload["messages"], "messages")], settings)
     if "input_data" not in payload:
-        _refuse(f"the body has neither input_data nor messages; {SHAPES}")
+        refuse(f"the body has neither input_data nor messages; {SHAPES}")
+    refuse_unknown(payload, ("input_data", "params"))
     data = payload["input_data"]
     if isinstance(data, dict):
         return _read_input_string(data, payload)
@@ -218,12 +80,13 @@ def wants_stream(payload: Any) -> bool:
 
 def refuse_list_stream() -> NoReturn:
     """Raise the error for a stream in the "list" contract, which has no events."""
-    _refuse("a list of texts cannot be streamed; send messages instead", "stream")
+    refuse("a list of texts cannot be streamed; send messages instead", "stream")
 
 
 def _read_input_string(data: dict[str, Any], payload: dict[str, Any]) -> ScoringRequest:
     if "input_string" not in data:
-        _refuse(f"input_data has no input_string; {SHAPES}", "input_data")
+        refuse(f"input_data has no input_string; {SHAPES}", "input_data")
+    refuse_unknown(data, ("input_string", "parameters"), "input_data.")
     content = data["input_string"]
     settings = {**_object(payload, "params"), **_object(data, "parameters")}
     # Some samples put the list of messages into another list.
@@ -237,16 +100,57 @@ def _read_input_string(data: dict[str, Any], payload: dict[str, Any]) -> Scoring
 
 def _make_request(contract: Contract, prompts: Any, settings: Mapping[str, Any]) -> ScoringRequest:
     values = read_parameters(settings)
-    if contract == "list" and values["stream"]:
-        refuse_list_stream()
+    _check_combinations(contract, values)
     return ScoringRequest(
         contract=contract,
         prompts=prompts,
-        params=_generation_params(values),
+        params=_generation_params(values, contract),
         return_full_text=values["return_full_text"],
         stream=values["stream"],
         include_usage=bool(values["stream_options"].get("include_usage")),
+        choices=values["n"],
+        model=values["model"],
     )
+
+
+def _generation_params(values: dict[str, Any], contract: Contract) -> GenerationParams:
+    limit = values["max_new_tokens"]
+    if limit is None and contract != "openai":
+        limit = DEFAULT_MAX_NEW_TOKENS
+    temperature = values["temperature"]
+    # Without a request for sampling, the same question always has the same answer.
+    sample = values["do_sample"]
+    if sample is None:
+        sample = temperature is not None
+    return GenerationParams(
+        max_new_tokens=limit,
+        do_sample=bool(sample and temperature != 0),
+        temperature=1.0 if temperature is None else temperature or 1.0,
+        top_p=values["top_p"],
+        top_k=max(values["top_k"], 0),
+        repetition_penalty=values["repetition_penalty"],
+        frequency_penalty=values["frequency_penalty"],
+        presence_penalty=values["presence_penalty"],
+        logit_bias=values["logit_bias"],
+        logprobs=values["top_logprobs"] if values["logprobs"] else None,
+        stop=values["stop"],
+        seed=values["seed"],
+    )
+
+
+def _check_combinations(contract: Contract, values: Mapping[str, Any]) -> None:
+    """Refuse parameters that the contract has no place for in its answer."""
+    if contract == "list" and values["stream"]:
+        refuse_list_stream()
+    if contract != "list" and values["return_full_text"]:
+        refuse("return_full_text is supported for texts only, not for messages", "return_full_text")
+    for name, asked in (("n", values["n"] > 1), ("logprobs", values["logprobs"])):
+        if asked and contract != "openai":
+            refuse(f"{name} is supported in OpenAI's contract only", name)
+        if asked and values["stream"]:
+            refuse(f"{name} cannot be streamed", name)
+    if values["top_logprobs"] and not values["logprobs"]:
+        refuse("top_logprobs needs logprobs: true", "top_logprobs")
 
 
 def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:
@@ -254,28 +158,30 @@ def _object(holder: dict[str, Any], name: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        _refuse(f"{name} must be an object, not {_describe(value)}", name)
+        refuse(f"{name} must be an object, not {describe(value)}", name)
     return value
 
 
 def _texts(value: Any, name: str) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        _refuse(f"{name} must be an array of strings or of messages; {SHAPES}", name)
+        refuse(f"{name} must be an array of strings or of messages; {SHAPES}", name)
     return [_check_unicode(text, name) for text in texts]
 
 
 def _messages(value: Any, name: str) -> list[Message]:
     if not isinstance(value, list) or not value:
-        _refuse(f"{name} must be an array of at least one message", name)
+        refuse(f"{name} must be an array of at least one message", name)
     return [_message(item, f"{name}[{index}]") for index, item in enumerate(value)]
 
 
 def _message(value: Any, name: str) -> Message:
     if not isinstance(value, dict):
-        _refuse(f"{name} must be an object with role and content, not {_describe(value)}", name)
+        refuse(f"{name} must be an object with role and content, not {describe(value)}", name)
     if value.get("role") not in ROLES:
-        _refuse(f"{name}.role must be one of {', '.join(ROLES)}", f"{name}.role")
+        refuse(f"{name}.role must be one of {', '.join(ROLES)}", f"{name}.role")
+    # A client that repeats an answer of another server may send empty fields.
+    refuse_unknown({key: item or None for key, item in value.items()}, MESSAGE_FIELDS, f"{name}.")
     content = _content(value.get("content"), f"{name}.content")
     return {"role": value["role"], "content": _check_unicode(content, f"{name}.content")}
 
@@ -285,26 +191,17 @@ def _content(value: Any, name: str) -> str:
     if isinstance(value, str):
         return value
     parts = value if isinstance(value, list) else [None]
-    texts = [part.get("text") if isinstance(part, dict) else None for part in parts]
+    texts = [
+        part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else None
+        for part in parts
+    ]
     if not all(isinstance(text, str) for text in texts):
-        _refuse(f"{name} must be a string or an array of text parts", name)
+        refuse(f"{name} must be a string or an array of text parts", name)
     return "".join(str(text) for text in texts)
 
 
 def _check_unicode(text: str, name: str) -> str:
     # JSON can contain half of a surrogate pair, which tokenizers do not accept.
     if any("\ud800" <= char <= "\udfff" for char in text):
-        _refuse(f"{name} is not valid Unicode: it contains half of a surrogate pair", name)
+        refuse(f"{name} is not valid Unicode: it contains half of a surrogate pair", name)
     return text
-
-
-def _refuse(message: str, param: str | None = None) -> NoReturn:
-    raise ScoringError(400, message, param)
-
-
-def _describe(value: Any) -> str:
-    """Return a value's JSON type, or the value itself if it is a number, for an error text."""
-    if value is None:
-        return "null"
-    types = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
-    return types.get(type(value)) or str(value)

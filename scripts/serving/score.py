@@ -24,11 +24,12 @@ if _FOLDER not in sys.path:
 from answers import ChatAnswer, list_answer  # noqa: E402
 from backends import load_backend  # noqa: E402
 from engine import BatchingEngine, BusyError, Engine  # noqa: E402
-from generation import Completion, GenerationParams  # noqa: E402
+from generation import Completion  # noqa: E402
 from model_files import ModelNotFoundError, find_model  # noqa: E402
+from parameters import ScoringError, refuse  # noqa: E402
 from payloads import (  # noqa: E402
     Message,
-    ScoringError,
+    ScoringRequest,
     read_request,
     refuse_list_stream,
     wants_stream,
@@ -64,6 +65,7 @@ class Scorer:
     def __init__(self, engine: Engine, name: str):
         self.engine = engine
         self.name = name
+        self._vocabulary_size = engine.vocabulary_size
 
     def wants_stream(self, payload: Any) -> bool:
         """Return whether a request is to be answered with `stream` instead of `answer`."""
@@ -71,45 +73,62 @@ class Scorer:
 
     def answer(self, payload: Any) -> list[str] | dict[str, Any]:
         """Answer a request in one piece. Raises ScoringError."""
-        request = read_request(payload)
-        prompts = [self._encode(prompt, request.params) for prompt in request.prompts]
+        request = self._read(payload)
+        prompts = [self._encode(prompt, request) for prompt in request.prompts]
         try:
-            completions = self.engine.generate(prompts, request.params)
+            completions = self.engine.generate(prompts * request.choices, request.params)
         except BusyError as error:
             raise ScoringError(429, str(error)) from error
         if request.contract == "list":
             texts = [prompt for prompt in request.prompts if isinstance(prompt, str)]
             return list_answer(texts, completions, request.return_full_text)
-        return ChatAnswer.start(request, self.name, len(prompts[0])).full_body(completions[0])
+        answer = ChatAnswer.start(request, self.name, prompts[0])
+        return answer.full_body(completions, self.engine.decode)
 
     def stream(self, payload: Any) -> Iterator[dict[str, Any]]:
         """Answer a request as a series of events.
 
         Raises ScoringError when it is called, not at the first event.
         """
-        request = read_request(payload)
+        request = self._read(payload)
         if request.contract == "list":
             refuse_list_stream()
-        prompt = self._encode(request.prompts[0], request.params)
+        prompt = self._encode(request.prompts[0], request)
         try:
             pieces = self.engine.stream(prompt, request.params)
         except BusyError as error:
             raise ScoringError(429, str(error)) from error
-        return _events(ChatAnswer.start(request, self.name, len(prompt)), pieces)
+        return _events(ChatAnswer.start(request, self.name, prompt), pieces)
 
     def close(self) -> None:
         """Finish the running requests and release the model."""
         self.engine.close()
 
-    def _encode(self, prompt: str | list[Message], params: GenerationParams) -> list[int]:
+    def _read(self, payload: Any) -> ScoringRequest:
+        """Read a request, and refuse what this model cannot do."""
+        request = read_request(payload)
+        if request.model not in (None, self.name):
+            refuse(f"this deployment serves the model {self.name}, not {request.model!r}", "model")
+        unknown = [token for token in request.params.logit_bias if token >= self._vocabulary_size]
+        if unknown:
+            known = f"the model's tokens are 0 to {self._vocabulary_size - 1}"
+            refuse(f"logit_bias has the unknown token {unknown[0]}; {known}", "logit_bias")
+        return request
+
+    def _encode(self, prompt: str | list[Message], request: ScoringRequest) -> list[int]:
         ids = self._token_ids(prompt)
-        total, window = len(ids) + params.max_new_tokens, self.engine.context_window
-        if total > window:
-            raise ScoringError(
-                400,
-                f"the prompt has {len(ids)} tokens and max_new_tokens is {params.max_new_tokens}:"
-                f" together {total}, more than the model's context window of {window}",
+        limit, window = request.params.max_new_tokens, self.engine.context_window
+        if limit is not None and len(ids) + limit > window:
+            refuse(
+                f"the prompt has {len(ids)} tokens and max_new_tokens is {limit}: together"
+                f" {len(ids) + limit}, more than the model's context window of {window}",
                 "max_new_tokens",
+            )
+        if len(ids) >= window:
+            refuse(
+                f"the prompt has {len(ids)} tokens and leaves no room for an answer in the model's"
+                f" context window of {window}",
+                "messages",
             )
         return ids
 

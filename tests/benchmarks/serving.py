@@ -317,7 +317,7 @@ def int4_row(model: Model) -> Row:
     """Count the answers of int4 that match those of fp32, with the eval flow's metric."""
     from engine import BatchingEngine
     from engine_onnx import OnnxBackend
-    from generation import GenerationParams
+    from sampling import GenerationParams
 
     from phi3_tools.evaluation.metrics import exact_match
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "support"))
 import torch
 from engine import BatchingEngine
 from engine_transformers import TransformersBackend
-from generation import GenerationParams
+from sampling import GenerationParams
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from bench_rows import Row, report

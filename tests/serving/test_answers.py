@@ -4,20 +4,26 @@ import pytest
 from answers import ChatAnswer, list_answer
 from generation import Completion
 from payloads import read_request
+from sampling import TokenLogprobs
 
 HI = [{"role": "user", "content": "Hi"}]
 COMPLETION = Completion("Hello!", 3, "length")
+PROMPT = [1, 2, 3, 4, 5]
 USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+
+
+def decode(ids):
+    return bytes(ids).decode(errors="replace")
 
 
 def chat_answer(**settings):
     request = read_request({"messages": HI, **settings})
-    return ChatAnswer(request, "phi3", 5, "chatcmpl-1", 1700000000)
+    return ChatAnswer(request, "phi3", PROMPT, "chatcmpl-1", 1700000000)
 
 
 def catalog_answer(**settings):
     request = read_request({"input_data": {"input_string": HI, "parameters": settings}})
-    return ChatAnswer(request, "phi3", 5, "chatcmpl-1", 1700000000)
+    return ChatAnswer(request, "phi3", PROMPT, "chatcmpl-1", 1700000000)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +35,7 @@ def test_a_list_is_answered_with_strings(full, expected):
 
 
 def test_a_catalog_answer_in_one_piece():
-    assert catalog_answer().full_body(COMPLETION) == {
+    assert catalog_answer().full_body([COMPLETION], decode) == {
         "output": "Hello!",
         "finish_reason": "length",
         "usage": USAGE,
@@ -42,12 +48,14 @@ def test_a_catalog_answer_as_events():
     answer = catalog_answer(stream=True)
     assert answer.first_events() == []
     assert answer.text_event("He") == {"output": "He"}
-    assert answer.last_events(COMPLETION) == [{**answer.full_body(COMPLETION), "output": ""}]
+    assert answer.last_events(COMPLETION) == [
+        {**answer.full_body([COMPLETION], decode), "output": ""}
+    ]
 
 
 def test_an_openai_answer_in_one_piece():
     message = {"role": "assistant", "content": "Hello!"}
-    assert chat_answer().full_body(COMPLETION) == {
+    assert chat_answer().full_body([COMPLETION], decode) == {
         "id": "chatcmpl-1",
         "object": "chat.completion",
         "created": 1700000000,
@@ -55,6 +63,35 @@ def test_an_openai_answer_in_one_piece():
         "choices": [{"index": 0, "message": message, "finish_reason": "length"}],
         "usage": USAGE,
     }
+
+
+def test_every_choice_has_its_index_and_their_tokens_are_added_up():
+    body = chat_answer(n=2).full_body([COMPLETION, Completion("no", 1, "stop")], decode)
+    contents = [(choice["index"], choice["message"]["content"]) for choice in body["choices"]]
+    assert contents == [(0, "Hello!"), (1, "no")]
+    assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 4, "total_tokens": 9}
+
+
+def test_log_probabilities_have_the_form_of_openai():
+    first, second = "é".encode()
+    logprobs = (
+        TokenLogprobs(ord("a"), -0.5, ((ord("a"), -0.5), (ord("b"), -1.0))),
+        TokenLogprobs(first, -2.0, ()),
+    )
+    completion = Completion("aé", 3, "length", logprobs)
+    body = chat_answer(logprobs=True, top_logprobs=2).full_body([completion], decode)
+    assert body["choices"][0]["logprobs"]["content"] == [
+        {
+            "token": "a",
+            "logprob": -0.5,
+            "bytes": [97],
+            "top_logprobs": [
+                {"token": "a", "logprob": -0.5, "bytes": [97]},
+                {"token": "b", "logprob": -1.0, "bytes": [98]},
+            ],
+        },
+        {"token": "\ufffd", "logprob": -2.0, "bytes": None, "top_logprobs": []},
+    ]
 
 
 @pytest.mark.parametrize("include_usage", [False, True])
@@ -79,7 +116,7 @@ def test_an_openai_answer_as_events(include_usage):
 
 def test_every_answer_has_an_id_of_its_own():
     request = read_request({"messages": HI})
-    first, second = (ChatAnswer.start(request, "phi3", 5) for _ in range(2))
+    first, second = (ChatAnswer.start(request, "phi3", PROMPT) for _ in range(2))
     assert first.id.startswith("chatcmpl-")
     assert first.id != second.id
-    assert (first.model, first.prompt_tokens) == ("phi3", 5)
+    assert (first.model, first.prompt) == ("phi3", PROMPT)

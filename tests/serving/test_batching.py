@@ -2,14 +2,17 @@
 
 import pytest
 from batching import Batch, Prefill
-from generation import GenerationParams, Row
+from generation import Row
+from sampling import GenerationParams
 
 from byte_backend import ByteBackend
 
 
 def make_row(backend, prompt, max_new_tokens=99):
     params = GenerationParams(max_new_tokens=max_new_tokens)
-    return Row(backend.encode(prompt), params, backend.decode, backend.end_tokens)
+    return Row(
+        backend.encode(prompt), params, backend.decode, backend.end_tokens, backend.context_window
+    )
 
 
 def make_batch(backend, *rows):
@@ -82,6 +85,17 @@ def test_rows_that_outgrow_the_rotary_factors_are_removed():
     assert batch.remove_outgrown_rows() == [long]
     assert batch.rows == [short]
     assert not long.completion.done()
+
+
+def test_rows_that_outgrow_the_cache_are_removed():
+    backend = ByteBackend("abc" * 200)
+    limited, unlimited = make_row(backend, "xx"), make_row(backend, "x" * 500, max_new_tokens=None)
+    batch = make_batch(backend, limited, unlimited)
+    while len(unlimited.tokens) <= 512:
+        assert batch.remove_outgrown_rows() == []
+        batch.step()
+    assert batch.remove_outgrown_rows() == [unlimited]
+    assert batch.rows == [limited]
 
 
 def test_a_long_prompt_is_run_in_chunks_and_then_joins_a_batch():

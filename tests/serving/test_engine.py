@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 from engine import BatchingEngine, BusyError
-from generation import GenerationParams
+from sampling import GenerationParams
 
 from byte_backend import HANG_S, ByteBackend
 
@@ -157,6 +157,27 @@ def test_memory_limits_the_rows_that_run_at_once(make_engine):
     assert engine.generate([[65]], GenerationParams())[0].text == "ok"
 
 
+@pytest.mark.parametrize("prefill_chunk", [512, 100])
+def test_answers_without_a_limit_move_to_longer_caches(make_engine, prefill_chunk):
+    engine = make_engine(prefill_chunk=prefill_chunk)
+    texts = [f"{n}:" + "ab" * n for n in (2000, 1, 190, 600)]
+    params = GenerationParams(max_new_tokens=None)
+    with ThreadPoolExecutor(len(texts)) as pool:
+        answers = list(
+            pool.map(lambda text: engine.generate([engine.encode(text)], params)[0], texts)
+        )
+    assert [answer.text for answer in answers] == texts
+    assert {answer.finish_reason for answer in answers} == {"stop"}
+    # The caches of 1,000,000 tokens that these rows may fill are never made.
+    assert max(length for length, _ in engine._batches) == 8192
+
+
+def test_an_answer_without_a_limit_ends_with_the_window(make_engine):
+    engine = make_engine("x" * 5000, context_window=700)
+    answer = engine.generate([[65] * 10], GenerationParams(max_new_tokens=None))[0]
+    assert (answer.tokens, answer.finish_reason) == (690, "length")
+
+
 def test_a_long_list_is_answered_in_order(make_engine):
     engine = make_engine(max_waiting=1)
     prompts = [[65 + n] for n in range(26)] * 2
@@ -283,3 +304,53 @@ def test_a_seed_determines_a_sampled_answer_regardless_of_other_requests(each_en
 
 def test_an_empty_prompt_has_an_answer(each_engine):
     assert each_engine.generate([[]], GenerationParams(max_new_tokens=2))[0].tokens <= 2
+
+
+def test_answers_without_a_limit_equal_those_with_one(each_engine):
+    prompts = [each_engine.encode(prompt) for prompt in PROMPTS[:6]]
+    for prompt in prompts:
+        room = each_engine.context_window - len(prompt)
+        limited = each_engine.generate([prompt], GenerationParams(max_new_tokens=room))
+        assert each_engine.generate([prompt], GenerationParams(max_new_tokens=None)) == limited
+
+
+def test_penalties_and_biases_answer_as_generate_of_transformers_does(each_engine, tiny_model_dir):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+    prompt = each_engine.encode(PROMPTS[1])
+    ids = torch.tensor([prompt])
+    bias = {40: 3.0, 41: -3.0}
+    output = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=16,
+        do_sample=False,
+        repetition_penalty=1.4,
+        sequence_bias=[[[token], value] for token, value in bias.items()],
+    )
+    params = GenerationParams(max_new_tokens=16, repetition_penalty=1.4, logit_bias=bias)
+    answer = each_engine.generate([prompt], params)[0]
+    backend = each_engine._backend
+    expected = [t for t in output[0, len(prompt) :].tolist() if t not in backend.end_tokens]
+    assert answer.text == backend.decode(expected)
+
+
+def test_log_probabilities_are_those_of_the_model(each_engine, tiny_model_dir):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model_dir).eval()
+    prompt = each_engine.encode(PROMPTS[2])
+    answer = each_engine.generate([prompt], GenerationParams(max_new_tokens=6, logprobs=2))[0]
+    tokens = [entry.token for entry in answer.logprobs]
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prompt, *tokens]])).logits[0, len(prompt) - 1 : -1]
+    expected = logits.log_softmax(-1)
+    for entry, row in zip(answer.logprobs, expected):
+        assert entry.logprob == pytest.approx(row[entry.token].item(), abs=1e-3)
+        assert entry.top[0] == (entry.token, entry.logprob)  # the answer is greedy
+        assert [value for _, value in entry.top] == pytest.approx(
+            row.topk(2).values.tolist(), abs=1e-3
+        )

@@ -11,8 +11,8 @@ import engine_onnx
 import onnx_export
 import pytest
 from engine import BatchingEngine
-from generation import GenerationParams
 from model_files import ModelFiles
+from sampling import GenerationParams
 
 SERVING = Path(__file__).resolve().parents[2] / "scripts" / "serving"
 

@@ -1,14 +1,15 @@
-"""One answer: its tokens, its text piece by piece, its stop strings, and how a token is drawn."""
+"""One answer: its tokens, its text piece by piece, and its stop strings."""
 
 import numpy as np
-import pytest
-from generation import Detokenizer, GenerationParams, Row, StopScanner, draw_token
+from generation import Detokenizer, Row, StopScanner
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling import GenerationParams
 
 from byte_backend import ByteBackend
 
 END = 256
+WINDOW = 1000
 
 
 def decode(ids):
@@ -17,7 +18,7 @@ def decode(ids):
 
 def make_row(params=None, **options):
     params = params or GenerationParams()
-    return Row([65, 66], params, decode, frozenset({END}), **options)
+    return Row([65, 66], params, decode, frozenset({END}), WINDOW, **options)
 
 
 def add_text(row, text):
@@ -67,29 +68,24 @@ def test_a_cancelled_row_ends_at_its_next_token():
     assert row.add_token(66)
 
 
-def test_the_seed_and_the_index_determine_what_is_sampled():
-    logits = np.zeros(1000, np.float32)
-
-    def sampled(seed, index):
-        row = make_row(GenerationParams(do_sample=True, seed=seed), index=index)
-        assert not row.greedy
-        return [row.sample(logits) for _ in range(5)]
-
-    assert sampled(1, 0) == sampled(1, 0)
-    assert sampled(1, 0) != sampled(1, 1)
-    assert sampled(1, 0) != sampled(2, 0)
-    assert len(set(sampled(-1, 0))) > 1  # a negative seed is valid, too
+def test_a_row_without_a_limit_may_fill_the_window_but_does_not_plan_for_it():
+    row = make_row(GenerationParams(max_new_tokens=None))
+    assert (row.max_length, row.length_to_plan) == (WINDOW, 2 + 128)
+    assert add_text(row, "x" * 2000) == WINDOW - 2
+    assert row.length_to_plan == WINDOW
+    assert make_row(GenerationParams(max_new_tokens=7)).length_to_plan == 9
 
 
-@pytest.mark.parametrize("temperature", [0.01, 1e-6])
-def test_a_low_temperature_samples_the_most_likely_token(temperature):
-    row = make_row(GenerationParams(do_sample=True, temperature=temperature))
-    assert row.sample(np.array([0, 5, 1], np.float32)) == 1
-
-
-def test_params_default_to_greedy():
-    assert not GenerationParams().do_sample
-    assert make_row().greedy
+def test_log_probabilities_leave_out_the_end_token():
+    row = make_row(GenerationParams(logprobs=0))
+    logits = np.zeros(300, np.float32)
+    for token in (70, END):
+        logits[token] += 10 + token
+        row.add_token(row.choose(logits))
+    row.finish()
+    completion = row.completion.result(0)
+    assert completion.tokens == 2
+    assert [entry.token for entry in completion.logprobs] == [70]
 
 
 # --- text -------------------------------------------------------------------------------------
@@ -127,27 +123,3 @@ def test_text_ends_before_the_first_stop_string_however_it_is_split(text, stops,
         assert passed_on == text
     else:
         assert any(text.startswith(passed_on + stop) for stop in stops)
-
-
-# --- sampling ---------------------------------------------------------------------------------
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(st.integers(1, 100), min_size=1, max_size=30),
-    st.floats(0.05, 1),
-    st.floats(0, 1, exclude_max=True),
-)
-def test_a_token_is_drawn_from_the_most_likely_tokens_that_reach_top_p(weights, top_p, point):
-    probabilities = np.array(weights, np.float64) / sum(weights)
-    order = np.argsort(-probabilities, kind="stable")
-    nucleus, total = [], 0.0
-    for token in order:
-        nucleus.append(token)
-        total += probabilities[token]
-        if total >= top_p - 1e-12:
-            break
-    drawn = draw_token(probabilities, top_p, point)
-    assert drawn in nucleus
-    before = sum(probabilities[t] for t in nucleus[: nucleus.index(drawn)])
-    assert before - 1e-9 <= point * total <= before + probabilities[drawn] + 1e-9

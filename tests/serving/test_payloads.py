@@ -1,13 +1,11 @@
 """Reading requests: contracts, parameters, and errors."""
 
-import math
-
-import payloads
 import pytest
-from generation import GenerationParams
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from payloads import ScoringError, read_parameters, read_request, wants_stream
+from parameters import ScoringError
+from payloads import read_request, wants_stream
+from sampling import GenerationParams
 
 HI = [{"role": "user", "content": "Hi"}]
 
@@ -26,7 +24,7 @@ def catalog(content, **parameters):
         (catalog("a"), "list", ["a"]),
         (catalog(HI), "catalog", [HI]),
         (catalog([HI]), "catalog", [HI]),
-        ({"messages": HI, "model": "any"}, "openai", [HI]),
+        ({"messages": HI, "model": "phi3"}, "openai", [HI]),
         (
             {"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
             "openai",
@@ -71,80 +69,96 @@ def test_an_invalid_request_is_a_400_that_names_the_field(payload, param):
     assert not wants_stream(payload)
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [
-        ("max_new_tokens", 0),
-        ("max_new_tokens", -1),
-        ("max_new_tokens", 1.5),
-        ("max_new_tokens", "12"),
-        ("max_new_tokens", True),
-        ("max_new_tokens", math.inf),
-        ("max_new_tokens", math.nan),
-        ("max_tokens", 0),
-        ("max_completion_tokens", "many"),
-        ("temperature", -0.1),
-        ("temperature", 2.5),
-        ("temperature", math.nan),
-        ("temperature", "hot"),
-        ("top_p", 0),
-        ("top_p", 1.1),
-        ("do_sample", 1),
-        ("do_sample", "false"),
-        ("return_full_text", "yes"),
-        ("stop", ""),
-        ("stop", ["a", ""]),
-        ("stop", 3),
-        ("seed", 1.5),
-        ("seed", 2**63),
-        ("stream", "true"),
-        ("stream_options", True),
-        ("n", 2),
-    ],
-)
-def test_an_invalid_parameter_is_a_400_that_names_it(name, value):
-    with pytest.raises(ScoringError, match=f"^{name} must be ") as caught:
-        read_parameters({name: value})
-    assert (caught.value.status, caught.value.param) == (400, name)
-
-
-def test_a_parameter_that_is_null_has_its_default():
-    defaults = {parameter.name: parameter.default for parameter in payloads.PARAMETERS}
-    assert read_parameters({}) == defaults
-    assert read_parameters(dict.fromkeys(defaults)) == defaults
+def test_only_openai_requests_have_no_limit_of_their_own():
+    assert read_request({"input_data": ["a"]}).params == GenerationParams(max_new_tokens=128)
+    assert read_request(catalog(HI)).params.max_new_tokens == 128
+    assert read_request({"messages": HI}).params == GenerationParams(max_new_tokens=None)
+    assert read_request({"messages": HI, "max_tokens": 5}).params.max_new_tokens == 5
 
 
 @pytest.mark.parametrize(
-    ("value", "description"),
+    ("payload", "param", "hint"),
     [
-        (None, "null"),
-        ({}, "an object"),
-        ([], "an array"),
-        ("x", "a string"),
-        (True, "a boolean"),
-        (1.5, "1.5"),
-        (math.nan, "nan"),
+        ({"messages": HI, "temperatur": 1}, "temperatur", "did you mean temperature"),
+        ({"messages": HI, "max_token": 1}, "max_token", "did you mean max_tokens"),
+        ({"messages": HI, "params": {}}, "params", "not a known field"),
+        ({"messages": HI, "input_data": ["a"]}, "input_data", "not a known field"),
+        ({"input_data": ["a"], "parameters": {"top_p": 1}}, "parameters", "did you mean params"),
+        ({"input_data": ["a"], "max_tokens": 3}, "max_tokens", "not a known field"),
+        ({"input_data": ["a"], "params": {"topk": 3}}, "topk", "did you mean top_k"),
+        (catalog(HI, stopp=["a"]), "stopp", "did you mean stop"),
+        (
+            {"input_data": {"input_string": HI, "params": {"top_p": 1}}},
+            "input_data.params",
+            "did you mean input_data.parameters",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "Hi", "name": "Eve"}]},
+            "messages[0].name",
+            "not a known field",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "Hi", "tool_calls": [{}]}]},
+            "messages[0].tool_calls",
+            "not a known field",
+        ),
     ],
 )
-def test_an_error_describes_the_value_in_terms_of_json(value, description):
-    assert payloads._describe(value) == description
+def test_an_unknown_field_is_refused_with_the_most_similar_name(payload, param, hint):
+    with pytest.raises(ScoringError, match=hint) as caught:
+        read_request(payload)
+    assert (caught.value.status, caught.value.param) == (400, param)
 
 
-@pytest.mark.parametrize("name", ["max_new_tokens", "max_tokens", "max_completion_tokens"])
-def test_aliases_set_the_same_parameter(name):
-    assert read_parameters({name: 7.0})["max_new_tokens"] == 7
+@pytest.mark.parametrize(
+    ("payload", "param"),
+    [
+        ({"input_data": ["a"], "params": {"n": 2}}, "n"),
+        (catalog(HI, n=2), "n"),
+        (catalog(HI, logprobs=True), "logprobs"),
+        ({"messages": HI, "n": 2, "stream": True}, "n"),
+        ({"messages": HI, "logprobs": True, "stream": True}, "logprobs"),
+        ({"messages": HI, "top_logprobs": 2}, "top_logprobs"),
+        ({"messages": HI, "return_full_text": True}, "return_full_text"),
+        (catalog(HI, return_full_text=True), "return_full_text"),
+    ],
+)
+def test_a_parameter_that_the_answer_has_no_place_for_is_refused(payload, param):
+    with pytest.raises(ScoringError) as caught:
+        read_request(payload)
+    assert (caught.value.status, caught.value.param) == (400, param)
 
 
-def test_aliases_may_repeat_but_not_contradict_each_other():
-    assert read_parameters({"max_tokens": 7, "max_new_tokens": 7})["max_new_tokens"] == 7
-    with pytest.raises(ScoringError, match="max_new_tokens and max_tokens are the same setting"):
-        read_parameters({"max_tokens": 7, "max_new_tokens": 8})
+def test_empty_fields_of_a_repeated_answer_are_accepted():
+    answer = {"role": "assistant", "content": "Hi", "refusal": None, "annotations": []}
+    messages = [*HI, answer, *HI]
+    prompt = read_request({"messages": messages}).prompts[0]
+    assert prompt == [*HI, {"role": "assistant", "content": "Hi"}, *HI]
 
 
-def test_unknown_parameters_are_ignored():
-    assert (
-        read_request({"messages": HI, "user": "me", "logit_bias": {}}).params == GenerationParams()
+def test_an_image_is_refused():
+    part = {"type": "image_url", "image_url": {"url": "https://example.com"}, "text": "Hi"}
+    with pytest.raises(ScoringError, match="array of text parts"):
+        read_request({"messages": [{"role": "user", "content": [part]}]})
+
+
+def test_the_values_reach_the_generation_and_the_request():
+    settings = {
+        "top_k": 5, "repetition_penalty": 1.5, "frequency_penalty": 1, "presence_penalty": -1,
+        "logit_bias": {"7": -100}, "logprobs": True, "top_logprobs": 3, "n": 2, "model": "phi3",
+    }  # fmt: skip
+    request = read_request({"messages": HI, **settings})
+    assert request.params == GenerationParams(
+        max_new_tokens=None,
+        top_k=5,
+        repetition_penalty=1.5,
+        frequency_penalty=1,
+        presence_penalty=-1,
+        logit_bias={7: -100.0},
+        logprobs=3,
     )
+    assert (request.choices, request.model) == (2, "phi3")
+    assert read_request({"messages": HI, "top_k": -1}).params.top_k == 0
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,65 @@ def test_the_window_can_be_filled(scorer):
     assert usage["completion_tokens"] <= limit
 
 
+def test_an_openai_request_without_a_limit_gets_the_rest_of_the_window(scorer):
+    """The others get 128 tokens."""
+    room = scorer.engine.context_window - len(scorer.engine.encode_chat(HI))
+    ban = {str(token): -100 for token in scorer.engine._backend.end_tokens}
+    answer = scorer.answer({"messages": HI, "logit_bias": ban})
+    assert answer["usage"]["completion_tokens"] == room
+    assert answer["choices"][0]["finish_reason"] == "length"
+    parameters = {"logit_bias": ban}
+    catalog = scorer.answer({"input_data": {"input_string": HI, "parameters": parameters}})
+    assert catalog["usage"]["completion_tokens"] == 128
+
+
+def test_a_prompt_that_leaves_no_room_is_refused(scorer):
+    messages = [{"role": "user", "content": "why? " * scorer.engine.context_window}]
+    with pytest.raises(ScoringError, match="leaves no room for an answer") as caught:
+        scorer.answer({"messages": messages})
+    assert (caught.value.status, caught.value.param) == (400, "messages")
+
+
+def test_another_model_is_refused(scorer):
+    answer = scorer.answer({"messages": HI, "max_tokens": 2, "model": scorer.name})
+    assert answer["model"] == scorer.name
+    for call in (scorer.answer, scorer.stream):
+        with pytest.raises(ScoringError, match=f"serves the model {scorer.name}, not") as caught:
+            call({"messages": HI, "model": "gpt-4o"})
+        assert (caught.value.status, caught.value.param) == (400, "model")
+
+
+def test_a_bias_of_an_unknown_token_is_refused(scorer):
+    size = scorer.engine.vocabulary_size
+    payload = {"messages": HI, "max_tokens": 1}
+    scorer.answer({**payload, "logit_bias": {str(size - 1): 1}})
+    with pytest.raises(ScoringError, match=f"unknown token {size}; .* 0 to {size - 1}") as caught:
+        scorer.answer({**payload, "logit_bias": {str(size): 1}})
+    assert caught.value.param == "logit_bias"
+
+
+def test_several_choices_are_sampled_independently(scorer):
+    payload = {"messages": HI, "max_tokens": 9, "temperature": 1.5, "seed": 1}
+    answer = scorer.answer({**payload, "n": 3})
+    texts = [choice["message"]["content"] for choice in answer["choices"]]
+    assert len(set(texts)) == 3
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2]
+    assert texts[0] == scorer.answer(payload)["choices"][0]["message"]["content"]
+    usage = answer["usage"]
+    assert usage["prompt_tokens"] == len(scorer.engine.encode_chat(HI))
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def test_the_tokens_of_log_probabilities_make_up_the_answer(scorer):
+    payload = {"messages": HI, "max_tokens": 9, "logprobs": True, "top_logprobs": 2}
+    choice = scorer.answer(payload)["choices"][0]
+    content = choice["logprobs"]["content"]
+    bytes_ = [entry["bytes"] for entry in content]
+    if None not in bytes_:
+        assert bytes(sum(bytes_, [])).decode() == choice["message"]["content"]
+    assert all(len(entry["top_logprobs"]) == 2 for entry in content)
+
+
 def test_a_full_queue_is_a_429(scorer, monkeypatch):
     monkeypatch.setattr(scorer.engine, "_max_waiting", 0)
     for call in (scorer.answer, scorer.stream):

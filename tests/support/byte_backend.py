@@ -17,6 +17,7 @@ class ByteBackend:
     """
 
     context_window = 1_000_000
+    vocabulary_size = ANSWER + END
     end_tokens = frozenset({END})
     pad_token = 0
     max_rows, prefill_chunk = 16, 512

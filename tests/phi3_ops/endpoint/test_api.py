@@ -46,7 +46,17 @@ def test_it_describes_the_golden_exchanges(document, path):
         assert fits(document, schema, request["body"])
 
 
-@pytest.mark.parametrize("stem", ["error-shape", "error-parameter", "error-parameter-chat"])
+@pytest.mark.parametrize(
+    "stem",
+    [
+        "error-shape",
+        "error-parameter",
+        "error-parameter-chat",
+        "error-unknown",
+        "error-unknown-chat",
+        "error-response-format-chat",
+    ],
+)
 def test_it_tells_a_wrong_request_from_a_right_one(document, stem):
     request = json.loads(next(p for p in GOLDEN if p.stem == stem).read_text())["request"]
     operation = document["paths"][request["path"]]["post"]
@@ -57,10 +67,12 @@ def test_it_tells_a_wrong_request_from_a_right_one(document, stem):
 def test_it_names_the_parameters_that_the_scoring_code_takes(document):
     from phi3_ops import paths
 
-    source = (paths.SERVING / "payloads.py").read_text(encoding="utf-8")
+    source = (paths.SERVING / "parameters.py").read_text(encoding="utf-8")
     table = source[source.index("PARAMETERS = (") : source.index(")  # fmt: skip")]
     names = set(re.findall(r'Parameter\(\s*"(\w+)"', table))
     names |= set(re.findall(r'"(\w+)"', " ".join(re.findall(r"aliases=\(([^)]*)\)", table))))
+    ignored = source[source.index("WITHOUT_EFFECT = (") : source.index("NOT_SUPPORTED = (")]
+    names |= set(re.findall(r'"(\w+)"', ignored))
     assert set(document["components"]["schemas"]["Parameters"]["properties"]) == names
 
 

@@ -1,0 +1,142 @@
+"""The fields of a request: what is honoured, what has no effect, and what is refused."""
+
+import math
+
+import parameters
+import pytest
+from parameters import NOT_SUPPORTED, PARAMETERS, WITHOUT_EFFECT, ScoringError, read_parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("max_new_tokens", 0),
+        ("max_new_tokens", -1),
+        ("max_new_tokens", 1.5),
+        ("max_new_tokens", "12"),
+        ("max_new_tokens", True),
+        ("max_new_tokens", math.inf),
+        ("max_new_tokens", math.nan),
+        ("max_tokens", 0),
+        ("max_completion_tokens", "many"),
+        ("temperature", -0.1),
+        ("temperature", 2.5),
+        ("temperature", math.nan),
+        ("temperature", "hot"),
+        ("top_p", 0),
+        ("top_p", 1.1),
+        ("do_sample", 1),
+        ("do_sample", "false"),
+        ("return_full_text", "yes"),
+        ("stop", ""),
+        ("stop", ["a", ""]),
+        ("stop", 3),
+        ("seed", 1.5),
+        ("seed", 2**63),
+        ("stream", "true"),
+        ("stream_options", True),
+        ("n", 0),
+        ("n", 17),
+        ("top_k", -2),
+        ("top_k", 1.5),
+        ("repetition_penalty", 0),
+        ("repetition_penalty", 11),
+        ("frequency_penalty", 2.1),
+        ("presence_penalty", -2.1),
+        ("presence_penalty", "none"),
+        ("logit_bias", []),
+        ("logit_bias", {"a": 1}),
+        ("logit_bias", {"-1": 1}),
+        ("logit_bias", {"1": 101}),
+        ("logit_bias", {"1": "x"}),
+        ("logprobs", 5),
+        ("top_logprobs", 21),
+        ("stream_options", {"include_usage": 1}),
+        ("stream_options", {"include_usag": True}),
+        ("model", 3),
+    ],
+)
+def test_an_invalid_parameter_is_a_400_that_names_it(name, value):
+    with pytest.raises(ScoringError, match=f"^{name} must be ") as caught:
+        read_parameters({name: value})
+    assert (caught.value.status, caught.value.param) == (400, name)
+
+
+def test_a_parameter_that_is_null_has_its_default():
+    defaults = {parameter.name: parameter.default for parameter in parameters.PARAMETERS}
+    assert read_parameters({}) == defaults
+    assert read_parameters(dict.fromkeys(defaults)) == defaults
+
+
+@pytest.mark.parametrize(
+    ("value", "description"),
+    [
+        (None, "null"),
+        ({}, "an object"),
+        ([], "an array"),
+        ("x", "a string"),
+        (True, "a boolean"),
+        (1.5, "1.5"),
+        (math.nan, "nan"),
+    ],
+)
+def test_an_error_describes_the_value_in_terms_of_json(value, description):
+    assert parameters.describe(value) == description
+
+
+@pytest.mark.parametrize("name", ["max_new_tokens", "max_tokens", "max_completion_tokens"])
+def test_aliases_set_the_same_parameter(name):
+    assert read_parameters({name: 7.0})["max_new_tokens"] == 7
+
+
+def test_aliases_may_repeat_but_not_contradict_each_other():
+    assert read_parameters({"max_tokens": 7, "max_new_tokens": 7})["max_new_tokens"] == 7
+    with pytest.raises(ScoringError, match="max_new_tokens and max_tokens are the same setting"):
+        read_parameters({"max_tokens": 7, "max_new_tokens": 8})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("response_format", {"type": "json_object"}),
+        ("response_format", {"type": "json_schema", "json_schema": {}}),
+        ("response_format", "text"),
+        ("tools", [{"type": "function", "function": {"name": "f"}}]),
+        ("tools", {}),
+        ("tool_choice", "required"),
+        ("tool_choice", {"type": "function"}),
+        ("modalities", ["audio"]),
+        *((name, 1) for name in NOT_SUPPORTED),
+    ],
+)
+def test_what_is_not_supported_is_refused_with_its_name(name, value):
+    with pytest.raises(ScoringError, match=f"^{name} is not supported") as caught:
+        read_parameters({name: value})
+    assert (caught.value.status, caught.value.param) == (400, name)
+
+
+def test_fields_that_change_nothing_are_accepted():
+    defaults = read_parameters({})
+    for name in WITHOUT_EFFECT:
+        assert read_parameters({name: "anything"}) == defaults
+    neutral = {
+        "response_format": {"type": "text"},
+        "tools": [],
+        "tool_choice": "auto",
+        "modalities": ["text"],
+        "stream_options": {"include_usage": None},
+        "functions": None,
+    }
+    read_parameters(neutral)
+
+
+def test_a_name_has_one_meaning():
+    names = [name for row in PARAMETERS for name in (row.name, *row.aliases)]
+    names += [*WITHOUT_EFFECT, *NOT_SUPPORTED]
+    assert len(names) == len(set(names))
+
+
+def test_an_unknown_name_is_refused_even_if_nothing_is_like_it():
+    with pytest.raises(ScoringError, match="^colour is not a known field$"):
+        read_parameters({"colour": "blue"})
+    assert read_parameters({"colour": None}) == read_parameters({})
