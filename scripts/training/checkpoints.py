@@ -27,9 +27,9 @@ DISK_FULL_TEXTS = (
 )  # fmt: skip
 # A resumed run may change these `trainer` settings: they do not change the weights.
 CHANGEABLE_SETTINGS = {
-    "save_steps", "save_total_limit", "logging_steps", "logging_first_step", "eval_strategy",
+    "save_steps", "logging_steps", "logging_first_step", "eval_strategy",
     "eval_steps", "eval_delay", "per_device_eval_batch_size", "eval_packing",
-    "dataloader_num_workers", "dataloader_prefetch_factor", "dataloader_pin_memory",
+    "dataloader_num_workers", "dataloader_prefetch_factor",
 }  # fmt: skip
 
 

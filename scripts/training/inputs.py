@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import trainer_settings
 
 Row = dict[str, Any]
 
@@ -41,16 +44,22 @@ TYPE_NAMES = {
     dict: "a mapping",
 }
 LORA_KEYS = {"r", "alpha", "dropout", "target_modules"}
+# Settings of Phi3Config that the model reads. Phi3Config accepts any other name and ignores it.
+TINY_KEYS = {
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "max_position_embeddings", "tie_word_embeddings", "hidden_act",
+    "initializer_range", "rms_norm_eps", "rope_parameters", "sliding_window", "attention_dropout",
+    "resid_pdrop",
+}  # fmt: skip
+# Settings of `fsdp_config` for FSDP2. transformers ignores any other name.
+FSDP_KEYS = {
+    "reshard_after_forward", "state_dict_type", "activation_checkpointing", "cpu_offload",
+    "cpu_ram_efficient_loading", "auto_wrap_policy", "transformer_layer_cls_to_wrap",
+    "min_num_params",
+}  # fmt: skip
 TINY_REQUIRED_KEYS = {"vocab_size", "hidden_size", "max_position_embeddings"}
 QUANTIZATIONS = ("nf4",)
 SAVE_DTYPES = ("float32", "bfloat16", "float16")
-# A recipe cannot change these: they decide whether the result is right, or where it is written.
-RESERVED_TRAINER_KEYS = {
-    "output_dir", "seed", "data_seed", "report_to", "disable_tqdm", "save_strategy", "use_cpu",
-    "bf16", "fp16", "assistant_only_loss", "trust_remote_code", "push_to_hub", "save_total_limit",
-    "save_only_model", "ignore_data_skip", "logging_nan_inf_filter", "auto_find_batch_size", "fsdp",
-    "fsdp_config", "ddp_backend",
-}  # fmt: skip
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -150,11 +159,24 @@ def _recipe_problem(content: Any) -> str | None:
         return "the recipe has `fsdp` with `lora`, and only full training is sharded"
     if unknown := sorted(content.get("lora", {}).keys() - LORA_KEYS):
         return f"unknown setting lora.{unknown[0]}"
-    if reserved := sorted(content.get("trainer", {}).keys() & RESERVED_TRAINER_KEYS):
-        return f"trainer.{reserved[0]} is set by train.py and cannot be in a recipe"
-    missing = sorted(TINY_REQUIRED_KEYS - content.get("tiny", {}).keys())
-    if content["model"] == TINY and missing:
+    if unknown := sorted(content.get("fsdp", {}).keys() - FSDP_KEYS):
+        return f"unknown setting fsdp.{unknown[0]}"
+    if unknown := sorted(content.get("tiny", {}).keys() - TINY_KEYS):
+        return f"unknown setting tiny.{unknown[0]}"
+    if "tiny" in content and content["model"] != TINY:
+        return f"the recipe has a section `tiny`, and its model is {content['model']!r}"
+    if content["model"] == TINY and (problem := tiny_problem(content)):
+        return problem
+    return trainer_settings.find_problem(content.get("trainer", {}), "fsdp" in content)
+
+
+def tiny_problem(sections: Mapping[str, Any]) -> str | None:
+    """Return why a recipe with these sections cannot train the tiny model, or None if it can."""
+    missing = sorted(TINY_REQUIRED_KEYS - (sections.get("tiny") or {}).keys())
+    if missing:
         return f"the recipe has no tiny.{missing[0]}"
+    if sections.get("quantization"):
+        return "the recipe has `quantization`, which the tiny model does not use"
     return None
 
 

@@ -34,7 +34,13 @@ def load(
         TrainError: the model cannot be loaded or made.
     """
     if recipe.model == TINY:
-        return make_tiny(recipe, rows, path)
+        model, tokenizer = make_tiny(recipe, rows, path)
+        try:
+            model.set_attn_implementation(devices.choose_attention(recipe.attention, device))
+        except (ValueError, ImportError) as error:
+            fix = "use auto, sdpa or eager"
+            raise TrainError(f"cannot use `attention: {recipe.attention}`", path, fix) from error
+        return model, tokenizer
     tokenizer = load_tokenizer(recipe, rows, path)
     settings: dict[str, Any] = {"dtype": weights_dtype(recipe, device)}
     if recipe.quantization is not None:

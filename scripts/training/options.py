@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from inputs import MODELS, Recipe, resolve_model
+from inputs import MODELS, TINY, Recipe, TrainError, resolve_model, tiny_problem
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,18 @@ def positive(number_type: type[int] | type[float]) -> Callable[[str], float]:
 
 
 def override(recipe: Recipe, options: CommandLine) -> Recipe:
-    """Return the recipe with the command line's model, seed and epochs instead of its own values."""
+    """Return the recipe with the command line's model, seed and epochs instead of its own values.
+
+    Raises:
+        TrainError: the recipe has no settings for the tiny model that the command line names.
+    """
     trainer = dict(recipe.trainer)
     if options.epochs is not None:
         trainer["num_train_epochs"] = options.epochs
+        trainer.pop("max_steps", None)  # the Trainer would ignore the epochs
     model = recipe.model if options.model is None else resolve_model(options.model)
     seed = recipe.seed if options.seed is None else options.seed
-    return replace(recipe, trainer=trainer, model=model, seed=seed)
+    if model == TINY and (problem := tiny_problem(asdict(recipe))):
+        raise TrainError(problem, options.recipe, "use recipes/tiny-cpu.yaml with --model tiny")
+    tiny = recipe.tiny if model == TINY else {}
+    return replace(recipe, trainer=trainer, model=model, seed=seed, tiny=tiny)

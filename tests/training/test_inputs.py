@@ -102,8 +102,20 @@ def test_a_missing_file_is_reported(tmp_path):
         ("model: a/b\nlora: {}\nquantization: int8", "the recipe's quantization is not one of nf4"),
         ("model: a/b\nquantization: nf4", "the recipe has `quantization` without `lora`"),
         ("model: a/b\nlora: {}\nfsdp: {}", "the recipe has `fsdp` with `lora`"),
-        ("model: a/b\ntrainer: {save_total_limit: 1}", "trainer.save_total_limit is"),
-        ("model: a/b\ntrainer: {assistant_only_loss: false}", "trainer.assistant_only_loss is"),
+        ("model: a/b\nfsdp: {cpu_ofload: true}", "unknown setting fsdp.cpu_ofload"),
+        ("model: tiny\ntiny: {hiden_size: 8}", "unknown setting tiny.hiden_size"),
+        ("model: a/b\ntiny: {hidden_size: 8}", "the recipe has a section `tiny`, and its model is"),
+        (
+            "model: tiny\nlora: {}\nquantization: nf4\n"
+            "tiny: {vocab_size: 300, hidden_size: 8, max_position_embeddings: 8}",
+            "the recipe has `quantization`, which the tiny model does not use",
+        ),
+        ("model: a/b\nseed: true", "the recipe's 'seed' is not an integer"),
+        ("model: a/b\ntrainer: {save_total_limit: 1}", "trainer.save_total_limit cannot be"),
+        (
+            "model: a/b\ntrainer: {assistant_only_loss: false}",
+            "trainer.assistant_only_loss cannot be",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_the_name_of_the_setting(tmp_path, content, problem):

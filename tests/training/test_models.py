@@ -94,6 +94,19 @@ def test_a_base_in_a_folder_is_loaded_with_its_tokenizer(base):
     assert tokenizer.pad_token == "<|endoftext|>"
 
 
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_the_tiny_model_has_the_attention_of_the_recipe(attention):
+    recipe = replace(read_recipe(TINY_RECIPE), attention=attention)
+    model, _ = models.load(recipe, ROWS, "cpu", SINGLE_PROCESS, TINY_RECIPE)
+    assert model.config._attn_implementation == attention
+
+
+def test_an_attention_that_cannot_be_used_is_reported():
+    recipe = replace(read_recipe(TINY_RECIPE), attention="flash")
+    with pytest.raises(TrainError, match="cannot use `attention: flash`, .*tiny-cpu.yaml: use "):
+        models.load(recipe, ROWS, "cpu", SINGLE_PROCESS, TINY_RECIPE)
+
+
 def test_a_folder_that_is_not_a_model_is_reported(base, tmp_path):
     broken = replace(base, model=str(tmp_path))
     with pytest.raises(TrainError, match=f"cannot load the model, {tmp_path}: "):

@@ -2,11 +2,12 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import options
 import pytest
-from inputs import read_recipe
+from inputs import TrainError, read_recipe
 from training_run import TINY_RECIPE, TRAINING, arguments
 
 
@@ -27,6 +28,23 @@ def test_the_command_line_overrides_the_recipe():
     changed = options.override(recipe, parse(*extra))
     assert changed.trainer == recipe.trainer | {"num_train_epochs": 0.5}
     assert (changed.seed, changed.model) == (7, "microsoft/Phi-4-mini-instruct")
+
+
+def test_epochs_replace_the_steps_of_the_recipe():
+    recipe = read_recipe(TINY_RECIPE)
+    recipe = replace(recipe, trainer={"max_steps": 5, "learning_rate": 1e-3})
+    changed = options.override(recipe, parse("--epochs", "2"))
+    assert changed.trainer == {"num_train_epochs": 2, "learning_rate": 1e-3}
+
+
+def test_settings_of_the_tiny_model_are_only_those_of_the_tiny_model():
+    recipe = read_recipe(TINY_RECIPE)
+    assert options.override(recipe, parse("--model", "tiny")).tiny == recipe.tiny
+    assert options.override(recipe, parse("--model", "phi-4-mini")).tiny == {}
+    for name, problem in (("lora", "no tiny.hidden_size"), ("qlora", "no tiny.hidden_size")):
+        recipe = read_recipe(TINY_RECIPE.with_name(f"{name}.yaml"))
+        with pytest.raises(TrainError, match=f"{problem}, .*: use recipes/tiny-cpu.yaml"):
+            options.override(recipe, parse("--model", "tiny"))
 
 
 @pytest.mark.parametrize(

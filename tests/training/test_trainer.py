@@ -9,7 +9,7 @@ from training_run import ROWS, TINY_RECIPE
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def make_trainer(folder, rows=ROWS, max_cut_share=0.1, template=None, **settings):
+def make_trainer(folder, rows=ROWS, max_cut_share=0.1, template=None, eval_rows=None, **settings):
     """Make a trainer for the tiny model; `settings` go into the recipe's `trainer` section."""
     from dataclasses import replace
 
@@ -32,6 +32,7 @@ def make_trainer(folder, rows=ROWS, max_cut_share=0.1, template=None, **settings
         processing_class=tokenizer,
         args=sft_config.make_config(recipe, "cpu", folder, TINY_RECIPE),
         train_dataset=Dataset.from_list(rows),
+        eval_dataset=eval_rows,
         checkpoints=Checkpoints(folder, {}),
         max_cut_share=max_cut_share,
     )
