@@ -1,6 +1,6 @@
-"""The chat page in a real browser: what a person sees and does, and what a hostile answer cannot do.
+"""The chat page in a real browser: what a user sees and does, and what a hostile answer cannot do.
 
-With PHI3_SCREENSHOTS=docs/images it also takes the pictures of the documentation again.
+With PHI3_SCREENSHOTS=docs/images, it also takes the screenshots of the documentation.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from served_flow import pf_serve, phi3_serve
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]
-# Chromium notes every answer of failure on the console.
+# Chromium writes every failed request to the console.
 REFUSED = "the server responded with a status of 400"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
@@ -48,7 +48,7 @@ def ask(connection: CustomConnection, question: str) -> str:
 
 @pytest.fixture(scope="module")
 def endpoints():
-    """What `phi3` asks, and what `phi3-base` asks."""
+    """The endpoints of the connections `phi3` and `phi3-base`."""
     with scripted_endpoint() as tuned, scripted_endpoint() as base:
         for name, endpoint in (("phi3", tuned), ("phi3-base", base)):
             save_connection(name, {"endpoint": endpoint.url, "max_attempts": "1"}, "a-key")
@@ -74,8 +74,8 @@ def chromium():
 
 @pytest.fixture
 def look(chromium):
-    """Opens a page; in the end nothing may have gone wrong or left loopback."""
-    contexts, happened = [], []
+    """Opens a page; at the end, no error and no request to another host may have occurred."""
+    contexts, problems = [], []
 
     def open_page(address, noise=REFUSED, unreachable="", **words):
         def local(route):
@@ -83,7 +83,7 @@ def look(chromium):
             if host in ("127.0.0.1", "localhost"):
                 return route.continue_()
             if host != unreachable:
-                happened.append(route.request.url)
+                problems.append(route.request.url)
             route.abort()
 
         context = chromium.new_context(**words)
@@ -91,16 +91,16 @@ def look(chromium):
         context.route("**/*", local)
         page = context.new_page()
         page.set_default_timeout(HANG_S * 1000)
-        page.on("dialog", lambda dialog: (happened.append(dialog.message), dialog.dismiss()))
-        page.on("pageerror", lambda error: happened.append(str(error)))
-        page.on("console", lambda m: noise in m.text or happened.append(m.text))
+        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda m: noise in m.text or problems.append(m.text))
         page.goto(address)
         return page
 
     yield open_page
     for context in contexts:
         context.close()
-    assert happened == []
+    assert problems == []
 
 
 def ask(page, question, *, wait=True):
@@ -123,12 +123,12 @@ def test_the_first_token_is_seen_before_the_last(look, url, endpoints):
     page = look(url)
     expect(page.locator("#about")).to_have_text(re.compile(r"flow chat \S+ · connection phi3"))
     ask(page, "first second", wait=False)
-    expect(last(page).locator(".said")).to_have_text("first")
+    expect(last(page).locator(".text")).to_have_text("first")
     expect(last(page)).to_have_attribute("aria-busy", "true")
     endpoints[0].release.set()
-    expect(last(page).locator(".said")).to_have_text("first second")
+    expect(last(page).locator(".text")).to_have_text("first second")
     expect(last(page).locator(".foot")).to_have_text(
-        re.compile(r"^Copytokens: 11 in, 2 out · .*\d m?s · first after .*\d m?s$")
+        re.compile(r"^Copytokens: 11 in, 2 out · .*\d m?s · first token after .*\d m?s$")
     )
     assert last(page).get_attribute("aria-busy") is None
 
@@ -141,15 +141,15 @@ def test_a_follow_up_has_the_history(look, url, endpoints):
     assert endpoints[0].messages() == ["one", "one", "two", "two", "three"]
 
 
-def test_stop_ends_the_call_and_keeps_what_came(look, url, endpoints):
+def test_stop_ends_the_call_and_keeps_the_text_so_far(look, url, endpoints):
     endpoints[0].gone.clear()
     page = look(url)
     ask(page, "endless", wait=False)
-    expect(last(page).locator(".said")).to_contain_text("0 1 2")
+    expect(last(page).locator(".text")).to_contain_text("0 1 2")
     page.get_by_role("button", name="Stop").click()
     expect(last(page).locator(".foot")).to_contain_text("stopped")
     assert endpoints[0].gone.wait(HANG_S)
-    expect(last(page).locator(".said")).to_contain_text("0 1 2")
+    expect(last(page).locator(".text")).to_contain_text("0 1 2")
     ask(page, "and now?")
     assert endpoints[0].messages()[-1] == "and now?"
 
@@ -157,7 +157,7 @@ def test_stop_ends_the_call_and_keeps_what_came(look, url, endpoints):
 def test_escape_stops(look, url):
     page = look(url)
     ask(page, "endless", wait=False)
-    expect(last(page).locator(".said")).to_contain_text("0 1")
+    expect(last(page).locator(".text")).to_contain_text("0 1")
     page.keyboard.press("Escape")
     expect(last(page).locator(".foot")).to_contain_text("stopped")
 
@@ -166,7 +166,7 @@ def test_a_reload_keeps_the_chat_and_a_chat_can_be_deleted(look, url, endpoints)
     page = look(url)
     ask(page, "keep this")
     page.reload()
-    expect(last(page).locator(".said")).to_have_text("keep this")
+    expect(last(page).locator(".text")).to_have_text("keep this")
     ask(page, "go on")
     assert endpoints[0].messages() == ["keep this", "keep this", "go on"]
     page.get_by_role("button", name="New chat").click()
@@ -181,30 +181,32 @@ def test_a_reload_keeps_the_chat_and_a_chat_can_be_deleted(look, url, endpoints)
     expect(page.locator("#chats li")).to_have_count(1)
 
 
-def test_a_question_that_comes_before_the_page_knows_whom_to_ask_is_asked(look, url, endpoints):
+def test_a_question_before_the_page_knows_its_connections_is_sent_later(look, url, endpoints):
     endpoints[0].answers["early"] = "never too early"
     page, held = look(url), []
-    expect(page.get_by_text("connection phi3")).to_be_visible()  # the first visit's is not held
+    expect(
+        page.get_by_text("connection phi3")
+    ).to_be_visible()  # the first visit's request is not held
     page.route("**/page.json", lambda route: held.append(route))
     with page.expect_request("**/page.json"):
         page.reload()
     ask(page, "early", wait=False)
     expect(page.get_by_label("Your question")).to_have_value("early")
     held[0].continue_()
-    expect(last(page).locator(".said")).to_have_text("never too early")
+    expect(last(page).locator(".text")).to_have_text("never too early")
     expect(page.get_by_label("Your question")).to_have_value("")
 
 
-def test_leaving_in_the_middle_keeps_what_came(look, url):
+def test_leaving_in_the_middle_keeps_the_text_so_far(look, url):
     page = look(url)
     ask(page, "endless", wait=False)
-    expect(last(page).locator(".said")).to_contain_text("0 1 2")
+    expect(last(page).locator(".text")).to_contain_text("0 1 2")
     page.reload()
-    expect(last(page).locator(".said")).to_contain_text("0 1 2")
+    expect(last(page).locator(".text")).to_contain_text("0 1 2")
     expect(last(page).locator(".foot")).to_contain_text("stopped")
 
 
-# As Chromium breaks off what is under way when the page is left; when exactly, it does not say.
+# As Chromium does at some time while the page is left: it breaks off the requests.
 CUT = """
 const real = window.fetch;
 const answer = () => new Response(new ReadableStream({ start(stream) {
@@ -217,16 +219,16 @@ null;
 
 
 @pytest.mark.parametrize("leaving", [True, False])
-def test_what_breaks_off_while_the_page_is_left_is_no_error(look, url, leaving):
+def test_an_answer_that_breaks_off_while_the_page_is_left_is_not_an_error(look, url, leaving):
     page = look(url)
     page.evaluate(CUT)
     ask(page, "anything", wait=False)
-    expect(last(page).locator(".said")).to_contain_text("0 1 2")
+    expect(last(page).locator(".text")).to_contain_text("0 1 2")
     if leaving:
         page.evaluate("window.dispatchEvent(new Event('beforeunload'))")
     page.evaluate("window.cut()")
-    shown = last(page).locator(".foot") if leaving else last(page).get_by_role("alert")
-    expect(shown).to_contain_text("stopped" if leaving else "cannot be reached")
+    message = last(page).locator(".foot") if leaving else last(page).get_by_role("alert")
+    expect(message).to_contain_text("stopped" if leaving else "cannot be reached")
     expect(last(page).get_by_role("alert")).to_have_count(0 if leaving else 1)
 
 
@@ -238,7 +240,7 @@ def test_errors_say_what_the_endpoint_said_and_what_to_do(look, url):
     page.reload()
     expect(alert).to_contain_text("told to fail")
     ask(page, "break")
-    expect(last(page).locator(".said")).to_have_text("half an")
+    expect(last(page).locator(".text")).to_have_text("half an")
     expect(last(page).get_by_role("alert")).to_have_text(
         re.compile("The answer broke off: the stream broke off before its end. .+")
     )
@@ -255,18 +257,18 @@ def test_markdown_is_shown_and_copied(look, url, endpoints):
     endpoints[0].answers["show"] = ANSWER
     page = look(url, permissions=["clipboard-read", "clipboard-write"])
     ask(page, "show")
-    said = last(page).locator(".said")
-    expect(said.locator("ol li")).to_have_count(3)
-    expect(said.locator("pre code")).to_contain_text(
+    text = last(page).locator(".text")
+    expect(text.locator("ol li")).to_have_count(3)
+    expect(text.locator("pre code")).to_contain_text(
         "def ask(connection: CustomConnection, question: str) -> str:"
     )
-    expect(said.locator("table td")).to_have_count(4)
+    expect(text.locator("table td")).to_have_count(4)
     page.get_by_role("button", name="Copy").click()
     expect(page.get_by_role("button", name="Copied")).to_be_visible()
     assert page.evaluate("navigator.clipboard.readText()") == ANSWER
 
 
-# -- what may not happen -----------------------------------------------------------------------------
+# -- hostile answers ---------------------------------------------------------------------------------
 
 
 def test_hostile_answers_do_nothing(look, url, endpoints):
@@ -295,7 +297,7 @@ def test_hostile_answers_do_nothing(look, url, endpoints):
 
 
 def test_the_policy_stops_what_would_slip_through(look, url):
-    """Were the rendering ever to let HTML through, no script and no other host would be reached."""
+    """If the rendering let HTML through, it could neither run a script nor reach another host."""
     page = look(url, noise="Content Security Policy")
     refused = page.evaluate("""async () => {
       const refused = [];
@@ -322,7 +324,7 @@ def test_two_connections_side_by_side(look, endpoints):
         expect(page.locator("#about")).to_contain_text("connection phi3 and phi3-base")
         ask(page, who)
         expect(page.locator(".answer .from")).to_have_text(["phi3", "phi3-base"])
-        expect(page.locator(".answer .said")).to_contain_text(["Bill Gates and", "a company"])
+        expect(page.locator(".answer .text")).to_contain_text(["Bill Gates and", "a company"])
         picture(page, "chat-side-by-side")
         ask(page, "fail")
         expect(page.get_by_role("alert")).to_have_count(2)
@@ -353,7 +355,7 @@ def test_it_works_from_the_keyboard(look, url):
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
     expect(
-        page.get_by_role("button", name="Copied").or_(page.get_by_text("Not allowed"))
+        page.get_by_role("button", name="Copied").or_(page.get_by_text("Copying is not allowed"))
     ).to_be_visible()
 
 
@@ -362,8 +364,8 @@ def test_it_works_from_the_keyboard(look, url):
 def test_it_fits_every_screen_and_can_be_read(look, url, endpoints, scheme, width):
     endpoints[0].answers["What is a flow?"] = ANSWER
     page = look(url, color_scheme=scheme, viewport={"width": width, "height": 760})
-    ask(page, "fail")
     ask(page, "x" * 300)
+    ask(page, "fail")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     assert page.evaluate(CONTRAST) == []
     if width == 390:
@@ -380,7 +382,7 @@ def test_it_fits_every_screen_and_can_be_read(look, url, endpoints, scheme, widt
 
 
 def picture(page, name):
-    """Taken for the documentation where PHI3_SCREENSHOTS names its folder."""
+    """Take a screenshot for the documentation if PHI3_SCREENSHOTS names its folder."""
     if folder := os.environ.get("PHI3_SCREENSHOTS"):
         page.wait_for_timeout(300)
         page.screenshot(path=Path(folder) / f"{name}.png")
@@ -391,7 +393,7 @@ def picture(page, name):
 
 def test_the_stock_page_answers_on_the_engine_that_has_it(look, endpoints):
     with pf_serve(paths.FLOWS / "chat", "--engine", "fastapi") as served:
-        # It wants fonts from there, and does without them.
+        # The page requests fonts from this host, and works without them.
         page = look(served.url, noise="", unreachable="static2.sharepointonline.com")
         box = page.get_by_role("textbox").last
         box.fill("hello stock")

@@ -144,8 +144,8 @@ def test_otlp_gets_the_calls_with_tokens_and_without_texts(endpoint, collector, 
     assert call["gen_ai.usage.input_tokens"] == 11
     assert call["gen_ai.usage.output_tokens"] == 4
     assert call["server.port"] == endpoint.server_port
-    ours = {name: values for scope, name, values in collector.spans() if scope == "promptflow"}
-    assert ours["chat"]["framework"] == "promptflow"  # promptflow's span of the node
+    spans = {name: values for scope, name, values in collector.spans() if scope == "promptflow"}
+    assert spans["chat"]["framework"] == "promptflow"  # promptflow's span of the node
     for _, body in collector.posts:
         assert b"secret" not in body and b"a-key" not in body
     assert outside.posts == []

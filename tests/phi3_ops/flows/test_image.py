@@ -17,7 +17,6 @@ import requests
 
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import paths
-from phi3_ops.cli import main
 from phi3_ops.errors import OpsError
 from phi3_ops.flows.content import copy_flow
 from phi3_ops.flows.definition import FlowDefinition
@@ -103,10 +102,10 @@ def started(folder, tmp_path, site, **variables):
     port = free_port()
     command[command.index("--host") + 1] = "127.0.0.1"
     command[command.index("--port") + 1] = str(port)
-    kept = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
+    inherited = {name: os.environ[name] for name in ("HOME", "LANG") if name in os.environ}
     path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
     store = make_store(tmp_path / "no-connections")
-    env = {**kept, "PATH": path, "PYTHONPATH": str(site), "PF_HOME_DIRECTORY": str(store)}
+    env = {**inherited, "PATH": path, "PYTHONPATH": str(site), "PF_HOME_DIRECTORY": str(store)}
     with (tmp_path / "log.txt").open("w") as log:
         process = subprocess.Popen(
             [BIN / command[0], *command[1:]],
@@ -152,7 +151,7 @@ def test_on_azure_the_flow_is_the_mounted_model(built, endpoint, tmp_path, site)
     mount.mkdir()
     (tmp_path / "chat").rename(mount / "chat")
     where = "deployment.subscription_id=s,deployment.resource_group=g,deployment.workspace_name=w"
-    given = {
+    connection = {
         "id": "/connections/phi3",
         "name": "phi3",
         "properties": {
@@ -166,7 +165,7 @@ def test_on_azure_the_flow_is_the_mounted_model(built, endpoint, tmp_path, site)
     variables = {
         "PRT_CONFIG_OVERRIDE": where,
         "AZUREML_MODEL_DIR": str(mount),
-        "phi3": json.dumps(given),
+        "phi3": json.dumps(connection),
     }
     with started(folder, tmp_path, site, **variables) as url:
         answer = requests.post(f"{url}/score", json=ASKED, timeout=HANG_S)
@@ -223,16 +222,6 @@ def test_bad_input_is_an_error(endpoint, tmp_path, spoil, message):
             build_image_context(FlowDefinition.read(Path("chat")), tmp_path / "image")
     finally:
         save_connection("phi3", {"endpoint": endpoint.url, "max_attempts": "1"}, KEY)
-
-
-def test_the_command_says_how_to_run_it(endpoint, tmp_path, capsys):
-    out = tmp_path / "image"
-    assert main(["flow", "build", "chat", "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
-    assert f"docker build -t phi3-chat {out}\n" in printed
-    assert "docker run -p 127.0.0.1:8080:8080 -e PHI3_KEY phi3-chat\n" in printed
-    assert main(["flow", "build", "chat", "--out", str(out)]) == 1
-    assert "is not empty" in capsys.readouterr().err
 
 
 def test_a_key_in_the_configs_is_a_secret_too(tmp_path):

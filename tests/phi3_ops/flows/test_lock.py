@@ -8,7 +8,6 @@ import pytest
 
 from flow_folders import write_flow
 from phi3_ops import paths
-from phi3_ops.cli import main
 from phi3_ops.errors import OpsError
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.flows.lock import (
@@ -19,6 +18,7 @@ from phi3_ops.flows.lock import (
     flow_states,
     lock_flows,
     read_lock,
+    refuse_changed_flows,
     save_lock,
     semantic_version,
 )
@@ -31,12 +31,6 @@ def home(tmp_path):
     write_flow(tmp_path / "flows" / "two", "0.1.0-rc.1")
     lock_flows(tmp_path / "flows")
     return tmp_path / "flows"
-
-
-def phi3_flow(capsys, *words):
-    code = main(["flow", *map(str, words)])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
 
 
 # -- the shipped ones ------------------------------------------------------------------------------
@@ -80,43 +74,6 @@ def test_a_flow_without_a_version_is_refused(tmp_path):
 # -- the lock --------------------------------------------------------------------------------------
 
 
-def test_a_second_lock_changes_nothing(home, capsys):
-    before = (home / LOCK_FILE).read_bytes()
-    assert phi3_flow(capsys, "lock", "--folder", home) == (
-        0,
-        "all 2 flows match their lock\n",
-        "",
-    )
-    assert (home / LOCK_FILE).read_bytes() == before
-
-
-@pytest.mark.parametrize("check", [(), ("--check",)])
-def test_changed_content_without_a_new_version_is_refused(home, capsys, check):
-    before = (home / LOCK_FILE).read_bytes()
-    write_flow(home / "one", code="x = 2\n")
-    write_flow(home / "three")
-    code, out, err = phi3_flow(capsys, "lock", "--folder", home, *check)
-    assert (code, out) == (1, "")
-    assert err == (
-        "phi3 flow: locked with other content: one 1.0.0. Raise `tags.version` in its flow.dag.yaml: "
-        "a locked version never changes.\n"
-    )
-    assert (home / LOCK_FILE).read_bytes() == before  # nothing half-written: not even `three`
-
-
-def test_a_new_version_is_added_and_the_earlier_one_stays(home, capsys):
-    before = read_lock(home)
-    write_flow(home / "one", "1.1.0", code="x = 2\n")
-    code, out, err = phi3_flow(capsys, "lock", "--folder", home, "--check")
-    assert code == 1 and "not locked: one 1.1.0. Run `phi3 flow lock`" in err
-    assert read_lock(home) == before
-    assert phi3_flow(capsys, "lock", "--folder", home) == (0, "locked one 1.1.0\n", "")
-    after = read_lock(home)
-    assert list(after["one"]) == ["1.0.0", "1.1.0"]
-    assert after["one"]["1.0.0"] == before["one"]["1.0.0"]
-    assert phi3_flow(capsys, "lock", "--folder", home, "--check")[0] == 0
-
-
 def test_going_back_to_a_locked_version_needs_its_content(home):
     write_flow(home / "one", "1.1.0", code="x = 2\n")
     lock_flows(home)
@@ -143,36 +100,46 @@ def test_the_tools_version_is_that_of_the_package(home):
     assert read_lock(home)["one"]["1.0.0"].tools == __version__
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["<<<<<<< HEAD\n{}", "[]", '{"one": 3}', '{"one": {"1.0.0": {"sha256": "x", "tools": "1"}}}'],
-)
-def test_a_broken_lock_is_an_error_and_stays(home, capsys, text):
-    (home / LOCK_FILE).write_text(text)
-    code, out, err = phi3_flow(capsys, "lock", "--folder", home)
-    assert code == 1 and len(err.splitlines()) == 1
-    assert "flows.lock.json is not a valid lock file" in err and "version control" in err
-    assert (home / LOCK_FILE).read_text() == text
-
-
-def test_a_folder_without_flows_is_an_error(tmp_path, capsys):
-    code, _, err = phi3_flow(capsys, "lock", "--folder", tmp_path)
-    assert code == 1 and f"{tmp_path} does not contain a flow" in err
-
-
-def test_list_shows_each_state(home, capsys):
-    write_flow(home / "one", code="x = 2\n")
-    write_flow(home / "two", "0.2.0")
-    code, out, _ = phi3_flow(capsys, "list", "--folder", home)
-    assert code == 0
-    rows = {line.split()[0]: line for line in out.splitlines()}
-    assert "1.0.0" in rows["one"] and LOCK_CHANGED in rows["one"]
-    assert NOT_LOCKED in rows["two"] and "0.1.0-rc.1" in rows["two"]
-
-
 def test_a_state_lists_the_other_locked_versions(home):
     write_flow(home / "one", "1.1.0", code="x = 2\n")
     lock_flows(home)
     one, two = flow_states(home)
     assert (one.label, one.other_versions) == ("one 1.1.0", ("1.0.0",))
     assert (two.label, two.other_versions) == ("two 0.1.0-rc.1", ())
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("<<<<<<< HEAD\n{}", "Invalid JSON"),
+        ("[]", "Input should be"),
+        ('{"one": 3}', "one: Input should be"),
+        ('{"one": {"1.0.0": {"sha256": "x", "tools": "1"}}}', "one > 1.0.0 > sha256: "),
+    ],
+)
+def test_a_broken_lock_is_an_error_that_names_the_place(home, text, place):
+    (home / LOCK_FILE).write_text(text)
+    with pytest.raises(OpsError, match="flows.lock.json is not a valid lock file: ") as caught:
+        read_lock(home)
+    assert place in caught.value.what
+    assert caught.value.fix == "Restore it from version control: its entries never change."
+
+
+def test_a_folder_without_a_lock_has_an_empty_one(tmp_path):
+    assert read_lock(tmp_path) == {}
+
+
+def test_every_changed_flow_is_named(home):
+    write_flow(home / "one", code="x = 2\n")
+    write_flow(home / "two", "0.1.0-rc.1", code="x = 2\n")
+    states = flow_states(home)
+    assert {state.status for state in states} == {LOCK_CHANGED}
+    with pytest.raises(OpsError, match="locked with other content: one 1.0.0, two 0.1.0-rc.1"):
+        refuse_changed_flows(states)
+
+
+def test_a_flow_that_is_not_locked_has_not_changed(home):
+    write_flow(home / "three")
+    (state,) = [state for state in flow_states(home) if state.name == "three"]
+    assert (state.status, state.entry) == (NOT_LOCKED, None)
+    refuse_changed_flows([state])

@@ -1,11 +1,11 @@
-// The chat page. What a model says reaches the document as text, or as the server's own rendering of it,
-// which holds no HTML of the model's; nothing is loaded from anywhere else (see the page's policy).
+// The chat page. An answer is inserted into the document as text, or as the server's rendering of its
+// Markdown, which contains no HTML of the model. Nothing is loaded from other hosts (see the page's policy).
 "use strict";
 
-const KEY = "phi3-chats"; // chats are kept in this browser alone
-const MOST_CHATS = 100;
+const KEY = "phi3-chats"; // chats are stored only in this browser
+const MAX_CHATS = 100;
 const RENDER_EVERY_MS = 150;
-// How the tool tells of an error once the answer has begun, when no status can.
+// The tool's text for an error after the answer has started, when the status cannot change any more.
 const BROKE_OFF = /^\s*\[The answer broke off: (.*)\]$/s;
 const byId = (id) => document.getElementById(id);
 const page = { info: null, chats: [], chat: null, running: null, leaving: false, early: false };
@@ -38,12 +38,12 @@ function atEnd(log) {
 
 function load() {
   try {
-    const found = JSON.parse(localStorage.getItem(KEY) || "[]");
-    page.chats = Array.isArray(found) ? found.filter((chat) => Array.isArray(chat.turns)) : [];
+    const stored = JSON.parse(localStorage.getItem(KEY) || "[]");
+    page.chats = Array.isArray(stored) ? stored.filter((chat) => Array.isArray(chat.turns)) : [];
   } catch {
     page.chats = [];
   }
-  // What was still on its way when the page was left has no end.
+  // An answer without a duration was not complete when the page was left.
   for (const answer of page.chats.flatMap((chat) => chat.turns).flatMap((turn) => turn.answers)) {
     if (!answer.ms) answer.stopped = true;
   }
@@ -52,12 +52,12 @@ function load() {
 }
 
 function save() {
-  page.chats = page.chats.slice(0, MOST_CHATS);
+  page.chats = page.chats.slice(0, MAX_CHATS);
   try {
     localStorage.setItem(KEY, JSON.stringify(page.chats));
     sessionStorage.setItem(KEY, page.chat ? page.chat.id : "");
   } catch {
-    announce("This browser keeps no more chats: delete some.");
+    announce("This browser cannot store more chats. Delete some chats.");
   }
 }
 
@@ -67,7 +67,7 @@ function open(chat) {
   save();
   drawChats();
   drawLog();
-  byId("history").classList.remove("shown");
+  byId("history").classList.remove("visible");
   byId("menu").setAttribute("aria-expanded", "false");
   byId("question").focus();
 }
@@ -89,13 +89,13 @@ function drawChats() {
   }));
 }
 
-// -- what was said ----------------------------------------------------------------------------------
+// -- questions and answers ------------------------------------------------------------------------
 
 function drawLog() {
   const log = byId("log");
   const turns = page.chat ? page.chat.turns : [];
   log.replaceChildren(...turns.flatMap(drawTurn));
-  if (!turns.length) log.append(make("p", { class: "empty" }, "Ask your model something."));
+  if (!turns.length) log.append(make("p", { class: "empty" }, "Ask your model a question."));
   log.scrollTop = log.scrollHeight;
 }
 
@@ -110,54 +110,54 @@ function drawTurn(turn) {
 }
 
 function drawAnswer(answer) {
-  const said = make("div", { class: "said plain" });
+  const body = make("div", { class: "text plain" });
   const foot = make("div", { class: "foot" });
-  const element = make("section", { class: "answer", "aria-label": `Answer of ${answer.connection}` },
-    make("p", { class: "from" }, answer.connection), said, foot);
-  let wanted = 0;
+  const element = make("section", { class: "answer", "aria-label": `Answer from ${answer.connection}` },
+    make("p", { class: "from" }, answer.connection), body, foot);
+  let newest = 0; // number of the newest rendering that was requested
   let rendering = 0;
-  let last = 0;
+  let lastRendered = 0;
 
-  // While an answer comes, one rendering at a time: the next one has all that came meanwhile.
+  // While an answer arrives, only one rendering is requested at a time. The next one has the newer text.
   async function renderSome(text) {
-    if (rendering || performance.now() - last < RENDER_EVERY_MS) return;
+    if (rendering || performance.now() - lastRendered < RENDER_EVERY_MS) return;
     await render(text);
-    last = performance.now();
+    lastRendered = performance.now();
   }
 
   async function render(text) {
-    const turn = ++wanted;
-    if (!text) { said.textContent = ""; return; }
+    const number = ++newest;
+    if (!text) { body.textContent = ""; return; }
     rendering += 1;
     try {
       const response = await fetch("markdown", { method: "POST", body: text });
       const { html } = await response.json();
-      if (turn !== wanted) return; // a later one was faster
+      if (number !== newest) return; // a newer rendering was requested
       const parsed = new DOMParser().parseFromString(html, "text/html");
       for (const link of parsed.querySelectorAll("a")) {
         link.target = "_blank";
         link.rel = "noopener noreferrer nofollow";
       }
-      said.classList.remove("plain");
-      said.replaceChildren(...parsed.body.childNodes);
+      body.classList.remove("plain");
+      body.replaceChildren(...parsed.body.childNodes);
     } catch {
-      said.classList.add("plain");
-      said.textContent = text;
+      body.classList.add("plain");
+      body.textContent = text;
     } finally {
       rendering -= 1;
     }
   }
 
   function finish() {
-    said.classList.remove("waiting");
+    body.classList.remove("waiting");
     element.removeAttribute("aria-busy");
-    if (answer.error) said.after(make("p", { class: "error", role: "alert" }, answer.error));
-    const figures = [];
-    if (answer.tokens) figures.push(`tokens: ${answer.tokens.prompt_tokens} in, ${answer.tokens.completion_tokens} out`);
-    if (answer.ms) figures.push(duration(answer.ms));
-    if (answer.firstMs) figures.push(`first after ${duration(answer.firstMs)}`);
-    if (answer.stopped) figures.push("stopped");
-    foot.replaceChildren(make("span", {}, figures.join(" · ")));
+    if (answer.error) body.after(make("p", { class: "error", role: "alert" }, answer.error));
+    const details = [];
+    if (answer.tokens) details.push(`tokens: ${answer.tokens.prompt_tokens} in, ${answer.tokens.completion_tokens} out`);
+    if (answer.ms) details.push(duration(answer.ms));
+    if (answer.firstMs) details.push(`first token after ${duration(answer.firstMs)}`);
+    if (answer.stopped) details.push("stopped");
+    foot.replaceChildren(make("span", {}, details.join(" · ")));
     if (answer.text) {
       foot.prepend(make("button", { type: "button", class: "quiet", onclick: (event) => copy(event.target, answer.text) }, "Copy"));
     }
@@ -165,7 +165,7 @@ function drawAnswer(answer) {
   }
 
   function wait() {
-    said.classList.add("waiting");
+    body.classList.add("waiting");
     element.setAttribute("aria-busy", "true");
   }
 
@@ -178,7 +178,7 @@ async function copy(button, text) {
     button.textContent = "Copied";
     announce("Copied");
   } catch {
-    button.textContent = "Not allowed";
+    button.textContent = "Copying is not allowed";
   }
   setTimeout(() => { button.textContent = "Copy"; }, 1500);
 }
@@ -191,11 +191,11 @@ function sides() {
   return [all[Number(byId("side").value)]];
 }
 
-// Each connection goes on from its own answers; where it has none, from what the other one said.
+// Each connection gets its own earlier answers. If it has none for a question, it gets the other's.
 function history(connection) {
   return page.chat.turns.slice(0, -1).flatMap((turn) => {
-    const good = turn.answers.filter((answer) => answer.text && !answer.error);
-    const answer = good.find((one) => one.connection === connection) || good[0];
+    const complete = turn.answers.filter((answer) => answer.text && !answer.error);
+    const answer = complete.find((each) => each.connection === connection) || complete[0];
     return answer ? [{ inputs: { question: turn.question }, outputs: { answer: answer.text } }] : [];
   });
 }
@@ -213,7 +213,7 @@ async function ask(question) {
   const answers = make("div", { class: "answers" });
   log.append(make("div", { class: "question" }, question), answers);
   const drawn = turn.answers.map(drawAnswer);
-  for (const one of drawn) { one.wait(); answers.append(one.element); }
+  for (const item of drawn) { item.wait(); answers.append(item.element); }
   log.scrollTop = log.scrollHeight;
   drawChats();
   save();
@@ -224,7 +224,7 @@ async function ask(question) {
   await Promise.all(sides().map((side, n) => answerFrom(side, question, turn.answers[n], drawn[n], running.signal)));
   save();
   if (page.running === running) { page.running = null; busy(false); }
-  announce(turn.answers.some((one) => one.error) ? "The endpoint answered with an error." : "The answer is complete.");
+  announce(turn.answers.some((answer) => answer.error) ? "The endpoint answered with an error." : "The answer is complete.");
 }
 
 async function answerFrom(side, question, answer, drawn, signal) {
@@ -259,7 +259,7 @@ async function answerFrom(side, question, answer, drawn, signal) {
   if (follow) log.scrollTop = log.scrollHeight;
 }
 
-// Server-sent events: blocks of lines, an empty line between them.
+// Server-sent events are blocks of lines with an empty line between them.
 async function read(response, answer, add) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -304,9 +304,9 @@ function stop() {
   busy(false);
 }
 
-function busy(is) {
-  byId("send").hidden = is;
-  byId("stop").hidden = !is;
+function busy(isBusy) {
+  byId("send").hidden = isBusy;
+  byId("stop").hidden = !isBusy;
 }
 
 // -- the page ---------------------------------------------------------------------------------------
@@ -323,7 +323,7 @@ function wire() {
     const question = byId("question").value.trim();
     if (!question || page.running) return;
     page.early = !page.info;
-    if (page.early) return; // asked as soon as it is known whom to ask
+    if (page.early) return; // `start` sends it when the connections are known
     byId("question").value = "";
     fit();
     ask(question);
@@ -338,24 +338,24 @@ function wire() {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape" && page.running) stop();
   });
-  // The browser may break what is under way before `pagehide`: that is no fault of the server.
+  // The browser may cancel requests before `pagehide`. That is not an error of the server.
   window.addEventListener("beforeunload", () => { page.leaving = true; });
   window.addEventListener("pageshow", () => { page.leaving = false; });
   window.addEventListener("pagehide", save);
-  window.addEventListener("storage", (event) => { // another tab has saved
+  window.addEventListener("storage", (event) => { // another tab has saved its chats
     if (event.key === KEY && !page.running) { load(); drawChats(); }
   });
   byId("stop").addEventListener("click", stop);
   byId("new").addEventListener("click", () => open(null));
   byId("close").addEventListener("click", () => toggle(false));
-  byId("menu").addEventListener("click", () => toggle(!byId("history").classList.contains("shown")));
+  byId("menu").addEventListener("click", () => toggle(!byId("history").classList.contains("visible")));
   byId("compare").addEventListener("change", () => { byId("one").hidden = byId("compare").checked; });
 }
 
-function toggle(shown) {
-  byId("history").classList.toggle("shown", shown);
-  byId("menu").setAttribute("aria-expanded", String(shown));
-  (shown ? byId("new") : byId("menu")).focus();
+function toggle(visible) {
+  byId("history").classList.toggle("visible", visible);
+  byId("menu").setAttribute("aria-expanded", String(visible));
+  (visible ? byId("new") : byId("menu")).focus();
 }
 
 async function start() {
