@@ -5,13 +5,17 @@ BIN := $(VENV)/bin
 JOBS ?= 2
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
+# The example pipelines run on Linux with Python 3.11. They install no torch: see below.
+COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(VENV)/lock/bin/uv pip compile --quiet --upgrade --generate-hashes \
+	--no-annotate --python-version 3.11 --python-platform x86_64-manylinux_2_28 --constraint constraints.txt
+
 export APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED := true
 export APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL := true
 export ORT_DISABLE_TELEMETRY := 1
 export PF_TRACING_SKIP_LOCAL_SETUP := true
 export PYTHONUTF8 := 1
 
-.PHONY: quickstart test test-slow bench lint format clean remove
+.PHONY: quickstart test test-slow bench lint format lock clean remove
 .DELETE_ON_ERROR:
 
 ## quickstart: install, then fine-tune, serve, connect, chat and evaluate on this machine
@@ -42,6 +46,11 @@ lint: $(VENV)/.dev
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+## lock: write the versions and hashes of what the example pipelines install
+lock: $(VENV)/lock
+	$(COMPILE) --extra azure --extra eval --output-file examples/ci/requirements.lock pyproject.toml
+	$(COMPILE) --output-file examples/ci/tools.lock examples/ci/tools.in
 
 ## remove: undo a quickstart
 remove: $(VENV)/.local
@@ -78,6 +87,11 @@ $(VENV)/server: tests/serving/inference-server.txt
 	$@/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
 	$(BIN)/python -c "import site; print(*site.getsitepackages())" > "$$($@/bin/python -c \
 		'import site; print(site.getsitepackages()[0])')/shared.pth"
+	@touch $@
+
+$(VENV)/lock: constraints.txt
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip --disable-pip-version-check --quiet install --constraint $< uv
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.dev
