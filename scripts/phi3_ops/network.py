@@ -29,8 +29,8 @@ def bind_socket(host: str, port: int) -> socket.socket:
         OpsError: the address or the port cannot be used.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # The protocol is named, because asyncio otherwise leaves Nagle's algorithm on, which delays every
-    # answer by 40 ms.
+    # Without an explicit protocol, asyncio leaves Nagle's algorithm on, which delays every answer by
+    # 40 ms.
     sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -18,7 +18,7 @@ from phi3_ops.pf.connections import delete_connection, save_connection
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 
 
-def test_what_is_uploaded_and_nothing_else(service, phi3, home):
+def test_exactly_the_staged_files_are_uploaded(service, phi3, home):
     out = upload(phi3, home)
     assert "created flow chat-v1.0.0 in ws-one" in out
     wheel = next(name for name in share(service) if name.endswith(".whl"))
@@ -175,7 +175,7 @@ def test_the_list_compares_local_and_uploaded_flows(service, phi3, home):
     ]
 
 
-def test_what_was_uploaded_comes_back(service, phi3, home, tmp_path):
+def test_the_uploaded_files_are_downloaded_again(service, phi3, home, tmp_path):
     upload(phi3, home)
     done = phi3("flow", "pull", "chat", "--folder", home, "--out", tmp_path / "back")
     assert done.code == 0, done.err
@@ -191,7 +191,7 @@ def test_what_was_uploaded_comes_back(service, phi3, home, tmp_path):
     assert again.code == 1 and "is not empty" in again.err
 
 
-def test_a_pull_shows_what_differs(service, phi3, home):
+def test_a_pull_prints_the_differences(service, phi3, home):
     upload(phi3, home)
     dag = home / "chat" / "flow.dag.yaml"
     dag.write_text(dag.read_text().replace("temperature: 0.7", "temperature: 0.1"))

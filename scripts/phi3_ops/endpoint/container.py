@@ -148,7 +148,7 @@ class Process(Protocol):
 
 
 class Container:
-    """A deployment's scoring code in a process of its own, which is restarted whenever it ends.
+    """A deployment's scoring code in its own process, which is restarted whenever it ends.
 
     Attributes:
         deployment: the settings.

@@ -1,7 +1,7 @@
 """The local endpoint: the documented front end of Azure ML, in front of the deployments' scoring code.
 
-This process is the front end (`front`). Each deployment's model is loaded in a process of its own
-(`container`, `worker`), as it is loaded in a container on Azure.
+This process is the front end (`front`). Each deployment's model is loaded in another process
+(`container`, `worker`), like in a container on Azure.
 """
 
 from __future__ import annotations

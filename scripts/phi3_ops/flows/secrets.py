@@ -32,7 +32,7 @@ def refuse_secrets(folder: Path) -> None:
 
 
 def _known_secrets() -> Mapping[str, str]:
-    """Return every key in the store and in the environment -> a description of where it belongs."""
+    """Return the keys in the store and in the environment: key -> description of its owner."""
     owners: dict[str, str] = {}
     for variable in KEY_VARIABLES:
         if value := os.environ.get(variable):

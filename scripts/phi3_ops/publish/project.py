@@ -125,7 +125,7 @@ class FoundryProject:
 
 
 def upload_tags(state: FlowState) -> dict[str, str]:
-    """Return the tags by which an uploaded version is found again."""
+    """Return the tags that identify an uploaded version."""
     return {
         CREATED_BY_TAG: PRODUCT,
         NAME_TAG: state.name,

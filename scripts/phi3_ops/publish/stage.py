@@ -47,7 +47,7 @@ def require_locked(name: str, folder: Path = paths.FLOWS) -> FlowState:
     """Return a flow whose present content is locked, with the installed version of the tools.
 
     Raises:
-        OpsError: the folder has no such flow, or the flow is not as it was locked.
+        OpsError: the folder has no such flow, or the flow differs from its locked version.
     """
     states = {state.name: state for state in flow_states(folder)}
     if name not in states:

@@ -44,7 +44,7 @@ def test_the_page_has_a_strict_policy(served):
         assert response.headers["x-content-type-options"] == "nosniff"
 
 
-def test_what_is_served_is_named(served):
+def test_the_page_knows_the_flow_and_its_connections(served):
     page = requests.get(f"{served.url}/page.json", timeout=HANG_S).json()
     dag = yaml.safe_load((paths.FLOWS / "chat" / "flow.dag.yaml").read_text())
     sides = [{"connection": "phi3", "path": "/"}, {"connection": "phi3-base", "path": "/side1/"}]
@@ -68,7 +68,7 @@ def test_markdown_is_safe(served, markdown, expected):
     assert expected is None or html == expected
 
 
-# -- what is refused ---------------------------------------------------------------------------------
+# -- flows and connections that are refused ---------------------------------------------------------
 
 
 def read_chat(folder, **changes):

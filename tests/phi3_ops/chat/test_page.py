@@ -232,7 +232,7 @@ def test_an_answer_that_breaks_off_while_the_page_is_left_is_not_an_error(look, 
     expect(last(page).get_by_role("alert")).to_have_count(0 if leaving else 1)
 
 
-def test_errors_say_what_the_endpoint_said_and_what_to_do(look, url):
+def test_errors_have_the_endpoints_message_and_advice(look, url):
     page = look(url)
     ask(page, "fail")
     alert = page.get_by_role("alert")
@@ -296,7 +296,7 @@ def test_hostile_answers_do_nothing(look, url, endpoints):
     expect(log).to_contain_text("<img src=x onerror=alert('image')>")
 
 
-def test_the_policy_stops_what_would_slip_through(look, url):
+def test_the_policy_is_a_second_barrier(look, url):
     """If the rendering let HTML through, it could neither run a script nor reach another host."""
     page = look(url, noise="Content Security Policy")
     refused = page.evaluate("""async () => {

@@ -47,7 +47,7 @@ def test_a_client_that_leaves_ends_the_call(served, endpoint):
     assert endpoint.gone.wait(HANG_S)
 
 
-def test_a_client_that_leaves_a_silent_endpoint_holds_nobody_up(served, endpoint):
+def test_a_client_that_leaves_a_silent_endpoint_does_not_delay_others(served, endpoint):
     endpoint.held.add("hold on")
     endpoint.release.clear()
     with served.ask("hold on", stream=True) as streamed:

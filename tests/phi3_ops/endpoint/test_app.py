@@ -193,10 +193,10 @@ def test_an_incomplete_request_is_not_a_server_error(url, caplog):
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
-# --- what is logged and sent back -------------------------------------------------------------
+# --- the request log and the ids --------------------------------------------------------------
 
 
-def test_request_ids_are_logged_and_come_back(url, session, caplog):
+def test_request_ids_are_logged_and_returned(url, session, caplog):
     with caplog.at_level(logging.INFO, logger="phi3.endpoint"):
         response = session.post(
             f"{url}/score?token=hidden",

@@ -19,7 +19,7 @@ STATUS = "ms-azureml-model-error-statuscode"
 # --- a process that ends ----------------------------------------------------------------------
 
 
-def test_a_killed_process_gives_errors_and_comes_back(tmp_path, caplog):
+def test_a_killed_process_gives_errors_and_is_restarted(tmp_path, caplog):
     container = Container(stand_in(tmp_path))
     with running([container]) as url:
         pieces, pid = started_stream(url)
@@ -59,7 +59,7 @@ def test_while_it_loads_it_is_not_ready(tmp_path, monkeypatch, caplog):
         assert ask(url, do="echo").status_code == 200
 
 
-def test_a_process_that_hangs_stops_nobody_else(tmp_path):
+def test_a_process_that_hangs_does_not_stop_other_deployments(tmp_path):
     stuck = Container(stand_in(tmp_path, "stuck", weight=0, request_timeout_ms=300))
     with running([stuck, Container(stand_in(tmp_path))]) as url:
         process = psutil.Process(stuck._process.pid)
@@ -81,7 +81,7 @@ def test_a_first_load_that_fails_is_an_error(tmp_path):
     container.close()
 
 
-def test_what_the_scoring_code_started_ends_with_it(tmp_path):
+def test_processes_of_the_scoring_code_end_with_it(tmp_path):
     deployment = stand_in(tmp_path)
     with (deployment.code / "score.py").open("a") as code:
         code.write("import subprocess\nchild = subprocess.Popen(['sleep', '600'])\n")

@@ -90,7 +90,7 @@ def test_a_body_that_says_it_is_too_large_is_refused_unread(serving):
 
 
 @pytest.mark.parametrize(("key", "status"), [(KEY, 413), ("wrong", 401)])
-def test_who_sends_too_much_gets_an_answer_and_no_reset(serving, key, status):
+def test_a_client_that_sends_too_much_gets_an_answer_and_no_reset(serving, key, status):
     with serving() as (url, _):
         for body in (b"x" * (30 * 2**20), iter([b"x" * 2**20] * 30)):
             headers = {"authorization": f"Bearer {key}"}

@@ -1,4 +1,4 @@
-"""An endpoint in a process of its own that is really stopped: by signals, once and twice."""
+"""An endpoint in its own process that is stopped by signals: one, two, and SIGKILL."""
 
 import json
 import signal

@@ -68,12 +68,12 @@ def until(condition):
         time.sleep(0.05)
 
 
-# --- kinds of requests: each returns what came of it, or raises AssertionError ------------------
+# --- kinds of requests: each raises AssertionError for a wrong answer ----------------------------
 
 
 @dataclass
 class Client:
-    """One of many; knows what each question is answered with when it is asked alone."""
+    """One of many clients; `alone` has the answer to each question when it is the only request."""
 
     url: str
     alone: dict[str, str] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class Client:
     def streamed(self, question):
         with self.post("/score", chat(question, stream=True), stream=True) as answer:
             assert answer.status_code == 200, answer.text
-            assert said(answer.content) == self.alone[question]
+            assert streamed_text(answer.content) == self.alone[question]
 
     def cancelled(self, question):
         payload = chat(question, stream=True, max_tokens=WINDOW - 100)
@@ -154,7 +154,7 @@ def chat(question, **more):
     return {"messages": [{"role": "user", "content": question}], "max_tokens": TOKENS, **more}
 
 
-def said(body):
+def streamed_text(body):
     *events, done, rest = body.decode().split("\n\n")
     assert (done, rest) == ("data: [DONE]", "")
     deltas = [json.loads(event.removeprefix("data: "))["choices"][0]["delta"] for event in events]
@@ -174,7 +174,7 @@ def open_files(process):
 
 
 def drive(url, alone, end, seed):
-    """One client until the end: what it asked, and what went wrong."""
+    """Run one client until the end; return the number of requests of each kind, and the errors."""
     chance, client = random.Random(seed), Client(url, alone)
     counts, wrong = Counter(), []
     with client.session:
@@ -191,8 +191,8 @@ def drive(url, alone, end, seed):
 def test_mixed_load(tiny_model_dir, tmp_path):
     with endpoint(tiny_model_dir, tmp_path) as (url, process):
         with requests.Session() as session:
-            asked = Client(url, {}, session)
-            alone = {question: asked.text(question) for question in QUESTIONS}
+            reference = Client(url, {}, session)
+            alone = {question: reference.text(question) for question in QUESTIONS}
         assert len(set(alone.values())) > len(QUESTIONS) / 2  # a crossed answer would show
         before, start = open_files(process), time.monotonic()
         end = start + SECONDS
@@ -234,12 +234,12 @@ def show(counts, wrong, memory, seconds):
 def test_a_model_killed_under_load_comes_back(tiny_model_dir, tmp_path):
     params = Params(max_new_tokens=TOKENS, temperature=0)
     errors: Counter[str] = Counter()
-    again = threading.Semaphore(0)  # released by whoever got an answer after the death
+    again = threading.Semaphore(0)  # released by each client that got an answer after the death
     killed = threading.Event()
     stop = threading.Event()
 
     def client(number):
-        """Ask until told to stop; even ones try once, odd ones until there is an answer."""
+        """Ask until `stop` is set; even clients try once, odd ones until they get an answer."""
         limits = Limits(max_attempts=1 if number % 2 == 0 else 100)
         streams = number % 4 == 0
         with Phi3Client.from_connection(
@@ -266,9 +266,9 @@ def test_a_model_killed_under_load_comes_back(tiny_model_dir, tmp_path):
                         again.release()
 
     with endpoint(tiny_model_dir, tmp_path) as (url, process):
-        asked = Client(url)
-        alone = {question: asked.text(question) for question in QUESTIONS}
-        asked.session.close()
+        reference = Client(url)
+        alone = {question: reference.text(question) for question in QUESTIONS}
+        reference.session.close()
         with ThreadPoolExecutor(CLIENTS) as pool:
             clients = [pool.submit(client, number) for number in range(CLIENTS)]
             try:
@@ -282,7 +282,7 @@ def test_a_model_killed_under_load_comes_back(tiny_model_dir, tmp_path):
             finally:
                 stop.set()
         for each in clients:
-            each.result()  # nothing but named errors
+            each.result()  # no other exceptions than Phi3Error
         print("\n", dict(errors))
         assert {"once ScoringFailedError", "once ModelNotReadyError"} & set(errors)
         assert not any(name.startswith("patient") for name in errors)

@@ -24,13 +24,13 @@ from phi3_ops.flows.lock import LOCKED, flow_states
 needs_links = pytest.mark.skipif(sys.platform == "win32", reason="links need a special right there")
 
 
-def test_what_the_wheel_leaves_out_is_not_in_the_hash(tmp_path):
+def test_files_that_the_wheel_leaves_out_are_not_in_the_hash(tmp_path):
     left_out = shutil.ignore_patterns(".*", "__pycache__", "process_log")
     copy = shutil.copytree(paths.FLOWS, tmp_path / "flows", ignore=left_out)
     assert {state.status for state in flow_states(copy)} == {LOCKED}
 
 
-def test_what_is_ignored_is_not_looked_into(tmp_path, monkeypatch):
+def test_folders_that_are_left_out_are_not_entered(tmp_path, monkeypatch):
     """Prompt flow removes the folder of its logs at any time."""
     flow = write_flow(tmp_path / "f", code="x = 1\n")
     before = content_hash(flow)

@@ -30,7 +30,7 @@ def test_columns_come_by_name_and_the_base_runs_outputs_first():
     assert columns == {"answer": "${run.outputs.answer}", "ground_truth": "${data.ground_truth}"}
 
 
-def test_what_is_given_wins():
+def test_the_given_mapping_wins():
     assert flow(q={}).columns({"q": "${data.other}"}, ["q"]) == {"q": "${data.other}"}
 
 

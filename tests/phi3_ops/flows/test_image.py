@@ -184,7 +184,7 @@ def test_a_key_in_the_flow_is_refused_and_nothing_is_left(endpoint, tmp_path, na
     assert [path.name for path in tmp_path.iterdir()] == ["chat"]
 
 
-def test_what_runs_leave_behind_stays_out(endpoint, tmp_path):
+def test_by_products_of_runs_are_left_out(endpoint, tmp_path):
     flow = copy_flow(paths.FLOWS / "chat", tmp_path / "chat")
     shutil.copy(paths.FLOWS / "chat" / ".gitignore", flow)
     for name in (".promptflow/chat.detail.json", ".env", "__pycache__/x.pyc", "more/.env", "a.pem"):
@@ -196,7 +196,7 @@ def test_what_runs_leave_behind_stays_out(endpoint, tmp_path):
     assert names == {"flow.dag.yaml", "samples.jsonl"}
 
 
-def test_the_key_of_entra_is_no_variable(tmp_path):
+def test_the_key_of_entra_is_not_a_variable(tmp_path):
     save_connection("phi3-entra", {"endpoint": "https://a.b/score", "auth": "entra"}, "")
     try:
         placeholders = connection_placeholders("phi3-entra")

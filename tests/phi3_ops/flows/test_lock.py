@@ -84,7 +84,7 @@ def test_going_back_to_a_locked_version_needs_its_content(home):
     assert [state.status for state in lock_flows(home)] == [LOCKED] * 2
 
 
-def test_what_was_published_is_kept(home):
+def test_the_ids_of_uploads_are_kept(home):
     file = home / LOCK_FILE
     lock = json.loads(file.read_text())
     lock["one"]["1.0.0"]["uploads"] = {"ws-one": "id-1"}
