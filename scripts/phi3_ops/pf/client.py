@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Any
+
+from ..errors import OpsError
 
 # Prompt flow and its dependencies read these variables when they are imported.
 QUIET_ENVIRONMENT = {
@@ -31,7 +34,11 @@ def prepare() -> None:
     Prompt flow sends telemetry unless its configuration forbids it. If the user has not decided yet,
     this function writes `telemetry.enabled: false` there; `pf config set telemetry.enabled=true` undoes
     it.
+
+    Raises:
+        OpsError: the folder of Prompt flow's store cannot be created.
     """
+    _check_store()
     os.environ.update(quiet_environment())
     os.environ.setdefault("PF_LOGGING_LEVEL", LOG_LEVEL)
     from promptflow._sdk._configuration import Configuration
@@ -39,6 +46,16 @@ def prepare() -> None:
     configuration = Configuration.get_instance()
     if configuration.get_telemetry_consent() is None:
         configuration.set_telemetry_consent(False)
+
+
+def _check_store() -> None:
+    """Raise OpsError if the store's folder cannot be created: Prompt flow's import fails without it."""
+    folder = Path(os.environ.get("PF_HOME_DIRECTORY") or Path.home() / ".promptflow")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"Prompt flow's store {folder} cannot be created: {error.strerror}"
+        raise OpsError(what, "Set PF_HOME_DIRECTORY to a folder that can be written.") from error
 
 
 def pf_client() -> Any:
