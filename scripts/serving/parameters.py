@@ -49,6 +49,8 @@ def describe(value: Any) -> str:
     return types.get(type(value)) or str(value)
 
 
+MAX_CHOICES, MAX_LOGPROBS, MAX_STOPS = 16, 20, 32
+
 # --- conversions: they raise TypeError, ValueError or OverflowError ---------------------------
 
 
@@ -81,6 +83,8 @@ def _stop_strings(value: Any) -> tuple[str, ...]:
     strings = [value] if isinstance(value, str) else value
     if not isinstance(strings, list) or not all(isinstance(s, str) and s for s in strings):
         raise TypeError
+    if len(strings) > MAX_STOPS:  # each of them is searched for at each token
+        raise ValueError
     return tuple(strings)
 
 
@@ -140,7 +144,6 @@ class Parameter:
     aliases: tuple[str, ...] = ()
 
 
-MAX_CHOICES, MAX_LOGPROBS = 16, 20
 PARAMETERS = (
     Parameter("max_new_tokens", _integer, "an integer of at least 1", low=1,
               aliases=("max_tokens", "max_completion_tokens")),
@@ -155,8 +158,9 @@ PARAMETERS = (
     Parameter("logit_bias", _logit_bias,
               "an object of token ids, each with a number from -100 to 100", {}),
     Parameter("return_full_text", _boolean, "true or false", False),
-    Parameter("stop", _stop_strings, "a string or an array of strings, none of them empty", ()),
-    Parameter("seed", _integer, "an integer from -2**63 to 2**63 - 1", None,
+    Parameter("stop", _stop_strings,
+              f"a string or an array of up to {MAX_STOPS} strings, none of them empty", ()),
+    Parameter("seed", _integer, "an integer of 64 bits", None,
               low=-(2**63), high=2**63 - 1),
     Parameter("stream", _boolean, "true or false", False),
     Parameter("stream_options", _stream_options, "an object with include_usage: true or false", {}),

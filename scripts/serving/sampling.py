@@ -71,7 +71,12 @@ class Sampler:
         self.logprobs: list[TokenLogprobs] = []
         self._params = params
         self._tokens = tokens
-        self._prompt_length = len(tokens)
+        self._counted = len(
+            tokens
+        )  # tokens that the penalties have counted, or that are the prompt's
+        self._occurrences: np.ndarray | None = None
+        self._biased = np.array(list(params.logit_bias), np.int64)
+        self._biases = np.array(list(params.logit_bias.values()), np.float64)
         self._seed = None if params.seed is None else [params.seed % 2**64, index]
         self._random: np.random.Generator | None = None
         self._penalized = params.repetition_penalty != 1 or bool(
@@ -99,18 +104,32 @@ class Sampler:
         if not (self._penalized or params.logit_bias):
             return logits
         adjusted = logits.astype(np.float64)
-        if params.repetition_penalty != 1:
-            seen = np.unique(self._tokens)
-            values = adjusted[seen]
-            factor = np.where(values > 0, 1 / params.repetition_penalty, params.repetition_penalty)
-            adjusted[seen] = values * factor
-        answer = self._tokens[self._prompt_length :]
-        if answer and (params.frequency_penalty or params.presence_penalty):
-            generated, counts = np.unique(answer, return_counts=True)
-            adjusted[generated] -= params.frequency_penalty * counts + params.presence_penalty
-        for token, bias in params.logit_bias.items():
-            adjusted[token] += bias
+        if self._penalized:
+            self._penalize(adjusted)
+        adjusted[self._biased] += self._biases
         return adjusted
+
+    def _penalize(self, logits: np.ndarray) -> None:
+        """Change the logits of the tokens that the prompt and the answer contain."""
+        params = self._params
+        if self._occurrences is None:
+            self._occurrences = np.zeros(len(logits))  # in the answer
+            self._seen = np.zeros(len(logits), bool)
+            self._seen[self._tokens] = True
+        for token in self._tokens[self._counted :]:
+            self._occurrences[token] += 1
+            self._seen[token] = True
+        self._counted = len(self._tokens)
+        seen = np.flatnonzero(self._seen)
+        penalty, values, occurrences = (
+            params.repetition_penalty,
+            logits[seen],
+            self._occurrences[seen],
+        )
+        values = np.where(values > 0, values / penalty, values * penalty)
+        values -= params.frequency_penalty * occurrences
+        values -= params.presence_penalty * (occurrences > 0)
+        logits[seen] = values
 
     def _draw(self, logits: np.ndarray) -> int:
         params = self._params

@@ -1,10 +1,13 @@
 """The fields of a request: what is honoured, what has no effect, and what is refused."""
 
+import json
 import math
 
 import parameters
 import pytest
 from parameters import NOT_SUPPORTED, PARAMETERS, WITHOUT_EFFECT, ScoringError, read_parameters
+
+from pages import check_part, table
 
 
 @pytest.mark.parametrize(
@@ -31,6 +34,7 @@ from parameters import NOT_SUPPORTED, PARAMETERS, WITHOUT_EFFECT, ScoringError, 
         ("stop", ""),
         ("stop", ["a", ""]),
         ("stop", 3),
+        ("stop", ["a"] * 33),
         ("seed", 1.5),
         ("seed", 2**63),
         ("stream", "true"),
@@ -140,3 +144,34 @@ def test_an_unknown_name_is_refused_even_if_nothing_is_like_it():
     with pytest.raises(ScoringError, match="^colour is not a known field$"):
         read_parameters({"colour": "blue"})
     assert read_parameters({"colour": None}) == read_parameters({})
+
+
+def code(names):
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def test_the_fields_are_documented():
+    rows = [
+        [
+            code((row.name, *row.aliases)),
+            row.requirement,
+            DEFAULTS.get(row.name) or show(row.default),
+        ]
+        for row in PARAMETERS
+    ]
+    text = (
+        f"{table(['field', 'value', 'default'], rows)}\n"
+        f"Accepted without effect: {code(WITHOUT_EFFECT)}.\n\n"
+        f"Not supported: {code(NOT_SUPPORTED)}.\n"
+    )
+    check_part("contracts.md", "fields", text)
+
+
+DEFAULTS = {
+    "max_new_tokens": "128; `openai`: the rest of the context window",
+    "do_sample": "true if `temperature` is set",
+}
+
+
+def show(default):
+    return "" if default in (None, (), {}) else f"`{json.dumps(default)}`"
