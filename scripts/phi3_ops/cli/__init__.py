@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 
-from .startup import prepare_process, skip_final_collection
+from .startup import prepare_process, require_home, skip_final_collection
 
 # Name -> help text. The module of that name has `arguments(parser)` and `run(args)`.
 COMMANDS = {
@@ -57,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # A plain `kill` ends the command like Ctrl-C, through every `finally`.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
+        require_home()
         return int(args.run(args) or 0)
     except KeyboardInterrupt:
         print("phi3: interrupted", file=sys.stderr)
