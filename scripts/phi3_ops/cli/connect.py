@@ -41,6 +41,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-check", action="store_true", help="write the connection without asking the endpoint"
     )
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace the connection even if it points to another endpoint on another machine",
+    )
     azure = parser.add_argument_group("on Azure")
     azure.add_argument(
         "--azure",
@@ -61,15 +66,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.azure:
-        return _azure(args.config, rotate=args.rotate, dry_run=args.dry_run)
+        return _azure(args.config, rotate=args.rotate, dry_run=args.dry_run, replace=args.replace)
     if args.delete:
         return _delete(args.name)
     fields = {name: getattr(args, name) for name in FIELDS if getattr(args, name)}
     fields.setdefault("endpoint", os.environ.get("PHI3_ENDPOINT", ""))
-    return _write(args.name, fields, check=not args.no_check)
+    return _write(args.name, fields, check=not args.no_check, replace=args.replace)
 
 
-def _azure(config: Path | None, *, rotate: bool, dry_run: bool) -> int:
+def _azure(config: Path | None, *, rotate: bool, dry_run: bool, replace: bool) -> int:
     from rich.console import Console
 
     from ..azure import Cloud, load_config, named_errors
@@ -78,10 +83,12 @@ def _azure(config: Path | None, *, rotate: bool, dry_run: bool) -> int:
     cloud = Cloud(load_config(config))
     with named_errors("connect"):
         if rotate and not dry_run:
-            key = rotate_keys(cloud)
-            print(f"both connections now use the {key} key; the other key was regenerated as well")
+            key = rotate_keys(cloud, replace=replace)
+            print(
+                f"both connections now use the {key} key; the other key was regenerated as well"
+            )
         else:
-            plan_key_connection(cloud).run(Console(), dry_run=dry_run)
+            plan_key_connection(cloud, replace=replace).run(Console(), dry_run=dry_run)
     return 0
 
 
@@ -93,9 +100,11 @@ def _delete(name: str) -> int:
     return 0
 
 
-def _write(name: str, fields: dict[str, str], *, check: bool) -> int:
-    from ..pf import probe_endpoint, save_connection
+def _write(name: str, fields: dict[str, str], *, check: bool, replace: bool) -> int:
+    from ..pf import probe_endpoint, refuse_replacing_connection, save_connection
 
+    if not replace:
+        refuse_replacing_connection(name, fields["endpoint"], "Give --replace, or another --name.")
     key = "" if fields.get("auth") == "entra" else _read_key()
     if check:  # before anything is written
         reply = probe_endpoint(fields, key)

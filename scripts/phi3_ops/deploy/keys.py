@@ -9,7 +9,14 @@ from phi3_tools import AuthenticationError, Reply
 
 from ..azure import CONNECTIONS_API_VERSION, Cloud, Plan, Step, find_resource
 from ..errors import OpsError
-from ..pf import NO_KEY, connection_key, load_connection, probe_endpoint, save_connection
+from ..pf import (
+    NO_KEY,
+    connection_key,
+    load_connection,
+    probe_endpoint,
+    refuse_replacing_connection,
+    save_connection,
+)
 from ..waiting import WaitTimeoutError, wait_until
 from .model import CONTRACTS, scoring_url
 from .rollout import wait_until_settled
@@ -60,13 +67,27 @@ def read_endpoint(cloud: Cloud) -> ConnectionContent:
     return ConnectionContent(fields, str(key))
 
 
-def plan_key_connection(cloud: Cloud) -> Plan:
+def plan_key_connection(cloud: Cloud, *, replace: bool = False) -> Plan:
     """Return the plan that writes the local and the workspace's connection to the endpoint.
 
+    Args:
+        cloud: clients and configuration.
+        replace: whether a local connection to another endpoint may be replaced.
+
     Raises:
-        OpsError: the endpoint does not exist, or has no traffic.
+        OpsError: the endpoint does not exist, or has no traffic; or the local connection points to
+            another endpoint.
     """
-    return Plan("connect", _steps(cloud, read_endpoint(cloud)))
+    return Plan("connect", _steps(cloud, _replacing_content(cloud, replace)))
+
+
+def _replacing_content(cloud: Cloud, replace: bool) -> ConnectionContent:
+    """Return the content of a connection to the endpoint, if it may replace the local connection's."""
+    content = read_endpoint(cloud)
+    if not replace:
+        fix = "Give --replace, or set another `connection` in the configuration."
+        refuse_replacing_connection(cloud.config.connection, content.fields["endpoint"], fix)
+    return content
 
 
 def _steps(cloud: Cloud, content: ConnectionContent) -> list[Step]:
@@ -133,7 +154,7 @@ def _path(cloud: Cloud, name: str) -> str:
     return f"{cloud.workspace_path}/connections/{name}"
 
 
-def rotate_keys(cloud: Cloud) -> str:
+def rotate_keys(cloud: Cloud, *, replace: bool = False) -> str:
     """Regenerate both keys of the endpoint without downtime.
 
     1. Both connections get the same key: an interrupted run, or a run on another machine, may have left
@@ -141,19 +162,23 @@ def rotate_keys(cloud: Cloud) -> str:
     2. The key that is not in use is regenerated, tried, and written into both connections.
     3. The other key is regenerated, which makes its old value invalid.
 
+    Args:
+        cloud: clients and configuration.
+        replace: whether a local connection to another endpoint may be replaced.
+
     Returns:
         The key that is now in use, "primary" or "secondary".
 
     Raises:
-        OpsError: the endpoint does not use keys, or does not accept the new key in time; both
-            connections then have a key that works.
+        OpsError: the endpoint does not use keys; or the local connection points to another endpoint; or
+            the endpoint does not accept the new key in time, and both connections have one that works.
     """
     config = cloud.config.endpoint
     if config.auth != "key":
         raise OpsError(
             f"the endpoint {config.name} does not use keys", "There is nothing to rotate."
         )
-    present = read_endpoint(cloud)
+    present = _replacing_content(cloud, replace)
     _write(cloud, present)
     uses_secondary = present.key == _keys(cloud).secondary_key
     new, old = ("primary", "secondary") if uses_secondary else ("secondary", "primary")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 
 from phi3_tools import Limits, Params, Phi3Client, Reply
 
 from ..errors import OpsError, first_line
+from ..network import is_loopback
 from .client import pf_client
 
 DEFAULT_CONNECTION = "phi3"
@@ -19,6 +21,8 @@ _STORE_FIX = "Check that Prompt flow's store (PF_HOME_DIRECTORY, or ~/.promptflo
 
 def save_connection(name: str, fields: Mapping[str, str], key: str) -> str:
     """Write a connection. An existing connection of that name is replaced.
+
+    Call `refuse_replacing_connection` first, unless the user wants to replace any connection.
 
     Args:
         name: the connection's name in the store.
@@ -68,6 +72,46 @@ def load_connection(name: str) -> Any:
         raise OpsError(
             f"cannot read connection {name!r}: {first_line(error)}", _STORE_FIX
         ) from error
+
+
+def connection_url(name: str) -> str | None:
+    """Return the scoring URL of a connection, "" without one, or None if the connection does not exist.
+
+    Raises:
+        OpsError: the store cannot be read.
+    """
+    connection = load_connection(name)
+    return None if connection is None else str(dict(connection.configs).get("endpoint") or "")
+
+
+def refuse_replacing_connection(name: str, url: str, fix: str) -> None:
+    """Raise OpsError if a connection points neither to this machine nor to the host of a URL.
+
+    Such a connection has the key of another endpoint, and replacing it would lose that key.
+
+    Args:
+        name: the connection's name; it need not exist.
+        url: scoring URL that the connection would get; may be empty.
+        fix: what to do about it, for the error.
+
+    Raises:
+        OpsError: the connection points to another host, or the store cannot be read.
+    """
+    present = connection_url(name)
+    if present is None:
+        return
+    host = _host(present)
+    if host is None or not (is_loopback(host) or host == _host(url)):
+        what = f"the connection {name!r} points to another endpoint ({host or 'unknown'})"
+        raise OpsError(f"{what}, and would be replaced", fix)
+
+
+def _host(url: str) -> str | None:
+    """Return the host of a URL; None if it has none."""
+    try:
+        return urlsplit(url.strip()).hostname
+    except ValueError:
+        return None
 
 
 def require_connection(name: str) -> Any:

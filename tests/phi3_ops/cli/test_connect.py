@@ -75,3 +75,22 @@ def test_an_unknown_choice_is_wrong_usage(option, capsys):
         main(["connect", option, "nonsense"])
     assert end.value.code == 2
     assert "invalid choice: 'nonsense'" in capsys.readouterr().err
+
+
+def test_a_connection_to_another_machine_is_replaced_only_if_the_user_says_so(monkeypatch, capsys):
+    from phi3_ops.pf.connections import connection_key, delete_connection
+
+    words = ["connect", "--name", "g", "--no-check", "--endpoint"]
+    other = "https://other.westus.inference.ml.azure.com/score"
+    try:
+        monkeypatch.setenv(connect.KEY_VARIABLE, "production")
+        assert main([*words, "https://prod.eastus2.inference.ml.azure.com/score"]) == 0
+        monkeypatch.setenv(connect.KEY_VARIABLE, "mine")
+        for url in (other, "http://127.0.0.1:9/score"):
+            assert main([*words, url]) == 1
+            assert "points to another endpoint (prod.eastus2" in capsys.readouterr().err
+            assert connection_key("g") == "production"
+        assert main([*words, other, "--replace"]) == 0
+        assert connection_key("g") == "mine"
+    finally:
+        delete_connection("g")

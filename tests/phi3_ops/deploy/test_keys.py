@@ -16,6 +16,7 @@ from phi3_ops.deploy.keys import (
     write_workspace_connection,
 )
 from phi3_ops.errors import OpsError
+from phi3_ops.pf import connections
 from phi3_ops.pf.connections import NO_KEY
 from phi3_tools import AuthenticationError
 
@@ -183,3 +184,16 @@ class TestRotate:
         cloud.config = offline_cloud(endpoint={"auth": "entra"}).config
         with pytest.raises(OpsError, match="does not use keys. There is nothing to rotate"):
             rotate_keys(cloud)
+
+
+@pytest.mark.parametrize("command", [plan_key_connection, rotate_keys])
+def test_a_connection_to_another_endpoint_is_not_replaced(local, monkeypatch, command):
+    other = SimpleNamespace(configs={"endpoint": "https://other.azure.com/score"}, secrets={})
+    monkeypatch.setattr(connections, "load_connection", lambda name: other)
+    cloud = cloud_with()
+    with pytest.raises(
+        OpsError, match=r"'phi3' points to another endpoint \(other.*Give --replace"
+    ):
+        command(cloud)
+    assert not local and not cloud.written and not cloud.ml.online_endpoints.regenerated
+    plan_key_connection(cloud, replace=True)

@@ -12,9 +12,11 @@ from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.connections import (
     PROBE_QUESTION,
     connection_key,
+    connection_url,
     delete_connection,
     load_connection,
     probe_endpoint,
+    refuse_replacing_connection,
     require_connection,
     save_connection,
 )
@@ -98,3 +100,51 @@ def test_a_store_that_cannot_be_used_is_named(monkeypatch):
     monkeypatch.setattr(connections, "create_or_update", broken)
     with pytest.raises(OpsError, match="cannot write connection 't': no keyring"):
         save_connection("t", {"endpoint": URL}, "one")
+
+
+# -- replacing ---------------------------------------------------------------------------------------
+
+OTHER = "https://prod.eastus2.inference.ml.azure.com/score"
+
+
+@pytest.mark.parametrize(
+    ("present", "url"),
+    [
+        (None, OTHER),
+        ("http://127.0.0.1:9/score", OTHER),
+        ("http://localhost:9/score", ""),
+        ("http://[::1]:9/score", ""),
+        (OTHER, "https://PROD.eastus2.inference.ml.azure.com/other"),
+    ],
+)
+def test_a_connection_to_this_machine_or_to_the_same_host_may_be_replaced(present, url):
+    if present:
+        save_connection("t", {"endpoint": present}, "key")
+    refuse_replacing_connection("t", url, "")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9/score", "https://prod.westus.inference.ml.azure.com/score", ""]
+)
+def test_a_connection_to_another_host_may_not_be_replaced(url):
+    save_connection("t", {"endpoint": OTHER}, "key")
+    message = r"'t' points to another endpoint \(prod.eastus2.*\), and would be replaced. Wait."
+    with pytest.raises(OpsError, match=message):
+        refuse_replacing_connection("t", url, "Wait.")
+
+
+@pytest.mark.parametrize("configs", [{"api_base": "x"}, {"endpoint": "http://[x"}])
+def test_a_connection_of_an_unknown_kind_may_not_be_replaced(configs):
+    from promptflow.entities import CustomConnection
+
+    pf_client().connections.create_or_update(
+        CustomConnection(name="t", configs=configs, secrets={"key": "k"})
+    )
+    with pytest.raises(OpsError, match=r"another endpoint \(unknown\)"):
+        refuse_replacing_connection("t", URL, "")
+
+
+def test_the_url_of_a_connection():
+    assert connection_url("t") is None
+    save_connection("t", {"endpoint": URL}, "one")
+    assert connection_url("t") == URL
