@@ -112,7 +112,7 @@ def held(monkeypatch):
     monkeypatch.setattr(FlowRun, "_run", lambda run: (go.wait(), start(run)))
     yield go
     monkeypatch.setattr(FlowRun, "_execute", lambda run: None)
-    monkeypatch.setattr(FlowRun, "_keep", lambda run: None)
+    monkeypatch.setattr(FlowRun, "_store", lambda run: None)
     go.set()
 
 
