@@ -13,13 +13,17 @@ from processes import pf
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCS = ROOT / "docs"
+SKIP_SERVICE = "PF_TRACING_SKIP_LOCAL_SETUP=true"
 CODE = [line for block in re.findall(r"`+([^`]+)`+", TEXT) for line in block.splitlines()]
 
 
 def commands(program):
     matches = []
     for line in CODE:
-        words = shlex.split(re.sub(r"^(PHI3_\w+=\S+ )+", "", line.split("   #")[0]), posix=True)
+        words = shlex.split(
+            re.sub(r"^((PHI3|PF)_\w+=\S+ )+", "", line.split("   #")[0]), posix=True
+        )
         if words[:1] == [program]:
             matches.append(words[1:])
     return matches
@@ -48,3 +52,15 @@ def test_pf_commands_have_their_options(words):
 @pytest.mark.parametrize("folder", re.findall(r"^\| `([a-z0-9_/]+/)`", TEXT, re.MULTILINE))
 def test_folders_exist(folder):
     assert (ROOT / folder).is_dir()
+
+
+@pytest.mark.parametrize("page", ["README.md", *sorted(path.name for path in DOCS.glob("*.md"))])
+def test_pf_commands_start_no_trace_service(page):
+    """The service would show questions and answers to every user of the machine."""
+    folder = ROOT if page == "README.md" else DOCS
+    exported = False
+    for line in (folder / page).read_text(encoding="utf-8").splitlines():
+        exported = line == f"export {SKIP_SERVICE}" or (exported and line != "```")
+        # A command, not the name of one: it has an option.
+        if command := re.search(r"(\S* ?)\bpf (flow test|run create) --\w", line):
+            assert exported or command[1].strip(" `") == SKIP_SERVICE, line

@@ -62,7 +62,8 @@ def _print_next_steps(job: QuickstartJob) -> None:
         ("time", f"{sum(job.seconds.values()):.0f} s ({steps})"),
         *_activation(),
         *_endpoint(job),
-        ("chat", f"pf flow test --flow {chat} --interactive"),
+        # Prompt flow's trace service would show the answers to other users of this machine.
+        ("chat", f"PF_TRACING_SKIP_LOCAL_SETUP=true pf flow test --flow {chat} --interactive"),
         ("browser", "phi3 serve"),
         *_comparison(job),
         ("runs", f"pf run show-details --name {job.evaluations[TUNED].answers_run}"),
