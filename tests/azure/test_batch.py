@@ -90,10 +90,10 @@ class Batches:
             capture_output=True,
             text=True,
         )
-        from fake_azure.storage import box_of
+        from fake_azure.storage import container_of
 
         self.azure.storage.put_folder(
-            box_of(WORKSPACE), f"azureml/{name}/flow_outputs", folder / "out"
+            container_of(WORKSPACE), f"azureml/{name}/flow_outputs", folder / "out"
         )
         self.end(name, "Failed" if done.returncode else "Completed")
         return done
