@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 from ..errors import OpsError
+from ..terminal import VisibleLog
 from .cloud import Cloud, find_resource, named_errors
 
 ENDED_BADLY = ("Failed", "Canceled", "NotResponding")
@@ -47,7 +49,8 @@ def follow_job(cloud: Cloud, name: str) -> None:
         from azure.ai.ml.exceptions import JobException
 
         try:
-            cloud.ml.jobs.stream(name)
+            with contextlib.redirect_stdout(VisibleLog()):
+                cloud.ml.jobs.stream(name)
         except JobException as error:
             if isinstance(error.__cause__, KeyboardInterrupt):
                 # The SDK turns Ctrl-C into an error of its own. The job goes on.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from ..errors import OpsError
 from .cloud import named_errors
@@ -66,18 +66,17 @@ class Plan:
         """
         changed = 0
         for step in self.steps:
-            what = escape(step.what)
             with named_errors(f"looking for {step.what}"):
                 exists = step.exists()
             if exists:
-                line = f"  [dim]{step.state:8}[/dim] {what}"
+                line = Text.assemble("  ", (f"{step.state:8}", "dim"), f" {step.what}")
             elif dry_run:
-                line = f"  would {step.verb} {what}"
+                line = Text(f"  would {step.verb} {step.what}")
             else:
                 line = self._apply(step, console)
             console.print(line, highlight=False, soft_wrap=True)
             changed += not exists
-        summary = escape(f"{self.title}: {self._summary(changed, dry_run)}")
+        summary = Text(f"{self.title}: {self._summary(changed, dry_run)}")
         console.print(summary, highlight=False, soft_wrap=True)
         return changed
 
@@ -106,12 +105,15 @@ class Plan:
         return self.run(console)
 
     @staticmethod
-    def _apply(step: Step, console: Console) -> str:
-        what, start = escape(step.what), time.monotonic()
-        with console.status(f"{step.verb} {what}"), named_errors(f"{step.verb} {step.what}"):
+    def _apply(step: Step, console: Console) -> Text:
+        start = time.monotonic()
+        with (
+            console.status(Text(f"{step.verb} {step.what}")),
+            named_errors(f"{step.verb} {step.what}"),
+        ):
             step.apply()
         past = PAST_FORMS.get(step.verb, f"{step.verb}d")
-        return f"  {past} {what} ({time.monotonic() - start:.0f} s)"
+        return Text(f"  {past} {step.what} ({time.monotonic() - start:.0f} s)")
 
     @staticmethod
     def _summary(changed: int, dry_run: bool) -> str:

@@ -6,8 +6,10 @@ import argparse
 import importlib
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 
+from ..terminal import print_text
 from .startup import prepare_process, require_home, skip_final_collection
 
 # Name -> help text. The module of that name has `arguments(parser)` and `run(args)`.
@@ -36,6 +38,9 @@ def entry() -> int:
     prepare_process()
     try:
         return main()
+    except Exception:  # of a command with --verbose
+        print_text(traceback.format_exc(), to_stderr=True)
+        return 1
     finally:
         skip_final_collection()
 
@@ -60,12 +65,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_home()
         return int(args.run(args) or 0)
     except KeyboardInterrupt:
-        print("phi3: interrupted", file=sys.stderr)
+        print_text("phi3: interrupted", to_stderr=True)
         return INTERRUPTED
     except Exception as error:
         if args.verbose:
             raise
-        print(f"phi3 {args.command}: {_error_line(error)}", file=sys.stderr)
+        print_text(f"phi3 {args.command}: {_error_line(error)}", to_stderr=True)
         return 1
 
 

@@ -1,4 +1,4 @@
-"""Arguments, argument types and output that several subcommands share."""
+"""Arguments and argument types that several subcommands share."""
 
 from __future__ import annotations
 
@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import paths
-
-LOG_WIDTH = 200  # characters per line where the output is not a terminal
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
@@ -42,14 +40,6 @@ def add_dry_run(parser: Any) -> None:
 def add_yes(parser: Any) -> None:
     """Add `--yes` to a parser or a group of arguments."""
     parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
-
-
-def console() -> Any:
-    """Return a rich Console; in a file or a pipe it is wide, so that tables are not folded."""
-    from rich.console import Console
-
-    screen = Console()
-    return screen if screen.is_terminal else Console(width=LOG_WIDTH)
 
 
 def positive_int(text: str) -> int:

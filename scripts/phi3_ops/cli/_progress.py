@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..terminal import console, print_text
+
 if TYPE_CHECKING:
     from ..runs import BatchProgress
 
@@ -40,7 +42,7 @@ class ProgressDisplay:
             self._update_bar(progress, rate)
         elif seconds >= self._next_line_s:
             self._next_line_s = seconds + LINE_EVERY_S
-            print(_progress_line(progress, rate), file=sys.stderr, flush=True)
+            print_text(_progress_line(progress, rate), to_stderr=True)
 
     def _update_bar(self, progress: BatchProgress, rate: float) -> None:
         figures = {
@@ -68,7 +70,6 @@ def progress_display() -> Iterator[ProgressDisplay]:
     if not sys.stderr.isatty():
         yield ProgressDisplay()
         return
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -77,7 +78,7 @@ def progress_display() -> Iterator[ProgressDisplay]:
         TimeRemainingColumn,
     )
 
-    screen = Console(stderr=True)
+    screen = console(to_stderr=True)
     if not screen.is_terminal:
         yield ProgressDisplay()
         return

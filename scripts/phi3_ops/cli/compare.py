@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import paths
-from ._common import console, integer, positive_int
+from ..terminal import console, one_line, print_text
+from ._common import integer, positive_int
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         if not args.gate or args.verbose:
             raise
         # With a gate, exit code 1 would mean that the model is worse.
-        print(f"phi3 compare: {error}", file=sys.stderr)
+        print_text(f"phi3 compare: {error}", to_stderr=True)
         return EXIT_INCONCLUSIVE
 
 
@@ -180,7 +180,7 @@ def _print_comparison(screen: Any, comparison: Comparison) -> None:
     _print_runs(screen, comparison)
     table = _table("Scores", ("run", "score"))
     for entry in comparison.comparisons:
-        table.add_row(entry.run, _text(entry.metric), *_result_cells(entry.result))
+        table.add_row(entry.run, one_line(entry.metric), *_result_cells(entry.result))
     screen.print(table)
     if any(entry.slices for entry in comparison.comparisons):
         screen.print(_slice_table(comparison))
@@ -188,25 +188,22 @@ def _print_comparison(screen: Any, comparison: Comparison) -> None:
 
 
 def _print_runs(screen: Any, comparison: Comparison) -> None:
-    from ..comparison import escape_invisible
-
     data = comparison.data
-    _print_line(screen, f"{data.lines:,} lines of {escape_invisible(data.path)}")
+    _print_line(screen, f"{data.lines:,} lines of {one_line(data.path)}")
     for run in comparison.runs:
         failed = f", {run.failed:,} failed" if run.failed else ""
-        note = f" ({escape_invisible(run.note)})" if run.note else ""
-        name = escape_invisible(run.name)
+        note = f" ({one_line(run.note)})" if run.note else ""
+        name = one_line(run.name)
         _print_line(screen, f"  {run.letter}  {name}: {run.answered:,} answered{failed}{note}")
     for difference in comparison.differences:
         values = " | ".join(
-            "–" if value is None else _shorten(escape_invisible(value))
-            for value in difference.values
+            "–" if value is None else _shorten(value) for value in difference.values
         )
-        _print_line(screen, f"     {escape_invisible(difference.fact)}: {values}")
+        _print_line(screen, f"     {one_line(difference.fact)}: {values}")
 
 
 def _shorten(text: str) -> str:
-    line = " ".join(text.split())
+    line = one_line(text)
     return line if len(line) <= MAX_FACT else line[: MAX_FACT - 1] + "…"
 
 
@@ -219,7 +216,7 @@ def _slice_table(comparison: Comparison) -> Table:
         title = f"{part.by}: {part.value}"
         cells = _result_cells(part.result)
         table.add_row(
-            _text("" if title == previous else title), entry.run, _text(entry.metric), *cells
+            "" if title == previous else one_line(title), entry.run, one_line(entry.metric), *cells
         )
         previous = title
     return table
@@ -235,15 +232,6 @@ def _table(title: str, columns: Iterable[str]) -> Table:
     for name in ("n", "mean of A", "mean", "difference", "95 % interval", "won/lost/tied", "p"):
         table.add_column(name, justify="right", no_wrap=True)
     return table
-
-
-def _text(text: str) -> Any:
-    """Return a text whose brackets are not read as markup."""
-    from rich.text import Text
-
-    from ..comparison import escape_invisible
-
-    return Text(escape_invisible(text))
 
 
 def _result_cells(result: PairedResult) -> tuple[str, ...]:
@@ -283,4 +271,4 @@ def _print_notes(screen: Any, comparison: Comparison) -> None:
 
 
 def _print_line(screen: Any, text: str) -> None:
-    screen.print(text, markup=False, highlight=False, soft_wrap=True)
+    screen.print(text, highlight=False, soft_wrap=True)

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from ..terminal import console, print_text
 from ._common import add_config, add_dry_run
 
 KEY_VARIABLE = "PHI3_KEY"
@@ -75,8 +76,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _azure(config: Path | None, *, rotate: bool, dry_run: bool, replace: bool) -> int:
-    from rich.console import Console
-
     from ..azure import Cloud, load_config, named_errors
     from ..deploy import plan_key_connection, rotate_keys
 
@@ -84,11 +83,11 @@ def _azure(config: Path | None, *, rotate: bool, dry_run: bool, replace: bool) -
     with named_errors("connect"):
         if rotate and not dry_run:
             key = rotate_keys(cloud, replace=replace)
-            print(
+            print_text(
                 f"both connections now use the {key} key; the other key was regenerated as well"
             )
         else:
-            plan_key_connection(cloud, replace=replace).run(Console(), dry_run=dry_run)
+            plan_key_connection(cloud, replace=replace).run(console(), dry_run=dry_run)
     return 0
 
 
@@ -96,7 +95,7 @@ def _delete(name: str) -> int:
     from ..pf import delete_connection
 
     deleted = delete_connection(name)
-    print(f"deleted {name!r}" if deleted else f"the connection {name!r} does not exist")
+    print_text(f"deleted {name!r}" if deleted else f"the connection {name!r} does not exist")
     return 0
 
 
@@ -108,10 +107,10 @@ def _write(name: str, fields: dict[str, str], *, check: bool, replace: bool) -> 
     key = "" if fields.get("auth") == "entra" else _read_key()
     if check:  # before anything is written
         reply = probe_endpoint(fields, key)
-        print(
+        print_text(
             f"{fields['endpoint']} answers in {reply.latency_s:.2f} s ({reply.contract} contract)"
         )
-    print(f"connection {name!r} {save_connection(name, fields, key)}")
+    print_text(f"connection {name!r} {save_connection(name, fields, key)}")
     return 0
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 from .. import paths
 from ..data import OVER_LONG
 from ..errors import OpsError
-from ._common import console, integer, number, positive_int
+from ..terminal import console
+from ._common import integer, number, positive_int
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -80,6 +81,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from rich.text import Text
+
     from ..data import CSV_COLUMNS, DataOptions, prepare_data, print_data_report
 
     if args.over_long and args.max_tokens is None:
@@ -97,14 +100,14 @@ def run(args: argparse.Namespace) -> int:
         strict=args.strict,
     )
     screen = console()
-    with screen.status(f"reading {args.source}") as status:
+    with screen.status(Text(f"reading {args.source}")) as status:
         manifest = prepare_data(
             args.source,
             args.out,
             seed=args.seed,
             test_share=args.test_share,
             options=options,
-            progress=lambda rows: status.update(f"reading {args.source}: {rows:,} rows"),
+            progress=lambda rows: status.update(Text(f"reading {args.source}: {rows:,} rows")),
         )
     print_data_report(manifest, args.out, screen)
     return 0

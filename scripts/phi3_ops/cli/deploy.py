@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..terminal import console
 from ._common import add_config, add_dry_run, integer, number
 
 if TYPE_CHECKING:
@@ -75,18 +76,16 @@ def percentages(text: str) -> tuple[int, ...]:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from ..azure import Cloud, load_config, named_errors
     from ..deploy import Rollout, RolloutOptions
     from ..errors import OpsError
 
     if args.endpoint and args.flow is None:
         raise OpsError("--endpoint needs --flow", "phi3.yaml names the model's endpoint.")
-    console = Console()
+    screen = console()
 
     def print_line(line: str) -> None:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        screen.print(line, highlight=False, soft_wrap=True)
 
     options = RolloutOptions(
         canary=args.canary,
@@ -99,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     with named_errors("deploy"):
         deployment = _deployment(cloud, args.job, args.flow, args.endpoint)
         plan = Rollout(cloud, options, deployment, print_line).plan()
-        plan.run(console, dry_run=args.dry_run)
+        plan.run(screen, dry_run=args.dry_run)
     return 0
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..doctor import WAYS
-from ._common import add_config, console
+from ..terminal import console, print_text
+from ._common import add_config
 
 if TYPE_CHECKING:
     from ..doctor import CheckResult
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
         results = run_checks(CHECKS, context, args.ways, started)
     if args.json:
-        print(json.dumps(_document(results, args.ways), indent=2))
+        print_text(json.dumps(_document(results, args.ways), indent=2))
     elif screen:
         screen.print(_table(results))
         screen.print(_summary(results, args.ways))
@@ -124,6 +125,6 @@ def _summary(results: Sequence[CheckResult], ways: Sequence[str]) -> Any:
 
 def _print_plain(results: Sequence[CheckResult]) -> None:
     for result in results:
-        print(f"{result.status:4}  {result.name}: {result.what}")
+        print_text(f"{result.status:4}  {result.name}: {result.what}")
         if result.fix:
-            print(f"      -> {result.fix}")
+            print_text(f"      -> {result.fix}")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ._common import add_config, add_dry_run, add_yes, console
+from ..terminal import console
+from ._common import add_config, add_dry_run, add_yes
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     screen = console()
     for resource in teardown.kept:
         line = f"  kept     {resource.kind} {resource.name}: {resource.reason}"
-        screen.print(line, highlight=False, markup=False, soft_wrap=True)
+        screen.print(line, highlight=False, soft_wrap=True)
     question = "Delete this, with all data, permanently?" if args.everything else "Delete this?"
     teardown.plan.run_when_confirmed(screen, question, dry_run=args.dry_run, yes=args.yes)
     return 0

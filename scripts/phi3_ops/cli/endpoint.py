@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..terminal import print_text
 from ._common import add_workdir, port
 
 if TYPE_CHECKING:
@@ -68,6 +69,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="connection that gets the endpoint's URL and key (default: %(default)s)",
     )
     parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="replace the connection even if it points to another machine",
+    )
+    parser.add_argument(
         "--no-connect",
         action="store_true",
         help="do not write a connection; the key is read from PHI3_ENDPOINT_KEY",
@@ -95,46 +101,57 @@ def _stop(workdir: Path) -> int:
     endpoints = list(running_endpoints(workdir))
     for endpoint in endpoints:
         stop_endpoint(workdir, endpoint.name)
-        print(f"stopped {endpoint.name} ({endpoint.url})")
+        print_text(f"stopped {endpoint.name} ({endpoint.url})")
     if not endpoints:
-        print(f"no endpoint of {workdir} is running")
+        print_text(f"no endpoint of {workdir} is running")
     return 0
 
 
 def _serve(args: argparse.Namespace) -> int:
     import logging
 
-    from ..endpoint import load_fault_rules, register_endpoint, serve_models, unregister_endpoint
+    from ..endpoint import load_fault_rules, own_endpoint_name, register_endpoint, serve_models
 
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("phi3.endpoint").setLevel(logging.INFO)  # one line per request
     rules = load_fault_rules(args.faults) if args.faults else None
     deployments = _deployments(args)
-    key = _key(args.connection, connect=not args.no_connect)
+    key = _key(connect=not args.no_connect)
+    if not (args.no_connect or args.replace):
+        _refuse_replacing(args.connection)
 
     def ready(url: str) -> None:
         url = f"{url}/score"
         models = ", ".join(str(deployment.model) for deployment in deployments)
         register_endpoint(args.workdir, args.name, url, models)
         for deployment in deployments if args.deployment else ():
-            print(
+            print_text(
                 f"deployment {deployment.name}: {deployment.model}, "
                 f"{deployment.weight} % of the traffic"
             )
-        print(f"{'the endpoint' if args.deployment else models} answers at {url}", flush=True)
+        print_text(f"{'the endpoint' if args.deployment else models} answers at {url}")
         if not args.no_connect:
+            from ..ownership import record_connection
             from ..pf import save_connection
 
+            if not args.replace:  # it may have changed while the model was loaded
+                _refuse_replacing(args.connection)
+            record_connection(args.workdir, args.connection, url)
             state = save_connection(args.connection, {"endpoint": url}, key)
-            print(f"connection {args.connection!r} {state}; Ctrl-C stops", flush=True)
+            print_text(f"connection {args.connection!r} {state}; Ctrl-C stops")
 
-    try:
+    with own_endpoint_name(args.workdir, args.name):
         serve_models(
             deployments, host=args.host, port=args.port, key=key, faults=rules, ready=ready
         )
-    finally:
-        unregister_endpoint(args.workdir, args.name)
     return 0
+
+
+def _refuse_replacing(connection: str) -> None:
+    """Raise OpsError if a connection points to another machine."""
+    from ..pf import refuse_replacing_connection
+
+    refuse_replacing_connection(connection, "", "Give --replace, or another --connection.")
 
 
 def _deployments(args: argparse.Namespace) -> list[Deployment]:
@@ -171,8 +188,11 @@ def _named_models(texts: Sequence[str]) -> list[tuple[str, Path, int]]:
     return models
 
 
-def _key(connection: str, *, connect: bool) -> str:
-    """Return the key from the environment, or that of the connection, or a new one."""
+def _key(*, connect: bool) -> str:
+    """Return the key from the environment, or a new one.
+
+    The key of an existing connection is never used: it may be that of another endpoint.
+    """
     from ..endpoint import ENDPOINT_KEY_VARIABLE
     from ..errors import OpsError
 
@@ -180,6 +200,4 @@ def _key(connection: str, *, connect: bool) -> str:
         return key
     if not connect:
         raise OpsError(f"{ENDPOINT_KEY_VARIABLE} is not set", "Set it, or omit --no-connect.")
-    from ..pf import connection_key
-
-    return connection_key(connection) or secrets.token_urlsafe(32)
+    return secrets.token_urlsafe(32)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import paths
+from ..terminal import console, print_text
 from ._common import add_config, add_dry_run, integer, positive_int, positive_number
 
 if TYPE_CHECKING:
@@ -89,8 +90,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _local(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from ..training import DEFAULT_RECIPE, base_and_tuned_table, finetune_locally
 
     data = paths.WORKDIR / "data"
@@ -107,22 +106,20 @@ def _local(args: argparse.Namespace) -> int:
         processes=args.processes,
         extra=extra,
     )
-    print(f"loss {metrics.train_loss:.3f} after {metrics.steps} steps, in {args.output_dir}")
-    Console().print(base_and_tuned_table(args.output_dir, metrics))
+    print_text(f"loss {metrics.train_loss:.3f} after {metrics.steps} steps, in {args.output_dir}")
+    console().print(base_and_tuned_table(args.output_dir, metrics))
     return 0
 
 
 def _azure(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from ..azure import Cloud, follow_job, load_config, named_errors
 
     cloud = Cloud(load_config(args.config))
     with named_errors("finetune"):
         submission = _submission(cloud, args)
-        submission.plan().run(Console(), dry_run=args.dry_run)
+        submission.plan().run(console(), dry_run=args.dry_run)
         if not args.dry_run:
-            print(f"job {submission.name}")
+            print_text(f"job {submission.name}")
             if args.follow:
                 follow_job(cloud, submission.name)
     return 0

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import paths
+from ..terminal import console, print_text
 from . import flow_build
-from ._common import add_config, add_dry_run, console, positive_number
+from ._common import add_config, add_dry_run, positive_number
 
 if TYPE_CHECKING:
     from ..flows import FlowState
@@ -85,9 +86,9 @@ def _lock(args: argparse.Namespace) -> int:
         fix = "Run `phi3 flow lock`, and commit the lock file."
         raise OpsError(f"not locked: {', '.join(new)}", fix)
     for label in new:
-        print(f"locked {label}")
+        print_text(f"locked {label}")
     if not new:
-        print(f"all {len(states)} flows match their lock")
+        print_text(f"all {len(states)} flows match their lock")
     return 0
 
 
@@ -145,7 +146,7 @@ def _project(config: Path | None) -> FoundryProject:
 
 
 def _say(line: str) -> None:
-    console().print(line, highlight=False, markup=False, soft_wrap=True)
+    console().print(line, highlight=False, soft_wrap=True)
 
 
 def _flow_arguments(parser: argparse.ArgumentParser) -> None:

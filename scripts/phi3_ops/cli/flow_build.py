@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..terminal import print_text
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("flow", type=Path, metavar="FLOW", help="folder or name")
@@ -23,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     flow = FlowDefinition.read(args.flow)
     variables = "".join(f" -e {name}" for name in build_image_context(flow, args.out))
     image = f"phi3-{flow.folder.resolve().name.replace('_', '-').lower()}"
-    print(f"{args.out} contains {flow.folder}, the wheel of its tools and no key. To run it:")
-    print(f"  docker build -t {image} {args.out}")
-    print(f"  docker run -p 127.0.0.1:8080:8080{variables} {image}")
+    print_text(f"{args.out} contains {flow.folder}, the wheel of its tools and no key. To run it:")
+    print_text(f"  docker build -t {image} {args.out}")
+    print_text(f"  docker run -p 127.0.0.1:8080:8080{variables} {image}")
     return 0

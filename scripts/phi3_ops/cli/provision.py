@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from ._common import add_config, add_dry_run, add_yes, console
+from ..terminal import console
+from ._common import add_config, add_dry_run, add_yes
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

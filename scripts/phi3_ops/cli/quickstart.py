@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from .. import paths
+from ..terminal import console
 from ._common import add_workdir, integer, port, positive_number
 
 
@@ -58,8 +59,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
     from ..quickstart import QuickstartOptions, remove_quickstart, run_quickstart
 
     options = QuickstartOptions(
@@ -73,10 +72,10 @@ def run(args: argparse.Namespace) -> int:
         replace_connection=args.replace_connection,
         keep_endpoint=not args.stop_endpoint,
     )
-    console = Console()
+    screen = console()
     if args.remove:
         removed = remove_quickstart(options)
-        console.print("\n".join(removed) or "nothing to remove", highlight=False, soft_wrap=True)
+        screen.print("\n".join(removed) or "nothing to remove", highlight=False, soft_wrap=True)
         return 0
-    run_quickstart(options, console)
+    run_quickstart(options, screen)
     return 0

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._common import add_config, console
+from ..terminal import console
+from ._common import add_config
 
 if TYPE_CHECKING:
     from ..azure import QuotaLine

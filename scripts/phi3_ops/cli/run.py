@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import paths
+from ..terminal import console, one_line, print_text
 from . import run_azure
-from ._common import console, positive_int
+from ._common import positive_int
 from ._progress import progress_display
 
 if TYPE_CHECKING:
@@ -111,14 +112,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if problem := _misuse(args) or run_azure.misuse(args):
-        print(f"phi3 run: {problem}; see phi3 run --help", file=sys.stderr)
+        print_text(f"phi3 run: {problem}; see phi3 run --help", to_stderr=True)
         return 2
     if run_azure.is_requested(args):
         return _run_on_azure(args)
     from ..pf import untested_warning
 
     if warning := untested_warning():
-        print(f"warning: {warning}", file=sys.stderr)
+        print_text(f"warning: {warning}", to_stderr=True)
     return _replay(args) if args.replay else _run_here(args)
 
 
@@ -142,7 +143,7 @@ def _run_here(args: argparse.Namespace) -> int:
             batch = _run_flow(args, display)
     _print_batch(batch, time.monotonic() - started, display.tokens)
     if batch.interrupted:
-        print(f"interrupted; continue with: phi3 run --resume {batch.name}")
+        print_text(f"interrupted; continue with: phi3 run --resume {batch.name}")
         return INTERRUPTED
     return _finish(args, batch)
 
@@ -194,14 +195,14 @@ def _replay(args: argparse.Namespace) -> int:
             on_progress=display,
         )
     for turn in turns:
-        print(f"turn {turn.number}: ", end="")
+        print_text(f"turn {turn.number}: ", end="")
         _print_batch(turn.asked)
         if not turn.asked.interrupted:
             _evaluate(args, turn.asked)
     if any(turn.asked.interrupted for turn in turns):
         return INTERRUPTED
     unanswered = count_unanswered_turns(args.data, turns)
-    print(f"{unanswered} turns without an answer, including those after a failed turn")
+    print_text(f"{unanswered} turns without an answer, including those after a failed turn")
     answered = sum(len(turn.asked.answers) for turn in turns)
     return _exit_code(args, unanswered, unanswered + answered)
 
@@ -250,10 +251,10 @@ def _column_mapping(words: Sequence[str]) -> dict[str, str]:
 def _print_batch(batch: Batch, seconds: float | None = None, tokens: int = 0) -> None:
     rate = f", {seconds:.1f} s, {batch.lines / seconds:.1f} lines/s" if seconds else ""
     counted = f", {tokens:,} tokens" if tokens else ""
-    print(f"{batch.name}: {batch.lines} lines, {batch.failed} failed{rate}{counted}")
+    print_text(f"{batch.name}: {batch.lines} lines, {batch.failed} failed{rate}{counted}")
     if batch.failed and batch.reason:
-        print(f"  first failure: {batch.reason}")
-    print(f"  details: pf run show-details --name {batch.name}")
+        print_text(f"  first failure: {one_line(batch.reason)}")
+    print_text(f"  details: pf run show-details --name {batch.name}")
 
 
 def _score_table(scored: Batch) -> Any:

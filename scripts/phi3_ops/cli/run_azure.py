@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ._common import add_config, add_dry_run, console, integer, positive_int
+from ..terminal import console, print_text
+from ._common import add_config, add_dry_run, integer, positive_int
 
 if TYPE_CHECKING:
     from ..azure import Cloud
@@ -125,11 +125,11 @@ def run_batch(
         submission.plan().run(console(), dry_run=args.dry_run)
         if args.dry_run:
             return None
-        print(f"{submission.kind} {submission.name}")
+        print_text(f"{submission.kind} {submission.name}")
         if args.follow:
             _follow(submission)
         elif not submission.is_completed(submission.name):
-            print(HOW_TO_FETCH)
+            print_text(HOW_TO_FETCH)
             return None
         return submission.fetch(submission.name)
 
@@ -138,9 +138,11 @@ def _follow(submission: BatchSubmission) -> None:
     kind, name = submission.kind, submission.name
     try:
         if not submission.follow():
-            print(f"the {kind} {name} failed; fetching the answers that it has", file=sys.stderr)
+            print_text(
+                f"the {kind} {name} failed; fetching the answers that it has", to_stderr=True
+            )
     except KeyboardInterrupt:
-        print(f"\nthe {kind} {name} goes on: {HOW_TO_FETCH}", flush=True)
+        print_text(f"\nthe {kind} {name} goes on: {HOW_TO_FETCH}")
         raise
 
 

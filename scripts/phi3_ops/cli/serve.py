@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from ..terminal import print_text
 from ._common import port
 
 TOKEN_VARIABLE = "PHI3_SERVE_TOKEN"  # noqa: S105 - the name of the variable
@@ -66,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
     def ready() -> None:
         names = " and ".join(connections)
         url = base_url(args.host, sock)
-        print(f"serving {flow.folder} at {url}/ with the connection {names}")
-        print("Ctrl-C stops", flush=True)
+        print_text(f"serving {flow.folder} at {url}/ with the connection {names}")
+        print_text("Ctrl-C stops")
 
     with bind_socket(args.host, args.port) as sock, counting_tokens(), sending_traces(args.trace):
         folder = tempfile.TemporaryDirectory(prefix="phi3-serve-")

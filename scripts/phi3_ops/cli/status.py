@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ._common import add_config, console
+from ..terminal import console, print_text
+from ._common import add_config
 
 if TYPE_CHECKING:
     from ..azure import StatusItem
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace) -> int:
     status = read_status(Cloud(load_config(args.config)))
     if args.json:
         items = [asdict(item) for item in status.items]
-        print(json.dumps({"items": items, "hourly": status.hourly}, indent=2))
+        print_text(json.dumps({"items": items, "hourly": status.hourly}, indent=2))
         return 0
     screen = console()
     if status.items:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from .compare import ComparisonSettings, compare_runs
 from .gates import ALL_METRICS
-from .report import escape_invisible, format_number, format_p_value, format_signed, render_report
+from .report import format_number, format_p_value, format_signed, render_report
 from .results import Comparison, PairedResult
 from .thresholds import load_thresholds
 
@@ -17,7 +17,6 @@ __all__ = [
     "ComparisonSettings",
     "PairedResult",
     "compare_runs",
-    "escape_invisible",
     "format_number",
     "format_p_value",
     "format_signed",

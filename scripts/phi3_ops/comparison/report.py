@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
 from ..hashing import sha256_base64
+from ..terminal import escape_invisible
 from .paired_stats import TIE, Array
 from .results import Comparison, LineScores, MetricComparison, RunSummary
 
@@ -24,11 +23,6 @@ LONGEST = 20_000  # characters of a text that are shown
 BINS = 21
 SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the intervals, as shares of a score's range
 WIN, LOSS, TIED = "win", "loss", "tie"  # CSS classes, too
-# Formatting characters that change the direction of text or hide it, and control characters to keep.
-_HIDING = frozenset("\u200b\u200e\u200f\u061c\u2028\u2029\ufeff") | {
-    chr(code) for span in ((0x202A, 0x202F), (0x2066, 0x206A)) for code in range(*span)
-}
-_ALLOWED = frozenset("\n\t")
 
 
 @dataclass(frozen=True)
@@ -155,21 +149,6 @@ def _template() -> Template:
 
 
 # -- text ------------------------------------------------------------------------------------------
-
-
-def escape_invisible(value: object) -> str:
-    """Return a value as text, with invisible characters replaced: `‹U+202E›`.
-
-    Invisible characters are control characters and characters that change the direction of text.
-    """
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return "".join(f"‹U+{ord(c):04X}›" if _is_hidden(c) else c for c in text)
-
-
-def _is_hidden(character: str) -> bool:
-    # Cs: half a surrogate pair, which JSON can contain and UTF-8 cannot.
-    hidden = character in _HIDING or unicodedata.category(character) in ("Cc", "Cs")
-    return hidden and character not in _ALLOWED
 
 
 def format_number(value: float | None) -> str:

@@ -11,15 +11,22 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from keyring.backend import KeyringBackend
 from keyring.errors import PasswordDeleteError, PasswordSetError
 
+from ..locks import file_lock
+
 KEYRING_VARIABLE = "PHI3_KEYRING"
 FILE_NAME = "phi3-keyring.json"
+LOCK_NAME = "phi3-keyring.lock"
+_TEMPORARY = re.compile(re.escape(FILE_NAME) + r"[a-z0-9_]{8}")  # the names that mkstemp makes
 
 
 class OwnerOnlyFileKeyring(KeyringBackend):  # type: ignore[misc]
@@ -39,13 +46,23 @@ class OwnerOnlyFileKeyring(KeyringBackend):  # type: ignore[misc]
     def set_password(self, service: str, username: str, password: str) -> None:
         if KEYRING_VARIABLE in os.environ:
             raise PasswordSetError(f"{KEYRING_VARIABLE} is set, and it is read-only")
-        self._write({**self._read(), f"{service}/{username}": password})
+        try:
+            with self._locked():
+                self._write({**self._read(), f"{service}/{username}": password})
+        except OSError as error:
+            raise PasswordSetError(f"cannot write {self.path}: {_reason(error)}") from error
 
     def delete_password(self, service: str, username: str) -> None:
-        entries = self._read()
-        if entries.pop(f"{service}/{username}", None) is None:
-            raise PasswordDeleteError(f"the entry {service}/{username} does not exist")
-        self._write(entries)
+        if KEYRING_VARIABLE in os.environ:
+            raise PasswordDeleteError(f"{KEYRING_VARIABLE} is set, and it is read-only")
+        try:
+            with self._locked():
+                entries = self._read()
+                if entries.pop(f"{service}/{username}", None) is None:
+                    raise PasswordDeleteError(f"the entry {service}/{username} does not exist")
+                self._write(entries)
+        except OSError as error:
+            raise PasswordDeleteError(f"cannot write {self.path}: {_reason(error)}") from error
 
     def _read(self) -> dict[str, Any]:
         try:
@@ -54,10 +71,34 @@ class OwnerOnlyFileKeyring(KeyringBackend):  # type: ignore[misc]
         except FileNotFoundError:
             return {}
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Keep other processes from changing the file between reading and writing it."""
+        with suppress(FileExistsError):
+            self.path.parent.mkdir(mode=0o700, parents=True)
+        with file_lock(self.path.with_name(LOCK_NAME)):
+            self._delete_temporary_files()
+            yield
+
+    def _delete_temporary_files(self) -> None:
+        """Delete the temporary files of killed processes. Nobody else writes while the lock is held."""
+        for path in self.path.parent.glob(f"{FILE_NAME}*"):
+            if _TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+                path.unlink(missing_ok=True)
+
     def _write(self, entries: dict[str, Any]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         # mkstemp creates the file with mode 0600, and the rename replaces the old file atomically.
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=FILE_NAME)
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(entries, file)
-        os.replace(name, self.path)
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                json.dump(entries, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(name, self.path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or str(error)

@@ -34,7 +34,7 @@ def run_quickstart(options: QuickstartOptions, console: Console) -> QuickstartSu
         _refuse_replacing_connection()
     try:
         for number, (name, title, step) in enumerate(STEPS, 1):
-            console.print(f"[bold]\\[{number}/{len(STEPS)}] {title}[/bold]")
+            console.print(f"[{number}/{len(STEPS)}] {title}", style="bold", markup=False)
             with _timed(job, name):
                 console.print(f"      {step(job)}", highlight=False, soft_wrap=True)
     except BaseException:

@@ -23,6 +23,7 @@ from ..errors import OpsError
 from ..files import read_jsonl, write_json
 from ..publish import FoundryProject, display_name, require_locked
 from ..runs import OUTPUT_FOLDER, SNAPSHOT, TOKEN_COUNTS
+from ..terminal import VisibleLog, print_text
 from ..waiting import wait_until
 from .outputs import Download, pop_line_number
 from .request import BatchRequest
@@ -124,8 +125,8 @@ class FoundrySubmission(BatchSubmission):
             run, log = self._read_state()
             if run.status != status:
                 status = run.status
-                print(f"({status})")
-            print(log[printed:], end="", flush=True)
+                print_text(f"({status})")
+            VisibleLog().write(log[printed:])
             printed = len(log)
             if status in ENDED_BADLY:
                 raise _run_error(run)

@@ -54,10 +54,6 @@ def test_refusals(name, text, message, capsys):
     assert f"argument --value: {message}\n" in capsys.readouterr().err
 
 
-def test_output_that_is_not_a_terminal_is_wide():
-    assert _common.console().width == _common.LOG_WIDTH
-
-
 @pytest.mark.parametrize(
     ("add", "words", "expected"),
     [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from html.parser import HTMLParser
 
@@ -11,12 +10,12 @@ import pytest
 from hostile_answers import HOSTILE, hostile_report
 from phi3_ops.comparison.report import (
     LONGEST,
-    escape_invisible,
     format_number,
     format_p_value,
     format_signed,
     render_report,
 )
+from phi3_ops.terminal import escape_invisible
 
 VOID = {"meta", "input", "br"}
 
@@ -113,22 +112,6 @@ def test_lost_lines_come_first_and_the_rest_is_counted(report):
 
 def test_the_same_report_makes_the_same_page(report):
     assert render_report(report) == render_report(report)
-
-
-@pytest.mark.parametrize(
-    ("text", "escaped"),
-    [
-        ("plain\n\ttext é 你好 👩‍👧", "plain\n\ttext é 你好 👩‍👧"),
-        ("a\u202eb\u2066c", "a‹U+202E›b‹U+2066›c"),
-        ("\x1b[31m\x00\r", "‹U+001B›[31m‹U+0000›‹U+000D›"),
-        ("\ud800", "‹U+D800›"),
-        ({"k": ["ü", None]}, '{"k": ["ü", null]}'),
-        (3, "3"),
-    ],
-)
-def test_invisible_characters_are_replaced(text, escaped):
-    assert escape_invisible(text) == escaped
-    html.escape(escape_invisible(text)).encode()  # UTF-8 can hold it
 
 
 def test_numbers():

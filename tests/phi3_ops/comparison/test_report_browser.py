@@ -10,7 +10,8 @@ from playwright.sync_api import sync_playwright
 
 from contrast import CONTRAST
 from hostile_answers import HOSTILE, hostile_report
-from phi3_ops.comparison.report import escape_invisible, render_report
+from phi3_ops.comparison.report import render_report
+from phi3_ops.terminal import escape_invisible
 
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import signal
 import stat
 import subprocess
 import sys
@@ -10,7 +13,8 @@ import sys
 import pytest
 from keyring.errors import PasswordDeleteError, PasswordSetError
 
-from phi3_ops.pf.keyring_store import OwnerOnlyFileKeyring
+from phi3_ops.pf import keyring_store
+from phi3_ops.pf.keyring_store import FILE_NAME, LOCK_NAME, OwnerOnlyFileKeyring
 
 
 @pytest.fixture
@@ -35,7 +39,79 @@ def test_passwords_are_kept_and_deleted(ring):
 def test_only_the_owner_can_read_the_file(ring):
     ring.set_password("promptflow", "key", "one")
     assert stat.S_IMODE(ring.path.stat().st_mode) == 0o600
-    assert [path.name for path in ring.path.parent.iterdir()] == [ring.path.name]
+    assert stat.S_IMODE(ring.path.parent.stat().st_mode) == 0o700
+    assert_only_store_files(ring)
+
+
+def assert_only_store_files(ring):
+    files = {path.name: path.stat() for path in ring.path.parent.iterdir()}
+    assert {*files} == {FILE_NAME, LOCK_NAME}
+    assert {stat.S_IMODE(status.st_mode) for status in files.values()} == {0o600}
+    assert files[LOCK_NAME].st_size == 0
+
+
+def test_a_file_that_others_could_read_is_replaced(ring):
+    ring.set_password("promptflow", "key", "one")
+    ring.path.chmod(0o644)
+    ring.set_password("promptflow", "other", "two")
+    assert_only_store_files(ring)
+
+
+def test_the_mode_of_an_existing_folder_stays(ring):
+    ring.path.parent.mkdir(mode=0o755)
+    ring.set_password("promptflow", "key", "one")
+    assert stat.S_IMODE(ring.path.parent.stat().st_mode) == 0o755
+
+
+def write_entries(code, *arguments, **options):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, **options)
+
+
+def test_no_entry_is_lost_between_two_processes(ring):
+    code = """
+import sys
+from phi3_ops.pf.keyring_store import OwnerOnlyFileKeyring
+for number in range(100):
+    OwnerOnlyFileKeyring().set_password("service", f"{sys.argv[1]}-{number}", "secret")
+"""
+    writers = [write_entries(code, name) for name in ("a", "b")]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert len(json.loads(ring.path.read_text())) == 200
+    assert_only_store_files(ring)
+
+
+def test_the_temporary_file_of_a_killed_process_is_deleted(ring):
+    code = """
+import os, signal
+from phi3_ops.pf import keyring_store
+keyring_store.os.replace = lambda old, new: os.kill(os.getpid(), signal.SIGKILL)
+keyring_store.OwnerOnlyFileKeyring().set_password("promptflow", "key", "secret")
+"""
+    (ring.path.parent).mkdir()
+    (ring.path.parent / f"{FILE_NAME}.backup").write_text("of the user")
+    assert write_entries(code).wait() == -signal.SIGKILL
+    assert len(list(ring.path.parent.glob(f"{FILE_NAME}????????"))) == 1
+    ring.set_password("promptflow", "key", "new")
+    assert ring.get_password("promptflow", "key") == "new"
+    (ring.path.parent / f"{FILE_NAME}.backup").unlink()
+    assert_only_store_files(ring)
+
+
+def test_a_full_disk_leaves_no_temporary_file(ring, monkeypatch):
+    ring.set_password("promptflow", "key", "old")
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(keyring_store.os, "fsync", fail)
+    with pytest.raises(PasswordSetError, match="No space left on device"):
+        ring.set_password("promptflow", "key", "new")
+    with pytest.raises(PasswordDeleteError, match="No space left on device"):
+        ring.delete_password("promptflow", "key")
+    assert ring.get_password("promptflow", "key") == "old"
+    assert_only_store_files(ring)
 
 
 def test_the_environment_wins_and_is_read_only(ring, monkeypatch):
@@ -44,6 +120,8 @@ def test_the_environment_wins_and_is_read_only(ring, monkeypatch):
     assert ring.get_password("promptflow", "key") == "environment"
     with pytest.raises(PasswordSetError):
         ring.set_password("promptflow", "key", "new")
+    with pytest.raises(PasswordDeleteError):
+        ring.delete_password("promptflow", "key")
 
 
 def test_keyring_uses_it_if_there_is_no_other(tmp_path):

@@ -1,0 +1,55 @@
+"""One rule for the names of runs, connections, deployments, endpoints, flows and files from outside.
+
+A name becomes part of a path, of a URL or of a command line. So it is never a path itself, and it does
+not start with a dot or a dash.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from .errors import OpsError
+
+LONGEST = 128
+RULE = f"1 to {LONGEST} letters (A-Z), digits, `-`, `_` and `.`, not beginning with `-` or `.`"
+_NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{LONGEST - 1}}}")
+_NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
+
+
+def is_name(text: object) -> bool:
+    """Return whether a value is a valid name."""
+    return isinstance(text, str) and _NAME.fullmatch(text) is not None
+
+
+def require_name(text: object, field: str) -> str:
+    """Return a name that came from outside.
+
+    Args:
+        text: the name.
+        field: what it names and where it was read, for the error.
+
+    Raises:
+        OpsError: it is not a valid name.
+    """
+    if isinstance(text, str) and is_name(text):
+        return text
+    raise OpsError(f"{field}: {_quoted(text)} is not a valid name", f"Use {RULE}.")
+
+
+def name(text: str) -> str:
+    """Parse a name for argparse."""
+    if is_name(text):
+        return text
+    raise argparse.ArgumentTypeError(f"{_quoted(text)} is not a valid name; use {RULE}")
+
+
+def safe_name(text: str) -> str:
+    """Return a text as a valid name: other characters become `-`, and a long text is cut."""
+    return _NOT_IN_NAME.sub("-", text).lstrip(".-")[:LONGEST] or "unnamed"
+
+
+def _quoted(text: object) -> str:
+    """Return the start of a text in quotes, as ASCII: it can contain anything."""
+    shown = ascii(text)
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}…"
