@@ -6,28 +6,28 @@ checked against the same golden files. It may import `pf` and `data`.
 
 from __future__ import annotations
 
-from .background import (
-    ENDPOINT_KEY_VARIABLE,
-    find_endpoint,
-    register_endpoint,
-    running_endpoints,
-    start_endpoint,
-    stop_endpoint,
-    unregister_endpoint,
-)
+from .background import ENDPOINT_KEY_VARIABLE, start_endpoint, stop_endpoint
 from .container import Deployment
 from .fault_rules import load_fault_rules
+from .registration import (
+    ENDPOINTS_FOLDER,
+    find_endpoint,
+    own_endpoint_name,
+    register_endpoint,
+    running_endpoints,
+)
 from .server import serve_models
 
 __all__ = [
     "Deployment",
+    "ENDPOINTS_FOLDER",
     "ENDPOINT_KEY_VARIABLE",
     "find_endpoint",
     "load_fault_rules",
+    "own_endpoint_name",
     "register_endpoint",
     "running_endpoints",
     "serve_models",
     "start_endpoint",
     "stop_endpoint",
-    "unregister_endpoint",
 ]

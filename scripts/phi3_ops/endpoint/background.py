@@ -1,100 +1,30 @@
-"""Local endpoints that run in the background: start, find and stop them."""
+"""Local endpoints that run in the background: start and stop them."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 from ..errors import OpsError
-from ..files import write_json
 from ..waiting import WaitTimeoutError, wait_until
+from .registration import (
+    RunningEndpoint,
+    claim_files,
+    endpoint_process,
+    find_endpoint,
+    log_file,
+    remove_note,
+)
 
 ENDPOINT_KEY_VARIABLE = "PHI3_ENDPOINT_KEY"
 START_TIMEOUT_S = 900.0  # a large model takes minutes, above all the first time
 STOP_TIMEOUT_S = 40.0  # longer than the endpoint's own grace period for requests in flight
+KILL_TIMEOUT_S = 10.0  # until the system has ended a killed process
 POLL_S = 0.05
-_FOLDER = "endpoints"
-
-
-@dataclass(frozen=True)
-class RunningEndpoint:
-    """A local endpoint's process. Its key is not in a file, only in the connection store.
-
-    Attributes:
-        name: name of the endpoint.
-        pid: id of the process.
-        started: start of the process, in seconds since the epoch; pids are reused.
-        url: scoring URL.
-        model: the model folders.
-    """
-
-    name: str
-    pid: int
-    started: float
-    url: str
-    model: str
-
-
-def endpoint_state_file(workdir: Path, name: str) -> Path:
-    """Return the file in which a running endpoint is registered."""
-    return workdir / _FOLDER / f"{name}.json"
-
-
-def log_file(workdir: Path, name: str) -> Path:
-    """Return the file with the output of a background endpoint."""
-    return workdir / _FOLDER / f"{name}.log"
-
-
-def register_endpoint(workdir: Path, name: str, url: str, model: str) -> None:
-    """Register this process as the running endpoint of that name. Call it when the endpoint answers."""
-    import psutil
-
-    process = psutil.Process()
-    running = RunningEndpoint(name, process.pid, process.create_time(), url, model)
-    write_json(endpoint_state_file(workdir, name), asdict(running))
-
-
-def unregister_endpoint(workdir: Path, name: str) -> None:
-    """Remove the registration of that name if it is this process's."""
-    running = find_endpoint(workdir, name)
-    if running and running.pid == os.getpid():
-        endpoint_state_file(workdir, name).unlink(missing_ok=True)
-
-
-def find_endpoint(workdir: Path, name: str) -> RunningEndpoint | None:
-    """Return the endpoint of that name if its process is running."""
-    try:
-        running = RunningEndpoint(
-            **json.loads(endpoint_state_file(workdir, name).read_text(encoding="utf-8"))
-        )
-    except (OSError, ValueError, TypeError):
-        return None
-    return running if _process(running) else None
-
-
-def running_endpoints(workdir: Path) -> Iterator[RunningEndpoint]:
-    """Yield every endpoint of a workdir whose process is running."""
-    for file in sorted((workdir / _FOLDER).glob("*.json")):
-        if running := find_endpoint(workdir, file.stem):
-            yield running
-
-
-def _process(running: RunningEndpoint):  # type: ignore[no-untyped-def]
-    """Return the endpoint's process, or None if it has ended."""
-    import psutil
-
-    try:
-        process = psutil.Process(running.pid)
-        same = abs(process.create_time() - running.started) < 1
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-    except psutil.Error:
-        return None
 
 
 def start_endpoint(
@@ -110,14 +40,15 @@ def start_endpoint(
         port: port to listen on; 0 picks a free one.
 
     Raises:
-        OpsError: the process ended, or it did not answer within `START_TIMEOUT_S`.
+        OpsError: the process ended, it did not answer within `START_TIMEOUT_S`, or its files would
+            replace files of others.
     """
     stop_endpoint(workdir, name)
+    claim_files(workdir, name)
     log = log_file(workdir, name)
-    log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "phi3_ops", "endpoint", "--model", str(model)]
     command += ["--port", str(port), "--name", name, "--workdir", str(workdir), "--no-connect"]
-    with log.open("wb") as output:
+    with _open_log(log) as output:
         process = subprocess.Popen(
             command,
             env={**os.environ, ENDPOINT_KEY_VARIABLE: key},
@@ -134,8 +65,17 @@ def start_endpoint(
             process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-        endpoint_state_file(workdir, name).unlink(missing_ok=True)
+        remove_note(workdir, name)
         raise
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    """Return the emptied log, open for writing. A link is an error, because it could lead anywhere."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        return os.fdopen(os.open(path, flags, 0o666), "wb")
+    except OSError as error:
+        raise OpsError(f"cannot write {path}: {error.strerror}", "Remove it.") from error
 
 
 def _wait_until_ready(
@@ -165,8 +105,8 @@ def stop_endpoint(workdir: Path, name: str) -> bool:
     import psutil
 
     running = find_endpoint(workdir, name)
-    endpoint_state_file(workdir, name).unlink(missing_ok=True)
-    process = _process(running) if running else None
+    process = endpoint_process(workdir, running) if running else None
+    remove_note(workdir, name)
     if process is None:
         return False
     process.terminate()
@@ -174,6 +114,8 @@ def stop_endpoint(workdir: Path, name: str) -> bool:
         process.wait(STOP_TIMEOUT_S)
     except psutil.TimeoutExpired:
         process.kill()
+        with suppress(psutil.TimeoutExpired):
+            process.wait(KILL_TIMEOUT_S)
     _reap(process.pid)
     return True
 

@@ -4,9 +4,18 @@ import argparse
 
 import pytest
 
+from phi3_ops import endpoint as endpoint_room
 from phi3_ops.cli import endpoint as command
+from phi3_ops.cli import main
 from phi3_ops.endpoint.server import EndpointError
 from phi3_ops.errors import OpsError
+from phi3_ops.ownership import read_marker
+from phi3_ops.pf.connections import (
+    connection_key,
+    connection_url,
+    delete_connection,
+    save_connection,
+)
 from processes import phi3
 from tiny_endpoint import KEY
 
@@ -72,3 +81,70 @@ def test_an_error_is_one_line_and_leaves_nothing(tmp_path):
         "phi3 endpoint: the traffic of the deployments is 120 % in total, not 100 % (or 0 %)\n"
     )
     assert list(tmp_path.iterdir()) == []
+
+
+# -- the connection ----------------------------------------------------------------------------------
+
+AZURE = "https://prod.eastus2.inference.ml.azure.com/score"
+URL = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def keys(monkeypatch, tmp_path):
+    """The keys of the endpoints that would have been served; each is ready at once."""
+    used = []
+
+    def serve(deployments, *, key, ready, **options):
+        used.append(key)
+        ready(URL)
+
+    monkeypatch.setattr(endpoint_room, "serve_models", serve)
+    monkeypatch.chdir(tmp_path)
+    yield used
+    delete_connection("e")
+
+
+def serve(*words):
+    return main(["endpoint", "--model", "m", "--workdir", "work", "--connection", "e", *words])
+
+
+def test_a_connection_to_another_machine_is_not_replaced_and_its_key_is_not_used(keys, capsys):
+    save_connection("e", {"endpoint": AZURE}, "production")
+    assert serve() == 1
+    assert capsys.readouterr().err == (
+        "phi3 endpoint: the connection 'e' points to another endpoint "
+        "(prod.eastus2.inference.ml.azure.com), and would be replaced. Give --replace, or another "
+        "--connection.\n"
+    )
+    assert not keys and connection_key("e") == "production" and connection_url("e") == AZURE
+    assert serve("--replace") == 0
+    assert keys != ["production"] and [connection_key("e")] == keys
+    assert connection_url("e") == f"{URL}/score"
+
+
+def test_each_start_has_a_new_key(keys):
+    assert serve() == serve() == 0
+    first, second = keys
+    assert first != second == connection_key("e") and len(second) > 40
+
+
+def test_a_connection_that_changes_while_the_model_is_loaded_is_not_replaced(keys, monkeypatch):
+    def serve_later(deployments, *, ready, **options):
+        save_connection("e", {"endpoint": AZURE}, "production")
+        ready(URL)
+
+    monkeypatch.setattr(endpoint_room, "serve_models", serve_later)
+    assert serve() == 1
+    assert connection_key("e") == "production"
+
+
+def test_the_key_of_a_connection_is_not_needed_without_one(keys, monkeypatch):
+    save_connection("e", {"endpoint": AZURE}, "production")
+    monkeypatch.setenv("PHI3_ENDPOINT_KEY", KEY)
+    assert serve("--no-connect") == 0
+    assert keys == [KEY] and connection_key("e") == "production"
+
+
+def test_the_workdir_knows_its_connection(keys, tmp_path):
+    assert serve() == 0
+    assert read_marker(tmp_path / "work").connections == {"e": f"{URL}/score"}

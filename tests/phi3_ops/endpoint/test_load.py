@@ -23,7 +23,8 @@ import psutil
 import pytest
 import requests
 
-from phi3_ops.endpoint.background import ENDPOINT_KEY_VARIABLE, find_endpoint
+from phi3_ops.endpoint.background import ENDPOINT_KEY_VARIABLE
+from phi3_ops.endpoint.registration import find_endpoint
 from phi3_tools import Limits, Params, Phi3Client, Phi3Error
 from processes import BIN
 from tiny_endpoint import HANG_S, KEY
