@@ -10,7 +10,7 @@ from phi3_ops.errors import OpsError
 from phi3_ops.network import base_url, bind_socket, is_loopback
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1", "localhost"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "127.8.9.10", "::1", "localhost"])
 def test_loopback(host):
     assert is_loopback(host)
 
