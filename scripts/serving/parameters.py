@@ -12,6 +12,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+MAX_CHOICES, MAX_LOGPROBS, MAX_STOPS = 16, 20, 32
+MAX_QUOTED = 64  # characters of a client's text in an error text
+
 
 class ScoringError(Exception):
     """A request that is answered with an error.
@@ -49,7 +52,10 @@ def describe(value: Any) -> str:
     return types.get(type(value)) or str(value)
 
 
-MAX_CHOICES, MAX_LOGPROBS, MAX_STOPS = 16, 20, 32
+def shorten(text: str) -> str:
+    """Return the start of a client's text, for an error text."""
+    return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…"
+
 
 # --- conversions: they raise TypeError, ValueError or OverflowError ---------------------------
 
@@ -207,9 +213,10 @@ def refuse_unknown(fields: Mapping[str, Any], known: Iterable[str], prefix: str 
     for name, value in fields.items():
         if value is None or name in known:
             continue
-        similar = difflib.get_close_matches(name, known, n=1)
+        short = shorten(name)
+        similar = difflib.get_close_matches(short, known, n=1)
         hint = f"; did you mean {prefix}{similar[0]}?" if similar else ""
-        refuse(f"{prefix}{name} is not a known field{hint}", prefix + name)
+        refuse(f"{prefix}{short} is not a known field{hint}", prefix + short)
 
 
 def _refuse_other_fields(settings: Mapping[str, Any]) -> None:

@@ -166,6 +166,8 @@ def token_logprobs(logits: np.ndarray, token: int, alternatives: int) -> TokenLo
     """Return the log probabilities of a token and of the most likely tokens."""
     shifted = logits.astype(np.float64) - logits.max()
     logprobs = shifted - np.log(np.exp(shifted).sum())
-    best = np.argsort(-logprobs, kind="stable")[:alternatives] if alternatives else []
+    count = min(alternatives, len(logprobs))
+    best = np.argpartition(logprobs, -count)[-count:] if count else np.array([], int)
+    best = best[np.argsort(-logprobs[best])]
     top = tuple((int(other), float(logprobs[other])) for other in best)
     return TokenLogprobs(token, float(logprobs[token]), top)

@@ -26,7 +26,7 @@ from backends import load_backend  # noqa: E402
 from engine import BatchingEngine, BusyError, Engine  # noqa: E402
 from generation import Completion  # noqa: E402
 from model_files import ModelNotFoundError, find_model  # noqa: E402
-from parameters import ScoringError, refuse  # noqa: E402
+from parameters import ScoringError, refuse, shorten  # noqa: E402
 from payloads import (  # noqa: E402
     Message,
     ScoringRequest,
@@ -108,7 +108,8 @@ class Scorer:
         """Read a request, and refuse what this model cannot do."""
         request = read_request(payload)
         if request.model not in (None, self.name):
-            refuse(f"this deployment serves the model {self.name}, not {request.model!r}", "model")
+            model = repr(shorten(request.model or ""))
+            refuse(f"this deployment serves the model {self.name}, not {model}", "model")
         unknown = [token for token in request.params.logit_bias if token >= self._vocabulary_size]
         if unknown:
             known = f"the model's tokens are 0 to {self._vocabulary_size - 1}"

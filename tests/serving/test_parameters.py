@@ -146,6 +146,13 @@ def test_an_unknown_name_is_refused_even_if_nothing_is_like_it():
     assert read_parameters({"colour": None}) == read_parameters({})
 
 
+def test_a_long_name_is_quoted_in_part_and_refused_at_once():
+    """Comparing megabytes with every known name would keep a core busy for minutes."""
+    with pytest.raises(ScoringError, match="^x{64}… is not a known field$") as caught:
+        read_parameters({"x" * 10_000_000: 1})
+    assert len(caught.value.param) == 65
+
+
 def code(names):
     return ", ".join(f"`{name}`" for name in names)
 
