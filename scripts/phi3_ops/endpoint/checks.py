@@ -1,4 +1,4 @@
-"""What the endpoint refuses before it starts anything: a missing key, and wrong traffic."""
+"""What the endpoint refuses before it starts anything: a missing key or model, and wrong traffic."""
 
 from __future__ import annotations
 
@@ -37,3 +37,21 @@ def check_traffic(deployments: Sequence[Deployment]) -> None:
         raise EndpointError(
             f"the traffic of the deployments is {total} % in total, not 100 % (or 0 %)"
         )
+
+
+def check_models(deployments: Sequence[Deployment]) -> None:
+    """Raise EndpointError if a model folder does not exist, cannot be read or is empty.
+
+    The scoring code checks the files in it when it loads the model.
+    """
+    for model in (deployment.model for deployment in deployments):
+        try:
+            if not model.is_dir():
+                what = f"{model} is not a folder" if model.exists() else f"{model} does not exist"
+            elif next(model.iterdir(), None) is None:
+                what = f"{model} is empty"
+            else:
+                continue
+        except OSError as error:
+            what = f"{model} cannot be read: {error.strerror}"
+        raise EndpointError(f"the model folder {what}", "Give the folder of a model.")

@@ -90,8 +90,10 @@ def load_fault_rules(path: Path) -> list[Rule]:
     """
     import yaml
 
+    from ..yaml_files import load_yaml
+
     try:
-        entries = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        entries = load_yaml(Path(path))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise FaultError(f"{path} cannot be read: {reason}") from error

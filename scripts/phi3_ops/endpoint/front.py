@@ -260,9 +260,9 @@ class RequestLog:
 
 @functools.cache
 def _document() -> Any:
-    import yaml
+    from ..yaml_files import load_yaml
 
-    return yaml.safe_load(Path(__file__).with_name("api.yaml").read_text(encoding="utf-8"))
+    return load_yaml(Path(__file__).with_name("api.yaml"))
 
 
 async def _read(request: Request) -> bytes:

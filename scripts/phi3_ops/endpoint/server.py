@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ..network import base_url, bind_socket
-from .checks import check_key, check_traffic
-from .container import Container, Deployment, EndpointError
-from .worker import INSTALL
+from .checks import check_key, check_models, check_traffic
+from .container import INSTALL, Container, Deployment, EndpointError
 
 if TYPE_CHECKING:
     from .fault_rules import Rule
@@ -47,6 +46,7 @@ def serve_models(
     """
     check_key(key, host)
     check_traffic(deployments)
+    check_models(deployments)  # first: a port in use must not hide a wrong model
     sock = bind_socket(host, port)
     containers = [Container(deployment) for deployment in deployments]
     try:

@@ -29,7 +29,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-INSTALL = "pip install 'phi3-promptflow[serve]'"
+from .container import INSTALL
+
 FAILED = {"message": "The scoring code failed.", "type": "server_error", "param": None, "code": 500}
 log = logging.getLogger("phi3.endpoint")
 
