@@ -146,5 +146,6 @@ def stand_in(folder: Path, name: str = "blue", **settings: Any) -> Deployment:
     code, model = folder / "code", folder / name
     code.mkdir(exist_ok=True)
     model.mkdir(exist_ok=True)
+    (model / "config.json").touch()
     (code / "score.py").write_text(SCORE)
     return Deployment(name, model, code=code, **settings)

@@ -52,7 +52,7 @@ def test_start_find_and_stop(tiny_model_dir, tmp_path, started):
 
 def test_an_endpoint_that_does_not_start_is_an_error_with_its_last_line(tmp_path, started):
     with pytest.raises(
-        OpsError, match="the endpoint 'tuned' did not start: .*none is not a folder"
+        OpsError, match="the endpoint 'tuned' did not start: .*none does not exist"
     ) as caught:
         start_endpoint(tmp_path / "none", tmp_path, "tuned", key=KEY)
     assert caught.value.fix == f"See {log_file(tmp_path, 'tuned')}."

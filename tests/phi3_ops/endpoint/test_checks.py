@@ -1,9 +1,11 @@
-"""What the endpoint refuses before it starts: a missing key, and wrong traffic."""
+"""What the endpoint refuses before it starts: a missing key or model, and wrong traffic."""
+
+from pathlib import Path
 
 import pytest
 
 from phi3_ops.endpoint.app import create_app
-from phi3_ops.endpoint.checks import check_key, check_traffic
+from phi3_ops.endpoint.checks import check_key, check_models, check_traffic
 from phi3_ops.endpoint.container import Deployment, EndpointError
 from tiny_endpoint import KEY, ThreadContainer, stand_in
 
@@ -49,3 +51,32 @@ def test_an_empty_key_is_refused(tmp_path, key):
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_with_a_key_every_host_is_accepted(host):
     check_key("k", host)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("none", "none does not exist. Give the folder of a model."),
+        ("file", "file is not a folder. Give"),
+        ("file/below", "file/below does not exist. Give"),
+        ("empty", "empty is empty. Give"),
+        ("x" * 300, "cannot be read: File name too long. Give"),
+    ],
+)
+def test_a_missing_model_is_refused(tmp_path, name, message):
+    (tmp_path / "file").touch()
+    (tmp_path / "empty").mkdir()
+    deployments = [Deployment("blue", tmp_path, 50), Deployment("green", tmp_path / name, 50)]
+    with pytest.raises(EndpointError) as caught:
+        check_models(deployments)
+    assert str(caught.value).startswith(f"the model folder {tmp_path}")
+    assert message in str(caught.value)
+
+
+def test_a_model_that_cannot_be_read_is_refused(monkeypatch, tmp_path):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(EndpointError, match=f"{tmp_path} cannot be read: Permission denied"):
+        check_models([Deployment("blue", tmp_path)])

@@ -25,18 +25,27 @@ from tiny_endpoint import KEY, stand_in
     ],
 )
 def test_an_error_is_one_line(tmp_path, options, message):
+    (tmp_path / "config.json").write_text("{}")
     with pytest.raises(OpsError, match=message) as caught:
         serve_models([Deployment("blue", tmp_path)], **{"port": 0, **options})
     assert "\n" not in str(caught.value)
 
 
-def test_a_port_in_use_is_an_error(tmp_path):
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(OpsError, match=f"port {port}: Address already in use"):
-            serve_models([Deployment("blue", tmp_path)], port=port, key="k")
+@pytest.fixture
+def taken_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        yield taken.getsockname()[1]
+
+
+def test_a_port_in_use_is_an_error(tmp_path, taken_port):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(OpsError, match=f"port {taken_port}: Address already in use"):
+        serve_models([Deployment("blue", tmp_path)], port=taken_port, key="k")
+
+
+def test_the_model_is_checked_before_the_port(tmp_path, taken_port):
+    with pytest.raises(EndpointError, match="none does not exist"):
+        serve_models([Deployment("blue", tmp_path / "none")], port=taken_port, key="k")
 
 
 def test_a_broken_model_is_an_error(tmp_path, tiny_model_dir):
