@@ -7,6 +7,7 @@ changed, batches run on Prompt flow's own engine and served flows keep Prompt fl
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import inspect
 import pkgutil
 from collections.abc import Callable
@@ -93,6 +94,9 @@ def is_supported(feature: Feature) -> bool:
         return False
     prepare()
     try:
+        if feature.package == "promptflow-devkit":
+            # Its other modules import each other in a circle, unless the client comes first.
+            importlib.import_module("promptflow.client")
         signatures = {name: _parameters(name) for name in feature.signatures}
         return signatures == feature.signatures and all(
             pkgutil.resolve_name(name) is part for name, part in feature.identities.items()

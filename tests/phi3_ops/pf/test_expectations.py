@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from phi3_ops.pf import expectations
@@ -26,6 +29,13 @@ PARTS = [
 def test_this_prompt_flow_is_supported(feature):
     assert is_supported(feature)
     assert untested_warning() is None
+
+
+def test_this_prompt_flow_is_supported_in_a_new_process():
+    """Prompt flow's modules cannot be imported in any order."""
+    code = "from phi3_ops.pf import untested_warning; print(untested_warning())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "None\n", done.stderr
 
 
 @pytest.mark.parametrize(("name", "table", "part"), PARTS)
