@@ -98,12 +98,19 @@ def refuse_foreign_files(
         names: files and folders in it that the command replaces.
         caches: names of folders in these folders that this product writes without listing them.
     """
+    if path := find_foreign_file(folder, names, caches):
+        raise OpsError(
+            f"{path} exists, and phi3 did not write it", "Move it, or choose another folder."
+        )
+
+
+def find_foreign_file(
+    folder: Path, names: Iterable[str], caches: re.Pattern[str] | None = None
+) -> Path | None:
+    """Return the first file that this product did not write; see `refuse_foreign_files`."""
     marker = read_marker(folder) or Marker()
-    for name in names:
-        for path in _files_of(folder / name, caches):
-            if not marker.owns(path.relative_to(folder).as_posix()):
-                what = f"{path} exists, and phi3 did not write it"
-                raise OpsError(what, "Move it, or choose another folder.")
+    paths = (path for name in names for path in _files_of(folder / name, caches))
+    return next((p for p in paths if not marker.owns(p.relative_to(folder).as_posix())), None)
 
 
 def _files_of(path: Path, caches: re.Pattern[str] | None = None) -> Iterator[Path]:
@@ -252,7 +259,7 @@ def remove_own_files(folder: Path, caches: re.Pattern[str] | None = None) -> lis
     Returns:
         The files that stay, because this product did not write them.
     """
-    marker = read_marker(folder)
+    marker = None if folder.is_symlink() else read_marker(folder)
     if marker is None:
         return list(_files_of(folder))
     for entry in sorted(marker.unfinished):
@@ -268,6 +275,7 @@ def remove_own_files(folder: Path, caches: re.Pattern[str] | None = None) -> lis
             with suppress(OSError):  # it is not empty
                 parent.rmdir()
     (folder / MARKER_FILE).unlink(missing_ok=True)
+    _remove_caches(folder, caches)
     with suppress(OSError):
         folder.rmdir()
     return list(_files_of(folder))

@@ -23,6 +23,7 @@ import orjson
 from ..errors import OpsError
 from ..files import atomic_folder, write_json, write_jsonl
 from ..hashing import file_sha256
+from ..ownership import refuse_foreign_files, stage_marker
 from .checks import ESTIMATE, Chat, Problem, check_chat, estimate_tokens, token_counter
 from .formats import Source
 from .hashed_lines import WRITE_BLOCK, HashedLines
@@ -35,6 +36,7 @@ from .split import HELD_OUT, TRAINED, UNKNOWN, Split, split_chats
 TEST_SHARE = 0.2
 TRAIN_FILE, TEST_FILE, QUESTIONS_FILE = "train.jsonl", "test.jsonl", "questions.jsonl"
 REJECTS_FILE, MANIFEST_FILE = "rejects.jsonl", "manifest.json"
+OUTPUT_FILES = (TRAIN_FILE, TEST_FILE, QUESTIONS_FILE, REJECTS_FILE, MANIFEST_FILE)
 PROGRESS_ROWS = 2000  # between two calls of `progress`
 MAX_QUESTIONS = 1000  # of a kind: the share of right answers is then known to within 3 points
 _BUFFER = 1 << 16  # bytes that are read at once when rows are copied
@@ -76,15 +78,16 @@ def prepare_data(
 
     Args:
         source: a file, a folder, or the id of a dataset on the hub.
-        out: folder to write to. All earlier files are replaced; on an error, none is.
+        out: folder to write to. All earlier files are replaced; on an error, none is. Files that this
+            product did not write are never replaced.
         seed: seed of the split.
         test_share: share of the rows for testing, between 0 and 1.
         options: how to read and check the source.
         progress: function that is called from time to time with the number of rows read.
 
     Raises:
-        OpsError: the source does not exist or has too few good rows (with `strict`, any bad row), or
-            `out` cannot be written.
+        OpsError: the source does not exist or has too few good rows (with `strict`, any bad row); or
+            `out` cannot be written, or would lose files of others.
     """
     options = options or DataOptions()
     if not 0 < test_share < 1:
@@ -93,6 +96,7 @@ def prepare_data(
         source, split=options.split, revision=options.revision, columns=options.columns
     )
     _refuse_replacing(opened, out)
+    refuse_foreign_files(out, OUTPUT_FILES)
     stamps = _file_stamps(opened)
     with (
         atomic_folder(out, last=MANIFEST_FILE) as folder,
@@ -117,6 +121,7 @@ def prepare_data(
             sha256={**hashes, REJECTS_FILE: file_sha256(folder / REJECTS_FILE)},
         )
         write_json(folder / MANIFEST_FILE, manifest.to_json())
+        stage_marker(folder, out, OUTPUT_FILES)
     return manifest
 
 

@@ -13,15 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 from .. import paths
 from ..data import prepare_data
-from ..endpoint import start_endpoint, stop_endpoint
+from ..endpoint import find_endpoint, start_endpoint, stop_endpoint
 from ..errors import OpsError
 from ..files import read_jsonl
+from ..ownership import record_connection
 from ..pf import (
     DEFAULT_CONNECTION,
     PF_COMMAND,
+    connection_url,
     delete_connection,
     probe_endpoint,
     quiet_environment,
+    refuse_replacing_connection,
     save_connection,
 )
 from ..runs import ask_and_score, mean_by_kind
@@ -37,6 +40,9 @@ from .results import (
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+
+DATA_FOLDER, MODEL_FOLDER = "data", "model"  # in the workdir
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,7 @@ class QuickstartJob:
     Attributes:
         options: the options of the command.
         console: console to print to.
+        started: `BASE` or `TUNED`, if an endpoint of this quickstart was started.
         seconds: step -> duration in seconds.
         questions: rows of the questions file.
         evaluations: `BASE` or `TUNED` -> evaluation of that model.
@@ -81,6 +88,7 @@ class QuickstartJob:
 
     options: QuickstartOptions
     console: Console
+    started: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
     questions: list[dict[str, Any]] = field(default_factory=list)
     evaluations: dict[str, ModelEvaluation] = field(default_factory=dict)
@@ -89,12 +97,12 @@ class QuickstartJob:
     @property
     def data(self) -> Path:
         """Folder of the prepared data."""
-        return self.options.workdir / "data"
+        return self.options.workdir / DATA_FOLDER
 
     @property
     def out(self) -> Path:
         """Output folder of the training."""
-        return self.options.workdir / "model"
+        return self.options.workdir / MODEL_FOLDER
 
     @property
     def base_model(self) -> Path | None:
@@ -105,6 +113,12 @@ class QuickstartJob:
     def connection(self, which: str) -> str:
         """Return the name of the connection to the base or the tuned model."""
         return DEFAULT_CONNECTION if which == TUNED else f"{DEFAULT_CONNECTION}-{which}"
+
+    def require_replaceable(self, which: str) -> None:
+        """Raise OpsError if the connection to a model points to another machine, and has to stay."""
+        if not self.options.replace_connection:
+            fix = "Give --replace-connection, or use another store with PF_HOME_DIRECTORY=DIR."
+            refuse_replacing_connection(self.connection(which), "", fix)
 
     def summary(self) -> QuickstartSummary:
         """Return the results after the last step."""
@@ -143,8 +157,10 @@ def _before(job: QuickstartJob) -> str:
         return "skipped: the base model is not on this machine"
     _serve(job, BASE, model, port=0)
     result = _evaluate(job, BASE)
+    running = find_endpoint(job.options.workdir, BASE)
     stop_endpoint(job.options.workdir, BASE)
-    delete_connection(job.connection(BASE))
+    if running and connection_url(job.connection(BASE)) == running.url:
+        delete_connection(job.connection(BASE))
     return result
 
 
@@ -174,9 +190,12 @@ STEPS: tuple[tuple[str, str, Callable[[QuickstartJob], str]], ...] = (
 def _serve(job: QuickstartJob, which: str, model: Path, *, port: int) -> str:
     key = secrets.token_urlsafe(32)
     workdir = job.options.workdir
+    job.require_replaceable(which)
+    job.started.add(which)
     running = start_endpoint(model, workdir, which, key=key, port=port)
     name, fields = job.connection(which), {"endpoint": running.url}
     reply = probe_endpoint(fields, key)
+    record_connection(workdir, name, running.url)
     state = save_connection(name, fields, key)
     return f"{running.url}, connection {name!r} {state}, {reply.contract} contract"
 

@@ -14,9 +14,10 @@ from .catalog import (
     catalog_settings,
 )
 from .job import MODEL_OUTPUT, JobRequest, JobSubmission, Submission, latest_completed
-from .local import DEFAULT_RECIPE, base_and_tuned_table, finetune_locally
+from .local import CACHE_NAMES, DEFAULT_RECIPE, base_and_tuned_table, finetune_locally
 
 __all__ = [
+    "CACHE_NAMES",
     "CatalogRequest",
     "CatalogSubmission",
     "DEFAULT_MODEL",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -18,12 +19,23 @@ from rich.text import Text
 from .. import paths
 from ..errors import OpsError
 from ..files import read_jsonl
+from ..ownership import (
+    begin_writing,
+    find_foreign_file,
+    finish_writing,
+    refuse_foreign_files,
+)
 
 DEFAULT_RECIPE = "tiny-cpu"
 # An interrupted training writes a checkpoint of the weights and the optimizer, which may have tens of GB.
 STOP_S = 900
 METRICS_FILE = "metrics.json"
 SAMPLES_FILE = "samples.jsonl"  # train.py's sample answers
+# The names that train.py replaces in its output folder (RESULT_NAMES), and its checkpoints.
+OUTPUT_NAMES = ("base", "model", "mlflow", METRICS_FILE, "loss.png", SAMPLES_FILE, "checkpoints")
+TRACKING_FOLDER = "mlruns"  # to which train.py adds a run
+# Folders that the scoring script writes into a model's folder, and that a killed train.py leaves.
+CACHE_NAMES = re.compile(r"\.?onnx-[a-z0-9]+-[0-9a-f]{16}.*|\.partial-.*")
 CELL_WIDTH = 60  # characters of a text in the table
 
 
@@ -88,8 +100,13 @@ def finetune_locally(
         extra: further arguments of train.py.
 
     Raises:
-        OpsError: train.py failed; it has printed the reason on standard error.
+        OpsError: train.py failed, and has printed the reason on standard error; or a file in `out` would
+            be replaced that this product did not write.
     """
+    refuse_foreign_files(out, OUTPUT_NAMES, CACHE_NAMES)
+    names = list(OUTPUT_NAMES)
+    if not find_foreign_file(out, [TRACKING_FOLDER]):
+        names.append(TRACKING_FOLDER)
     distributed = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *(distributed if processes > 1 else [])]
     command += [str(paths.TRAINING / "train.py"), "--recipe", str(recipe_file(recipe))]
@@ -97,7 +114,11 @@ def finetune_locally(
     command += ["--output-dir", str(out), *extra]
     # Waiting threads that spin slow training down tenfold as soon as another process runs.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
-    code = run_child(command, environment)
+    begin_writing(out, names)
+    try:
+        code = run_child(command, environment)
+    finally:
+        finish_writing(out, names)
     if code:
         raise OpsError(f"training stopped with exit code {code}", "The reason is printed above.")
     return TrainingMetrics.read(out)

@@ -18,6 +18,7 @@ from phi3_ops.data.prepare import prepare_data
 from phi3_ops.data.split import HELD_OUT, TRAINED, UNKNOWN
 from phi3_ops.errors import OpsError
 from phi3_ops.files import read_jsonl
+from phi3_ops.ownership import MARKER_FILE, read_marker
 
 FILES = {"manifest.json", "questions.jsonl", "rejects.jsonl", "test.jsonl", "train.jsonl"}
 
@@ -189,7 +190,7 @@ class TestFiles:
         source = write_rows(tmp_path / "in.jsonl", [chat_row(f"q{n}", f"a{n}") for n in range(10)])
         manifest = prepare(tmp_path, source)
         out = tmp_path / "out"
-        assert {p.name for p in out.iterdir()} == FILES
+        assert {p.name for p in out.iterdir()} == {*FILES, MARKER_FILE}
         assert json.loads((out / "manifest.json").read_text()) == manifest.to_json()
         assert manifest.seed == 1
         hashes = {name: hashlib.sha256((out / name).read_bytes()).hexdigest() for name in FILES}
@@ -219,7 +220,7 @@ class TestFiles:
         source = write_rows(tmp_path / "in.jsonl", [chat_row(f"q{n}") for n in range(10)])
         prepare(tmp_path, source)
         earlier = {p: p.read_bytes() for p in (tmp_path / "out").iterdir()}
-        moves = iter(range(8))  # five old files out, three new files in, then an error
+        moves = iter(range(9))  # six old files out, three new files in, then an error
         replace = os.replace
 
         def fail(old, new):
@@ -236,7 +237,22 @@ class TestFiles:
         (tmp_path / "out").mkdir()
         (tmp_path / "out" / "notes.txt").write_text("mine")
         prepare(tmp_path, paths.SAMPLE_DATA)
-        assert {p.name for p in (tmp_path / "out").iterdir()} == {*FILES, "notes.txt"}
+        assert {p.name for p in (tmp_path / "out").iterdir()} == {*FILES, MARKER_FILE, "notes.txt"}
+
+    @pytest.mark.parametrize("name", sorted(FILES))
+    def test_a_file_of_others_is_not_replaced(self, tmp_path, name):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / name).write_text("mine")
+        with pytest.raises(OpsError, match=f"{name} exists, and phi3 did not write it"):
+            prepare(tmp_path, paths.SAMPLE_DATA)
+        assert [p.read_text() for p in (tmp_path / "out").iterdir()] == ["mine"]
+
+    def test_the_marker_lists_the_files_and_keeps_its_id(self, tmp_path):
+        prepare(tmp_path, paths.SAMPLE_DATA)
+        first = read_marker(tmp_path / "out")
+        assert first.files == FILES
+        prepare(tmp_path, paths.SAMPLE_DATA)
+        assert read_marker(tmp_path / "out") == first
 
     def test_the_source_is_not_replaced(self, tmp_path):
         prepare(tmp_path, paths.SAMPLE_DATA)

@@ -13,7 +13,13 @@ import time
 
 import pytest
 
+from phi3_ops.cli import main
+from phi3_ops.endpoint.registration import find_endpoint
+from phi3_ops.ownership import MARKER_FILE, finish_writing, record_connection, record_files
+from phi3_ops.pf.connections import connection_url, delete_connection, save_connection
+from phi3_ops.quickstart import QuickstartOptions, runner
 from processes import BIN, pf, phi3, processes_naming
+from registered_endpoint import registered_endpoint
 from stores import make_store
 
 # Enough to learn most of the training data; the slow test uses the number of the recipe.
@@ -77,7 +83,7 @@ def test_what_it_prints(done, summary):
 
 def test_every_file_is_in_the_workdir(done, summary, workdir):
     names = {path.name for path in workdir.iterdir()}
-    assert names == {"data", "model", "endpoints", "summary.json"}
+    assert names == {"data", "model", "endpoints", "summary.json", MARKER_FILE}
     assert (workdir / "model" / "model" / "config.json").is_file()
     assert (workdir / "model" / "mlflow" / "MLmodel").is_file()
 
@@ -185,3 +191,175 @@ def test_a_folder_of_other_files_is_not_removed(tmp_path):
     assert removed.returncode == 1
     assert "is not the folder of a quickstart. Nothing was removed" in removed.stderr
     assert (tmp_path / "notes.txt").is_file()
+
+
+# -- removal -----------------------------------------------------------------------------------------
+
+URL, OTHER_URL = "http://127.0.0.1:9/score", "http://127.0.0.1:10/score"
+
+
+def content(folder):
+    """Every file of a folder, and its text."""
+    return {path: path.read_text() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def quickstart_folder(workdir):
+    """Write files as a quickstart does, without its time."""
+    for name in ("data/train.jsonl", "model/model/config.json", "model/metrics.json"):
+        (workdir / name).parent.mkdir(parents=True, exist_ok=True)
+        (workdir / name).write_text("{}")
+    (workdir / "summary.json").write_text("{}")
+    record_files(workdir, ["summary.json"])
+    finish_writing(workdir / "data", ["train.jsonl"])
+    finish_writing(workdir / "model", ["model", "metrics.json"])
+    return workdir
+
+
+@pytest.fixture
+def connections():
+    """Two connections of which a quickstart could have written either."""
+    names = ("phi3", "phi3-base")
+    for name in names:
+        save_connection(name, {"endpoint": URL}, "key")
+    yield
+    for name in names:
+        delete_connection(name)
+
+
+def remove(workdir):
+    return main(["quickstart", "--remove", "--workdir", str(workdir)])
+
+
+@pytest.mark.parametrize("workdir", [".", "..", "{project}", "link"])
+def test_a_project_is_not_removed(tmp_path, monkeypatch, connections, capsys, workdir):
+    """The review's attack: `phi3 data --out data` in a project, then `--remove --workdir .`."""
+    project = tmp_path / "project"
+    (project / ".git").mkdir(parents=True)
+    (project / ".git" / "HEAD").write_text("ref: refs/heads/main")
+    (project / "main.py").write_text("print()")
+    (tmp_path / "link").symlink_to(project)
+    monkeypatch.chdir(project)
+    assert main(["data", "--out", "data"]) == 0
+    quickstart_folder(project)  # even if the markers list files
+    before = content(tmp_path)
+    monkeypatch.chdir(tmp_path if workdir == "link" else project)
+    assert remove(workdir.format(project=project)) == 1
+    assert "refusing to use" in capsys.readouterr().err
+    assert content(tmp_path) == before and connection_url("phi3") == URL
+
+
+@pytest.mark.parametrize("text", ["{}", '{"sha256": {}}'])
+def test_a_folder_with_a_manifest_is_not_removed(tmp_path, connections, capsys, text):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "manifest.json").write_text(text)
+    before = content(tmp_path)
+    assert remove(tmp_path) == 1
+    assert "is not the folder of a quickstart. Nothing was removed" in capsys.readouterr().err
+    assert content(tmp_path) == before and connection_url("phi3") == URL
+
+
+def test_the_output_of_another_command_is_not_removed(tmp_path, capsys):
+    assert main(["data", "--out", str(tmp_path / "data")]) == 0
+    before = content(tmp_path)
+    assert remove(tmp_path / "data") == 1
+    assert "is not the folder of a quickstart" in capsys.readouterr().err
+    assert content(tmp_path) == before
+
+
+def test_without_a_workdir_no_connection_is_deleted(tmp_path, connections, capsys):
+    assert remove(tmp_path / "none") == 0
+    assert capsys.readouterr().out == "nothing to remove\n"
+    assert connection_url("phi3") == connection_url("phi3-base") == URL
+
+
+def test_only_files_of_the_quickstart_are_removed(tmp_path, capsys):
+    workdir = quickstart_folder(tmp_path / "work")
+    notes = [workdir / name for name in ("notes.txt", "data/mine.jsonl", "model/model/notes.txt")]
+    for file in notes:
+        file.write_text("mine")
+    export = workdir / "model" / "model" / "onnx-fp32-0123456789abcdef"
+    export.mkdir()
+    (export / "model.onnx").write_text("")
+    assert remove(workdir) == 0
+    assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(notes)
+    printed = capsys.readouterr().out
+    assert all(f"kept {file}: phi3 did not write it" in printed for file in notes)
+    assert remove(workdir) == 1
+
+
+def test_a_folder_behind_a_link_is_not_emptied(tmp_path):
+    workdir, other = tmp_path / "work", quickstart_folder(tmp_path / "other")
+    record_files(workdir, ["summary.json"])
+    (workdir / "data").symlink_to(other / "data")
+    (workdir / "model").symlink_to(other / "model")
+    before = content(other)
+    assert remove(workdir) == 0
+    assert content(other) == before
+
+
+def test_a_connection_goes_only_if_it_leads_to_the_workdir(tmp_path, connections, capsys):
+    workdir = quickstart_folder(tmp_path / "work")
+    record_connection(workdir, "phi3", OTHER_URL)  # another endpoint has taken the connection
+    record_connection(workdir, "phi3-base", URL)
+    record_connection(workdir, "none", URL)
+    assert remove(workdir) == 0
+    assert connection_url("phi3") == URL and connection_url("phi3-base") is None
+    assert capsys.readouterr().out == f"deleted the connection 'phi3-base'\ndeleted {workdir}\n"
+
+
+def test_endpoints_of_other_workdirs_stay(tmp_path, capsys):
+    workdir = quickstart_folder(tmp_path / "work")
+    with registered_endpoint(tmp_path / "other") as other, registered_endpoint(workdir):
+        (workdir / "endpoints" / "forged.json").write_text(
+            (tmp_path / "other" / "endpoints" / "tuned.json").read_text()
+        )
+        assert remove(workdir) == 0
+        assert find_endpoint(tmp_path / "other", "tuned").pid == other.pid
+    assert "stopped the endpoint 'tuned'\n" in capsys.readouterr().out
+    assert [path.name for path in workdir.rglob("*") if path.is_file()] == ["forged.json"]
+
+
+# -- a workdir of others -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def no_steps(monkeypatch):
+    monkeypatch.setattr(runner, "STEPS", ())
+
+
+def test_a_summary_of_others_is_not_replaced(tmp_path, no_steps, capsys):
+    (tmp_path / "summary.json").write_text("mine")
+    assert main(["quickstart", "--workdir", str(tmp_path)]) == 1
+    assert "summary.json exists, and phi3 did not write it" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_a_project_is_not_a_workdir(tmp_path, monkeypatch, no_steps, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["quickstart", "--workdir", "."]) == 1
+    assert "refusing to use .: it is the current folder" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["phi3", "phi3-base"])
+def test_neither_connection_to_another_machine_is_replaced(tmp_path, no_steps, capsys, name):
+    save_connection(name, {"endpoint": "https://prod.azure.com/score"}, "production")
+    try:
+        assert main(["quickstart", "--workdir", str(tmp_path / "w")]) == 1
+    finally:
+        delete_connection(name)
+    assert f"the connection {name!r} points to another endpoint" in capsys.readouterr().err
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_failing_quickstart_leaves_an_endpoint_that_it_did_not_start(tmp_path, monkeypatch):
+    def fail(job):
+        raise ValueError("no")
+
+    monkeypatch.setattr(runner, "STEPS", (("data", "Fail", fail),))
+    from rich.console import Console
+
+    with registered_endpoint(tmp_path / "w") as process:
+        with pytest.raises(ValueError):
+            runner.run_quickstart(QuickstartOptions(workdir=tmp_path / "w"), Console(quiet=True))
+        assert find_endpoint(tmp_path / "w", "tuned").pid == process.pid

@@ -1,5 +1,6 @@
 """`phi3 finetune --local`: the command that it runs, the metrics, and the table at the end."""
 
+import ast
 import json
 import os
 import signal
@@ -13,8 +14,10 @@ from rich.console import Console
 
 from phi3_ops import paths
 from phi3_ops.errors import OpsError
+from phi3_ops.ownership import MARKER_FILE, begin_writing, read_marker
 from phi3_ops.training import local
 from phi3_ops.training.local import (
+    OUTPUT_NAMES,
     TrainingMetrics,
     base_and_tuned_table,
     finetune_locally,
@@ -82,18 +85,21 @@ class TestRecipeFile:
 class TestFinetuneLocally:
     @pytest.fixture
     def child(self, monkeypatch):
-        """What would have been run: command and environment; its exit code is `code`."""
-        calls = type("Calls", (list,), {"code": 0})()
+        """What would have been run: command and environment. It writes `files` and returns `code`."""
+        calls = type("Calls", (list,), {"code": 0, "files": {}})()
 
         def run(command, environment):
             calls.append((command, environment))
+            for path, text in calls.files.items():
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
             return calls.code
 
         monkeypatch.setattr(local, "run_child", run)
         return calls
 
     def test_one_process(self, child, tmp_path):
-        (tmp_path / "metrics.json").write_text(json.dumps({**asdict(METRICS), "seed": 1}))
+        child.files = {tmp_path / "metrics.json": json.dumps({**asdict(METRICS), "seed": 1})}
         metrics = finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path, extra=["--seed", "3"])
         assert metrics == METRICS
         ((command, environment),) = child
@@ -103,7 +109,7 @@ class TestFinetuneLocally:
         assert environment["OMP_WAIT_POLICY"] == os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 
     def test_several_processes(self, child, tmp_path):
-        (tmp_path / "metrics.json").write_text(json.dumps(asdict(METRICS)))
+        child.files = {tmp_path / "metrics.json": json.dumps(asdict(METRICS))}
         finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path, processes=2)
         ((command, _),) = child
         assert "torch.distributed.run" in command and "--nproc-per-node=2" in command
@@ -112,6 +118,51 @@ class TestFinetuneLocally:
         child.code = 3
         with pytest.raises(OpsError, match="exit code 3. The reason is printed above"):
             finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path)
+
+    @pytest.mark.parametrize("name", ["metrics.json", "model/notes.txt", "checkpoints/a/b"])
+    def test_a_file_of_others_is_not_replaced(self, child, tmp_path, name):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("mine")
+        with pytest.raises(OpsError, match=f"{name} exists, and phi3 did not write it"):
+            finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path)
+        assert not child and not (tmp_path / MARKER_FILE).exists()
+
+    def test_its_own_files_are_replaced_even_after_a_kill(self, child, tmp_path):
+        child.files = {
+            tmp_path / "metrics.json": json.dumps(asdict(METRICS)),
+            tmp_path / "model" / "config.json": "{}",
+            tmp_path / "mlruns" / "run": "",
+        }
+        finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path)
+        files = {path.relative_to(tmp_path).as_posix() for path in child.files}
+        assert read_marker(tmp_path).files == files and not read_marker(tmp_path).unfinished
+        begin_writing(tmp_path, OUTPUT_NAMES)  # a run that was killed
+        (tmp_path / "checkpoints").mkdir()
+        (tmp_path / "checkpoints" / "half").touch()
+        (tmp_path / "model" / "onnx-fp32-0123456789abcdef").mkdir()
+        (tmp_path / "model" / "onnx-fp32-0123456789abcdef" / "model.onnx").touch()
+        finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path)
+        assert len(child) == 2 and not read_marker(tmp_path).unfinished
+
+    def test_experiments_of_others_are_not_listed(self, child, tmp_path):
+        (tmp_path / "mlruns").mkdir()
+        (tmp_path / "mlruns" / "theirs").touch()
+        child.files = {tmp_path / "metrics.json": json.dumps(asdict(METRICS))}
+        finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path)
+        assert read_marker(tmp_path).files == {"metrics.json"}
+
+    def test_every_name_that_train_py_replaces_is_known(self):
+        text = (paths.TRAINING / "outputs.py").read_text(encoding="utf-8")
+        names = {
+            node.targets[0].id: node.value
+            for node in ast.parse(text).body
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+        replaced = [getattr(name, "value", None) for name in names["RESULT_NAMES"].elts]
+        assert {name for name in replaced if name} <= set(OUTPUT_NAMES)
+        curve, samples, metrics = "loss.png", "samples.jsonl", "metrics.json"
+        assert f'CURVE, SAMPLES, METRICS = "{curve}", "{samples}", "{metrics}"' in text
+        assert {curve, samples, metrics} <= set(OUTPUT_NAMES)
 
 
 class TestRunChild:
