@@ -14,6 +14,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ..errors import OpsError
+from ..yaml_files import load_yaml
 
 CONFIG_FILE = Path("phi3.yaml")
 CONFIG_VARIABLE = "PHI3_CONFIG"
@@ -152,7 +153,7 @@ def load_config(file: Path | None = None) -> Config:
 
 def _read(path: Path, *, required: bool) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        values = load_yaml(path) or {}
     except FileNotFoundError as error:
         if not required:
             return {}

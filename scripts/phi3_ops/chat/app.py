@@ -19,6 +19,7 @@ import yaml
 from ..errors import OpsError, first_line
 from ..flows import FlowDefinition, copy_flow
 from ..pf import App, create_flow_app, require_connection, shared_tool_threads, wrap_line_execution
+from ..yaml_files import load_yaml
 from .guard import Guard
 from .streams import FlowApp, with_detached_streams
 
@@ -86,7 +87,7 @@ def make_flow_app(flow: FlowDefinition, connection: str, folder: Path) -> App:
     """
     copy_flow(flow.folder, folder, follow_links=True)
     dag = folder / "flow.dag.yaml"
-    content = yaml.safe_load(dag.read_text(encoding="utf-8"))
+    content = load_yaml(dag)
     for node in content["nodes"]:
         if "connection" in (node.get("inputs") or {}):
             node["inputs"]["connection"] = connection

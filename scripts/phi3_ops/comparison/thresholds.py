@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import OpsError
+from ..yaml_files import load_yaml
 
 
 class Metric(BaseModel):
@@ -77,7 +78,7 @@ def load_thresholds(file: Path | None) -> Thresholds:
     if file is None:
         return Thresholds()
     try:
-        return Thresholds.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+        return Thresholds.model_validate(load_yaml(file) or {})
     except FileNotFoundError as error:
         raise OpsError(f"{file} does not exist", "Check --thresholds.") from error
     except ValidationError as error:

@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from phi3_tools import EntraAuth, KeyAuth
@@ -44,6 +43,7 @@ from ..flows import (
     refuse_secrets,
 )
 from ..hashing import sha256_hex
+from ..yaml_files import load_yaml
 from .model import SMOKE_LIMITS, SMOKE_QUESTION
 from .rollout import Deployment, SmokeAnswer, content_hash, content_name
 
@@ -242,7 +242,7 @@ def endpoint_config(model: EndpointConfig, flow_name: str, name: str | None) -> 
     chosen = name or f"{model.name}-{flow_name.replace('_', '-')}"
     if chosen == model.name:
         raise OpsError(f"{chosen} is the model's endpoint", "Give another --endpoint.")
-    definition = yaml.safe_load((paths.AZURE / YAML_FILE).read_text(encoding="utf-8"))
+    definition = load_yaml(paths.AZURE / YAML_FILE)
     values = {
         "name": chosen,
         "model": f"flow-{flow_name}",

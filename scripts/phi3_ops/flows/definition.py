@@ -11,6 +11,7 @@ import yaml
 
 from .. import paths
 from ..errors import OpsError
+from ..yaml_files import load_yaml
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class FlowDefinition:
             fix = "Give a folder with a flow.dag.yaml, or the name of a shipped flow."
             raise OpsError(f"{flow} is not a flow", fix)
         try:
-            content = yaml.safe_load((folder / "flow.dag.yaml").read_text(encoding="utf-8"))
+            content = load_yaml(folder / "flow.dag.yaml")
             version = (content.get("tags") or {}).get("version")
             return cls(folder, dict(content["inputs"]), list(content["nodes"]), version)
         except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:

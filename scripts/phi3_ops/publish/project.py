@@ -13,8 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..azure import (
     CREATED_BY_TAG,
     PRODUCT,
@@ -26,6 +24,8 @@ from ..azure import (
 )
 from ..errors import OpsError
 from ..flows import PACKAGE, FlowState
+from ..names import require_file_name
+from ..yaml_files import load_yaml
 from .stage import display_name
 
 # promptflow's client stores flows in this datastore, the file share of the workspace.
@@ -96,7 +96,7 @@ class FoundryProject:
 
     def create(self, folder: Path, state: FlowState) -> str:
         """Upload a staged flow, and return its id."""
-        dag = yaml.safe_load((folder / "flow.dag.yaml").read_text(encoding="utf-8"))
+        dag = load_yaml(folder / "flow.dag.yaml")
         tags = {**dag.get("tags"), **upload_tags(state)}
         # The client prints the flow that it created.
         with foundry_errors(), contextlib.redirect_stdout(io.StringIO()):
@@ -154,9 +154,7 @@ def download_directory(share: Any, folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     for item in share.list_directories_and_files():
-        if Path(item.name).name != item.name or item.name == "..":
-            what = f"the file share contains a file with the name {item.name!r}"
-            raise OpsError(what, "It leads to another folder, so nothing was downloaded.")
+        require_file_name(item.name, "a file of the uploaded flow")
         if item.is_directory:
             download_directory(share.get_subdirectory_client(item.name), folder / item.name)
         else:

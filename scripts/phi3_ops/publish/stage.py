@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-import yaml
-
 from .. import paths
 from ..errors import OpsError, first_line
 from ..flows import (
@@ -30,6 +28,7 @@ from ..flows import (
     refuse_secrets,
 )
 from ..pf import pf_client
+from ..yaml_files import load_yaml
 
 REQUIREMENTS_FILE = "requirements.txt"
 TOOLS_FILE = ".promptflow/flow.tools.json"
@@ -92,7 +91,7 @@ def stage_flow(flow: Path, folder: Path) -> None:
     wheel = build_tool_wheel().write(folder)
     _append(folder / REQUIREMENTS_FILE, f"./{wheel.name}\n")
     dag = folder / "flow.dag.yaml"
-    if "environment" not in yaml.safe_load(dag.read_text(encoding="utf-8")):
+    if "environment" not in load_yaml(dag):
         _append(dag, f"environment:\n  python_requirements_txt: {REQUIREMENTS_FILE}\n")
     _validate(flow, folder)
     refuse_secrets(folder)

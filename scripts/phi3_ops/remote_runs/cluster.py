@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .. import paths
 from ..azure import ENDED_BADLY, Cloud, Plan, Step, find_resource, follow_job
 from ..errors import OpsError, first_line
@@ -24,7 +22,8 @@ from ..flows import build_tool_wheel, copy_flow
 from ..hashing import sha256_hex
 from ..pf import LINE_NUMBER, pf_client
 from ..runs import OUTPUT_FOLDER
-from .outputs import Download, join_outputs
+from ..yaml_files import load_yaml
+from .outputs import Download, downloads_stay_inside, join_outputs
 from .request import ClusterRequest
 from .submission import BATCH_TAG, BatchSubmission, batch_digest
 
@@ -220,7 +219,8 @@ class ClusterSubmission(BatchSubmission):
         return True
 
     def download(self, name: str, folder: Path) -> Download:
-        self.cloud.ml.jobs.download(name, download_path=folder, output_name=OUTPUT_FOLDER)
+        with downloads_stay_inside():
+            self.cloud.ml.jobs.download(name, download_path=folder, output_name=OUTPUT_FOLDER)
         return Download(join_outputs(folder, len(self.rows)))
 
 
@@ -237,7 +237,7 @@ def _copy_with_tools(flow: Path, target: Path) -> Path:
 
 def _requirements(flow: Path) -> list[str]:
     """Return the lines of the requirements file that the flow's flow.dag.yaml names."""
-    definition: Any = yaml.safe_load((flow / "flow.dag.yaml").read_text(encoding="utf-8"))
+    definition: Any = load_yaml(flow / "flow.dag.yaml")
     name = (definition.get("environment") or {}).get("python_requirements_txt")
     if not name:
         return []

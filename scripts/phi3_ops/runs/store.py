@@ -162,8 +162,10 @@ def _flow_facts(snapshot: Path) -> dict[str, str]:
     """
     import yaml
 
+    from ..yaml_files import load_yaml
+
     try:
-        flow = yaml.safe_load((snapshot / "flow.dag.yaml").read_text(encoding="utf-8"))
+        flow = load_yaml(snapshot / "flow.dag.yaml")
         name = flow.get("display_name") or flow.get("name") or "flow"
         facts = {"flow": str(name)}
         if version := (flow.get("tags") or {}).get("version"):

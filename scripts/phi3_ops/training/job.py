@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from .. import paths
 from ..azure import (
     COMPLETED,
@@ -23,6 +21,7 @@ from ..azure import (
 )
 from ..errors import OpsError
 from ..hashing import parts_sha256
+from ..yaml_files import load_yaml
 from .local import recipe_file
 
 JOB_FILE = paths.AZURE / "job.yml"
@@ -167,7 +166,7 @@ class JobSubmission(Submission):
         from azure.ai.ml import load_job
 
         request = self.request
-        command = yaml.safe_load(JOB_FILE.read_text(encoding="utf-8"))["command"]
+        command = load_yaml(JOB_FILE)["command"]
         overrides: dict[str, Any] = {
             "name": self.name,
             "display_name": f"phi3-finetune {Path(self.recipe).stem}",

@@ -1,0 +1,84 @@
+"""Read YAML files: the only YAML loader of this package.
+
+Aliases let a file of a few hundred bytes unfold to millions of values, so their number is limited.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+MAX_BYTES = 1 << 20  # size of a file; a longer one takes seconds to read
+MAX_VALUES = (
+    10_000  # values in a file after its aliases are unfolded, beyond those that it spells out
+)
+MAX_DEPTH = 100
+
+
+class YamlLimitError(yaml.YAMLError):
+    """A YAML file is larger than any that this package needs."""
+
+
+def load_yaml(path: Path) -> Any:
+    """Return the content of a YAML file, made of plain types.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnicodeDecodeError: it is not UTF-8.
+        yaml.YAMLError: it is not valid YAML, has values of other types, or exceeds a limit.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_BYTES + 1)
+    if len(content) > MAX_BYTES:
+        raise YamlLimitError(f"it is longer than {MAX_BYTES >> 20} MiB")
+    return parse_yaml(content.decode("utf-8-sig"))
+
+
+def parse_yaml(text: str) -> Any:
+    """Return the content of a YAML text, made of plain types.
+
+    Raises:
+        yaml.YAMLError: as for `load_yaml`.
+    """
+    loader = yaml.SafeLoader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_size(node)
+        return loader.construct_document(node)
+    except RecursionError as error:
+        raise YamlLimitError(f"it is nested deeper than {MAX_DEPTH} levels") from error
+    except (ValueError, OverflowError) as error:  # such as a date in the 13th month
+        raise yaml.YAMLError(str(error)) from error
+    finally:
+        loader.dispose()
+
+
+def _check_size(root: yaml.Node) -> None:
+    """Raise YamlLimitError if a document is too deep, or if its aliases unfold to too many values."""
+    sizes: dict[int, int] = {}  # id of a node -> values below it and itself, aliases unfolded
+
+    def size_of(node: yaml.Node, above: frozenset[int]) -> int:
+        if id(node) in above:
+            raise YamlLimitError("an alias contains itself")
+        if len(above) > MAX_DEPTH:
+            raise YamlLimitError(f"it is nested deeper than {MAX_DEPTH} levels")
+        if isinstance(node, yaml.ScalarNode):
+            sizes[id(node)] = 1
+        elif id(node) not in sizes:
+            inside = above | {id(node)}
+            sizes[id(node)] = 1 + sum(size_of(child, inside) for child in _children(node))
+        return sizes[id(node)]
+
+    total = size_of(root, frozenset())
+    if total - len(sizes) > MAX_VALUES:
+        raise YamlLimitError(f"its aliases unfold to more than {MAX_VALUES} values")
+
+
+def _children(node: yaml.Node) -> list[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return [part for pair in node.value for part in pair]
+    return list(node.value) if isinstance(node, yaml.SequenceNode) else []
