@@ -10,7 +10,6 @@ import sys
 import pytest
 
 from phi3_ops.cli import COMMANDS, main
-from phi3_ops.pf.client import prepare
 from processes import BIN
 
 NO_HOME = (
@@ -58,19 +57,18 @@ def test_a_store_that_cannot_be_created_is_one_line(monkeypatch, capsys, tmp_pat
     )
 
 
-def test_the_store_is_by_default_in_the_home_folder(monkeypatch, tmp_path):
-    monkeypatch.delenv("PF_HOME_DIRECTORY")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    prepare()
-    assert (tmp_path / ".promptflow").is_dir()
-
-
 def run_shell(line, tmp_path, **env):
     """Run a line of the shell in which `phi3` is the command."""
     environment = {**os.environ, "PATH": f"{BIN}:{os.environ['PATH']}", **env}
     return subprocess.run(
         ["bash", "-c", line], capture_output=True, text=True, cwd=tmp_path, env=environment
     )
+
+
+def test_the_store_is_by_default_in_the_home_folder(tmp_path):
+    done = run_shell("env -u PF_HOME_DIRECTORY phi3 compare a b", tmp_path, HOME=str(tmp_path))
+    assert done.stderr.startswith("phi3 compare: the run 'a' does not exist"), done.stderr
+    assert (tmp_path / ".promptflow").is_dir()
 
 
 CONFIRM = (
