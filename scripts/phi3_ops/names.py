@@ -7,13 +7,16 @@ not start with a dot or a dash.
 from __future__ import annotations
 
 import argparse
+import os
 import re
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from .errors import OpsError
 
 LONGEST = 128
 RULE = f"1 to {LONGEST} letters (A-Z), digits, `-`, `_` and `.`, not beginning with `-` or `.`"
-_NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{LONGEST - 1}}}")
+PATTERN = rf"[A-Za-z0-9_][A-Za-z0-9_.-]{{0,{LONGEST - 1}}}"
+_NAME = re.compile(PATTERN)
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9_.-]+")
 
 
@@ -37,11 +40,37 @@ def require_name(text: object, field: str) -> str:
     raise OpsError(f"{field}: {_quoted(text)} is not a valid name", f"Use {RULE}.")
 
 
-def name(text: str) -> str:
+def name_argument(text: str) -> str:
     """Parse a name for argparse."""
     if is_name(text):
         return text
     raise argparse.ArgumentTypeError(f"{_quoted(text)} is not a valid name; use {RULE}")
+
+
+def require_file_name(text: str, field: str) -> str:
+    """Return the name of a file or folder that came from outside: one part of a path, not a path.
+
+    Args:
+        text: the name; unlike other names, it may start with a dot and contain spaces.
+        field: what it names and where it was read, for the error.
+
+    Raises:
+        OpsError: it leads to another folder, or contains control characters.
+    """
+    parts = {PurePosixPath(text).name, PureWindowsPath(text).name}
+    if parts == {text} and text not in ("", ".", "..") and text.isprintable():
+        return text
+    raise OpsError(f"{field}: {_quoted(text)} is not the name of a file", "Rename it.")
+
+
+def require_inside(path: Path, folder: Path, field: str) -> None:
+    """Check that a path that was made of names from outside is inside a folder.
+
+    Raises:
+        OpsError: it is not.
+    """
+    if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+        raise OpsError(f"{field}: {_quoted(str(path))} is outside the folder", "Rename it.")
 
 
 def safe_name(text: str) -> str:

@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 
+from ..names import name_argument
 from ..terminal import console, print_text
 from ._common import add_config, add_dry_run
 
@@ -20,7 +21,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "asks for it. It is never an argument, because every process could read it there."
     )
     parser.add_argument(
-        "--name", default="phi3", help="name of the connection (default: %(default)s)"
+        "--name",
+        type=name_argument,
+        default="phi3",
+        help="name of the connection (default: %(default)s)",
     )
     parser.add_argument(
         "--endpoint", metavar="URL", help="scoring URL of the endpoint (default: PHI3_ENDPOINT)"
@@ -36,7 +40,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="side that applies the chat template in the mlflow contract: server for a model that "
         "`phi3 finetune` made, deployed without a scoring script (default: client)",
     )
-    parser.add_argument("--deployment", help="deployment to ask, regardless of the traffic rules")
+    parser.add_argument(
+        "--deployment",
+        type=name_argument,
+        help="deployment to ask, regardless of the traffic rules",
+    )
     parser.add_argument("--auth", choices=["key", "entra"], help="way to sign in (default: key)")
     parser.add_argument("--model", help="name of the model, if the endpoint serves several")
     parser.add_argument(

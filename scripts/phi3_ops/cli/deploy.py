@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..names import name_argument
 from ..terminal import console
 from ._common import add_config, add_dry_run, integer, number
 
@@ -24,13 +25,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_dry_run(parser)
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
-        "--job", metavar="NAME", help="job to deploy (default: the newest completed job)"
+        "--job",
+        type=name_argument,
+        metavar="NAME",
+        help="job to deploy (default: the newest completed job)",
     )
     source.add_argument(
         "--flow", type=Path, help="flow to deploy instead of a job: its folder or name"
     )
     parser.add_argument(
         "--endpoint",
+        type=name_argument,
         metavar="NAME",
         help="endpoint for the flow (default: name of the model's endpoint, then that of the flow)",
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..doctor import WAYS
+from ..names import name_argument
 from ..terminal import console, print_text
 from ._common import add_config
 
@@ -38,6 +39,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--connection",
+        type=name_argument,
         default="phi3",
         metavar="NAME",
         help="connection to check (default: %(default)s)",

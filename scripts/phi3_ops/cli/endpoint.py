@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..names import name_argument
 from ..terminal import print_text
 from ._common import add_workdir, port
 
@@ -60,10 +61,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="port to listen on, 0 for a free one (default: %(default)s)",
     )
     parser.add_argument(
-        "--name", default="tuned", help="name of the endpoint (default: %(default)s)"
+        "--name",
+        type=name_argument,
+        default="tuned",
+        help="name of the endpoint (default: %(default)s)",
     )
     parser.add_argument(
         "--connection",
+        type=name_argument,
         default="phi3",
         metavar="NAME",
         help="connection that gets the endpoint's URL and key (default: %(default)s)",

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import paths
+from ..names import name_argument
 from ..terminal import console, print_text
 from . import flow_build
 from ._common import add_config, add_dry_run, positive_number
@@ -150,7 +151,9 @@ def _say(line: str) -> None:
 
 
 def _flow_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("flow", help="name of the flow, which is that of its folder")
+    parser.add_argument(
+        "flow", type=name_argument, help="name of the flow, which is that of its folder"
+    )
     _add_folder(parser)
     add_config(parser)
 
@@ -252,11 +255,14 @@ def _pull(args: argparse.Namespace) -> int:
 
 
 def _promote_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("flow", help="name of the flow, which is that of its folder")
+    parser.add_argument(
+        "flow", type=name_argument, help="name of the flow, which is that of its folder"
+    )
     _add_folder(parser)
     parser.add_argument(
         "--from",
         dest="source",
+        type=name_argument,
         required=True,
         metavar="NAME",
         help="environment that has the version: the configuration phi3.NAME.yaml",
@@ -264,6 +270,7 @@ def _promote_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--to",
         dest="target",
+        type=name_argument,
         required=True,
         metavar="NAME",
         help="environment that gets the version: the configuration phi3.NAME.yaml",

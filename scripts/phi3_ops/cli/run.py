@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import paths
+from ..names import name_argument
 from ..terminal import console, one_line, print_text
 from . import run_azure
 from ._common import positive_int
@@ -72,7 +73,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--run", dest="base", metavar="NAME", help="base run, whose outputs the flow also reads"
     )
     parser.add_argument(
-        "--connection", help="connection for every node (default: the connections of the flow)"
+        "--connection",
+        type=name_argument,
+        help="connection for every node (default: the connections of the flow)",
     )
     parser.add_argument(
         "--evaluate",
@@ -91,7 +94,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--resume", metavar="NAME", help="run the missing and the failed lines of this run"
     )
-    parser.add_argument("--name", help="display name of the run (default: the name of the flow)")
+    parser.add_argument(
+        "--name", type=name_argument, help="display name of the run (default: the name of the flow)"
+    )
     parser.add_argument(
         "--in-flight",
         type=positive_int,

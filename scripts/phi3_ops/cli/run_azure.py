@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..names import name_argument
 from ..terminal import console, print_text
 from ._common import add_config, add_dry_run, integer, positive_int
 
@@ -42,7 +43,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "fetches its outputs",
     )
     azure.add_argument(
-        "--fetch", metavar="NAME", help="fetch the outputs of this job (also a failed one) or run"
+        "--fetch",
+        type=name_argument,
+        metavar="NAME",
+        help="fetch the outputs of this job (also a failed one) or run",
     )
     azure.add_argument(
         "--follow", action="store_true", help="wait until it has ended, then fetch its outputs"
@@ -50,7 +54,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_dry_run(azure)
     add_config(azure)
     azure.add_argument(
-        "--compute", metavar="NAME", help="name of the cluster (default: the configuration's)"
+        "--compute",
+        type=name_argument,
+        metavar="NAME",
+        help="name of the cluster (default: the configuration's)",
     )
     azure.add_argument(
         "--instances", type=positive_int, metavar="N", help="number of nodes (default: 1)"

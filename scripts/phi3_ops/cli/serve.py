@@ -7,6 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
+from ..names import name_argument
 from ..terminal import print_text
 from ._common import port
 
@@ -23,12 +24,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--connection",
+        type=name_argument,
         metavar="NAME",
         default="phi3",
         help="connection that the flow uses (default: %(default)s)",
     )
     parser.add_argument(
-        "--against", metavar="NAME", help="second connection, to compare the answers side by side"
+        "--against",
+        type=name_argument,
+        metavar="NAME",
+        help="second connection, to compare the answers side by side",
     )
     parser.add_argument(
         "--port",

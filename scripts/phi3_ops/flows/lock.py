@@ -14,12 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from .. import paths
 from ..errors import OpsError
 from ..files import write_json
+from ..names import PATTERN
 from .content import content_hash
 from .definition import FlowDefinition
 from .wheel import PACKAGE
@@ -36,6 +38,9 @@ SEMANTIC = re.compile(
 LOCKED, NOT_LOCKED, LOCK_CHANGED = "locked", "not locked", "changed"
 
 
+FlowId = Annotated[str, Field(pattern=f"^{PATTERN}$")]
+
+
 class LockEntry(BaseModel):
     """One locked version.
 
@@ -49,7 +54,7 @@ class LockEntry(BaseModel):
 
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     tools: str
-    uploads: dict[str, str] = Field(default_factory=dict)
+    uploads: dict[str, FlowId] = Field(default_factory=dict)
 
 
 Lock = dict[str, dict[str, LockEntry]]  # flow -> version -> entry

@@ -21,6 +21,7 @@ from .. import paths
 from ..azure import COMPLETED, ENDED_BADLY, Cloud, Plan, Step, find_resource, foundry_errors
 from ..errors import OpsError
 from ..files import read_jsonl, write_json
+from ..names import require_inside
 from ..publish import FoundryProject, display_name, require_locked
 from ..runs import OUTPUT_FOLDER, SNAPSHOT, TOKEN_COUNTS
 from ..terminal import VisibleLog, print_text
@@ -170,6 +171,13 @@ class FoundrySubmission(BatchSubmission):
         from promptflow.azure.operations._async_run_downloader import AsyncRunDownloader
 
         downloader = AsyncRunDownloader._from_run_operations(self._runs, name, folder)
+        download_blob = downloader._download_single_blob
+
+        async def download_inside(blob: Any, path: Path | None = None) -> Any:
+            require_inside(path or folder / blob.blob_name, folder, f"a file of the run {name}")
+            return await download_blob(blob, path)
+
+        downloader._download_single_blob = download_inside
         async with httpx.AsyncClient(timeout=DOWNLOAD_S) as client:
             try:
                 await downloader._download_artifacts_and_snapshot(client)

@@ -5,7 +5,8 @@ Prompt flow's notebook "Run flows in Azure ML pipeline" describes the output of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from ..errors import OpsError
 from ..files import read_jsonl
 from ..hashing import file_sha256
+from ..names import require_inside
 from ..pf import LINE_NUMBER, add_run
 from ..runs import ConnectionFacts, RunProperties, write_run_folder
 from .request import BatchRequest
@@ -37,6 +39,30 @@ class Download:
     answers: Mapping[int, Row]
     errors: Mapping[int, str] = field(default_factory=dict)
     files: Path | None = None
+
+
+@contextmanager
+def downloads_stay_inside() -> Iterator[None]:
+    """Refuse blobs whose names lead out of the folder to which azure-ai-ml downloads them.
+
+    The SDK joins a blob's name to the folder's path without a check.
+    """
+    from azure.ai.ml._artifacts._blob_storage_helper import BlobStorageClient
+
+    download = BlobStorageClient.download
+
+    def checked(client: Any, starts_with: str, destination: Any = None, **options: Any) -> Any:
+        folder = Path(destination or Path.home())
+        for blob in client.container_client.list_blobs(name_starts_with=starts_with):
+            name = blob.name[len(starts_with) :].lstrip("/")
+            require_inside(folder / name, folder, "a file of the job's outputs")
+        return download(client, starts_with, folder, **options)
+
+    BlobStorageClient.download = checked
+    try:
+        yield
+    finally:
+        BlobStorageClient.download = download
 
 
 def join_outputs(folder: Path, line_count: int) -> dict[int, Row]:

@@ -24,6 +24,7 @@ from ..errors import OpsError
 from ..files import read_jsonl
 from ..flows import content_hash
 from ..hashing import sha256_hex
+from ..names import require_name
 from ..runs import OUTPUT_FOLDER, Batch, ConnectionFacts, load_batch
 from .outputs import Download, add_downloaded_run, write_downloaded_run
 from .request import BatchRequest
@@ -131,7 +132,7 @@ class BatchSubmission(ABC):
         if status != COMPLETED and status not in ENDED_BADLY:
             fix = "Run the same command with --follow, or later."
             raise OpsError(f"the {self.kind} {name} is {status}", fix)
-        folder = FETCHED_FOLDER / name
+        folder = FETCHED_FOLDER / require_name(name, f"the {self.kind}'s name")
         if not (folder / OUTPUT_FOLDER).is_dir():
             with tempfile.TemporaryDirectory() as temporary, named_errors(f"downloading {name}"):
                 download = self.download(name, Path(temporary))

@@ -19,6 +19,7 @@ from ..errors import OpsError
 from ..files import read_jsonl
 from ..flows import FlowDefinition
 from ..hashing import file_sha256
+from ..names import safe_name
 from ..pf import (
     CANCELED,
     COMPLETED,
@@ -234,8 +235,8 @@ def all_keys(rows: Collection[Mapping[str, Any]]) -> list[str]:
 
 
 def new_run_name(title: str) -> str:
-    """Return a name for a run: the title, the time and a random suffix."""
-    return f"{title}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    """Return a name for a run: the title as a valid name, the time and a random suffix."""
+    return f"{safe_name(title)}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
 
 
 def _batch(run: StoredRun, lines: int, *, interrupted: bool = False) -> Batch:

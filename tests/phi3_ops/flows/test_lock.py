@@ -115,6 +115,12 @@ def test_a_state_lists_the_other_locked_versions(home):
         ("[]", "Input should be"),
         ('{"one": 3}', "one: Input should be"),
         ('{"one": {"1.0.0": {"sha256": "x", "tools": "1"}}}', "one > 1.0.0 > sha256: "),
+        (
+            json.dumps(
+                {"one": {"1.0.0": {"sha256": "0" * 64, "tools": "1", "uploads": {"w": "../x"}}}}
+            ),
+            "one > 1.0.0 > uploads > w: String should match",
+        ),
     ],
 )
 def test_a_broken_lock_is_an_error_that_names_the_place(home, text, place):

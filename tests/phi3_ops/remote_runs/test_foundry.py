@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from types import SimpleNamespace
 
@@ -96,3 +97,28 @@ def test_the_tokens_of_a_run(on_foundry, tmp_path, properties, counts):
 def test_azures_reason_is_one_line(error, message):
     run = SimpleNamespace(name="r", status="Failed", _error=error, _portal_url="https://portal")
     assert message in _run_error(run).what and _run_error(run).fix == "See https://portal."
+
+
+def test_an_artifact_outside_the_folder_is_refused(on_foundry, tmp_path, monkeypatch):
+    class Downloader:
+        async def _download_artifacts_and_snapshot(self, client):
+            await self._download_single_blob(None, tmp_path / "run" / ".." / "escaped.txt")
+
+        async def _download_single_blob(self, blob, path=None):
+            path.write_text("escaped")
+
+    submission = on_foundry()
+    submission.project.client = SimpleNamespace(runs=None)
+    module = "promptflow.azure.operations._async_run_downloader.AsyncRunDownloader"
+    monkeypatch.setattr(f"{module}._from_run_operations", lambda *arguments: Downloader())
+    with pytest.raises(OpsError, match="a file of the run r: .* is outside the folder"):
+        asyncio.run(submission._download_artifacts("r", tmp_path / "run"))
+    assert not (tmp_path / "escaped.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["../../x", ".."])
+def test_a_run_is_not_fetched_to_another_folder(on_foundry, name, monkeypatch):
+    submission = on_foundry()
+    monkeypatch.setattr(submission, "status", lambda name: "Completed")
+    with pytest.raises(OpsError, match="^the run's name: .* is not a valid name"):
+        submission.fetch(name)

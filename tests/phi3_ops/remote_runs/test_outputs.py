@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
+from azure.ai.ml._artifacts._blob_storage_helper import BlobStorageClient
 
 from phi3_ops.errors import OpsError
 from phi3_ops.pf.client import pf_client
@@ -15,6 +18,7 @@ from phi3_ops.remote_runs.outputs import (
     OUTPUT_FILE,
     Download,
     add_downloaded_run,
+    downloads_stay_inside,
     join_outputs,
     pop_line_number,
     write_downloaded_run,
@@ -22,6 +26,32 @@ from phi3_ops.remote_runs.outputs import (
 from phi3_ops.remote_runs.request import BatchRequest
 from phi3_ops.runs.properties import ConnectionFacts, RunProperties
 from phi3_ops.runs.store import read_run_folder
+
+
+class Container:
+    """A blob container with one blob of any name."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def list_blobs(self, name_starts_with, include=None):
+        return [SimpleNamespace(name=f"{name_starts_with}/{self.name}", metadata={})]
+
+    def download_blob(self, blob):
+        return SimpleNamespace(size=1, content_as_bytes=lambda max_concurrency: b"x")
+
+
+@pytest.mark.parametrize("name", ["../escaped.txt", "a/../../escaped.txt", "ok.txt"])
+def test_a_blob_outside_the_folder_is_refused(tmp_path, name):
+    client = object.__new__(BlobStorageClient)
+    client.container_client = Container(name)
+    client.account_name = client.container = "c"
+    inside = name == "ok.txt"
+    expected = nullcontext() if inside else pytest.raises(OpsError, match="outside the folder")
+    with downloads_stay_inside(), expected:
+        client.download(starts_with="outputs", destination=tmp_path / "folder")
+    assert {path.name for path in tmp_path.rglob("*.txt")} == ({"ok.txt"} if inside else set())
+
 
 ROWS = [{"question": "one"}, {"question": "two"}, {"question": "three"}]
 
