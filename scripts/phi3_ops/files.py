@@ -168,8 +168,8 @@ def _staging_folder(parent: Path, target: Path) -> Iterator[Path]:
     """
     with _writable(target):
         for folder in {parent, target.parent, target}:  # the target may not have existed before
-            for owner in folder.glob(f"{_STAGING_PREFIX}*/{OWNER_FILE}"):
-                _delete_stale_folder(owner)
+            for owner_file in folder.glob(f"{_STAGING_PREFIX}*/{OWNER_FILE}"):
+                _delete_stale_folder(owner_file)
         staging = Path(tempfile.mkdtemp(dir=parent, prefix=_STAGING_PREFIX))
         owner = (staging / OWNER_FILE).open("x", encoding="utf-8")
     try:
