@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import inspect
@@ -21,6 +22,7 @@ from phi3_tools.client.status import MODEL_REASON, MODEL_STATUS, NOT_READY, erro
 from processes import pf, phi3
 from tiny_endpoint import KEY, running
 
+TESTS = DOCS.parent / "tests"
 PAGES = sorted(path.name for path in DOCS.glob("*.md"))
 COMMANDS = {"phi3": phi3, "pf": pf}
 # The comment after a `print` is its output.
@@ -173,6 +175,25 @@ def test_requests():
 def test_scopes():
     rows = [[f"`*{suffix}`" if suffix else "any other", f"`{scope}`"] for suffix, scope in SCOPES]
     check_part("auth.md", "scopes", table(["host", "scope"], rows))
+
+
+def findings() -> list[tuple[int, str, str, str]]:
+    """Return number, attack, present behaviour and test of every test with the mark `finding`."""
+    rows = []
+    for file in sorted(TESTS.rglob("test_*.py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            for mark in getattr(node, "decorator_list", []):
+                if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.finding":
+                    number, attack, now = (ast.literal_eval(argument) for argument in mark.args)
+                    test = f"{file.relative_to(TESTS).as_posix()}::{node.name}"
+                    rows.append((number, attack, now, test))
+    return sorted(rows)
+
+
+def test_findings():
+    head = ["no.", "attack or mistake", "what happens now", "test"]
+    rows = [[str(number), attack, now, f"`{test}`"] for number, attack, now, test in findings()]
+    check_part("security.md", "findings", table(head, rows))
 
 
 def test_every_setting_of_the_scoring_code_is_documented():

@@ -178,6 +178,11 @@ def test_a_template_can_trim_and_inspect_the_content():
 # --- both engines -----------------------------------------------------------------------------
 
 
+@pytest.mark.finding(
+    11,
+    "a user's text contains `<|end|>` and `<|system|>`",
+    "the endpoint encodes the content of a message without control tokens",
+)
 @pytest.mark.parametrize("role", ROLES)
 @pytest.mark.parametrize("token", [*SPECIALS, HOSTILE])
 def test_the_engines_encode_control_tokens_of_messages_as_text(each_engine, tokenizer, role, token):

@@ -54,6 +54,11 @@ def record_exports(monkeypatch):
     return targets
 
 
+@pytest.mark.finding(
+    10,
+    "another local user plants an exported model in the temporary folder",
+    "the export is never used; the folder is the user's own, 0700, with its owner checked",
+)
 def test_an_export_in_the_folder_that_all_users_share_is_never_served(
     temporary, read_only_model, monkeypatch
 ):
@@ -144,6 +149,11 @@ def test_an_unfinished_export_is_not_used(tmp_path):
     assert not export_cache.has_export(tmp_path / "started")
 
 
+@pytest.mark.finding(
+    10,
+    "a link at the name of the export's lock points to a file of the victim",
+    "the lock is opened without following links and is never truncated",
+)
 def test_a_link_at_the_name_of_the_lock_does_not_empty_a_file(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")

@@ -156,6 +156,11 @@ def hostile_model(tiny_model_dir, tmp_path):
     return folder, tmp_path / "code-ran"
 
 
+@pytest.mark.finding(
+    12,
+    "a model's folder contains Python code that its configuration names",
+    "the code is not run by either engine, nor by the exporter",
+)
 @pytest.mark.parametrize("engine", ["onnx", "transformers"])
 def test_code_in_a_models_folder_is_not_run(hostile_model, monkeypatch, engine):
     import score

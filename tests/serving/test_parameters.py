@@ -99,6 +99,11 @@ def test_aliases_may_repeat_but_not_contradict_each_other():
         read_parameters({"max_tokens": 7, "max_new_tokens": 8})
 
 
+@pytest.mark.finding(
+    19,
+    "a request sets a parameter that the endpoint does not support, or misspells one",
+    "400 with the name of the field, and the nearest known name",
+)
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -47,6 +47,11 @@ def best(train_cli, tmp_path_factory):
     return folder / "out", finished.stderr
 
 
+@pytest.mark.finding(
+    22,
+    "`load_best_model_at_end` with a best model that is not the last one",
+    "metrics, card, console and MLflow describe the saved model",
+)
 def test_every_figure_is_that_of_the_saved_model(best):
     out, output = best
     loss = saved_model_loss(out / "model", WRONG_ROWS)

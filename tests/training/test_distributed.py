@@ -131,6 +131,11 @@ def see_gpus(monkeypatch, count, **variables):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
 
 
+@pytest.mark.finding(
+    22,
+    "one training process sees several GPUs",
+    "one line before loading says how to start one process per GPU",
+)
 def test_one_process_with_several_gpus_is_one_line_that_says_what_to_do(monkeypatch):
     see_gpus(monkeypatch, 4)
     with pytest.raises(TrainError) as caught:

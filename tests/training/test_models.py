@@ -206,6 +206,11 @@ def test_qlora_has_one_half_precision_and_float32_adapters(monkeypatch, has_bf16
     assert (precision["fp16"], precision["bf16"]) == (not has_bf16, has_bf16)
 
 
+@pytest.mark.finding(
+    22,
+    "QLoRA on a GPU without bf16",
+    "adapters are float32, and the base has one half precision",
+)
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_adapters_of_a_quantized_base_are_trained_in_float32(base, tmp_path, dtype):
     """TRL casts the adapters of a quantized base to bf16, which fp16's scaling cannot use."""

@@ -69,6 +69,11 @@ def test_rows_that_fit_are_prepared_as_trl_prepares_them(tmp_path, monkeypatch):
         assert ours["labels"][:] == theirs["labels"][:]
 
 
+@pytest.mark.finding(
+    22,
+    "most rows are longer than `max_length`",
+    "cut and dropped rows are counted and reported; more than `max_cut_share` is an error",
+)
 def test_a_share_above_the_limit_is_an_error_with_the_numbers(tmp_path):
     with pytest.raises(TrainError) as caught:
         prepare(tmp_path, MIXED_ROWS, max_cut_share=0.2, max_length=32)

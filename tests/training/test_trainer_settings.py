@@ -242,6 +242,11 @@ def test_an_accepted_setting_changes_something(tmp_path, baseline, key):
     assert observe(case, tmp_path, **{key: case.value, **case.extra}) != baseline(case)
 
 
+@pytest.mark.finding(
+    22,
+    "a recipe has a setting that changes nothing",
+    "the setting is refused with its name and the reason",
+)
 @pytest.mark.parametrize("key", trainer_settings.REFUSED)
 def test_a_setting_without_effect_is_refused_with_its_name_and_the_reason(tmp_path, key):
     path = tmp_path / "recipe.yaml"
