@@ -14,6 +14,8 @@ from typing import Any
 
 from promptflow.connections import CustomConnection
 
+from phi3_tools.serving import CheckedRequests
+
 HERE = Path(__file__).resolve().parent
 # If one of these variables is set, promptflow reads the connections from a workspace.
 WORKSPACE_VARIABLES = (
@@ -41,6 +43,13 @@ def read_connections() -> list[ProvidedConnection]:
 
 
 def make_app() -> Any:
+    """Return promptflow's app behind the checks of its requests."""
+    app = make_flow_app()
+    types = {name: definition.type.value for name, definition in app.flow.inputs.items()}
+    return CheckedRequests(app, types)
+
+
+def make_flow_app() -> Any:
     """Return promptflow's app, which has the routes `/score`, `/health` and `/swagger.json`."""
     from promptflow.core._serving.app import create_app
 

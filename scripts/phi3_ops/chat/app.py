@@ -16,6 +16,8 @@ from typing import Any
 
 import yaml
 
+from phi3_tools.serving import CheckedRequests
+
 from ..errors import OpsError, first_line
 from ..flows import FlowDefinition, copy_flow
 from ..pf import App, create_flow_app, require_connection, shared_tool_threads, wrap_line_execution
@@ -70,11 +72,13 @@ def make_chat_app(
             yield
 
     sides = [Side(name, f"/side{n}/" if n else "/") for n, name in enumerate(connections)]
+    input_types = {name: str(each.get("type")) for name, each in flow.inputs.items()}
     mounts = [Mount("/static", StaticFiles(directory=PAGE))]
     # The first side is mounted at the root. It comes last, because it matches every path.
     for number, side in reversed(list(enumerate(sides))):
         flow_app = make_flow_app(flow, side.connection, folder / str(number))
-        mounts.append(Mount(side.path.rstrip("/"), FlowApp(flow_app)))
+        checked_app = FlowApp(CheckedRequests(flow_app, input_types))
+        mounts.append(Mount(side.path.rstrip("/"), checked_app))
     app = Starlette(routes=[*_page_routes(flow, sides), *mounts], lifespan=lifespan)
     return Guard(app, token)
 

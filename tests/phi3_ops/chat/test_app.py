@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import requests
 import yaml
@@ -110,3 +112,29 @@ def test_every_node_of_the_copy_uses_the_connection(endpoint, tmp_path):
     copy = FlowDefinition.read(tmp_path / "copy")
     assert copy.connection_names({}) == {"chat": "phi3-base"}
     assert flow.connection_names({}) == {"chat": "phi3"}
+
+
+# -- requests that promptflow must not see ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("side", ["", "/side1"])
+@pytest.mark.parametrize(
+    ("image", "key"),
+    [
+        # Each of them stopped the server for everybody, or told which files there are.
+        ("/dev/ptmx", "data:image/png;path"),
+        ("/etc/passwd", "data:image/png;path"),
+        ("http://127.0.0.1:9/", "data:image/*;url"),
+        ("AAAA", "data:image/jpeg;base64"),
+    ],
+)
+def test_images_are_refused_before_promptflow_opens_them(served, side, image, key):
+    history = [{"inputs": {"question": [{key: image}]}, "outputs": {}}]
+    for sent in (history, json.dumps(history)):
+        body = {"question": "x", "chat_history": sent}
+        refused = requests.post(f"{served.url}{side}/score", json=body, timeout=5)
+        assert refused.status_code == 400
+        path = f"chat_history[0].inputs.question[0]{json.dumps([key])}"
+        assert refused.json()["error"]["message"].startswith(f"{path} refers to an image")
+    assert requests.get(f"{served.url}/health", timeout=5).ok
+    assert served.ask("still there", side=side).json() == {"answer": "still there"}

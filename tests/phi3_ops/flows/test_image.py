@@ -137,7 +137,13 @@ def test_the_images_command_answers_with_a_key_from_the_environment(built, tmp_p
     folder = built("chat")
     with started(folder, tmp_path, site, PHI3_KEY=KEY) as url:
         answer = requests.post(f"{url}/score", json=ASKED, timeout=HANG_S)
+        image = {**ASKED, "chat_history": [{"data:image/png;path": "/dev/ptmx"}]}
+        refused = requests.post(f"{url}/score", json=image, timeout=HANG_S)
+        wrong_method = requests.get(f"{url}/score", timeout=HANG_S)
     assert answer.json() == {"answer": "Hello there"}
+    assert refused.status_code == 400
+    assert "chat_history[0]" in refused.json()["error"]["message"]
+    assert (wrong_method.status_code, wrong_method.headers["allow"]) == (405, "POST")
     log = (tmp_path / "log.txt").read_text()
     assert KEY not in log
 
