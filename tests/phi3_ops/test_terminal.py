@@ -10,12 +10,9 @@ import pytest
 from rich.table import Table
 from rich.text import Text
 
+from hostile_answers import TERMINAL_ATTACK, assert_harmless
 from phi3_ops import paths, terminal
 from phi3_ops.terminal import VisibleLog, console, escape_invisible, one_line, print_text
-
-CLEAR, CLIPBOARD = "\x1b[2J\x1b[H", "\x1b]52;c;cm0gLXJm\x07"
-LINK = "\x1b]8;;https://evil.example\x1b\\click\x1b]8;;\x1b\\"
-HOSTILE = f"{CLEAR}{CLIPBOARD}{LINK}\x9b31m\x08\u202e[red][link=https://evil.example]x[/link]:smile:\ud800"
 
 
 @pytest.mark.parametrize(
@@ -38,14 +35,9 @@ def test_a_text_on_one_line_has_no_line_breaks():
     assert one_line("a\n\x1b[31m\r\n b") == "a ‹U+001B›[31m b"
 
 
-def assert_harmless(printed):
-    assert not {*printed} & {"\x1b", "\x9b", "\x07", "\x08", "\r", "\u202e", "\ud800"}
-    assert "‹U+001B›[2J" in printed and "‹U+202E›[red][link=" in printed and ":smile:" in printed
-
-
 @pytest.mark.parametrize("to_stderr", [False, True])
 def test_printed_text(capsys, to_stderr):
-    print_text(HOSTILE, to_stderr=to_stderr)
+    print_text(TERMINAL_ATTACK, to_stderr=to_stderr)
     captured = capsys.readouterr()
     assert_harmless(captured.err if to_stderr else captured.out)
     assert not (captured.out if to_stderr else captured.err)
@@ -56,18 +48,18 @@ def test_everything_that_a_console_prints(is_terminal):
     screen = console()
     screen.file = io.StringIO()
     screen._force_terminal = is_terminal
-    screen.print(HOSTILE, soft_wrap=True, highlight=False)
-    screen.print(Text(HOSTILE), soft_wrap=True)
-    table = Table(title=HOSTILE)
-    table.add_column(HOSTILE, no_wrap=True)
-    table.add_row(HOSTILE)
-    table.add_row(Text(HOSTILE))
+    screen.print(TERMINAL_ATTACK, soft_wrap=True, highlight=False)
+    screen.print(Text(TERMINAL_ATTACK), soft_wrap=True)
+    table = Table(title=TERMINAL_ATTACK)
+    table.add_column(TERMINAL_ATTACK, no_wrap=True)
+    table.add_row(TERMINAL_ATTACK)
+    table.add_row(Text(TERMINAL_ATTACK))
     screen.width = 1000
     screen.print(table)
     printed = screen.file.getvalue()
     if not is_terminal:
         assert_harmless(printed)
-    for sequence in (CLEAR, "\x1b]52", "\x1b]8", "\x9b", "\x07", "\u202e", "\ud800"):
+    for sequence in ("\x1b[2J", "\x1b]52", "\x1b]8", "\x9b", "\x07", "\u202e", "\ud800"):
         assert sequence not in printed
     assert printed.count(":smile:") == 6
 
@@ -78,7 +70,7 @@ def test_a_console_that_is_not_a_terminal_is_wide():
 
 def test_a_followed_log_keeps_its_lines(capsys):
     log = VisibleLog()
-    print(f"10 %\r20 %\r\n\t{HOSTILE}", file=log, flush=True)
+    print(f"10 %\r20 %\r\n\t{TERMINAL_ATTACK}", file=log, flush=True)
     printed = capsys.readouterr().out
     assert_harmless(printed)
     assert printed.startswith("10 %\n20 %\n\t‹U+001B›[2J")

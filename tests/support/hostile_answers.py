@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from pathlib import Path
 
 from phi3_ops.comparison.compare import Comparison, ComparisonSettings, compare_runs
@@ -57,3 +58,26 @@ def hostile_report(folder: Path) -> Comparison:
         }
     )
     return compare_runs(found, limits, ComparisonSettings(gates={"all": None}, resamples=500))
+
+
+# Clear the screen, write the clipboard (OSC 52), disguise a link (OSC 8), C1 controls, text direction,
+# markup of rich, an emoji code, and half of a surrogate pair.
+TERMINAL_ATTACK = (
+    "\x1b[2J\x1b[H\x1b]52;c;cm0gLXJm\x07\x1b]8;;https://evil.example\x1b\\click\x1b]8;;\x1b\\\x9b31m\x08\x7f"
+    "\u202e[red][link=https://evil.example]x[/link][/nothing]:smile:\ud800"
+)
+
+
+def assert_harmless(printed: str, *, complete: bool = True) -> None:
+    """Check that printed text contains the attack, and nothing that a terminal obeys.
+
+    Args:
+        printed: what a command printed.
+        complete: the attack is on one line and was not encoded as JSON.
+    """
+    active = {c for c in printed if unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t"}
+    assert not active and "\u202e" not in printed, active
+    assert "evil" in printed
+    if complete:
+        assert "‹U+001B›]52;c;cm0gLXJm‹U+0007›" in printed
+        assert "‹U+202E›[red][link=https://evil.example]x[/link][/nothing]:smile:" in printed

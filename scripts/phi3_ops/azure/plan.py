@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import OpsError
+from ..terminal import one_line
 from .cloud import named_errors
 
 # Past forms of verbs; all others take a -d.
@@ -69,9 +70,9 @@ class Plan:
             with named_errors(f"looking for {step.what}"):
                 exists = step.exists()
             if exists:
-                line = Text.assemble("  ", (f"{step.state:8}", "dim"), f" {step.what}")
+                line = Text.assemble("  ", (f"{step.state:8}", "dim"), f" {one_line(step.what)}")
             elif dry_run:
-                line = Text(f"  would {step.verb} {step.what}")
+                line = Text(f"  would {step.verb} {one_line(step.what)}")
             else:
                 line = self._apply(step, console)
             console.print(line, highlight=False, soft_wrap=True)
@@ -108,12 +109,12 @@ class Plan:
     def _apply(step: Step, console: Console) -> Text:
         start = time.monotonic()
         with (
-            console.status(Text(f"{step.verb} {step.what}")),
+            console.status(Text(f"{step.verb} {one_line(step.what)}")),
             named_errors(f"{step.verb} {step.what}"),
         ):
             step.apply()
         past = PAST_FORMS.get(step.verb, f"{step.verb}d")
-        return Text(f"  {past} {step.what} ({time.monotonic() - start:.0f} s)")
+        return Text(f"  {past} {one_line(step.what)} ({time.monotonic() - start:.0f} s)")
 
     @staticmethod
     def _summary(changed: int, dry_run: bool) -> str:
