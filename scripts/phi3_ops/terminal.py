@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import json
+import logging
 import sys
 import unicodedata
 from typing import IO, Any
@@ -48,6 +49,13 @@ def print_text(text: object = "", *, end: str = "\n", to_stderr: bool = False) -
     """Print a text with its invisible characters escaped, and flush it."""
     stream = sys.stderr if to_stderr else sys.stdout
     print(escape_invisible(str(text)), end=end, file=stream, flush=True)
+
+
+class VisibleHandler(logging.StreamHandler):  # type: ignore[type-arg]  # needs Python 3.11
+    """A handler that writes log records to standard error with escaped characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return escape_invisible(super().format(record))
 
 
 class VisibleLog(io.TextIOBase):

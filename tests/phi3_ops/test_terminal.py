@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import html
 import io
+import logging
 
 import pytest
 from rich.table import Table
@@ -12,7 +13,14 @@ from rich.text import Text
 
 from hostile_answers import TERMINAL_ATTACK, assert_harmless
 from phi3_ops import paths, terminal
-from phi3_ops.terminal import VisibleLog, console, escape_invisible, one_line, print_text
+from phi3_ops.terminal import (
+    VisibleHandler,
+    VisibleLog,
+    console,
+    escape_invisible,
+    one_line,
+    print_text,
+)
 
 
 @pytest.mark.parametrize(
@@ -75,6 +83,19 @@ def test_a_followed_log_keeps_its_lines(capsys):
     assert_harmless(printed)
     assert printed.startswith("10 %\n20 %\n\t‹U+001B›[2J")
     assert log.writable()
+
+
+def test_log_records(capsys):
+    logger = logging.getLogger("phi3.test")
+    handler = VisibleHandler()
+    logger.addHandler(handler)
+    try:
+        logger.warning("%s\nnext", TERMINAL_ATTACK)
+    finally:
+        logger.removeHandler(handler)
+    printed = capsys.readouterr().err
+    assert_harmless(printed)
+    assert printed.endswith("\nnext\n")
 
 
 def test_every_command_prints_through_this_module():

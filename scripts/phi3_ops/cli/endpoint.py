@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..names import name_argument
-from ..terminal import print_text
+from ..terminal import VisibleHandler, print_text
 from ._common import add_workdir, port
 
 if TYPE_CHECKING:
@@ -117,7 +117,9 @@ def _serve(args: argparse.Namespace) -> int:
 
     from ..endpoint import load_fault_rules, own_endpoint_name, register_endpoint, serve_models
 
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.basicConfig(
+        format="%(asctime)s %(message)s", level=logging.WARNING, handlers=[VisibleHandler()]
+    )
     logging.getLogger("phi3.endpoint").setLevel(logging.INFO)  # one line per request
     rules = load_fault_rules(args.faults) if args.faults else None
     deployments = _deployments(args)

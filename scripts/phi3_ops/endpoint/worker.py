@@ -29,6 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..terminal import VisibleHandler
 from .container import INSTALL
 
 FAILED = {"message": "The scoring code failed.", "type": "server_error", "param": None, "code": 500}
@@ -182,5 +183,7 @@ def _exit_with_children() -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.basicConfig(
+        format="%(asctime)s %(message)s", level=logging.WARNING, handlers=[VisibleHandler()]
+    )
     main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
