@@ -19,7 +19,7 @@ from ..errors import OpsError
 from ..files import read_jsonl
 from ..flows import FlowDefinition
 from ..hashing import file_sha256
-from ..names import safe_name
+from ..names import LONGEST, safe_name
 from ..pf import (
     CANCELED,
     COMPLETED,
@@ -236,7 +236,8 @@ def all_keys(rows: Collection[Mapping[str, Any]]) -> list[str]:
 
 def new_run_name(title: str) -> str:
     """Return a name for a run: the title as a valid name, the time and a random suffix."""
-    return f"{safe_name(title)}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    suffix = f"-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
+    return f"{safe_name(title)[: LONGEST - len(suffix)]}{suffix}"
 
 
 def _batch(run: StoredRun, lines: int, *, interrupted: bool = False) -> Batch:

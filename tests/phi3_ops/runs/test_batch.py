@@ -14,6 +14,7 @@ import pytest
 from phi3_ops import paths
 from phi3_ops.errors import OpsError
 from phi3_ops.flows.definition import FlowDefinition
+from phi3_ops.names import is_name
 from phi3_ops.pf import expectations
 from phi3_ops.pf.connections import delete_connection, save_connection
 from phi3_ops.pf.pace import ConcurrencyLimit
@@ -179,3 +180,11 @@ with batch._interruptible(ConcurrencyLimit(2), "a-run"):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (130, "a-run Canceled\n"), done.stderr
+
+
+@pytest.mark.parametrize(
+    "title", ["../../../w/x", "/etc/x", "my flow ü", "..", "-x", "x" * 300, ""]
+)
+def test_the_name_of_a_run_is_valid_whatever_its_title_is(title):
+    """A title can be the name of a folder, or come from a run of the store."""
+    assert is_name(new_run_name(title))
