@@ -73,6 +73,11 @@ def test_the_form_of_a_github_workflow():
         assert ("uses" in step) != ("run" in step)
 
 
+@pytest.mark.finding(
+    16,
+    "the tag of a GitHub action is moved to other code",
+    "every action of the example is pinned to a commit",
+)
 def test_actions_are_pinned_to_a_commit_with_the_version_in_a_comment():
     text = (EXAMPLES / "github-actions.yml").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if "uses:" in line]
@@ -144,6 +149,11 @@ def pip_commands(text):
     return [shlex.split(line) for line in lines if re.search(r"\b(pip|uv|pipx|conda)\b", line)]
 
 
+@pytest.mark.finding(
+    16,
+    "a job with production credentials installs packages by name",
+    "the example pipelines install the wheel that they built, and other packages by hash",
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_packages_come_by_hash_and_the_project_from_the_job_that_built_it(name):
     """The project's name is not on the index, so a job must never install it by name."""

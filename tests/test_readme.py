@@ -54,6 +54,11 @@ def test_folders_exist(folder):
     assert (ROOT / folder).is_dir()
 
 
+@pytest.mark.finding(
+    17,
+    "`pf flow test` starts a service that shows traces to other local users",
+    "every such command in the README and the docs switches the service off",
+)
 @pytest.mark.parametrize("page", ["README.md", *sorted(path.name for path in DOCS.glob("*.md"))])
 def test_pf_commands_start_no_trace_service(page):
     """The service would show questions and answers to every user of the machine."""

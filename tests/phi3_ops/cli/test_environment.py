@@ -32,6 +32,11 @@ def no_home(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.finding(
+    17,
+    "HOME is not set, and the user has no passwd entry",
+    "one line says so, and no folder named `~` is made",
+)
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_unknown_home_folder_is_one_line(no_home, capsys, tmp_path, command):
     assert main(WORDS.get(command, [command])) == 1
@@ -77,6 +82,11 @@ CONFIRM = (
 )
 
 
+@pytest.mark.finding(
+    17,
+    "a command that asks for confirmation has no standard input",
+    "one line says that --yes is needed",
+)
 def test_a_question_needs_an_open_standard_input(tmp_path):
     done = run_shell(f'{sys.executable} -c "{CONFIRM}" <&-', tmp_path)
     assert "OpsError: cannot ask for confirmation without a terminal. Give --yes." in done.stderr

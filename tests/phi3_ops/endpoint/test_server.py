@@ -43,6 +43,11 @@ def test_a_port_in_use_is_an_error(tmp_path, taken_port):
         serve_models([Deployment("blue", tmp_path)], port=taken_port, key="k")
 
 
+@pytest.mark.finding(
+    23,
+    "the model does not exist, and the port is in use",
+    "the missing model is reported",
+)
 def test_the_model_is_checked_before_the_port(tmp_path, taken_port):
     with pytest.raises(EndpointError, match="none does not exist"):
         serve_models([Deployment("blue", tmp_path / "none")], port=taken_port, key="k")
