@@ -35,12 +35,14 @@ class Marker:
     Attributes:
         id: id of the folder, 32 hexadecimal digits.
         files: files that this product wrote, relative to the folder, with `/` between the parts.
+        folders: folders that this product made, likewise; they are removed if they are empty.
         unfinished: names in the folder that a command began to write and has not listed yet.
         connections: name of a connection -> scoring URL of the folder's endpoint that it got.
     """
 
     id: str = field(default_factory=lambda: secrets.token_hex(16))
     files: frozenset[str] = frozenset()
+    folders: frozenset[str] = frozenset()
     unfinished: frozenset[str] = frozenset()
     connections: Mapping[str, str] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class Marker:
             "made by": _MADE_BY,
             "id": self.id,
             "files": sorted(self.files),
+            "folders": sorted(self.folders),
             "unfinished": sorted(self.unfinished),
             "connections": dict(self.connections),
         }
@@ -66,16 +69,17 @@ def read_marker(folder: Path) -> Marker | None:
         return None
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-        files, unfinished = content["files"], content["unfinished"]
+        files, folders, unfinished = (content[key] for key in ("files", "folders", "unfinished"))
         connections = content["connections"]
         valid = content["made by"] == _MADE_BY and _ID.fullmatch(content["id"])
-        valid = valid and all(map(_is_inside, [*files, *unfinished]))
+        valid = valid and all(map(_is_inside, [*files, *folders, *unfinished]))
         valid = valid and all(isinstance(url, str) for url in connections.values())
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
     if not valid:
         return None
-    return Marker(content["id"], frozenset(files), frozenset(unfinished), connections)
+    paths = (frozenset(files), frozenset(folders), frozenset(unfinished))
+    return Marker(content["id"], *paths, connections)
 
 
 def _is_inside(path: Any) -> bool:
@@ -123,6 +127,14 @@ def _files_of(path: Path, caches: re.Pattern[str] | None = None) -> Iterator[Pat
         yield path
 
 
+def _folders_of(path: Path) -> Iterator[Path]:
+    """Yield a folder and all folders in it. Nothing for a file or a link."""
+    if path.is_dir() and not path.is_symlink():
+        yield path
+        for child in path.iterdir():
+            yield from _folders_of(child)
+
+
 def begin_writing(folder: Path, names: Iterable[str]) -> None:
     """Note that a command writes to these names; `refuse_foreign_files` allowed it.
 
@@ -143,14 +155,26 @@ def finish_writing(folder: Path, names: Iterable[str]) -> None:
         OpsError: the folder cannot be written.
     """
     names = set(names)
-    written = {
-        path.relative_to(folder).as_posix() for name in names for path in _files_of(folder / name)
-    }
+    files = {path for name in names for path in _files_of(folder / name)}
+    folders = {path for name in names for path in _folders_of(folder / name)}
     with _marker_to_change(folder) as changed:
         marker = changed[0]
-        others = {path for path in marker.files if path.partition("/")[0] not in names}
-        files = frozenset(others | written)
-        changed.append(replace(marker, files=files, unfinished=marker.unfinished - names))
+        changed.append(
+            replace(
+                marker,
+                files=_replaced(marker.files, names, folder, files),
+                folders=_replaced(marker.folders, names, folder, folders),
+                unfinished=marker.unfinished - names,
+            )
+        )
+
+
+def _replaced(
+    entries: frozenset[str], names: set[str], folder: Path, paths: Iterable[Path]
+) -> frozenset[str]:
+    """Return the entries of a marker with these paths in place of those with these names."""
+    others = {entry for entry in entries if entry.partition("/")[0] not in names}
+    return frozenset(others | {path.relative_to(folder).as_posix() for path in paths})
 
 
 def record_files(folder: Path, names: Iterable[str]) -> None:
@@ -269,6 +293,7 @@ def remove_own_files(folder: Path, caches: re.Pattern[str] | None = None) -> lis
         if not _is_below_link(folder, path) and (path.is_symlink() or not path.is_dir()):
             path.unlink(missing_ok=True)
     parents = {parent for entry in marker.files for parent in _parents(folder, folder / entry)}
+    parents |= {folder / entry for entry in marker.folders}
     for parent in sorted(parents, key=lambda path: len(path.parts), reverse=True):
         if parent.is_dir() and not _is_below_link(folder, parent / "x"):
             _remove_caches(parent, caches)

@@ -65,6 +65,7 @@ def test_a_marker_has_an_id_that_stays(tmp_path):
         {"files": ["."]},
         {"files": [3]},
         {"files": None},
+        {"folders": [".."]},
         {"unfinished": [".."]},
         {"unfinished": [""]},
         {"connections": {"phi3": None}},
@@ -171,6 +172,17 @@ def test_an_empty_folder_is_removed(tmp_path):
     work = tmp_path / "work"
     record_files(work, write(work, "a", "b/c"))
     assert remove_own_files(work) == [] and not work.exists()
+
+
+def test_folders_that_were_made_empty_are_removed(tmp_path):
+    work = tmp_path / "work"
+    (work / "mlruns" / ".trash").mkdir(parents=True)
+    finish_writing(work, ["mlruns"])
+    assert read_marker(work).folders == {"mlruns", "mlruns/.trash"}
+    write(work, "theirs/x", "mlruns/.trash/theirs")
+    (work / "empty").mkdir()
+    assert len(remove_own_files(work)) == 2
+    assert names_in(work) == {"theirs/x", "mlruns/.trash/theirs"} and (work / "empty").is_dir()
 
 
 def test_without_a_marker_nothing_is_removed(tmp_path):

@@ -108,8 +108,8 @@ def decoded_bytes(batch: Any) -> int:
 
 
 def _array_bytes(array: Any) -> int:
-    import pyarrow as pa
-    import pyarrow.compute as pc
+    import pyarrow as pa  # type: ignore[import-untyped]
+    import pyarrow.compute as pc  # type: ignore[import-untyped]
 
     kind, size = array.type, _VALUE_BYTES * len(array)
     if pa.types.is_dictionary(kind):
