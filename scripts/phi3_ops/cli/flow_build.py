@@ -23,9 +23,12 @@ def run(args: argparse.Namespace) -> int:
     from ..flows import FlowDefinition, build_image_context
 
     flow = FlowDefinition.read(args.flow)
-    variables = "".join(f" -e {name}" for name in build_image_context(flow, args.out))
+    context = build_image_context(flow, args.out)
+    variables = "".join(f" -e {name}" for name in context.variables)
     image = f"phi3-{flow.folder.resolve().name.replace('_', '-').lower()}"
-    print_text(f"{args.out} contains {flow.folder}, the wheel of its tools and no key. To run it:")
+    print_text(f"{args.out} contains {flow.folder} and the wheel of its tools")
+    print_text(context.searched)
+    print_text("To run it:")
     print_text(f"  docker build -t {image} {args.out}")
     print_text(f"  docker run -p 127.0.0.1:8080:8080{variables} {image}")
     return 0

@@ -39,7 +39,7 @@ from ..flows import (
     add_image_files,
     build_tool_wheel,
     copy_resolved_flow,
-    is_never_uploaded,
+    flow_files,
     refuse_secrets,
 )
 from ..hashing import sha256_hex
@@ -305,12 +305,7 @@ def _as_text(value: Any) -> str:
 
 def _file_texts(folder: Path) -> list[str]:
     """Return the path and text of every file that the image contains."""
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not any(map(is_never_uploaded, path.relative_to(folder).parts))
-    )
     return [
         f"{path.relative_to(folder).as_posix()}\n{path.read_bytes().decode('utf-8', 'replace')}"
-        for path in files
+        for path in flow_files(folder)
     ]

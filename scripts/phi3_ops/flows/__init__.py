@@ -5,7 +5,7 @@ It may import `pf` and `data`.
 
 from __future__ import annotations
 
-from .content import content_hash, copy_flow, flow_files, is_never_uploaded, is_text
+from .content import content_hash, copy_flow, flow_files, is_text
 from .definition import FlowDefinition
 from .image import IMAGE_FOLDER, add_image_files, build_image_context, copy_resolved_flow
 from .lock import (
@@ -38,7 +38,6 @@ __all__ = [
     "copy_resolved_flow",
     "flow_files",
     "flow_states",
-    "is_never_uploaded",
     "is_text",
     "lock_flows",
     "read_lock",

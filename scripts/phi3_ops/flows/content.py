@@ -12,15 +12,19 @@ from ..hashing import parts_sha256
 
 # Names of files and folders that are never copied, uploaded or hashed: caches, editors' backup files and
 # secrets. Names with a leading dot are among them, as in the wheel: `.promptflow` holds prompts and
-# answers, `.env` holds keys. promptflow's process pool writes its logs to `process_log`.
-NEVER_UPLOADED = (".*", "__pycache__", "process_log", "*.py[cod]", "*.env", "*.pem", "*~")
+# answers, `.env` and `.npmrc` hold keys. promptflow's process pool writes its logs to `process_log`.
+NEVER_UPLOADED = (
+    *(".*", "__pycache__", "process_log", "*.py[cod]", "*~"),
+    *("*.env", "*.env.*", "*.pem", "*.key", "*.p12", "*.pfx", "*.jks"),
+    *("id_rsa", "id_dsa", "id_ecdsa", "id_ed25519"),
+)
 # A NUL byte in the first bytes of a file means that the file is not text. git reads as many.
 TEXT_PROBE_BYTES = 8000
 
 
 def is_never_uploaded(name: str) -> bool:
     """Return whether a file or folder of this name is left out of uploads, copies and hashes."""
-    return any(fnmatchcase(name, pattern) for pattern in NEVER_UPLOADED)
+    return any(fnmatchcase(name.lower(), pattern) for pattern in NEVER_UPLOADED)
 
 
 def is_text(content: bytes) -> bool:
@@ -33,23 +37,33 @@ def flow_files(folder: Path, *, follow_links: bool = False) -> list[Path]:
 
     Args:
         folder: the flow's folder.
-        follow_links: read symbolic links; without it, they are refused.
+        follow_links: read symbolic links to files of the flow; without it, every link is refused.
 
     Raises:
         OpsError: a file or folder is a symbolic link, which can lead out of the flow's folder.
     """
     files = []
-    for parent, folders, names in os.walk(folder, followlinks=follow_links):
+    for parent, folders, names in os.walk(folder):
         # Folders that are left out are not entered: a running batch creates and removes logs in them.
         folders[:] = [name for name in folders if not is_never_uploaded(name)]
         for name in (*folders, *(name for name in names if not is_never_uploaded(name))):
             path = Path(parent, name)
-            if path.is_symlink() and not follow_links:
+            if path.is_symlink() and not (follow_links and _leads_to_file_of(path, folder)):
                 what = f"{path} is a symbolic link"
+                if follow_links:
+                    what += " that does not lead to a file of the flow"
                 raise OpsError(what, "Replace it with a copy of the file that it leads to.")
             if path.is_file():
                 files.append(path)
     return sorted(files, key=lambda path: path.relative_to(folder).as_posix())
+
+
+def _leads_to_file_of(link: Path, folder: Path) -> bool:
+    """Return whether a link leads to a file inside a folder that is not left out of uploads."""
+    target, root = link.resolve(), folder.resolve()
+    if not target.is_file() or not target.is_relative_to(root):
+        return False
+    return not any(map(is_never_uploaded, target.relative_to(root).parts))
 
 
 def copy_flow(folder: Path, target: Path, *, follow_links: bool = False) -> Path:
@@ -60,7 +74,8 @@ def copy_flow(folder: Path, target: Path, *, follow_links: bool = False) -> Path
     Args:
         folder: the flow's folder.
         target: the folder to write.
-        follow_links: copy what symbolic links lead to; without it, they are refused.
+        follow_links: copy the files of the flow that symbolic links lead to; without it, every link is
+            refused.
 
     Returns:
         The target.

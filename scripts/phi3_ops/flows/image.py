@@ -16,7 +16,8 @@ from .. import paths
 from ..errors import OpsError, first_line
 from ..files import new_folder
 from ..pf import NO_KEY, pf_client, require_connection
-from .content import is_never_uploaded
+from ..yaml_files import load_yaml
+from .content import flow_files, is_never_uploaded
 from .definition import FlowDefinition
 from .secrets import refuse_secrets
 from .wheel import build_tool_wheel
@@ -42,18 +43,29 @@ class ConnectionPlaceholders:
     variables: tuple[str, ...] = ()
 
 
-def build_image_context(flow: FlowDefinition, out: Path) -> list[str]:
+@dataclass(frozen=True)
+class ImageContext:
+    """A written build context.
+
+    Attributes:
+        variables: the environment variables that the container needs.
+        searched: what the files were searched for, as sentences for the user.
+    """
+
+    variables: list[str]
+    searched: str
+
+
+def build_image_context(flow: FlowDefinition, out: Path) -> ImageContext:
     """Write the context of `docker build`: the complete folder, or nothing.
 
     Args:
         flow: the flow.
         out: the folder to write; it must be empty or not exist.
 
-    Returns:
-        The environment variables that the container needs.
-
     Raises:
-        OpsError: the folder is not empty, a connection does not exist, or a file contains a key.
+        OpsError: the folder is not empty, a connection does not exist, the flow contains a symbolic link,
+            or a file contains a key.
     """
     names = sorted(set(flow.connection_names({}).values()))
     connections = {name: connection_placeholders(name) for name in names}
@@ -66,8 +78,9 @@ def build_image_context(flow: FlowDefinition, out: Path) -> list[str]:
         copy_resolved_flow(flow, context / "flow")
         text = json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
         (context / CONNECTIONS).write_text(text, encoding="utf-8")
-        refuse_secrets(context)
-    return [name for connection in connections.values() for name in connection.variables]
+        searched = refuse_secrets(context)
+    variables = [name for connection in connections.values() for name in connection.variables]
+    return ImageContext(variables, searched)
 
 
 def add_image_files(context: Path, flow: FlowDefinition) -> None:
@@ -85,11 +98,14 @@ def add_image_files(context: Path, flow: FlowDefinition) -> None:
 def copy_resolved_flow(flow: FlowDefinition, target: Path) -> None:
     """Write promptflow's copy of a flow: variants resolved, included files inserted, no by-products.
 
+    It has all files of the flow. promptflow itself follows links, and omits what .gitignore names.
     `copy_flow` copies the files as they are.
 
     Raises:
-        OpsError: promptflow refuses the flow.
+        OpsError: promptflow refuses the flow, or a file of it, or an included one, is a link.
     """
+    files = flow_files(flow.folder)
+    _check_includes(flow.folder)
     client = pf_client()
     try:
         client.flows.build(flow.folder.resolve(), output=target, flow_only=True)
@@ -99,6 +115,29 @@ def copy_resolved_flow(flow: FlowDefinition, target: Path) -> None:
     for path in sorted(target.rglob("*"), reverse=True):
         if is_never_uploaded(path.name):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for file in files:
+        copy = target / file.relative_to(flow.folder)
+        if not copy.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
+
+
+def _check_includes(folder: Path) -> None:
+    """Raise OpsError if `additional_includes` of a flow names a secret, a link or a folder to pack."""
+    for include in load_yaml(folder / "flow.dag.yaml").get("additional_includes") or ():
+        what = f"{folder / 'flow.dag.yaml'} includes {include}"
+        path = folder / str(include)
+        names = [name for name in Path(str(include)).parts if name != ".."]
+        if any(map(is_never_uploaded, names)):
+            raise OpsError(
+                f"{what}, which is never uploaded", "Remove it from additional_includes."
+            )
+        if path.suffix == ".zip" and path.with_suffix("").is_dir():
+            raise OpsError(f"{what}, which would be packed", "Include the folder itself.")
+        if path.is_symlink():
+            raise OpsError(f"{what}, which is a symbolic link", "Include the file itself.")
+        if path.is_dir():
+            flow_files(path)
 
 
 def connection_variable(connection: str, field_name: str) -> str:

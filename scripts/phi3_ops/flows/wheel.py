@@ -12,6 +12,7 @@ from pathlib import Path
 import phi3_tools
 
 from ..hashing import sha256_urlsafe
+from .content import flow_files
 
 PACKAGE = "phi3-promptflow"
 
@@ -49,8 +50,7 @@ def _tool_files() -> dict[str, bytes]:
     package = Path(phi3_tools.__file__).parent
     return {
         f"phi3_tools/{file.relative_to(package).as_posix()}": file.read_bytes()
-        for file in sorted(package.rglob("*"))
-        if file.is_file() and "__pycache__" not in file.parts
+        for file in flow_files(package)
     }
 
 

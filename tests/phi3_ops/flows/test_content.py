@@ -68,6 +68,18 @@ LEFT_OUT = [
     "sub/.venv/lib/a.py",
     "flow.dag.yaml~",
     ".DS_Store",
+    ".env.local",
+    "prod.env.local",
+    "PROD.ENV",
+    "server.pem",
+    "Server.PEM",
+    "server.key",
+    "client.p12",
+    "client.pfx",
+    "id_rsa",
+    "keys/id_ed25519",
+    ".npmrc",
+    ".aws/credentials",
 ]
 
 
@@ -86,7 +98,9 @@ def test_one_name_of_the_path_is_enough(name):
     assert any(map(is_never_uploaded, Path(name).parts))
 
 
-@pytest.mark.parametrize("name", ["flow.dag.yaml", "samples.jsonl", "tool.py", "environment"])
+@pytest.mark.parametrize(
+    "name", ["flow.dag.yaml", "samples.jsonl", "tool.py", "environment", "key.py", "env.py"]
+)
 def test_other_names_are_part_of_the_flow(name):
     assert not is_never_uploaded(name)
 
@@ -146,10 +160,28 @@ def test_a_link_is_refused(linked, use):
 
 
 @needs_links
-def test_links_are_followed_on_request(linked, tmp_path):
-    copy = copy_flow(linked, tmp_path / "copy", follow_links=True)
+def test_links_to_files_of_the_flow_are_followed_on_request(tmp_path):
+    flow = write_flow(tmp_path / "f")
+    (flow / "sub").mkdir()
+    (flow / "sub" / "notes.txt").write_text("s")
+    (flow / "notes.txt").symlink_to(Path("sub", "notes.txt"))
+    copy = copy_flow(flow, tmp_path / "copy", follow_links=True)
     assert not (copy / "notes.txt").is_symlink()
     assert (copy / "notes.txt").read_text() == "s"
+
+
+@needs_links
+@pytest.mark.parametrize("target", ["../secret.txt", "/etc/passwd", ".env", "sub", ".", "missing"])
+def test_other_links_are_never_followed(linked, tmp_path, target):
+    (linked / ".env").write_text("KEY=s")
+    (linked / "sub").mkdir()
+    (linked / "notes.txt").unlink()
+    (linked / "notes.txt").symlink_to(target)
+    with pytest.raises(
+        OpsError, match=r"notes\.txt is a symbolic link that does not lead to a file of"
+    ):
+        copy_flow(linked, tmp_path / "copy", follow_links=True)
+    assert not (tmp_path / "copy").exists()
 
 
 def test_a_copy_has_the_same_content_and_nothing_else(tmp_path):

@@ -18,7 +18,7 @@ import requests
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import paths
 from phi3_ops.errors import OpsError
-from phi3_ops.flows.content import copy_flow
+from phi3_ops.flows.content import copy_flow, flow_files
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.flows.image import build_image_context, connection_placeholders
 from phi3_ops.flows.wheel import build_tool_wheel
@@ -190,16 +190,83 @@ def test_a_key_in_the_flow_is_refused_and_nothing_is_left(endpoint, tmp_path, na
     assert [path.name for path in tmp_path.iterdir()] == ["chat"]
 
 
-def test_by_products_of_runs_are_left_out(endpoint, tmp_path):
+BY_PRODUCTS = (".promptflow/chat.detail.json", ".env", "__pycache__/x.pyc", "more/.env", "a.pem")
+SECRET_FILES = ("prod.env", ".env.local", "server.pem", ".npmrc", ".aws/credentials", "b/id_rsa")
+
+
+def test_by_products_of_runs_and_files_with_secrets_are_left_out(endpoint, tmp_path):
     flow = copy_flow(paths.FLOWS / "chat", tmp_path / "chat")
     shutil.copy(paths.FLOWS / "chat" / ".gitignore", flow)
-    for name in (".promptflow/chat.detail.json", ".env", "__pycache__/x.pyc", "more/.env", "a.pem"):
+    for name in (*BY_PRODUCTS, *SECRET_FILES):
         (flow / name).parent.mkdir(parents=True, exist_ok=True)
         (flow / name).write_text(KEY)
     build_image_context(FlowDefinition.read(flow), tmp_path / "image")
     copy = tmp_path / "image" / "flow"
     names = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
     assert names == {"flow.dag.yaml", "samples.jsonl"}
+
+
+def test_the_image_has_the_files_that_are_locked(endpoint, tmp_path):
+    """promptflow's copy alone would follow .gitignore."""
+    flow = copy_flow(paths.FLOWS / "chat", tmp_path / "chat")
+    (flow / ".gitignore").write_text("facts\nfacts.txt\n")
+    (flow / "facts").mkdir()
+    for name in ("facts/a.txt", "facts.txt"):
+        (flow / name).write_text("a")
+    build_image_context(FlowDefinition.read(flow), tmp_path / "image")
+    copy = tmp_path / "image" / "flow"
+    names = [path.relative_to(copy) for path in flow_files(copy)]
+    assert names == [path.relative_to(flow) for path in flow_files(flow)]
+
+
+@pytest.fixture
+def including(tmp_path):
+    """Returns a copy of the chat flow that includes a path, beside the folder `shared`."""
+    (tmp_path / "shared" / "folder").mkdir(parents=True)
+    for name in ("a.txt", "prod.env", "folder/.env", "folder/b.txt"):
+        (tmp_path / "shared" / name).write_text("x")
+    (tmp_path / "shared" / "link.txt").symlink_to("/etc/passwd")
+
+    def write(include):
+        flow = copy_flow(paths.FLOWS / "chat", tmp_path / "chat")
+        with (flow / "flow.dag.yaml").open("a") as file:
+            file.write(f"additional_includes: [{include}]\n")
+        return FlowDefinition.read(flow)
+
+    return write
+
+
+def test_included_files_are_in_the_image(endpoint, including, tmp_path):
+    build_image_context(including("../shared/folder"), tmp_path / "image")
+    copy = tmp_path / "image" / "flow"
+    names = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+    assert names == {"flow.dag.yaml", "samples.jsonl", "folder/b.txt"}
+
+
+@pytest.mark.parametrize(
+    ("include", "message"),
+    [
+        ("../shared/prod.env", "includes ../shared/prod.env, which is never uploaded"),
+        ("../.aws/credentials", "which is never uploaded"),
+        ("../shared/link.txt", "which is a symbolic link"),
+        ("../shared", "link.txt is a symbolic link"),
+        ("../shared/folder.zip", "which would be packed"),
+    ],
+)
+def test_secrets_and_links_are_not_included(endpoint, including, tmp_path, include, message):
+    with pytest.raises(OpsError, match=message):
+        build_image_context(including(include), tmp_path / "image")
+    assert not (tmp_path / "image").exists()
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "flow.dag.yaml", "../shared"])
+@pytest.mark.parametrize("name", ["notes.txt", "requirements.txt"])
+def test_a_link_is_not_in_an_image(endpoint, including, tmp_path, name, target):
+    flow = copy_flow(paths.FLOWS / "chat", tmp_path / "chat")
+    (flow / name).symlink_to(target)
+    with pytest.raises(OpsError, match=f"{name} is a symbolic link"):
+        build_image_context(FlowDefinition.read(flow), tmp_path / "image")
+    assert not (tmp_path / "image").exists()
 
 
 def test_the_key_of_entra_is_not_a_variable(tmp_path):

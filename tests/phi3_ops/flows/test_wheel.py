@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 
+import phi3_tools
 from phi3_ops.flows.wheel import PACKAGE, build_tool_wheel
 from phi3_ops.hashing import sha256_urlsafe
 from phi3_tools import __version__
@@ -42,6 +43,16 @@ def test_it_contains_the_tools_and_no_caches(members):
     assert {"phi3_tools/pf_tools.py", "phi3_tools/yamls/phi3_chat.yaml"} <= set(members)
     assert not [name for name in members if "__pycache__" in name]
     assert not [name for name in members if not name.startswith(("phi3_tools/", f"{INFO}/"))]
+
+
+def test_files_with_secrets_in_the_package_are_left_out(tmp_path, monkeypatch):
+    (tmp_path / "yamls").mkdir()
+    for name in ("__init__.py", "prod.env", ".npmrc", "server.pem", "yamls/.env"):
+        (tmp_path / name).write_text("x")
+    monkeypatch.setattr(phi3_tools, "__file__", str(tmp_path / "__init__.py"))
+    with zipfile.ZipFile(io.BytesIO(build_tool_wheel().content)) as archive:
+        names = [name for name in archive.namelist() if name.startswith("phi3_tools/")]
+    assert names == ["phi3_tools/__init__.py"]
 
 
 def test_the_metadata_name_the_package_and_the_requirements_of_flows(members):
