@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from .errors import OpsError
-from .locks import try_lock
+from .locks import try_lock, wait_for_lock
 
 # A temporary folder has this prefix, the file `OWNER_FILE`, and its content in `content`.
 _STAGING_PREFIX = ".new-"
@@ -66,7 +66,7 @@ def _create_temporary_file(path: Path) -> tuple[int, Path]:
         except FileExistsError:
             continue
         with suppress(OSError):  # without locks, nobody else deletes it either
-            try_lock(descriptor)
+            wait_for_lock(descriptor)
         if temporary.exists():
             return descriptor, temporary
         os.close(descriptor)  # another process took it for a stale one
@@ -174,9 +174,9 @@ def _staging_folder(parent: Path, target: Path) -> Iterator[Path]:
         owner = (staging / OWNER_FILE).open("x", encoding="utf-8")
     try:
         with suppress(OSError):  # without locks, nobody else deletes it either
-            try_lock(owner.fileno())
+            wait_for_lock(owner.fileno())
         with _writable(target):
-            owner.write(_OWNER_HEADER)
+            owner.write(_OWNER_HEADER)  # without it, nobody deletes the folder
             owner.flush()
         yield staging
     finally:

@@ -41,6 +41,20 @@ def try_lock(descriptor: int) -> bool:
     return True
 
 
+def wait_for_lock(descriptor: int, timeout_s: float = TIMEOUT_S) -> bool:
+    """Lock an open file, and return whether it is locked now: it is not after the timeout.
+
+    Raises:
+        OSError: the file system has no locks.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not try_lock(descriptor):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
 @contextmanager
 def file_lock(path: Path, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
     """Hold the lock of a file inside the block. The file is empty, belongs to its owner, and stays.
@@ -55,11 +69,8 @@ def file_lock(path: Path, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
     flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     descriptor = os.open(path, flags, 0o600)
     try:
-        deadline = time.monotonic() + timeout_s
-        while not try_lock(descriptor):
-            if time.monotonic() > deadline:
-                raise TimeoutError(f"another process holds the lock {path}")
-            time.sleep(_POLL_S)
+        if not wait_for_lock(descriptor, timeout_s):
+            raise TimeoutError(f"another process holds the lock {path}")
         yield
     finally:
         os.close(descriptor)

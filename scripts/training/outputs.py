@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CURVE, SAMPLES, METRICS = "loss.png", "samples.jsonl", "metrics.json"
 TRACKED_FILES = (METRICS, CURVE, "model/README.md")  # files that an MLflow run displays
+OWNER_FILE = ".phi3-partial"  # in a partial folder: locked while its process is alive
 RESULT_NAMES = ("base", "model", "mlflow", METRICS, CURVE, SAMPLES)
 # Phi-3 ends a turn with <|end|>; a model's generation config may name only the end of the text.
 END_MARKS = ("<|end|>", "<|endoftext|>")
@@ -37,12 +38,43 @@ PARAMS = [
 
 @contextmanager
 def partial_folder(output_dir: Path) -> Iterator[Path]:
-    """Give a folder inside `output_dir` to build the result in; it is removed at the end."""
+    """Give a folder inside `output_dir` to build the result in; it is removed at the end.
+
+    The partial folders of killed processes are removed as well, unless one contains an earlier result
+    that the process was about to replace.
+    """
+    for owner in output_dir.glob(f".partial-*/{OWNER_FILE}"):
+        _remove_if_stale(owner)
     folder = Path(tempfile.mkdtemp(prefix=".partial-", dir=output_dir))
     try:
-        yield folder
+        with (folder / OWNER_FILE).open("x") as owner_file:
+            _lock(owner_file.fileno())
+            owner_file.write("locked")  # without it, no other process removes the folder
+            owner_file.flush()
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_if_stale(owner: Path) -> None:
+    """Remove a partial folder if the process that made it has ended."""
+    earlier = owner.parent / "earlier"
+    if owner.is_symlink() or (earlier.is_dir() and any(earlier.iterdir())):
+        return
+    with suppress(OSError), owner.open("r+") as owner_file:
+        if _lock(owner_file.fileno(), wait=False) and owner_file.read():
+            shutil.rmtree(owner.parent, ignore_errors=True)
+
+
+def _lock(descriptor: int, *, wait: bool = True) -> bool:
+    """Lock a file until it is closed or the process ends, and return whether it is locked."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):  # Windows, a file system without locks, or locked already
+        return False
+    return True
 
 
 def publish(folder: Path, output_dir: Path) -> None:

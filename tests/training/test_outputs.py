@@ -1,6 +1,10 @@
 """The saved model answers when it is loaded again, by transformers and like Azure ML."""
 
 import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -172,3 +176,31 @@ def test_a_partial_folder_is_removed_after_an_error(tmp_path):
         (folder / "model").mkdir()
         raise RuntimeError
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("publishing", [False, True])
+def test_the_partial_folder_of_a_killed_process_is_removed(tmp_path, publishing):
+    """A folder with an earlier result stays: that result may be the only one."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+import outputs
+with outputs.partial_folder(Path(sys.argv[1])) as folder:
+    (folder / "model").mkdir()
+    if sys.argv[3] == "True":
+        (folder / "earlier").mkdir()
+        (folder / "earlier" / "metrics.json").write_text("earlier")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    import outputs
+
+    source = Path(outputs.__file__).parent
+    command = [sys.executable, "-c", code, str(tmp_path), str(source), str(publishing)]
+    assert subprocess.run(command).returncode == -signal.SIGKILL
+    (tmp_path / ".partial-users").mkdir()
+    (killed,) = {*tmp_path.iterdir()} - {tmp_path / ".partial-users"}
+    with outputs.partial_folder(tmp_path) as folder, outputs.partial_folder(tmp_path):
+        assert folder.exists()
+    remaining = {".partial-users", killed.name} if publishing else {".partial-users"}
+    assert {path.name for path in tmp_path.iterdir()} == remaining
