@@ -18,7 +18,7 @@ from .. import paths
 from ..azure import ENDED_BADLY, Cloud, Plan, Step, find_resource, follow_job
 from ..errors import OpsError, first_line
 from ..files import write_jsonl
-from ..flows import build_tool_wheel, copy_flow
+from ..flows import build_tool_wheel, copy_flow, refuse_secrets
 from ..hashing import sha256_hex
 from ..pf import LINE_NUMBER, pf_client
 from ..runs import OUTPUT_FOLDER
@@ -225,8 +225,13 @@ class ClusterSubmission(BatchSubmission):
 
 
 def _copy_with_tools(flow: Path, target: Path) -> Path:
-    """Copy a flow, add the `.promptflow/flow.tools.json` that a component needs, and return the copy."""
+    """Copy a flow, add the `.promptflow/flow.tools.json` that a component needs, and return the copy.
+
+    Raises:
+        OpsError: promptflow refuses the flow, or a file contains a key that this machine knows.
+    """
     copy_flow(flow, target)
+    refuse_secrets(target)
     try:
         pf_client().flows.validate(target, raise_error=True)
     except Exception as error:  # importing a tool can raise anything

@@ -71,6 +71,13 @@ def test_the_copy_of_the_flow_lists_its_tools(files):
     assert not (files / "qa" / ".promptflow").exists()
 
 
+def test_a_key_in_the_flow_is_not_uploaded(files, monkeypatch):
+    monkeypatch.setenv("PHI3_ENDPOINT_KEY", "a-key-of-the-environment")
+    (files / "qa" / "notes.txt").write_text("a-key-of-the-environment")
+    with pytest.raises(OpsError, match="notes.txt contains the value of PHI3_ENDPOINT_KEY"):
+        _copy_with_tools(files / "qa", files / "copy")
+
+
 def test_a_flow_that_is_not_valid_is_refused(files):
     (files / "qa" / "flow.dag.yaml").write_text("nodes: 3\n")
     with pytest.raises(OpsError, match="qa is not a valid flow: .*pf flow validate"):
