@@ -47,9 +47,14 @@ class RefusedRequest(Exception):  # noqa: N818 - not an error of the server
         super().__init__(message)
         self.status, self.message, self.headers = status, message, headers or {}
 
+    @property
+    def content(self) -> dict[str, Any]:
+        """The body of the answer, in the form of Prompt flow's errors."""
+        return {"error": {"code": "UserError", "message": self.message}}
+
     async def send(self, send: Any) -> None:
-        """Send the answer, in the form of Prompt flow's errors."""
-        body = json.dumps({"error": {"code": "UserError", "message": self.message}}).encode()
+        """Send the answer."""
+        body = json.dumps(self.content).encode()
         headers = {
             "content-type": "application/json",
             "content-length": str(len(body)),

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from phi3_tools.serving import CheckedRequests
+from phi3_tools.serving import CheckedRequests, RefusedRequest, read_body
 
 from ..errors import OpsError, first_line
 from ..flows import FlowDefinition, copy_flow
@@ -28,6 +28,14 @@ from .streams import FlowApp, with_detached_streams
 PAGE = Path(__file__).resolve().parent / "page"
 # A stream occupies a thread until it is complete; asyncio's own pool has cores + 4 threads.
 THREADS = 64
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+READ = ("GET", "HEAD")
+STATIC_FILES = {
+    "/": ("index.html", "text/html"),
+    "/static/page.js": ("page.js", "text/javascript"),
+    "/static/page.css": ("page.css", "text/css"),
+    "/static/icon.svg": ("icon.svg", "image/svg+xml"),
+}
 MAX_MARKDOWN = 256 * 1024  # characters of one answer that are rendered
 
 
@@ -55,8 +63,7 @@ def make_chat_app(
             flow.
     """
     from starlette.applications import Starlette
-    from starlette.routing import Mount
-    from starlette.staticfiles import StaticFiles
+    from starlette.routing import BaseRoute, Mount
 
     if "question" not in flow.inputs:
         fix = f"Serve it with `pf flow serve --source {flow.folder} --engine fastapi`."
@@ -73,13 +80,14 @@ def make_chat_app(
 
     sides = [Side(name, f"/side{n}/" if n else "/") for n, name in enumerate(connections)]
     input_types = {name: str(each.get("type")) for name, each in flow.inputs.items()}
-    mounts = [Mount("/static", StaticFiles(directory=PAGE))]
+    routes: list[BaseRoute] = [*_page_routes(flow, sides), *_static_routes()]
     # The first side is mounted at the root. It comes last, because it matches every path.
     for number, side in reversed(list(enumerate(sides))):
         flow_app = make_flow_app(flow, side.connection, folder / str(number))
         checked_app = FlowApp(CheckedRequests(flow_app, input_types))
-        mounts.append(Mount(side.path.rstrip("/"), checked_app))
-    app = Starlette(routes=[*_page_routes(flow, sides), *mounts], lifespan=lifespan)
+        routes.append(Mount(side.path.rstrip("/"), checked_app))
+    handlers = {RefusedRequest: _refusal}
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     return Guard(app, token)
 
 
@@ -108,28 +116,67 @@ def make_flow_app(flow: FlowDefinition, connection: str, folder: Path) -> App:
 def _page_routes(flow: FlowDefinition, sides: Sequence[Side]) -> list[Any]:
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request as HttpRequest
-    from starlette.responses import FileResponse, JSONResponse
-    from starlette.routing import Route
+    from starlette.responses import JSONResponse, Response
 
     markdown = _markdown()
-
-    async def page(request: HttpRequest) -> FileResponse:
-        return FileResponse(PAGE / "index.html", headers={"cache-control": "no-cache"})
 
     async def page_json(request: HttpRequest) -> JSONResponse:
         name = flow.folder.resolve().name
         sides_json = [asdict(side) for side in sides]
         return JSONResponse({"flow": name, "version": flow.version, "sides": sides_json})
 
-    async def render_markdown(request: HttpRequest) -> JSONResponse:
-        text = (await request.body()).decode("utf-8", "replace")[:MAX_MARKDOWN]
+    async def render_markdown(request: HttpRequest) -> Response:
+        body = await read_body(request.scope, request.receive)
+        text = (body or b"").decode("utf-8", "replace")[:MAX_MARKDOWN]
         return JSONResponse({"html": await run_in_threadpool(markdown.render, text)})
 
     return [
-        Route("/", page, methods=["GET"]),
-        Route("/page.json", page_json, methods=["GET"]),
-        Route("/markdown", render_markdown, methods=["POST"]),
+        _route("/page.json", page_json, *READ),
+        _route("/markdown", render_markdown, "POST"),
     ]
+
+
+def _static_routes() -> list[Any]:
+    """Return a route for each file of the page.
+
+    Starlette's StaticFiles opens whatever path a request names (CVE-2026-48818). Here, no request opens
+    a file.
+    """
+    return [
+        _route(path, _static_file((PAGE / name).read_bytes(), media_type), *READ)
+        for path, (name, media_type) in STATIC_FILES.items()
+    ]
+
+
+def _static_file(content: bytes, media_type: str) -> Any:
+    from starlette.requests import Request as HttpRequest
+    from starlette.responses import Response
+
+    async def answer(request: HttpRequest) -> Response:
+        headers = {"cache-control": "no-cache"}
+        return Response(content, media_type=media_type, headers=headers)
+
+    return answer
+
+
+def _route(path: str, endpoint: Any, *methods: str) -> Any:
+    """Return a route that answers any other method with 405, instead of leaving it to promptflow."""
+    from starlette.requests import Request as HttpRequest
+    from starlette.routing import Route
+
+    async def checked(request: HttpRequest) -> Any:
+        if request.method not in methods:
+            allowed = ", ".join(methods)
+            raise RefusedRequest(405, f"{path} accepts only {allowed}", {"allow": allowed})
+        return await endpoint(request)
+
+    return Route(path, checked, methods=METHODS)
+
+
+async def _refusal(request: Any, refused: Any) -> Any:
+    from starlette.responses import JSONResponse
+
+    return JSONResponse(refused.content, refused.status, refused.headers)
 
 
 def _markdown() -> Any:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import base64
-import json
 import secrets
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
+
+from phi3_tools.serving import RefusedRequest, require_well_formed
 
 from ..network import is_loopback
 from ..pf import App, Scope
@@ -42,14 +43,22 @@ class Guard:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        send = _with_security_headers(send)
+        try:
+            self._require_admission(scope)
+        except RefusedRequest as refused:
+            await refused.send(send)
+        else:
+            await self._app(scope, receive, send)
+
+    def _require_admission(self, scope: Scope) -> None:
         headers = {n.decode("latin-1"): v.decode("latin-1") for n, v in scope["headers"]}
         if not self._is_same_origin(headers):
-            await _refuse(send, 403, "the request comes from a page of another origin")
-        elif not self._is_authenticated(headers):
+            raise RefusedRequest(403, "the request comes from a page of another origin")
+        if not self._is_authenticated(headers):
             challenge = {"www-authenticate": 'Basic realm="phi3"'}
-            await _refuse(send, 401, "a password is required", challenge)
-        else:
-            await self._app(scope, receive, _with_security_headers(send))
+            raise RefusedRequest(401, "a password is required", challenge)
+        require_well_formed(scope)
 
     def _is_same_origin(self, headers: Mapping[str, str]) -> bool:
         """Return whether the origin is missing (not a browser) or is the requested host.
@@ -71,7 +80,9 @@ class Guard:
                 password = base64.b64decode(password).decode("utf-8").partition(":")[2]
             except ValueError:
                 return False
-        return secrets.compare_digest(password.encode(), self._token.encode())
+        # A variable of the environment can contain bytes that are not UTF-8.
+        token = self._token.encode("utf-8", "surrogateescape")
+        return secrets.compare_digest(password.encode(), token)
 
 
 def _hostname(host: str) -> str:
@@ -94,17 +105,3 @@ def _with_security_headers(send: Any) -> Any:
         await send(message)
 
     return send_secured
-
-
-async def _refuse(
-    send: Any, status: int, message: str, headers: Mapping[str, str] | None = None
-) -> None:
-    body = json.dumps({"error": {"message": message}}).encode()
-    all_headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        **(headers or {}),
-    }
-    pairs = [(name.encode(), value.encode()) for name, value in all_headers.items()]
-    await send({"type": "http.response.start", "status": status, "headers": pairs})
-    await send({"type": "http.response.body", "body": body})

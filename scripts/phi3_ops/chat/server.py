@@ -27,6 +27,8 @@ def serve_app(
     """
     import uvicorn
 
+    from .connections import BoundedProtocol
+
     def give_up() -> None:
         abandon()
         os._exit(0)
@@ -46,6 +48,11 @@ def serve_app(
             timer.start()
 
     config = uvicorn.Config(
-        app, log_level="critical", access_log=False, timeout_graceful_shutdown=GRACE_S
+        app,
+        http=BoundedProtocol,
+        ws="none",
+        log_level="critical",
+        access_log=False,
+        timeout_graceful_shutdown=GRACE_S,
     )
     Server(config).run(sockets=[sock])

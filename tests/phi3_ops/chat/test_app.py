@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 import requests
 import yaml
 
 from phi3_ops import paths
-from phi3_ops.chat.app import Side, make_chat_app, make_flow_app
+from phi3_ops.chat.app import PAGE, STATIC_FILES, Side, make_chat_app, make_flow_app
 from phi3_ops.errors import OpsError
 from phi3_ops.flows.definition import FlowDefinition
+from phi3_tools.serving import MAX_BODY_BYTES
 from scripted_endpoint import HANG_S
 from served_flow import events
 
@@ -46,6 +48,27 @@ def test_the_page_has_a_strict_policy(served):
         assert response.headers["x-content-type-options"] == "nosniff"
 
 
+@pytest.mark.parametrize("name", sorted(path.name for path in PAGE.iterdir()))
+def test_every_file_of_the_page_has_a_route(served, name):
+    path = "/" if name == "index.html" else f"/static/{name}"
+    answer = requests.get(served.url + path, timeout=HANG_S)
+    assert answer.content == (PAGE / name).read_bytes()
+    assert answer.headers["cache-control"] == "no-cache"
+    assert answer.headers["content-type"].startswith(STATIC_FILES[path][1])
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/static/", "/static/../app.py", "/static/%5c%5chost%5cshare", "/docs", "/openapi.json"],
+)
+def test_nothing_else_is_served(served, path):
+    """Neither files by their path (CVE-2026-48818) nor the pages of promptflow and FastAPI."""
+    with socket.create_connection(served.url.removeprefix("http://").split(":"), HANG_S) as client:
+        host = served.url.removeprefix("http://")
+        client.sendall(f"GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n".encode())
+        assert client.recv(100).startswith(b"HTTP/1.1 404 ")
+
+
 def test_the_page_knows_the_flow_and_its_connections(served):
     page = requests.get(f"{served.url}/page.json", timeout=HANG_S).json()
     dag = yaml.safe_load((paths.FLOWS / "chat" / "flow.dag.yaml").read_text())
@@ -68,6 +91,44 @@ def test_markdown_is_safe(served, markdown, expected):
     html = requests.post(f"{served.url}/markdown", data=markdown, timeout=HANG_S).json()["html"]
     assert "<img" not in html
     assert expected is None or html == expected
+
+
+@pytest.mark.parametrize("side", ["", "/side1"])
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/score", "POST"), ("/feedback", "POST"), ("/health", "GET"), ("/swagger.json", "GET")],
+)
+@pytest.mark.parametrize("method", ["GET", "OPTIONS", "POST", "PUT", "TRACE"])
+def test_a_wrong_method_is_405(served, side, path, allowed, method):
+    answer = requests.request(method, f"{served.url}{side}{path}", timeout=HANG_S)
+    if method == allowed:
+        assert answer.status_code == (400 if path == "/score" else 200)
+    else:
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize(
+    ("path", "allowed"),
+    [("/", "GET, HEAD"), ("/static/page.js", "GET, HEAD"), ("/markdown", "POST")],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "DELETE"])
+def test_a_wrong_method_of_the_page_is_405(served, path, allowed, method):
+    answer = requests.request(method, f"{served.url}{path}", timeout=HANG_S)
+    if method in allowed:
+        assert answer.ok
+    else:
+        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+
+
+@pytest.mark.parametrize("path", ["/score", "/markdown", "/feedback", "/side1/score"])
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_a_body_that_is_too_large_is_413(served, path, is_chunked):
+    body = b" " * (MAX_BODY_BYTES + 1)
+    data = iter([body]) if is_chunked else body
+    answer = requests.post(f"{served.url}{path}", data=data, timeout=HANG_S)
+    assert answer.status_code == 413
+    message = f"the body is larger than {MAX_BODY_BYTES} bytes"
+    assert answer.json() == {"error": {"code": "UserError", "message": message}}
 
 
 # -- flows and connections that are refused ---------------------------------------------------------

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 
 import pytest
 
 from phi3_ops.chat.guard import CORS, SECURITY_HEADERS, Guard
 
 
-def messages_for(token, headers, app_headers=()):
+def messages_for(token, headers, app_headers=(), path="/"):
     """The ASGI messages with which a request with these headers is answered."""
     messages = []
 
@@ -21,8 +22,12 @@ def messages_for(token, headers, app_headers=()):
     async def send(message):
         messages.append(message)
 
-    pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
-    asyncio.run(Guard(app, token)({"type": "http", "headers": pairs}, None, send))
+    pairs = [
+        (name.encode(), value if isinstance(value, bytes) else value.encode())
+        for name, value in headers.items()
+    ]
+    scope = {"type": "http", "path": path, "headers": pairs}
+    asyncio.run(Guard(app, token)(scope, None, send))
     return messages
 
 
@@ -65,11 +70,45 @@ def test_only_this_servers_own_page_is_admitted(host, origin, status):
         ("Bearer wrong", 401),
         ("Basic !", 401),
         (basic("ü"), 401),
+        (b"\xff", 401),
+        (b"\xff \xff", 401),
+        (b"Basic \xff", 401),
+        (b"Basic /w==", 401),  # the byte FF
+        (b"Bearer \xff", 401),
+        (b"Bearer ", 401),
+        (b"", 401),
     ],
 )
 def test_a_password_is_required(authorization, status):
     headers = {"authorization": authorization} if authorization else {}
     assert status_for("secret", host="models.example.org", **headers) == status
+
+
+def test_a_password_can_contain_any_bytes():
+    """os.environ keeps bytes that are not UTF-8 as surrogates."""
+    assert status_for("secret\udcff", host="a", authorization="Bearer secret") == 401
+    assert status_for("secrét", host="a", authorization=basic("secrét")) == 200
+
+
+@pytest.mark.parametrize("token", [None, "secret"])
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost:8080", 200),
+        ("localhost:8080/x?", 400),  # CVE-2026-48710: it changes the path of `request.url`
+        ("localhost#", 400),
+        ("user@localhost", 400),
+        ("localhost:a", 400),
+    ],
+)
+def test_the_host_must_be_a_host_also_with_the_password(token, host, status):
+    assert status_for(token, host=host, authorization="Bearer secret") == status
+
+
+@pytest.mark.parametrize("path", ["http://localhost/", "@example.org", ""])
+def test_a_path_without_a_slash_is_refused(path):
+    """CVE-2026-54282: it becomes a part of the host of `request.url`."""
+    assert messages_for(None, {"host": "localhost"}, path=path)[0]["status"] == 400
 
 
 def test_a_password_does_not_admit_other_pages():
@@ -80,7 +119,9 @@ def test_a_password_does_not_admit_other_pages():
 def test_a_refusal_says_why_and_how():
     start, body = messages_for("secret", {"host": "localhost"})
     assert dict(start["headers"])[b"www-authenticate"] == b'Basic realm="phi3"'
-    assert body["body"] == b'{"error": {"message": "a password is required"}}'
+    error = {"code": "UserError", "message": "a password is required"}
+    assert json.loads(body["body"]) == {"error": error}
+    assert dict(start["headers"])[b"content-security-policy"].startswith(b"default-src 'none'")
 
 
 def test_the_policy_replaces_the_apps_permission_for_every_origin():

@@ -1,0 +1,75 @@
+"""Bounds for the connections of a server: their number, and the time in which a request must arrive.
+
+uvicorn has neither: half-sent requests stay open, and each of them takes memory and a file descriptor.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from http import HTTPStatus
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+BODY = '{{"error": {{"code": "UserError", "message": "{}"}}}}'
+
+
+class BoundedProtocol(H11Protocol):
+    """uvicorn's protocol with these bounds.
+
+    Attributes:
+        request_s: seconds in which the head and the body of a request must arrive, and in which a new
+            connection must send its first request.
+        max_connections: number of connections; further ones are answered with 503.
+    """
+
+    request_s = 20.0
+    max_connections = 256
+
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self.max_connections:
+            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the server has too many connections")
+        else:
+            self._start_timer()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        # After an answer, new data are the beginning of the next request.
+        if self.cycle is None or self.cycle.more_body or self.cycle.response_complete:
+            self._start_timer()
+        else:
+            self._stop_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.loop.call_later(self.request_s, self._end_request)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _end_request(self) -> None:
+        self._timer = None
+        if self.cycle is not None and self.cycle.response_started:
+            self.transport.close()
+        else:
+            message = f"the request did not arrive within {self.request_s:g} seconds"
+            self._refuse(HTTPStatus.REQUEST_TIMEOUT, message)
+
+    def _refuse(self, status: HTTPStatus, message: str) -> None:
+        body = BODY.format(message)
+        head = (
+            f"HTTP/1.1 {status.value} {status.phrase}",
+            "content-type: application/json",
+            f"content-length: {len(body)}",
+            "connection: close",
+        )
+        self.transport.write("\r\n".join([*head, "", body]).encode("ascii"))
+        self.transport.close()

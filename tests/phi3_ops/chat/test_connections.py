@@ -1,0 +1,164 @@
+"""The number of connections to `phi3 serve`, and the time in which a request must arrive."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+import uvicorn
+from uvicorn.server import ServerState
+
+from phi3_ops.chat.connections import BoundedProtocol
+
+REQUEST_S = 0.3
+HANG_S = 20
+REQUEST = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nab"
+
+
+class ShortProtocol(BoundedProtocol):
+    request_s = REQUEST_S
+    max_connections = 3
+
+
+async def echo(scope, receive, send):
+    """Answer with the body, after the time in which a request must arrive."""
+    body = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    await asyncio.sleep(2 * REQUEST_S if body == b"ab" else 0)
+    headers = [(b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def refuse(scope, receive, send):
+    """Answer without reading the body."""
+    await send(
+        {"type": "http.response.start", "status": 413, "headers": [(b"content-length", b"0")]}
+    )
+    await send({"type": "http.response.body", "body": b""})
+
+
+def run(client, app=echo):
+    """Run a client, which gets the port, against a server; return its result and the state."""
+
+    async def serve():
+        config = uvicorn.Config(app, http=ShortProtocol, ws="none", log_config=None)
+        config.load()
+        state = ServerState()
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: ShortProtocol(config, state, {}), "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            result = await asyncio.wait_for(client(port), HANG_S)
+            await asyncio.sleep(0.05)
+        return result, state
+
+    return asyncio.run(serve())
+
+
+def answer_to(*parts, pause=0.0, app=echo):
+    """The complete answer to the parts of a request, and the seconds until the connection ended."""
+
+    async def client(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        start = time.monotonic()
+
+        async def write():
+            for part in parts:
+                writer.write(part)
+                await asyncio.sleep(pause)
+
+        writing = asyncio.create_task(write())
+        answer = await reader.read()
+        writing.cancel()
+        writer.close()
+        return answer, time.monotonic() - start
+
+    (answer, seconds), state = run(client, app)
+    assert not state.connections
+    assert not state.tasks
+    return answer, seconds
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (),
+        (b"POST / HT",),
+        (REQUEST[:40],),
+        (REQUEST[:-1],),
+        # One byte at a time: each of them ends uvicorn's own time limit.
+        [bytes([byte]) for byte in REQUEST[:40]],
+        [b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99\r\n\r\n", *[b"x"] * 40],
+        [
+            b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n",
+            *[b"1\r\nx\r\n"] * 40,
+        ],
+    ],
+)
+def test_a_request_that_does_not_arrive_is_ended(parts):
+    answer, seconds = answer_to(*parts, pause=0.05)
+    assert answer.startswith(b"HTTP/1.1 408 Request Timeout\r\n")
+    assert answer.endswith(
+        b'{"error": {"code": "UserError", "message": "the request did not arrive within 0.3 seconds"}}'
+    )
+    assert seconds < 10 * REQUEST_S
+
+
+def test_a_refused_body_that_does_not_arrive_is_ended():
+    head = b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 99\r\n\r\n"
+    answer, seconds = answer_to(head, *[b"x"] * 40, pause=0.05, app=refuse)
+    assert answer.startswith(b"HTTP/1.1 413 ") and b"408" not in answer
+    assert seconds < 10 * REQUEST_S
+
+
+def test_the_second_request_of_a_connection_has_the_same_limit():
+    second = [bytes([byte]) for byte in REQUEST[:40]]
+    answer, seconds = answer_to(REQUEST.replace(b"ab", b"cd"), *second, pause=0.05)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert seconds < 10 * REQUEST_S
+
+
+def test_an_answer_may_take_longer():
+    """The client sends a second request after it."""
+    last = REQUEST.replace(b"host: a", b"host: a\r\nconnection: close")
+    answer, seconds = answer_to(REQUEST, last, pause=0.8)
+    assert answer.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert b"408" not in answer
+    assert seconds > 4 * REQUEST_S
+
+
+def test_a_request_in_pieces_is_answered():
+    pieces = [REQUEST[:9], REQUEST[9:30], REQUEST[30:-1], b"b"]
+    close = [pieces[0], pieces[1].replace(b"host", b"connection: close\r\nhost"), *pieces[2:]]
+    answer, _ = answer_to(*close, pause=0.01)
+    assert answer.endswith(b"\r\n\r\nab")
+
+
+def test_the_number_of_connections_has_a_limit():
+    async def client(port):
+        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        refusal = await reader.read()
+        writer.close()
+        for _, other in opened:
+            other.close()
+        await asyncio.sleep(0.05)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST.replace(b"host", b"connection: close\r\nhost"))
+        answer = await reader.read()
+        writer.close()
+        return refusal, answer
+
+    (refusal, answer), state = run(client)
+    assert refusal.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"the server has too many connections" in refusal
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert not state.connections
