@@ -96,3 +96,16 @@ def test_a_deletion_that_does_not_end_is_one_line(connected, phi3, kill_after, m
     assert done.code == 1
     assert "the endpoint phi3-endpoint still exists (Deleting). Look at it in the" in done.err
     assert done.err.count("\n") == 1
+
+
+def test_a_local_connection_that_changes_meanwhile_stays(connected, phi3, monkeypatch):
+    """Between the plan and its last step, a deletion takes minutes."""
+    delete_endpoint = teardown.DELETE["endpoint"]
+
+    def change_and_delete(cloud, item):
+        save_connection("phi3", {"endpoint": "https://other.azure.com/score"}, "key")
+        return delete_endpoint(cloud, item)
+
+    monkeypatch.setitem(teardown.DELETE, "endpoint", change_and_delete)
+    assert phi3("down", "--yes").code == 0
+    assert connection_key("phi3") == "key"

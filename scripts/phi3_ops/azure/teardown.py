@@ -205,6 +205,11 @@ def _delete_connection(cloud: Cloud, item: InventoryItem) -> Any:
     return cloud.rest("DELETE", path, api=CONNECTIONS_API_VERSION)
 
 
+def _delete_local_connection(cloud: Cloud, item: InventoryItem) -> Any:
+    # It may lead to another endpoint by now: the command asked, and deleted the endpoint first.
+    return _local_connection(cloud) and delete_connection(item.name)
+
+
 def _delete_cluster(cloud: Cloud, item: InventoryItem) -> Any:
     return cloud.ml.compute.begin_delete(item.name).result()
 
@@ -238,7 +243,7 @@ READ: dict[str, Callable[[Cloud, InventoryItem], Any]] = {
 DELETE: dict[str, Callable[[Cloud, InventoryItem], Any]] = {
     "endpoint": _delete_endpoint,
     "connection": _delete_connection,
-    LOCAL_CONNECTION: lambda cloud, item: delete_connection(item.name),
+    LOCAL_CONNECTION: _delete_local_connection,
     "cluster": _delete_cluster,
     "role assignment": _delete_role,
     "workspace": _delete_workspace,
