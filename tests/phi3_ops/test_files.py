@@ -211,6 +211,11 @@ def test_a_link_with_the_name_of_a_temporary_file_is_not_followed(tmp_path):
     assert (tmp_path / ".file.txt.phi3-01234567").is_symlink()
 
 
+@pytest.mark.finding(
+    4,
+    "`phi3 data` is killed while it writes",
+    "the next run deletes the temporary folder, and only folders with the marker of this product",
+)
 @pytest.mark.parametrize("exists", [False, True])
 @pytest.mark.parametrize("kind", ["content", "new_folder"])
 def test_temporary_folders_of_killed_processes_are_deleted(tmp_path, kind, exists):
@@ -275,6 +280,11 @@ def test_earlier_files_return_after_a_killed_move(tmp_path, moves):
 # -- permissions -----------------------------------------------------------------------------------
 
 
+@pytest.mark.finding(
+    4,
+    "a user has a strict umask",
+    "every file that is not secret has the permissions of the umask",
+)
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
 def test_new_files_have_the_permissions_of_the_umask(tmp_path, umask):
     before = os.umask(umask)

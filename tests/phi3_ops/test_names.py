@@ -109,6 +109,11 @@ FLOW = [
 COMMANDS = [(command, [option, "{}"]) for command, options in NAMED.items() for option in options]
 
 
+@pytest.mark.finding(
+    5,
+    "`phi3 run --name ../../x`, and every other option that takes a name",
+    "the option refuses everything that is not a name",
+)
 @pytest.mark.parametrize(
     ("command", "words"), [*COMMANDS, *(("flow", words) for words in FLOW)], ids=str
 )

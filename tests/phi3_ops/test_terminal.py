@@ -98,6 +98,11 @@ def test_log_records(capsys):
     assert printed.endswith("\nnext\n")
 
 
+@pytest.mark.finding(
+    15,
+    "the text of an endpoint contains escape sequences for the terminal",
+    "every command prints control characters visibly",
+)
 def test_every_command_prints_through_this_module():
     for file in paths.PACKAGE.rglob("*.py"):
         if file.name == "terminal.py":

@@ -178,6 +178,11 @@ def test_a_partial_folder_is_removed_after_an_error(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.finding(
+    4,
+    "a training is killed while it saves a model",
+    "the next run deletes the partial folder",
+)
 @pytest.mark.parametrize("publishing", [False, True])
 def test_the_partial_folder_of_a_killed_process_is_removed(tmp_path, publishing):
     """A folder with an earlier result stays: that result may be the only one."""

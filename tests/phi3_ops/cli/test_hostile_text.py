@@ -27,6 +27,11 @@ from processes import phi3
 from slow_endpoint import slow_endpoint
 
 
+@pytest.mark.finding(
+    15,
+    "an endpoint answers `phi3 run` with a text that clears the screen",
+    "control characters are printed as `‹U+001B›`",
+)
 def test_the_answer_of_an_endpoint_in_run(tmp_path, monkeypatch):
     (tmp_path / "q.jsonl").write_text('{"question": "q"}\n')
     with slow_endpoint(0.0) as server:
@@ -39,6 +44,11 @@ def test_the_answer_of_an_endpoint_in_run(tmp_path, monkeypatch):
     assert_harmless(done.stdout + done.stderr, complete=False)
 
 
+@pytest.mark.finding(
+    15,
+    "the header of a CSV file contains an escape sequence",
+    "control characters are printed as `‹U+001B›`",
+)
 def test_the_header_of_a_csv_file_in_data(tmp_path):
     text = TERMINAL_ATTACK.replace("\ud800", "")
     (tmp_path / "in.csv").write_text(f"{text},answer\nq,a\n", encoding="utf-8")

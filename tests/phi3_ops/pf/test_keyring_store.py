@@ -69,6 +69,11 @@ def write_entries(code, *arguments, **options):
     return subprocess.Popen(command, env=environment, **options)
 
 
+@pytest.mark.finding(
+    4,
+    "two processes write keyring entries at the same time",
+    "a lock surrounds each change, and no entry is lost",
+)
 def test_no_entry_is_lost_between_two_processes(ring):
     code = """
 import sys
@@ -82,6 +87,11 @@ for number in range(100):
     assert_only_store_files(ring)
 
 
+@pytest.mark.finding(
+    4,
+    "a process is killed while it writes the keyring file",
+    "the next write deletes the temporary file",
+)
 def test_the_temporary_file_of_a_killed_process_is_deleted(ring):
     code = """
 import os, signal
@@ -99,6 +109,11 @@ keyring_store.OwnerOnlyFileKeyring().set_password("promptflow", "key", "secret")
     assert_only_store_files(ring)
 
 
+@pytest.mark.finding(
+    4,
+    "the disk is full while the keyring file is written",
+    "the temporary file is deleted, and the old file stays",
+)
 def test_a_full_disk_leaves_no_temporary_file(ring, monkeypatch):
     ring.set_password("promptflow", "key", "old")
 

@@ -99,6 +99,11 @@ def test_azures_reason_is_one_line(error, message):
     assert message in _run_error(run).what and _run_error(run).fix == "See https://portal."
 
 
+@pytest.mark.finding(
+    5,
+    "an artifact of a run on Azure has a name that leads out of the folder",
+    "the download is refused, and nothing is written",
+)
 def test_an_artifact_outside_the_folder_is_refused(on_foundry, tmp_path, monkeypatch):
     class Downloader:
         async def _download_artifacts_and_snapshot(self, client):
