@@ -19,6 +19,7 @@ App = Callable[[Scope, Any, Any], Awaitable[None]]
 # More than the context of 128 thousand tokens, also in a script of which each character is an escape.
 MAX_BODY_BYTES = 2 * 2**20
 MAX_DEPTH = 64  # nested arrays and objects in a body
+MAX_CONTAINERS = 20_000  # arrays and objects in a body: Prompt flow copies them on the event loop
 MAX_KEY_CHARS = 64  # characters of a key that an error text quotes
 ROUTES = {
     "/score": "POST",
@@ -173,10 +174,15 @@ def _refuse_images(inputs: Mapping[str, Any]) -> None:
     """Raise RefusedRequest if a value contains a reference to an image at any depth."""
     # Each entry is a value, its depth, and its path as a chain of keys from the last to the first.
     stack: list[tuple[Any, int, tuple[Any, ...]]] = [(inputs, 0, ())]
+    count = 0
     while stack:
         item, depth, keys = stack.pop()
+        count += 1
         if depth > MAX_DEPTH:
             raise _too_deep()
+        if count > MAX_CONTAINERS:
+            message = f"the body has more than {MAX_CONTAINERS} arrays and objects"
+            raise RefusedRequest(400, message)
         if isinstance(item, dict):
             for key, child in item.items():
                 if key.startswith(IMAGE_KEY):

@@ -19,7 +19,8 @@ class BoundedProtocol(H11Protocol):
     Attributes:
         request_s: seconds in which the head and the body of a request must arrive, and in which a new
             connection must send its first request.
-        max_connections: number of connections; further ones are answered with 503.
+        max_connections: number of connections. One more ends the one whose request has been arriving for
+            the longest time. If all requests have arrived, the new connection is answered with 503.
     """
 
     request_s = 20.0
@@ -29,10 +30,17 @@ class BoundedProtocol(H11Protocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._start_timer()
         if len(self.connections) > self.max_connections:
-            self._refuse(HTTPStatus.SERVICE_UNAVAILABLE, "the server has too many connections")
-        else:
-            self._start_timer()
+            deadlines = [
+                (each._timer.when(), each)
+                for each in self.connections
+                if isinstance(each, BoundedProtocol) and each._timer is not None
+            ]
+            _, oldest = min(deadlines, key=lambda pair: pair[0])
+            oldest._end_request(
+                HTTPStatus.SERVICE_UNAVAILABLE, "the server has too many connections"
+            )
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -48,22 +56,22 @@ class BoundedProtocol(H11Protocol):
 
     def _start_timer(self) -> None:
         if self._timer is None:
-            self._timer = self.loop.call_later(self.request_s, self._end_request)
+            message = f"the request did not arrive within {self.request_s:g} seconds"
+            self._timer = self.loop.call_later(
+                self.request_s, self._end_request, HTTPStatus.REQUEST_TIMEOUT, message
+            )
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _end_request(self) -> None:
-        self._timer = None
-        if self.cycle is not None and self.cycle.response_started:
-            self.transport.close()
-        else:
-            message = f"the request did not arrive within {self.request_s:g} seconds"
-            self._refuse(HTTPStatus.REQUEST_TIMEOUT, message)
-
-    def _refuse(self, status: HTTPStatus, message: str) -> None:
+    def _end_request(self, status: HTTPStatus, message: str) -> None:
+        """Close the connection, with this answer if the request has none."""
+        self._stop_timer()
+        if self.cycle is not None and self.cycle.response_started and self.cycle.more_body:
+            self.transport.close()  # the request was refused before its body arrived
+            return
         body = BODY.format(message)
         head = (
             f"HTTP/1.1 {status.value} {status.phrase}",

@@ -142,23 +142,49 @@ def test_a_request_in_pieces_is_answered():
     assert answer.endswith(b"\r\n\r\nab")
 
 
-def test_the_number_of_connections_has_a_limit():
+CLOSING = REQUEST.replace(b"host", b"connection: close\r\nhost")
+
+
+def test_a_new_connection_ends_the_one_that_has_been_arriving_for_the_longest_time():
     async def client(port):
-        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        halves = []
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(REQUEST[:-1])
+            halves.append((reader, writer))
+            await asyncio.sleep(0.02)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(CLOSING.replace(b"ab", b"cd"))
+        answer = await reader.read()
+        refusals = [await half.read() for half, _ in halves]
+        for _, each in [(None, writer), *halves]:
+            each.close()
+        return answer, refusals
+
+    (answer, refusals), state = run(client)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert refusals[0].startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+    assert b"the server has too many connections" in refusals[0]
+    assert all(refusal.startswith(b"HTTP/1.1 408 ") for refusal in refusals[1:])
+    assert not state.connections
+
+
+def test_a_new_connection_does_not_end_requests_that_are_being_answered():
+    async def client(port):
+        busy = []
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(CLOSING)
+            busy.append((reader, writer))
+        await asyncio.sleep(0.1)
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         refusal = await reader.read()
-        writer.close()
-        for _, other in opened:
-            other.close()
-        await asyncio.sleep(0.05)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(REQUEST.replace(b"host", b"connection: close\r\nhost"))
-        answer = await reader.read()
-        writer.close()
-        return refusal, answer
+        answers = [await each.read() for each, _ in busy]
+        for _, each in [(None, writer), *busy]:
+            each.close()
+        return refusal, answers
 
-    (refusal, answer), state = run(client)
+    (refusal, answers), state = run(client)
     assert refusal.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
-    assert b"the server has too many connections" in refusal
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert all(answer.startswith(b"HTTP/1.1 200 OK\r\n") for answer in answers)
     assert not state.connections
