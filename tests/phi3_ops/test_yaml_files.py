@@ -46,6 +46,11 @@ def test_plain_values():
     assert parse_yaml("") is None
 
 
+@pytest.mark.finding(
+    13,
+    "YAML aliases that unfold a billionfold",
+    "size, depth and aliases of every YAML file are limited",
+)
 @pytest.mark.parametrize("text", [bomb(), merge_bomb()], ids=["aliases", "merge"])
 def test_aliases_do_not_unfold(text):
     start = time.monotonic()

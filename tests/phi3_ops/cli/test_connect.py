@@ -77,6 +77,11 @@ def test_an_unknown_choice_is_wrong_usage(option, capsys):
     assert "invalid choice: 'nonsense'" in capsys.readouterr().err
 
 
+@pytest.mark.finding(
+    2,
+    "`phi3 connect` with the name of a connection to another host",
+    "it is refused without `--replace`",
+)
 def test_a_connection_to_another_machine_is_replaced_only_if_the_user_says_so(monkeypatch, capsys):
     from phi3_ops.pf.connections import connection_key, delete_connection
 

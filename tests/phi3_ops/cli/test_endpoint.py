@@ -108,6 +108,11 @@ def serve(*words):
     return main(["endpoint", "--model", "m", "--workdir", "work", "--connection", "e", *words])
 
 
+@pytest.mark.finding(
+    2,
+    "`phi3 endpoint` with a connection that points to Azure",
+    "the connection is not replaced without `--replace`, and its key is not used",
+)
 def test_a_connection_to_another_machine_is_not_replaced_and_its_key_is_not_used(keys, capsys):
     save_connection("e", {"endpoint": AZURE}, "production")
     assert serve() == 1

@@ -50,6 +50,11 @@ def peak_mib(path):
     return int(size), message
 
 
+@pytest.mark.finding(
+    13,
+    "a small Parquet file that unpacks to gigabytes",
+    "the metadata is checked before reading, and the file is refused in one line",
+)
 def test_repeated_texts_are_not_unpacked(tmp_path):
     """The review's file: a text of 1 MiB, stored once and read 2,000 times."""
     path = tmp_path / "in.parquet"

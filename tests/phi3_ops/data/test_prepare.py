@@ -239,6 +239,11 @@ class TestFiles:
         prepare(tmp_path, paths.SAMPLE_DATA)
         assert {p.name for p in (tmp_path / "out").iterdir()} == {*FILES, MARKER_FILE, "notes.txt"}
 
+    @pytest.mark.finding(
+        1,
+        "`phi3 data --out` with a folder that holds a foreign `train.jsonl`",
+        "the file is not replaced",
+    )
     @pytest.mark.parametrize("name", sorted(FILES))
     def test_a_file_of_others_is_not_replaced(self, tmp_path, name):
         (tmp_path / "out").mkdir()

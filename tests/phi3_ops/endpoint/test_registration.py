@@ -126,6 +126,11 @@ def test_only_the_own_registration_is_removed(tmp_path):
 # -- attacks -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.finding(
+    3,
+    "a forged note of an endpoint names the process of somebody else",
+    "the process is not stopped: pid, start time, command line and lock file must match",
+)
 def test_a_forged_note_ends_no_process(tmp_path, stranger, capsys):
     """The review's note: a stranger's pid with its real start time."""
     record_files(tmp_path / "endpoints", ["tuned.json"])
@@ -161,6 +166,11 @@ def test_a_process_with_the_lock_file_open_that_is_not_phi3_is_not_ended(tmp_pat
         process.kill()
 
 
+@pytest.mark.finding(
+    3,
+    "the name of an endpoint is `../../x`",
+    "the name is refused",
+)
 @pytest.mark.parametrize("name", ["../../x", "../x", "/x", "..", "", ".hidden", "a/b", "x\n"])
 def test_a_name_is_not_a_path(tmp_path, name, capsys):
     workdir = tmp_path / "a" / "work"
@@ -214,6 +224,11 @@ def test_a_file_of_others_is_not_replaced(tmp_path, file):
 # -- one owner ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.finding(
+    3,
+    "two endpoints are started with one name",
+    "the second start is refused with the URL and pid of the first",
+)
 def test_a_second_endpoint_of_that_name_is_refused(tmp_path):
     message = r"an endpoint 'tuned' of .* is already running \(http.*, process \d+\). Stop it with"
     with registered_endpoint(tmp_path) as process:

@@ -230,6 +230,11 @@ def remove(workdir):
     return main(["quickstart", "--remove", "--workdir", str(workdir)])
 
 
+@pytest.mark.finding(
+    1,
+    "`phi3 quickstart --remove --workdir .` in a project",
+    "the current folder, its parents, the home folder, links and anything with `.git` are refused",
+)
 @pytest.mark.parametrize("workdir", [".", "..", "{project}", "link"])
 def test_a_project_is_not_removed(tmp_path, monkeypatch, connections, capsys, workdir):
     """The review's attack: `phi3 data --out data` in a project, then `--remove --workdir .`."""
@@ -248,6 +253,11 @@ def test_a_project_is_not_removed(tmp_path, monkeypatch, connections, capsys, wo
     assert content(tmp_path) == before and connection_url("phi3") == URL
 
 
+@pytest.mark.finding(
+    1,
+    "`--remove` with a folder that only looks like a workdir",
+    "a folder without the marker of this product is refused",
+)
 @pytest.mark.parametrize("text", ["{}", '{"sha256": {}}'])
 def test_a_folder_with_a_manifest_is_not_removed(tmp_path, connections, capsys, text):
     (tmp_path / "data").mkdir()
@@ -266,12 +276,22 @@ def test_the_output_of_another_command_is_not_removed(tmp_path, capsys):
     assert content(tmp_path) == before
 
 
+@pytest.mark.finding(
+    1,
+    "`--remove` with a workdir that does not exist",
+    "no connection is deleted",
+)
 def test_without_a_workdir_no_connection_is_deleted(tmp_path, connections, capsys):
     assert remove(tmp_path / "none") == 0
     assert capsys.readouterr().out == "nothing to remove\n"
     assert connection_url("phi3") == connection_url("phi3-base") == URL
 
 
+@pytest.mark.finding(
+    1,
+    "a workdir also holds files of the user",
+    "only listed files are removed; the others are kept and named",
+)
 def test_only_files_of_the_quickstart_are_removed(tmp_path, capsys):
     workdir = quickstart_folder(tmp_path / "work")
     notes = [workdir / name for name in ("notes.txt", "data/mine.jsonl", "model/model/notes.txt")]

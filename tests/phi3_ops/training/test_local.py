@@ -119,6 +119,11 @@ class TestFinetuneLocally:
         with pytest.raises(OpsError, match="exit code 3. The reason is printed above"):
             finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path)
 
+    @pytest.mark.finding(
+        1,
+        "`phi3 finetune --local --output-dir` with a folder that holds a foreign model",
+        "the folder is not replaced",
+    )
     @pytest.mark.parametrize("name", ["metrics.json", "model/notes.txt", "checkpoints/a/b"])
     def test_a_file_of_others_is_not_replaced(self, child, tmp_path, name):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
