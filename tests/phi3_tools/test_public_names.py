@@ -9,7 +9,7 @@ import pytest
 import phi3_tools
 
 NAMES = """
-AuthenticationError BadAnswerError BadRequestError ConfigError ConnectionLostError
+AsyncStream AuthenticationError BadAnswerError BadRequestError ConfigError ConnectionLostError
 DeploymentNotFoundError EndpointTimeoutError EndpointUnreachableError EntraAuth KeyAuth Limits
 Message ModelNotReadyError Params PermissionDeniedError Phi3Client Phi3Error PromptTooLongError
 RateLimitedError Reply RequestTooLargeError ScoringFailedError ServerError Settings StatusError

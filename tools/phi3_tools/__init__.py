@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from .client import (
+    AsyncStream,
     EntraAuth,
     KeyAuth,
     Limits,
@@ -44,6 +45,7 @@ if not TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AsyncStream",
     "AuthenticationError",
     "BadAnswerError",
     "BadRequestError",

@@ -34,7 +34,12 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 DETAIL_LIMIT = 500  # characters of the endpoint's own message that an error repeats
+REQUEST_ID_LIMIT = 128  # characters of the endpoint's request id
+_MESSAGE_LIMIT = 64 * 1024  # characters of the endpoint's own message that are kept until `redact`
 
 
 class Phi3Error(Exception):
@@ -65,10 +70,34 @@ class Phi3Error(Exception):
         self.message = message
         self.status = status
         self.request_id = request_id
-        self.detail = _printable(detail) if detail else None
+        self._detail = detail[:_MESSAGE_LIMIT] if detail else ""
         self.hint = self.hint if hint is None else hint
         self.retry_after = retry_after
         super().__init__(message)
+
+    @property
+    def detail(self) -> str | None:
+        """The endpoint's own message on one line, shortened, or None."""
+        return _one_line(self._detail, DETAIL_LIMIT) or None
+
+    def redact(self, replace: Callable[[str], str]) -> None:
+        """Remove a secret from every text of the error, and from the errors that caused it.
+
+        The endpoint's own message is shortened after that, because a part of a secret at the limit could
+        not be found.
+
+        Args:
+            replace: function that returns a text without the secret.
+        """
+        self._detail = _one_line(replace(self._detail), DETAIL_LIMIT)
+        if self.request_id:
+            self.request_id = _one_line(replace(self.request_id), REQUEST_ID_LIMIT)
+        cause = self.__cause__ or self.__context__
+        while cause:
+            if replace(str(cause)) != str(cause):
+                self.__cause__ = self.__context__ = None
+                return
+            cause = cause.__cause__ or cause.__context__
 
     @property
     def what(self) -> str:
@@ -100,9 +129,19 @@ class Phi3Error(Exception):
         }
 
 
-def _printable(detail: str) -> str:
-    """Return the endpoint's message on one line, shortened, with unencodable code points replaced."""
-    return " ".join(detail.split())[:DETAIL_LIMIT].encode("utf-8", "replace").decode()
+def well_formed(text: str) -> str:
+    """Return the text with U+FFFD for each lone surrogate, so that it can be written as UTF-8.
+
+    Two halves of a surrogate pair become the character that they stand for.
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def _one_line(text: str, limit: int) -> str:
+    """Return the beginning of a text, on one line."""
+    return " ".join(well_formed(text).split())[:limit]
 
 
 class ConfigError(Phi3Error):

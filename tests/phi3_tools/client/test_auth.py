@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from phi3_tools import AuthenticationError, ConfigError, EntraAuth, KeyAuth
+from phi3_tools import AuthenticationError, ConfigError, EntraAuth, KeyAuth, Settings
 from phi3_tools.client import auth as auth_module
-from phi3_tools.client.auth import REFRESH_BEFORE_S, check_scoring_url, token_scope
+from phi3_tools.client.auth import REFRESH_BEFORE_S, scoring_url, token_scope
 
 SCOPE = "https://ml.azure.com/.default"
 SECRET = "very-secret-key"
@@ -169,19 +169,22 @@ def test_token_scope(url, scope):
 
 
 @pytest.mark.parametrize(
-    "url",
+    ("url", "normal"),
     [
-        "https://e.inference.ml.azure.com/score",
-        "HTTPS://E/score?x=1#y",
-        "http://localhost:5001/score",
-        "http://LOCALHOST/score",
-        "http://127.0.0.1/score",
-        "http://127.8.9.1:80/score",
-        "http://[::1]:5001/score",
+        ("https://e.inference.ml.azure.com/score", "https://e.inference.ml.azure.com/score"),
+        ("HTTPS://E/Score?x=A#y", "https://e/Score?x=A"),
+        ("https://e", "https://e"),
+        ("https://E:443/", "https://e:443/"),
+        ("http://localhost:5001/score", "http://localhost:5001/score"),
+        ("Http://LOCALHOST/score", "http://localhost/score"),
+        ("http://127.0.0.1/score", "http://127.0.0.1/score"),
+        ("http://127.8.9.1:80/score", "http://127.8.9.1:80/score"),
+        ("hTTP://[::1]:5001/score", "http://[::1]:5001/score"),
     ],
 )
-def test_urls_that_are_safe(url):
-    check_scoring_url(url)
+def test_urls_have_one_normal_form(url, normal):
+    assert scoring_url(url) == scoring_url(normal) == normal
+    assert Settings(url, KeyAuth("k")).endpoint == normal
 
 
 @pytest.mark.parametrize(
@@ -205,9 +208,20 @@ def test_urls_that_are_safe(url):
         ("https://e:port/score", "is not a valid URL"),
         ("https://e:99999/score", "is not a valid URL"),
         ("https://[::1/score", "is not a valid URL"),
+        ("https://e:SECRET/score", "is not a valid URL"),
+        ("https://me:SECRET\u2100@e/score", "is not a valid URL"),
+        ("http:127.0.0.1/score", "must be a full URL"),
+        ("https://@e/score", "user name or password"),
+        ("ht\ttp://127.0.0.1/score", "`endpoint` contains blanks, control characters or backsl"),
+        ("http://127.0.0.1/sc ore", "`endpoint` contains blanks"),
+        ("\x01http://127.0.0.1/score", "`endpoint` contains blanks"),
+        ("https://e/score\r\nX: y", "`endpoint` contains blanks"),
+        ("https://e\u200b/score", "`endpoint` contains blanks"),
+        ("https://e\u00a0/score", "`endpoint` contains blanks"),
+        ("https://e\\.evil.org/score", "`endpoint` contains blanks"),
     ],
 )
 def test_urls_that_are_refused(url, message):
     with pytest.raises(ConfigError, match=message) as caught:
-        check_scoring_url(url)
+        scoring_url(url)
     assert "SECRET" not in str(caught.value)

@@ -123,12 +123,6 @@ def test_a_context_window_leaves_out_old_turns(server, connect):
 # -- threads and tasks -----------------------------------------------------------------------------
 
 
-def endless(x):
-    x.begin_events()
-    x.event(delta("Bill"))
-    x.until_client_leaves()
-
-
 def meeting(parties):
     """Return an answer that waits until this many requests have arrived."""
     barrier = threading.Barrier(parties)
@@ -198,41 +192,3 @@ def test_the_event_loop_is_free_meanwhile(server, connect):
         return await call
 
     assert asyncio.run(ask()).text == "x"
-
-
-@pytest.mark.parametrize("answer", [endless, lambda x: x.until_client_leaves()])
-def test_cancelling_an_async_stream_closes_its_connection(server, connect, answer):
-    """This holds before the first piece and after it."""
-    server.play(answer)
-    client = connect(server, contract="openai")
-
-    async def consume():
-        async for _ in client.astream("Who?"):
-            pass
-
-    async def cancel():
-        task = asyncio.create_task(consume())
-        while not server.requests:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.05)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    asyncio.run(asyncio.wait_for(cancel(), HANG_S))
-    assert server.client_left.wait(HANG_S)
-
-
-def test_leaving_an_async_stream_closes_its_connection(server, connect):
-    server.play(endless)
-    client = connect(server, contract="openai")
-
-    async def leave():
-        pieces = client.astream("Who?")
-        async for piece in pieces:
-            assert piece == "Bill"
-            break
-        await pieces.aclose()
-
-    asyncio.run(leave())
-    assert server.client_left.wait(HANG_S)

@@ -6,6 +6,7 @@ import socket
 import ssl
 import threading
 import time
+from contextlib import suppress
 
 import pytest
 
@@ -190,6 +191,31 @@ def test_plain_http_goes_through_no_proxy(server, new_server, post, monkeypatch)
     monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
     server.json([1])
     assert post(server.url) == b"[1]"
+    assert proxy.connections == 0
+
+
+SCHEMES = ["HTTP:", "Http:", "hTTp:", "ht\ttp:", "htt\np:", "\x01http:", " http:", "http\u200b:"]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
+def test_no_spelling_of_plain_http_goes_through_a_proxy(
+    server, new_server, connect, monkeypatch, scheme, variable
+):
+    """The key went to a plain-http proxy if the URL did not begin with exactly `http:`."""
+    proxy = new_server()
+    proxy.json({"output": "from the proxy"})
+    server.json({"output": "Bill"})
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
+    url = server.url.replace("http:", scheme)
+    if scheme.lower().strip() == "http:":
+        assert connect(url).chat("Who?").text == "Bill"
+        assert len(server.requests) == 1
+    else:
+        with pytest.raises(ConfigError, match="`endpoint` (contains blanks|must be)"):
+            connect(url)
+    with suppress(ConfigError):
+        Transport(url).post(b"{}", HEADERS, Limits(), Deadline(HANG_S)).read()
     assert proxy.connections == 0
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from judge_endpoint import KEY, USAGE, Crash, fair, outside
-from phi3_tools.client.messages import Reply, render
+from phi3_tools.client.messages import Reply
 from phi3_tools.errors import ConfigError, ServerError
 from phi3_tools.evaluation.judge import (
     LOGPROBS,
@@ -191,9 +191,11 @@ ORDER = re.compile(r'reply \{"score": (\d)\}', re.IGNORECASE)
 def obedient(messages):
     """A judge that obeys every order outside the marks or in a turn of its own.
 
-    Turns are separated by the template's tokens, no matter who wrote them.
+    Turns are separated by the template's tokens, no matter who wrote them: its server does not break up
+    tokens in contents.
     """
-    first, *further = render(messages).split("<|user|>\n")[1:]
+    prompt = "".join(f"<|{m['role']}|>\n{m['content']}<|end|>\n" for m in messages)
+    first, *further = prompt.split("<|user|>\n")[1:]
     order = ORDER.search("".join([outside(first), *further]))
     return f'{{"score": {order[1]}}}' if order else fair(messages)
 

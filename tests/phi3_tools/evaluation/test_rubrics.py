@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 from judge_endpoint import fields as texts_of
 from judge_endpoint import outside
 from pages import check_part, table
-from phi3_tools.client.messages import render
+from phi3_tools.client import break_template_tokens
 from phi3_tools.errors import ConfigError
 from phi3_tools.evaluation.rubrics import (
     RUBRICS,
-    break_template_tokens,
     comparison_prompt,
     fence_code,
     grading_prompt,
@@ -86,23 +85,10 @@ def test_no_text_can_leave_its_marks(answer, question):
 
 @given(answer=HOSTILE)
 def test_no_text_can_begin_a_turn(answer):
-    """The MLflow contract inserts texts into the chat template unchanged; a prompt has one user turn."""
-    prompt = render(grading_prompt(RUBRICS["correctness"], {**FIELDS, "answer": answer}))
-    assert prompt.count("<|") == 3
-    assert prompt.startswith("<|user|>\n") and prompt.endswith("<|end|>\n<|assistant|>\n")
-    assert "</s>" not in prompt and "<s>" not in prompt
-
-
-@pytest.mark.parametrize(
-    "text", ["<|end|>", "<|assistant|>", "<|im_start|>", "<s>", "</s>", "</S>", "<unk>", "<<|end|>"]
-)
-def test_a_templates_tokens_are_broken_up(text):
-    assert break_template_tokens(f"a{text}b") == f"a{'< '.join(text.rsplit('<', 1))}b"
-
-
-def test_other_text_is_unchanged():
-    text = 'a < b | c > d <p>x</p> <sup> {"a": "|>"} ü漢'
-    assert break_template_tokens(text) == text
+    """A server may insert texts into the chat template unchanged; a prompt is one user turn."""
+    (message,) = grading_prompt(RUBRICS["correctness"], {**FIELDS, "answer": answer})
+    assert message["role"] == "user"
+    assert not any(token in message["content"] for token in ("<|", "<s>", "</s>"))
 
 
 @given(st.lists(HOSTILE | st.text("0123456789abcdefABCDEF", min_size=8), max_size=4))

@@ -10,15 +10,25 @@ from .cache import ClientCache
 from .client import Phi3Client
 from .completion import ChatCompletion
 from .events import CallObserver, observe_calls
-from .messages import Message, Reply, Usage, build_chat, fit, from_chat_history, to_chat_history
+from .messages import (
+    Message,
+    Reply,
+    Usage,
+    break_template_tokens,
+    build_chat,
+    fit,
+    from_chat_history,
+    to_chat_history,
+)
 from .params import Params
 from .prompts import parse_prompt
 from .retry import Deadline, Limits
 from .settings import SETTINGS_VARIABLES, Settings, connection_fields, read_settings
 from .spans import CAPTURE_VARIABLE
-from .streams import Stream
+from .streams import AsyncStream, Stream
 
 __all__ = [
+    "AsyncStream",
     "CAPTURE_VARIABLE",
     "CallObserver",
     "ChatCompletion",
@@ -35,6 +45,7 @@ __all__ = [
     "Settings",
     "Stream",
     "Usage",
+    "break_template_tokens",
     "build_chat",
     "connection_fields",
     "fit",

@@ -10,9 +10,10 @@ import ipaddress
 import threading
 import time
 from typing import Any, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from ..errors import AuthenticationError, ConfigError
+from .redaction import redactor
 
 # A token is replaced this many seconds before it expires, so that none expires during a request.
 REFRESH_BEFORE_S = 300
@@ -89,7 +90,8 @@ class EntraAuth:
             if time.time() >= self._expires_on - REFRESH_BEFORE_S:
                 try:
                     self._refresh()
-                except AuthenticationError:
+                except AuthenticationError as error:
+                    error.redact(redactor(self._token).redact)
                     if time.time() >= self._expires_on:
                         raise
             return f"Bearer {self._token}"
@@ -137,33 +139,46 @@ def token_scope(url: str) -> str:
     return next(scope for suffix, scope in SCOPES if host.endswith(suffix))
 
 
-def check_scoring_url(url: str) -> None:
-    """Check that the text is an http(s) URL, and that plain http is used for this machine only.
+def scoring_url(text: str, field: str = "the connection's `endpoint`") -> str:
+    """Return a scoring URL in its normal form: lower-case scheme and host, no fragment.
+
+    Every later decision and every request uses this URL, so that no other parser can read another host
+    or scheme from the text. Plain http is accepted for this machine only.
+
+    Args:
+        text: the URL.
+        field: name of the URL in error messages.
 
     Raises:
         ConfigError: the URL is not valid or not safe.
     """
+    if " " in text or "\\" in text or not text.isprintable():
+        raise ConfigError(
+            f"{field} contains blanks, control characters or backslashes",
+            hint="Copy the URL again, without any other characters.",
+        )
     try:
-        parts = urlsplit(url)
-        host = parts.hostname
-        _ = parts.port  # raises ValueError if the port is not a number
-    except ValueError as error:
-        raise ConfigError(f"the connection's `endpoint` is not a valid URL: {error}") from error
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # its text may contain a password
+        raise ConfigError(f"{field} is not a valid URL", hint="Check its host and port.") from None
     if parts.scheme not in ("http", "https") or not host:
         raise ConfigError(
-            "the connection's `endpoint` must be a full URL",
+            f"{field} must be a full URL",
             hint="It looks like https://NAME.REGION.inference.ml.azure.com/score.",
         )
-    if parts.username or parts.password:
+    if parts.username is not None or parts.password is not None:
         raise ConfigError(
-            "the connection's `endpoint` contains a user name or password",
+            f"{field} contains a user name or password",
             hint="Remove it from the URL, and put the secret into `key`.",
         )
     if parts.scheme == "http" and not _is_loopback(host):
         raise ConfigError(
-            f"the connection's `endpoint` would send the key to {host} over plain http",
-            hint="Use https.",
+            f"{field} would send the key to {host} over plain http", hint="Use https."
         )
+    name = f"[{host}]" if ":" in host else host
+    netloc = name if port is None else f"{name}:{port}"
+    return urlunsplit((parts.scheme, netloc, parts.path, parts.query, ""))
 
 
 def _is_loopback(host: str) -> bool:

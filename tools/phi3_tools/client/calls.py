@@ -15,13 +15,15 @@ from ..errors import (
     RateLimitedError,
     ScoringFailedError,
 )
-from .contracts import Contract, Decoded, decode, parse_json
+from .contracts import Contract, Decoded, decode
 from .events import notify_throttled
-from .messages import Message, Reply
+from .messages import Message, Reply, break_template_tokens
 from .params import Params
+from .redaction import redactor
 from .retry import Deadline, Limits, next_wait_s
 from .session import Session
 from .transport import Response
+from .wire_json import parse_json
 
 log = logging.getLogger("phi3_tools")
 T = TypeVar("T")
@@ -31,6 +33,9 @@ T = TypeVar("T")
 PROBE_ATTEMPTS = 2
 # Errors that may mean that the endpoint speaks another contract than the one that was tried.
 MISFITS = (BadRequestError, ScoringFailedError, BadAnswerError)
+EXCERPT = 80  # characters of an answer that is not JSON in the error
+FIELD_LIMIT = 256  # characters of a model's name, a finish reason and a request id
+EXCERPT_BYTES = 4096  # bytes of it that are searched for the key before the excerpt is made
 
 
 class Call:
@@ -41,18 +46,24 @@ class Call:
         messages: the chat to send.
         params: generation parameters.
         limits: timeouts and attempts.
+        deadline: the time limit of the call; by default it begins now.
     """
 
     def __init__(
-        self, session: Session, messages: list[Message], params: Params, limits: Limits
+        self,
+        session: Session,
+        messages: list[Message],
+        params: Params,
+        limits: Limits,
+        deadline: Deadline | None = None,
     ) -> None:
         self.session = session
         self.messages = messages
         self.params = params
         self.limits = limits
-        self.deadline = Deadline(limits.deadline_s)
+        self.deadline = deadline or Deadline(limits.deadline_s)
         self.attempts = 0
-        self._key = ""
+        self._secrets: set[str] = set()  # the keys and tokens that were sent
         self._answered_in: Contract | None = None  # contract of an answer to another one's request
 
     def send(self, *, stream: bool, finish: Callable[[Contract, Response], T]) -> T:
@@ -94,6 +105,8 @@ class Call:
         finish: Callable[[Contract, Response], T],
         probing: bool,
     ) -> T:
+        if contract.prompt(self.messages) is not None:
+            _warn_of_template_tokens(self.messages)
         streams = stream and contract.streams and self.session.can_stream is not False
         refused_stream = False
         attempt = 0
@@ -103,7 +116,7 @@ class Call:
             try:
                 result = finish(contract, self._post(contract, streams))
             except Phi3Error as error:
-                failure = self.without_key(error)
+                failure = self.redacted(error)
             else:
                 if refused_stream:
                     self.session.can_stream = False
@@ -127,17 +140,22 @@ class Call:
         unknown = self.session.can_stream is None and contract.name == "chat"
         return unknown and isinstance(failure, (BadRequestError, ScoringFailedError))
 
-    def without_key(self, error: Phi3Error) -> Phi3Error:
-        """Remove the key from the endpoint's message, in case the endpoint repeats it."""
-        if self._key and error.detail:
-            error.detail = error.detail.replace(self._key, "…")
+    def redacted(self, error: Phi3Error) -> Phi3Error:
+        """Remove the key from the error's texts, in case the endpoint repeats it."""
+        error.redact(self.redact)
         return error
+
+    def redact(self, text: str) -> str:
+        """Return a text of the endpoint without the keys and tokens that were sent to it."""
+        for secret in self._secrets:
+            text = redactor(secret).redact(text)
+        return text
 
     def _post(self, contract: Contract, streams: bool) -> Response:
         settings = self.session.settings
         payload = contract.encode(self.messages, self.params, streams, settings.model)
         authorization = settings.auth.header()
-        self._key = authorization.removeprefix("Bearer ")
+        self._secrets.add(authorization.removeprefix("Bearer "))
         headers = {
             "Authorization": authorization,
             "Content-Type": "application/json",
@@ -157,7 +175,7 @@ class Call:
             raise BadAnswerError(
                 "the endpoint's answer is not JSON",
                 request_id=response.request_id,
-                detail=body[:80].decode("utf-8", "replace"),
+                detail=self.redact(body[:EXCERPT_BYTES].decode("utf-8", "replace"))[:EXCERPT],
             ) from error
         self._check_contract(contract, payload, response)
         try:
@@ -187,13 +205,28 @@ class Call:
         return Reply(
             text=decoded.text,
             usage=self.session.usage(decoded, self.messages),
-            finish_reason=decoded.finish_reason,
-            model=decoded.model or self.session.settings.model,
+            finish_reason=self._redacted_field(decoded.finish_reason),
+            model=self._redacted_field(decoded.model) or self.session.settings.model,
             contract=contract.name,
-            request_id=response.request_id,
+            request_id=self._redacted_field(response.request_id),
             latency_s=self.deadline.elapsed,
             attempts=self.attempts,
             raw=raw,
+        )
+
+    def _redacted_field(self, value: str | None) -> str | None:
+        """Return a short field of an answer, which logs and traces repeat, without the key."""
+        return value and self.redact(value[:EXCERPT_BYTES])[:FIELD_LIMIT]
+
+
+def _warn_of_template_tokens(messages: list[Message]) -> None:
+    affected = [m for m in messages if break_template_tokens(m["content"]) != m["content"]]
+    if affected:
+        log.warning(
+            "%d of %d messages contain control tokens of the chat template; each is sent with a blank "
+            "after its `<`, so that it stays text",
+            len(affected),
+            len(messages),
         )
 
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import threading
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -15,12 +12,13 @@ from .contracts import AUTO
 from .events import notify_answered
 from .messages import ESTIMATE, Message, Reply, check_messages, fit
 from .params import Params
-from .retry import Limits
+from .retry import Deadline, Limits
 from .session import Session
 from .settings import Settings, read_settings
 from .spans import call_span
-from .streams import Stream
+from .streams import AsyncStream, Stream
 from .transport import POOL_SIZE
+from .workers import Workers
 
 T = TypeVar("T")
 
@@ -44,7 +42,7 @@ class Phi3Client:
         self.settings = settings
         self._session = Session(settings, pool_size)
         self._pool_size = pool_size
-        self._executor: ThreadPoolExecutor | None = None
+        self._workers: Workers | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -87,13 +85,7 @@ class Phi3Client:
         Raises:
             Phi3Error: the subclass names the cause.
         """
-        chat = self._prepare(messages, params, context_window)
-        with call_span(self.settings.endpoint, self.settings.model, chat, params) as span:
-            call = Call(self._session, chat, params, limits or self.settings.limits)
-            reply = call.send(stream=False, finish=call.read_reply)
-            span.reply(reply)
-            notify_answered(reply)
-            return reply
+        return self._chat(messages, params, context_window, limits, None)
 
     def stream(
         self,
@@ -113,38 +105,72 @@ class Phi3Client:
         return Stream(self._session, chat, params, limits or self.settings.limits)
 
     async def achat(
-        self, messages: str | Iterable[Mapping[str, Any]], *args: Any, **kw: Any
+        self,
+        messages: str | Iterable[Mapping[str, Any]],
+        params: Params = Params(),
+        *,
+        context_window: int | None = None,
+        limits: Limits | None = None,
     ) -> Reply:
         """Run `chat` in a thread, without blocking the event loop.
 
-        A cancelled call continues in its thread until its answer or its deadline.
+        Arguments and exceptions are those of `chat`. Cancelling the task closes the connection at once.
         """
-        return await self._in_thread(lambda: self.chat(messages, *args, **kw))
-
-    async def astream(
-        self, messages: str | Iterable[Mapping[str, Any]], *args: Any, **kw: Any
-    ) -> AsyncIterator[str]:
-        """Run `stream` in a thread, without blocking the event loop."""
-        stream = self.stream(messages, *args, **kw)
+        deadline = Deadline((limits or self.settings.limits).deadline_s)
         try:
-            while (piece := await self._in_thread(lambda: next(stream, None))) is not None:
-                yield piece
+            return await self._in_thread(
+                lambda: self._chat(messages, params, context_window, limits, deadline)
+            )
         finally:
-            await self._in_thread(stream.close)
+            deadline.cancel()  # without effect if the call has ended
+
+    def astream(
+        self,
+        messages: str | Iterable[Mapping[str, Any]],
+        params: Params = Params(),
+        *,
+        context_window: int | None = None,
+        limits: Limits | None = None,
+    ) -> AsyncStream:
+        """Return the answer as a stream for `async for`, which does not block the event loop.
+
+        Arguments and exceptions are those of `stream`. Cancelling the task that waits for a piece closes
+        the connection at once.
+        """
+        stream = self.stream(messages, params, context_window=context_window, limits=limits)
+        return AsyncStream(stream, self._in_thread)
 
     def close(self) -> None:
         """Close the kept connections."""
         with self._lock:
-            executor, self._executor = self._executor, None
+            workers, self._workers = self._workers, None
         self._session.close()
-        if executor:
-            executor.shutdown(wait=False)
+        if workers:
+            workers.close()
 
     def __enter__(self) -> Phi3Client:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _chat(
+        self,
+        messages: str | Iterable[Mapping[str, Any]],
+        params: Params,
+        context_window: int | None,
+        limits: Limits | None,
+        deadline: Deadline | None,
+    ) -> Reply:
+        chat = self._prepare(messages, params, context_window)
+        with call_span(self.settings.endpoint, self.settings.model, chat, params) as span:
+            if deadline:
+                deadline.restart()  # the time that the call waited for a thread does not count
+            call = Call(self._session, chat, params, limits or self.settings.limits, deadline)
+            reply = call.send(stream=False, finish=call.read_reply)
+            span.reply(reply, call.redact)
+            notify_answered(reply)
+            return reply
 
     def _prepare(
         self,
@@ -165,11 +191,8 @@ class Phi3Client:
         )
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
-        # asyncio's own pool has cores + 4 threads, far fewer than the requests an endpoint takes.
         with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(self._pool_size, "phi3")
-            executor = self._executor
-        # The context holds the caller's span, the parent of the span of this call.
-        run = contextvars.copy_context().run
-        return await asyncio.get_running_loop().run_in_executor(executor, run, work)
+            if self._workers is None:
+                self._workers = Workers(self._pool_size)
+            workers = self._workers
+        return await workers.run(work)

@@ -22,11 +22,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import BadAnswerError, ConfigError, ScoringFailedError
+from ..errors import BadAnswerError, ConfigError, ScoringFailedError, well_formed
 from .messages import Message, Usage, open_with_user, render
 from .params import Params, is_integer
+from .wire_json import load_json, parse_json
 
 AUTO = "auto"
+TEXT_PARTS = ("text", "output_text")  # types of the parts of a content that are text
 COMPLETIONS = "/chat/completions"
 # Where an `mlflow` request is put into the chat template: client, or the model's own MLflow flavour.
 TEMPLATES = ("client", "server")
@@ -37,7 +39,10 @@ PROMPT_TEMPLATE = render([{"role": "user", "content": "{prompt}"}])
 
 @dataclass(frozen=True)
 class Decoded:
-    """Content of an answer, or of one event of a streamed answer."""
+    """Content of an answer, or of one event of a streamed answer.
+
+    The text of an event may begin or end with half a surrogate pair; all other texts are well formed.
+    """
 
     text: str
     usage: Usage | None = None
@@ -231,18 +236,6 @@ def _decode_text(text: str, prompt: str | None) -> Decoded:
     return Decoded(_cut_echo(text, prompt))
 
 
-def parse_json(text: str | bytes) -> Any:
-    """Parse a JSON text.
-
-    Raises:
-        ValueError: the text is not JSON, or is nested too deeply.
-    """
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-
-
 def _decode_object(payload: dict[str, Any], prompt: str | None) -> Decoded:
     raise_for_error(payload)
     details: dict[str, Any] = {
@@ -254,25 +247,46 @@ def _decode_object(payload: dict[str, Any], prompt: str | None) -> Decoded:
         return Decoded(payload["output"], **details)
     if isinstance(payload.get("choices"), list) and payload["choices"]:
         return _decode_choice(payload["choices"][0], details)
-    if isinstance(payload.get("predictions"), list):
-        return Decoded(_cut_echo(_first_text(payload["predictions"]), prompt), **details)
-    if isinstance(payload.get("message"), dict) and isinstance(
-        payload["message"].get("content"), str
-    ):
-        return Decoded(payload["message"]["content"], **details)
+    for name in ("output", "predictions"):
+        if isinstance(payload.get(name), list):
+            return Decoded(_cut_echo(_first_text(payload[name]), prompt), **details)
+    text = _content_text(_dict(payload.get("message")).get("content"))
+    if text is not None:
+        return Decoded(text, **details)
     if payload.get("output", payload) is None or not payload:
         # The catalog's serving image answers this if its engine fails.
         raise ScoringFailedError("the endpoint reported success, but gave no answer")
     keys = ", ".join(sorted(payload))
-    raise BadAnswerError(f"the endpoint answered a JSON object of unknown form (keys: {keys[:80]})")
+    raise BadAnswerError(
+        "the endpoint answered a JSON object of unknown form", detail=f"keys: {keys}"
+    )
 
 
 def _decode_choice(choice: Any, details: dict[str, Any]) -> Decoded:
-    message = choice.get("message") if isinstance(choice, dict) else None
-    text = message.get("content") if isinstance(message, dict) else None
-    if not isinstance(text, str):
+    choice = _dict(choice)
+    text = _content_text(_dict(choice.get("message")).get("content"))
+    if text is None:
         raise BadAnswerError("the endpoint's first choice has no message content")
     return Decoded(text, **details | {"finish_reason": _text_or_none(choice.get("finish_reason"))})
+
+
+def _content_text(content: Any) -> str | None:
+    """Return the text of a message's content: a text, or the texts of a list of parts.
+
+    Parts of another type, such as the reasoning before an answer, are left out. The result is None if
+    the content has no text.
+    """
+    if isinstance(content, str):
+        return content
+    parts = content if isinstance(content, list) else []
+    texts = [text for text in map(_part_text, parts) if text is not None]
+    return "".join(texts) if texts else None
+
+
+def _part_text(part: Any) -> str | None:
+    if isinstance(part, dict) and part.get("type", "text") in TEXT_PARTS:
+        part = part.get("text")
+    return part if isinstance(part, str) else None
 
 
 def raise_for_error(payload: Any) -> None:
@@ -301,10 +315,12 @@ def _first_text(items: list[Any]) -> str:
     item: Any = items[0] if items else None
     while isinstance(item, list) and item:
         item = item[0]
-    if isinstance(item, dict):  # a pipeline's or a data frame's record
+    if isinstance(item, dict) and "content" in item:  # a message
+        item = _content_text(item["content"])
+    elif isinstance(item, dict):  # a pipeline's or a data frame's record
         item = item.get("generated_text", next(iter(item.values()), None))
     if isinstance(item, list) and item and isinstance(item[-1], dict):  # a pipeline's chat
-        item = item[-1].get("content")
+        item = _content_text(item[-1].get("content"))
     if not isinstance(item, str):
         raise BadAnswerError("the endpoint's answer is a list without a text")
     return item
@@ -337,7 +353,7 @@ def _dict(value: Any) -> dict[str, Any]:
 
 
 def _text_or_none(value: Any) -> str | None:
-    return value if isinstance(value, str) and value else None
+    return well_formed(value) if isinstance(value, str) and value else None
 
 
 def decode_event(data: str) -> Decoded:
@@ -350,15 +366,13 @@ def decode_event(data: str) -> Decoded:
         BadAnswerError: the event is not a JSON object.
     """
     try:
-        payload = parse_json(data)
+        payload = load_json(data)
     except ValueError as error:
         raise BadAnswerError(
-            "the stream contains an event that is not JSON", detail=data[:80]
+            "the stream contains an event that is not JSON", detail=data
         ) from error
     if not isinstance(payload, dict):
-        raise BadAnswerError(
-            "the stream contains an event that is not a JSON object", detail=data[:80]
-        )
+        raise BadAnswerError("the stream contains an event that is not a JSON object", detail=data)
     raise_for_error(payload)
     choices = payload.get("choices")
     choice = _dict(choices[0]) if isinstance(choices, list) and choices else {}
@@ -366,7 +380,7 @@ def decode_event(data: str) -> Decoded:
     text = delta.get("content") if "choices" in payload else payload.get("output")
     reason = choice.get("finish_reason") or payload.get("finish_reason")
     return Decoded(
-        text=text if isinstance(text, str) else "",
+        text=_content_text(text) or "",
         usage=_usage(payload.get("usage")),
         finish_reason=_text_or_none(reason),
         model=_text_or_none(payload.get("model")),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from ..errors import ConfigError, PromptTooLongError
+from ..errors import ConfigError, PromptTooLongError, well_formed
 
 ROLES = ("system", "user", "assistant")
 
@@ -17,6 +18,8 @@ PROMPT_OVERHEAD = 4
 # The longest token of ordinary text in Phi-3's vocabulary has this many characters, so a text of n
 # characters has at least n / 16 tokens.
 LONGEST_TOKEN = 16
+# `<|end|>`, `<s>` and similar tokens of a chat template, anywhere in a text.
+_TEMPLATE_TOKEN = re.compile(r"<(?=\||/?s>|unk>)", re.IGNORECASE)
 
 
 class Message(TypedDict):
@@ -191,11 +194,17 @@ def _entry(fields: Mapping[str, Any], key: str, where: str) -> str | None:
 def render(messages: Iterable[Message]) -> str:
     """Return the messages in Phi-3's chat template, up to the start of the assistant's answer.
 
-    Endpoints with the MLflow contract take such a text. Contents are inserted unchanged.
+    Endpoints with the MLflow contract take such a text. Control tokens in contents are broken up, because
+    a content must not end its turn or begin another one.
     Contract: "Phi-3-mini-4k-instruct" model card, section "Chat Format".
     """
-    turns = "".join(f"<|{m['role']}|>\n{m['content']}<|end|>\n" for m in messages)
-    return f"{turns}<|assistant|>\n"
+    turns = (f"<|{m['role']}|>\n{break_template_tokens(m['content'])}<|end|>\n" for m in messages)
+    return f"{''.join(turns)}<|assistant|>\n"
+
+
+def break_template_tokens(text: str) -> str:
+    """Return the text with a blank inside each token of a chat template, which makes it plain text."""
+    return _TEMPLATE_TOKEN.sub("< ", text)
 
 
 def open_with_user(messages: Iterable[Message]) -> list[Message]:
@@ -228,7 +237,7 @@ def _bytes(text: str) -> int:
 # front. This holds for every Phi-3 tokenizer. English has about four bytes per token, so a tokenizer file
 # is needed to use the complete window.
 ESTIMATE = TokenCounter(
-    most=lambda text: _bytes(text) + 1,
+    most=lambda text: _bytes(break_template_tokens(text)) + 1,
     least=lambda text: -(-len(text) // LONGEST_TOKEN),
 )
 
@@ -252,9 +261,10 @@ def tokenizer_counter(path: str) -> TokenCounter:
         raise ConfigError(f"cannot read the tokenizer file {path}: {error}") from error
 
     def count(text: str) -> int:
-        # The library does not accept half a surrogate pair; a model gets U+FFFD for it.
-        valid = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-        return len(tokenizer.encode(valid, add_special_tokens=False).ids)
+        # The library does not accept half a surrogate pair; a model gets U+FFFD for it. Control tokens in
+        # a message are text: an endpoint encodes them as text, or they are broken up.
+        plain_text = break_template_tokens(well_formed(text))
+        return len(tokenizer.encode(plain_text, add_special_tokens=False).ids)
 
     return TokenCounter(most=count, least=count)
 

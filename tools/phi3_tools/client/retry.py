@@ -155,14 +155,27 @@ class Deadline:
         seconds: seconds from now.
 
     Attributes:
-        interrupt: interrupts a thread that is reading from the endpoint; None if no thread is.
+        interrupt: closes the connection of a thread that is sending or reading; None if no thread is.
     """
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
         self.start = time.monotonic()
-        self.interrupt: Callable[[], None] | None = None
+        self._interrupt: Callable[[], None] | None = None
         self._cancelled = threading.Event()
+        # Held during an interrupt, so that no other call gets the connection meanwhile.
+        self._lock = threading.Lock()
+
+    @property
+    def interrupt(self) -> Callable[[], None] | None:
+        return self._interrupt
+
+    @interrupt.setter
+    def interrupt(self, interrupt: Callable[[], None] | None) -> None:
+        with self._lock:
+            self._interrupt = interrupt
+            if interrupt and self._cancelled.is_set():
+                interrupt()
 
     @property
     def elapsed(self) -> float:
@@ -173,9 +186,19 @@ class Deadline:
         return self.seconds - self.elapsed
 
     def check(self) -> None:
-        """Raise EndpointTimeoutError if the time limit has passed."""
+        """Raise EndpointTimeoutError if the time limit has passed or the call was cancelled."""
         if self.left <= 0:
-            raise EndpointTimeoutError(f"no complete answer within {self.seconds:g} s")
+            raise self.error()
+
+    def error(self) -> EndpointTimeoutError:
+        """Return the error of a call that did not end in time."""
+        if self._cancelled.is_set():
+            return EndpointTimeoutError("the call was cancelled", hint="")
+        return EndpointTimeoutError(f"no complete answer within {self.seconds:g} s")
+
+    def restart(self) -> None:
+        """Count the seconds from now; a call that was cancelled stays cancelled."""
+        self.start = time.monotonic()
 
     def shorten(self, seconds: float) -> None:
         """Reduce the remaining time to this many seconds."""
@@ -186,11 +209,12 @@ class Deadline:
         self._cancelled.wait(seconds)
 
     def cancel(self) -> None:
-        """End the call now; may be called from any thread."""
-        self.seconds = 0.0
-        self._cancelled.set()
-        if self.interrupt:
-            self.interrupt()
+        """End the call now and close its connection; may be called from any thread."""
+        with self._lock:
+            self.seconds = 0.0
+            self._cancelled.set()
+            if self._interrupt:
+                self._interrupt()
 
 
 def next_wait_s(error: Phi3Error, attempt: int, limits: Limits, deadline: Deadline) -> float | None:

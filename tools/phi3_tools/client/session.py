@@ -51,7 +51,9 @@ class Session:
         """Use this contract for all further calls."""
         if self.detected_contract is not contract:
             self.detected_contract = contract
-            log.info("%s speaks the %s contract", self.settings.endpoint, contract.name)
+            # The query is left out, because it may contain a secret.
+            url = self.settings.endpoint.partition("?")[0]
+            log.info("%s speaks the %s contract", url, contract.name)
 
     def usage(self, decoded: Decoded, messages: list[Message]) -> Usage | None:
         """Return the token counts that the endpoint reported, or counts of our own tokenizer."""

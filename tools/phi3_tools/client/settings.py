@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
-from .auth import Auth, EntraAuth, KeyAuth, check_scoring_url, token_scope
+from .auth import Auth, EntraAuth, KeyAuth, scoring_url, token_scope
 from .contracts import AUTO, candidates
 from .retry import Limits
 
@@ -39,7 +39,7 @@ class Settings:
     """A checked connection.
 
     Attributes:
-        endpoint: the scoring URL.
+        endpoint: the scoring URL, in its normal form (`scoring_url`).
         auth: source of the `Authorization` header.
         contract: `auto`, or the name of a contract.
         deployment: name of a deployment to call directly, without the traffic rules; or None.
@@ -63,7 +63,7 @@ class Settings:
     template: str = "client"
 
     def __post_init__(self) -> None:
-        check_scoring_url(self.endpoint)
+        object.__setattr__(self, "endpoint", scoring_url(self.endpoint))
         candidates(self.contract, self.endpoint, self.template)
         if self.deployment and not _HEADER_VALUE.fullmatch(self.deployment):
             raise ConfigError(
@@ -85,7 +85,7 @@ def read_settings(connection: Any = None) -> Settings:
     endpoint = values.get("endpoint", "")
     if not endpoint:
         raise ConfigError(_missing("endpoint", connection), hint=_fix("endpoint", connection))
-    check_scoring_url(endpoint)  # before the key, so that errors come in the order of the fields
+    scoring_url(endpoint)  # before the key, so that errors come in the order of the fields
     return Settings(
         endpoint=endpoint,
         auth=_auth(values, connection),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,8 +31,13 @@ class CallSpan:
     def __init__(self, span: Any) -> None:
         self._span = span
 
-    def reply(self, reply: Reply) -> None:
-        """Record the reply."""
+    def reply(self, reply: Reply, redact: Callable[[str], str]) -> None:
+        """Record the reply.
+
+        Args:
+            reply: the reply; its short fields do not contain the key.
+            redact: function that removes the key from a text.
+        """
         if self._span is None or not self._span.is_recording():
             return
         usage = reply.usage
@@ -49,7 +54,7 @@ class CallSpan:
         }
         _set(self._span, attributes)
         if _captures_content():
-            output = _with_parts([{"role": "assistant", "content": reply.text}])
+            output = _with_parts([{"role": "assistant", "content": redact(reply.text)}])
             self._span.set_attribute("gen_ai.output.messages", output)
 
     def failed(self, error: BaseException) -> None:

@@ -27,7 +27,8 @@ from ..errors import (
     ServerError,
     UnexpectedRedirectError,
 )
-from .contracts import error_text, parse_json
+from .contracts import error_text
+from .wire_json import parse_json
 
 MODEL_STATUS = "ms-azureml-model-error-statuscode"
 MODEL_REASON = "ms-azureml-model-error-reason"

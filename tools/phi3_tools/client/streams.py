@@ -1,19 +1,20 @@
-"""Answers that arrive in pieces: the call behind a stream, and the stream that callers iterate."""
+"""Answers that arrive in pieces: the call behind a stream, and the streams that callers iterate."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from typing import Any
 
-from ..errors import BadAnswerError, ConnectionLostError, Phi3Error
+from ..errors import BadAnswerError, ConnectionLostError, Phi3Error, well_formed
 from .calls import Call
 from .contracts import Contract, Decoded, decode_event
 from .events import notify_answered
 from .messages import Message, Reply
 from .params import Params
-from .retry import Deadline, Limits
+from .retry import Limits
 from .session import Session
 from .spans import call_span
 from .sse import DONE, events
@@ -37,7 +38,7 @@ class StreamedCall(Call):
         """Yield the pieces of the answer."""
         settings = self.session.settings
         with call_span(settings.endpoint, settings.model, self.messages, self.params) as span:
-            self.deadline = Deadline(self.limits.deadline_s)
+            self.deadline.restart()
             # No attempt after the first piece: text that a person has read is not taken back.
             first, rest = self.send(stream=True, finish=self._begin)
             with closing(rest):
@@ -45,7 +46,7 @@ class StreamedCall(Call):
                     yield first
                 yield from rest
             if self.result:
-                span.reply(self.result)
+                span.reply(self.result, self.redact)
                 notify_answered(self.result)
 
     def _begin(
@@ -63,14 +64,11 @@ class StreamedCall(Call):
         total = Decoded("")
         texts: list[str] = []
         try:
-            for data in events(response.chunks()):
-                if self.result:
-                    continue  # after the last event: read on, so that the connection can be kept
-                if data == DONE:
+            for event in _decoded_events(events(response.chunks())):
+                if event is None:
                     self.result = self._end(contract, response, total, texts)
                     self.deadline.shorten(DRAIN_S)
                     continue
-                event = decode_event(data)
                 total = _merge(total, event)
                 if event.text:
                     texts.append(event.text)
@@ -82,7 +80,7 @@ class StreamedCall(Call):
         except Phi3Error as error:
             error.request_id = error.request_id or response.request_id
             if self.result is None:
-                raise self.without_key(error) from None
+                raise self.redacted(error) from None
         finally:
             response.close()
 
@@ -122,15 +120,78 @@ class Stream(Iterator[str]):
     def __exit__(self, *exc: object) -> None:
         self.close()
 
+    def cancel(self) -> None:
+        """Close the connection, without waiting for a thread that is waiting for a piece."""
+        self._call.deadline.cancel()
+
     def close(self) -> None:
         """Stop reading and close the connection."""
         if not self._lock.acquire(blocking=False):
-            self._call.deadline.cancel()  # another thread is waiting for a piece
+            self.cancel()  # another thread is waiting for a piece
             self._lock.acquire()
         try:
             self._pieces.close()
         finally:
             self._lock.release()
+
+
+class AsyncStream(AsyncIterator[str]):
+    """Asynchronous iterator over the pieces of an answer.
+
+    Use it as an asynchronous context manager if the loop may end early.
+    """
+
+    def __init__(self, stream: Stream, run: Callable[[Callable[[], Any]], Awaitable[Any]]) -> None:
+        self._stream = stream
+        self._run = run
+
+    @property
+    def reply(self) -> Reply | None:
+        """The complete reply, or None before the last piece."""
+        return self._stream.reply
+
+    async def __anext__(self) -> str:
+        try:
+            piece = await self._run(lambda: next(self._stream, None))
+        except BaseException:
+            self._stream.cancel()
+            raise
+        if piece is None:
+            raise StopAsyncIteration
+        return str(piece)
+
+    async def __aenter__(self) -> AsyncStream:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop reading and close the connection."""
+        self._stream.cancel()
+        await self._run(self._stream.close)
+
+
+def _decoded_events(events: Iterator[str]) -> Iterator[Decoded | None]:
+    """Decode events, and yield None for the last one.
+
+    An event may end with half a surrogate pair, whose other half is in the next event.
+    """
+    half, done = "", False
+    for data in events:
+        if data == DONE:
+            done = True
+            break
+        event = decode_event(data)
+        text = half + event.text
+        half = text[-1:] if "\ud800" <= text[-1:] <= "\udbff" else ""
+        yield replace(event, text=well_formed(text.removesuffix(half)))
+    if half:
+        yield Decoded(well_formed(half))
+    if done:
+        yield None
+        for _ in events:
+            pass  # read on, so that the connection can be kept
 
 
 def _single_piece(text: str) -> Generator[str, None, None]:

@@ -14,7 +14,9 @@ import socket
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -37,6 +39,7 @@ from ..errors import (
     EndpointUnreachableError,
     Phi3Error,
 )
+from .auth import scoring_url
 from .retry import Deadline, Limits
 from .status import REQUEST_ID, error_for_response
 
@@ -111,6 +114,12 @@ def _read(response: urllib3.BaseHTTPResponse) -> Iterator[bytes]:
         yield chunk
 
 
+def _shut_down(sock: socket.socket) -> None:
+    # The TLS socket's own method would remove state that the reading thread needs.
+    with suppress(OSError, TypeError):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+
 class _SocketReader(io.RawIOBase):
     """Reads from a socket until the call's deadline.
 
@@ -123,7 +132,7 @@ class _SocketReader(io.RawIOBase):
         self._sock = sock
         self._silence_s = sock.gettimeout() or deadline.seconds
         self._deadline = deadline
-        deadline.interrupt = self._interrupt
+        deadline.interrupt = partial(_shut_down, sock)
 
     def readable(self) -> bool:
         return True
@@ -140,11 +149,6 @@ class _SocketReader(io.RawIOBase):
         self._raw.close()
         super().close()
 
-    def _interrupt(self) -> None:
-        # The TLS socket's own method would remove state that the reading thread needs.
-        with suppress(OSError, TypeError):
-            socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
-
 
 _this_thread = threading.local()  # `deadline` is the deadline of the request that is being sent
 
@@ -155,12 +159,36 @@ class _HTTPResponse(http.client.HTTPResponse):
         reader = _SocketReader(self.fp.detach(), sock, _this_thread.deadline)
         self.fp = io.BufferedReader(reader)
 
+    def begin(self) -> None:
+        super().begin()
+        # urllib3 logs headers that cannot be parsed. They may repeat the key.
+        self.msg.defects.clear()
+        self.msg.set_payload("")
 
-class _Connection(HTTPConnection):
+
+class _Interruptible:
+    """Lets a call be cancelled while its request is sent."""
+
+    sock: socket.socket | None
+
+    def connect(self) -> None:
+        super().connect()  # type: ignore[misc]
+        self._let_interrupt()
+
+    def putrequest(self, *args: Any, **kw: Any) -> None:
+        self._let_interrupt()  # a connection that was kept
+        super().putrequest(*args, **kw)  # type: ignore[misc]
+
+    def _let_interrupt(self) -> None:
+        if self.sock:
+            _this_thread.deadline.interrupt = partial(_shut_down, self.sock)
+
+
+class _Connection(_Interruptible, HTTPConnection):
     response_class = _HTTPResponse
 
 
-class _SecureConnection(HTTPSConnection):
+class _SecureConnection(_Interruptible, HTTPSConnection):
     response_class = _HTTPResponse
 
 
@@ -202,7 +230,7 @@ class Transport:
     """
 
     def __init__(self, url: str, *, pool_size: int = POOL_SIZE) -> None:
-        self.url = url
+        self.url = url = scoring_url(url)
         self._adapter = _Adapter(pool_connections=2, pool_maxsize=pool_size)
         # Proxies and certificates of the environment are read once, not at each call.
         with requests.Session() as session:
@@ -214,7 +242,7 @@ class Transport:
                 hint="Correct REQUESTS_CA_BUNDLE (or CURL_CA_BUNDLE), or unset it.",
             )
         # Plain http is used for this machine only. A proxy could read the key.
-        proxies = {} if url.startswith("http:") else settings["proxies"]
+        proxies = settings["proxies"] if urlsplit(url).scheme == "https" else {}
         try:
             request = requests.Request("POST", url).prepare()
             self._pool: Any = self._adapter.get_connection_with_tls_context(
@@ -255,6 +283,7 @@ class Transport:
                 preload_content=False,
             )
         except (HTTPError, OSError) as error:
+            deadline.interrupt = None
             raise _as_phi3_error(error, deadline) from error
         if response.status != 200:
             raise _status_error(response)
@@ -286,7 +315,7 @@ def _as_phi3_error(error: Exception, deadline: Deadline) -> Phi3Error:
     if isinstance(error, LocationParseError):
         return ConfigError(INVALID_URL)
     if deadline.left <= 0:
-        return EndpointTimeoutError(f"no complete answer within {deadline.seconds:g} s")
+        return deadline.error()
     if isinstance(error, (NewConnectionError, ProxyError)):  # refused, unknown name
         return EndpointUnreachableError("no connection to the endpoint", detail=detail)
     if isinstance(error, ConnectTimeoutError):

@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypedDict
 
-from ..client import Message, Params, Reply, Usage
+from ..client import Message, Params, Reply, Usage, break_template_tokens
 from ..errors import BadRequestError, ConfigError
 from .readings import SCORE, WINNER, Scale, read_verdict, weighted_score
 from .rubrics import (
     ANSWER,
     ANSWER_B,
     Rubric,
-    break_template_tokens,
     comparison_prompt,
     grading_prompt,
     missing_fields,

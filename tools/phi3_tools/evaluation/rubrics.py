@@ -14,13 +14,11 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ..client import Message
+from ..client import Message, break_template_tokens
 from ..errors import ConfigError
 
 WORST, BEST = 1, 5
 ANSWER, ANSWER_B = "answer", "answer_b"
-# `<|end|>`, `<s>` and similar tokens of a chat template, anywhere in a text.
-_TEMPLATE_TOKEN = re.compile(r"<(?=\||/?s>|unk>)", re.IGNORECASE)
 _CODE_LENGTH = 8
 
 
@@ -173,11 +171,6 @@ def comparison_prompt(
         f"JSON object and nothing else:\n"
         f'{{"reason": "<one short sentence>", "winner": "<A, B or tie>"}}'
     )
-
-
-def break_template_tokens(text: str) -> str:
-    """Return the text with a blank inside each token of a chat template, which makes it plain text."""
-    return _TEMPLATE_TOKEN.sub("< ", text)
 
 
 def fence_code(texts: Iterable[str]) -> str:
