@@ -15,6 +15,27 @@ if TYPE_CHECKING:
     from ..training import Submission
 
 
+LOCAL, JOB, CATALOG = "--local", "a training job on Azure ML", "--catalog"
+OUTPUT_DIR = paths.WORKDIR / "model"
+# Options that some ways of training ignore -> their value if left out, and the ways that use them.
+PARTIAL_OPTIONS: dict[str, tuple[object, tuple[str, ...]]] = {
+    "recipe": (None, (LOCAL, JOB)),
+    "epochs": (None, (LOCAL, JOB)),
+    "rows": (None, (LOCAL, JOB)),
+    "output_dir": (OUTPUT_DIR, (LOCAL,)),
+    "seed": (None, (LOCAL,)),
+    "resume": (False, (LOCAL,)),
+    "processes": (1, (LOCAL,)),
+    "config": (None, (JOB, CATALOG)),
+    "dry_run": (False, (JOB, CATALOG)),
+    "follow": (False, (JOB, CATALOG)),
+    "cpu": (False, (JOB,)),
+    "instances": (None, (JOB,)),
+    "catalog": (False, (CATALOG,)),
+    "set": ([], (CATALOG,)),
+}
+
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = "Fine-tune a model: as a job on Azure ML, or with --local on this machine."
     parser.add_argument("--local", action="store_true", help="train on this machine")
@@ -45,7 +66,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     local.add_argument(
         "--output-dir",
         type=Path,
-        default=paths.WORKDIR / "model",
+        default=OUTPUT_DIR,
         metavar="DIR",
         help="folder for model/, mlflow/, metrics.json and more (default: %(default)s)",
     )
@@ -86,7 +107,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if problem := _unused_option(args):
+        print_text(f"phi3 finetune: {problem}; see phi3 finetune --help", to_stderr=True)
+        return 2
     return _local(args) if args.local else _azure(args)
+
+
+def _unused_option(args: argparse.Namespace) -> str | None:
+    """Return what is wrong with an option that this way of training would ignore, or None."""
+    way = LOCAL if args.local else CATALOG if args.catalog else JOB
+    for name, (default, ways) in PARTIAL_OPTIONS.items():
+        if getattr(args, name) != default and way not in ways:
+            option = f"--{name.replace('_', '-')}"
+            return f"{option} has no effect with {way}; it is for {' and '.join(ways)}"
+    return None
 
 
 def _local(args: argparse.Namespace) -> int:

@@ -34,6 +34,32 @@ def test_wrong_usage(words, message, capsys):
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("words", "option", "way"),
+    [
+        (["--local", "--cpu"], "--cpu", "--local"),
+        (["--local", "--instances", "2"], "--instances", "--local"),
+        (["--local", "--follow"], "--follow", "--local"),
+        (["--local", "--dry-run"], "--dry-run", "--local"),
+        (["--local", "--config", "phi3.yaml"], "--config", "--local"),
+        (["--local", "--catalog"], "--catalog", "--local"),
+        (["--local", "--set", "a=b"], "--set", "--local"),
+        (["--seed", "7"], "--seed", "a training job on Azure ML"),
+        (["--resume"], "--resume", "a training job on Azure ML"),
+        (["--processes", "2"], "--processes", "a training job on Azure ML"),
+        (["--output-dir", "out"], "--output-dir", "a training job on Azure ML"),
+        (["--set", "a=b"], "--set", "a training job on Azure ML"),
+        (["--catalog", "--recipe", "lora"], "--recipe", "--catalog"),
+        (["--catalog", "--rows", "8"], "--rows", "--catalog"),
+        (["--catalog", "--epochs", "2"], "--epochs", "--catalog"),
+        (["--catalog", "--cpu"], "--cpu", "--catalog"),
+    ],
+)
+def test_an_option_without_effect_is_refused(words, option, way, capsys):
+    assert main(["finetune", *words]) == 2
+    assert f"{option} has no effect with {way}" in capsys.readouterr().err
+
+
 class TestLocal:
     @pytest.fixture
     def calls(self, monkeypatch):
