@@ -71,7 +71,7 @@ class Front:
 
     def __init__(self, containers: Sequence[Container], key: str):
         self._containers = {container.deployment.name: container for container in containers}
-        self._expected = f"Bearer {key}".encode()
+        self._key = key.encode()
         self._started = int(time.time())
 
     async def health(self, request: Request) -> Response:
@@ -100,9 +100,11 @@ class Front:
         return await self._answer(request, _plain_response)
 
     def _authorize(self, request: Request) -> None:
-        scheme, _, token = request.headers.get("authorization", "").partition(" ")
-        authorization = f"{scheme.capitalize()} {token.strip()}".encode("latin-1")
-        if not hmac.compare_digest(authorization, self._expected):
+        # Starlette decodes headers as Latin-1, so this gives the bytes that were sent.
+        header = request.headers.get("authorization", "").encode("latin-1")
+        scheme, _, key = header.partition(b" ")
+        is_key = hmac.compare_digest(key.strip(), self._key)
+        if scheme.lower() != b"bearer" or not is_key:
             raise FrontError(401, "Unauthorized", "The key or token is missing, wrong or expired.")
 
     def _pick(self, request: Request) -> Container:

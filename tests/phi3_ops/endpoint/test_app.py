@@ -93,7 +93,12 @@ def test_there_are_golden_exchanges():
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(
-    "header", [None, "", "Bearer", "Bearer ", f"Basic {KEY}", KEY, f"Bearer {KEY}x", "Bearer ü"]
+    "header",
+    [
+        *(None, "", "Bearer", "Bearer ", f"Basic {KEY}", KEY, f"Bearer {KEY}x", "Bearer ü"),
+        # In Python, the upper case of these is not in Latin-1.
+        *("ÿ", f"ÿ {KEY}", "µ x"),
+    ],
 )
 def test_without_the_key_there_is_a_401(url, route, header):
     headers = {} if header is None else {"authorization": header.encode("latin-1")}
@@ -124,6 +129,16 @@ def test_bad_json_is_an_error_of_the_container(url, session, route, status):
     assert response.status_code == status
     assert response.headers.get("ms-azureml-model-error-statuscode", "400") == "400"
     assert "JSON" in response.json()["error"]["message"]
+
+
+def test_a_request_that_stops_being_http_is_a_400_and_not_logged(url, caplog):
+    head = b"POST /openapi.json HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), HANG_S) as sock:
+        sock.sendall(head + b"2\r\n{}xx\r\n0\r\n\r\n")
+        assert sock.recv(100).startswith(b"HTTP/1.1 400 ")
+    requests.get(url)  # after the first request has ended
+
+    assert not [record for record in caplog.records if record.levelno >= logging.ERROR]
 
 
 @pytest.mark.parametrize("chunked", [False, True])
