@@ -10,7 +10,7 @@ import requests
 import yaml
 
 from phi3_ops import paths
-from phi3_ops.chat.app import PAGE, STATIC_FILES, Side, make_chat_app, make_flow_app
+from phi3_ops.chat.app import MAX_MARKDOWN, PAGE, STATIC_FILES, Side, make_chat_app, make_flow_app
 from phi3_ops.errors import OpsError
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_tools.serving import MAX_BODY_BYTES
@@ -91,6 +91,16 @@ def test_markdown_is_safe(served, markdown, expected):
     html = requests.post(f"{served.url}/markdown", data=markdown, timeout=HANG_S).json()["html"]
     assert "<img" not in html
     assert expected is None or html == expected
+
+
+@pytest.mark.parametrize("piece", ["[", "![", "[x][", "[\n", "a\n- ", "|-|\n", "*a_ "])
+def test_no_markdown_takes_long(served, piece):
+    longest = (piece * MAX_MARKDOWN)[:MAX_MARKDOWN]
+    answer = requests.post(f"{served.url}/markdown", data=longest, timeout=5)
+    assert answer.json()["html"]
+
+    answer = requests.post(f"{served.url}/markdown", data=f"{longest}x", timeout=5)
+    assert answer.json() == {"html": None}
 
 
 @pytest.mark.parametrize("side", ["", "/side1"])

@@ -133,6 +133,7 @@ function drawAnswer(answer) {
       const response = await fetch("markdown", { method: "POST", body: text });
       const { html } = await response.json();
       if (number !== newest) return; // a newer rendering was requested
+      if (html === null) throw new Error("the answer is too long to be rendered");
       const parsed = new DOMParser().parseFromString(html, "text/html");
       for (const link of parsed.querySelectorAll("a")) {
         link.target = "_blank";
