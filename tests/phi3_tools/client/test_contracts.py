@@ -204,6 +204,11 @@ def test_payloads_that_are_not_json_are_refused():
         _json({"params": {"x": float("nan")}})
     with pytest.raises(ConfigError, match="cannot be written as JSON"):
         _json({"params": {"x": object()}})
+    nested = []
+    for _ in range(10_000):
+        nested = [nested]
+    with pytest.raises(ConfigError, match="cannot be written as JSON"):
+        _json({"params": {"x": nested}})
 
 
 # -- decode ----------------------------------------------------------------------------------------

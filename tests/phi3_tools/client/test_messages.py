@@ -51,6 +51,7 @@ def test_check_messages_drops_other_keys():
     ("messages", "message"),
     [
         ([], "the list of messages is empty"),
+        (None, "the question is NoneType, not a text or a list of messages"),
         ([{"role": "tool", "content": "x"}], "message 1: role is 'tool', not one of system, user"),
         ([{"content": "x"}], "message 1: role is None"),
         (["Hi"], "message 1: role is None"),

@@ -164,6 +164,8 @@ def test_a_redirects_target_is_not_repeated():
         ("1e999", float("inf")),
         ("Wed, 21 Oct 2015 07:28:00 GMT", 0),
         ("Wed, 99 Oct 2015 07:28:00 GMT", None),
+        ("Wed, 21 Oct 9999999999999 07:28:00 GMT", None),
+        ("Wed, 21 Oct 2015 07:28:00 +99999999999999999", None),
     ],
 )
 def test_retry_after(value, seconds):

@@ -233,5 +233,5 @@ def _warn_of_template_tokens(messages: list[Message]) -> None:
 def _json(payload: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(payload, allow_nan=False).encode("ascii")
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise ConfigError(f"the request cannot be written as JSON: {error}") from error

@@ -84,6 +84,9 @@ def check_messages(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
         ConfigError: a message has an unknown role or no text, or there are no messages; the error
             contains the number of the message, counted from 1.
     """
+    if not isinstance(messages, Iterable):
+        kind = type(messages).__name__
+        raise ConfigError(f"the question is {kind}, not a text or a list of messages")
     checked: list[Message] = []
     for number, message in enumerate(messages, 1):
         role = message.get("role") if isinstance(message, Mapping) else None

@@ -117,7 +117,7 @@ def retry_after_s(value: str | None) -> float | None:
         return None
     try:
         return max(0.0, float(value)) if value.strip()[:1].isdigit() else _seconds_until(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
 
 
