@@ -103,6 +103,11 @@ def test_no_markdown_takes_long(served, piece):
     assert answer.json() == {"html": None}
 
 
+@pytest.mark.finding(
+    13,
+    "`GET /score` and `OPTIONS /score` on `phi3 serve`",
+    "405 with the methods that are allowed",
+)
 @pytest.mark.parametrize("side", ["", "/side1"])
 @pytest.mark.parametrize(
     ("path", "allowed"),
@@ -130,6 +135,11 @@ def test_a_wrong_method_of_the_page_is_405(served, path, allowed, method):
         assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
+@pytest.mark.finding(
+    13,
+    "a request of any size to `phi3 serve`",
+    "413 above 2 MiB",
+)
 @pytest.mark.parametrize("path", ["/score", "/markdown", "/feedback", "/side1/score"])
 @pytest.mark.parametrize("is_chunked", [False, True])
 def test_a_body_that_is_too_large_is_413(served, path, is_chunked):
@@ -188,6 +198,11 @@ def test_every_node_of_the_copy_uses_the_connection(endpoint, tmp_path):
 # -- requests that promptflow must not see ------------------------------------------------------------
 
 
+@pytest.mark.finding(
+    9,
+    "a request to `phi3 serve` refers to `/dev/ptmx`, a local file or a URL as an image",
+    "400 with the path of the field; nothing is opened",
+)
 @pytest.mark.parametrize("side", ["", "/side1"])
 @pytest.mark.parametrize(
     ("image", "key"),

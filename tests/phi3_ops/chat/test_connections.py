@@ -87,6 +87,11 @@ def answer_to(*parts, pause=0.0, app=echo):
     return answer, seconds
 
 
+@pytest.mark.finding(
+    13,
+    "1,500 half-sent requests to `phi3 serve`",
+    "408 after 20 seconds, and at most 256 connections",
+)
 @pytest.mark.parametrize(
     "parts",
     [

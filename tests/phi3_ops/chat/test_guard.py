@@ -84,6 +84,11 @@ def test_a_password_is_required(authorization, status):
     assert status_for("secret", host="models.example.org", **headers) == status
 
 
+@pytest.mark.finding(
+    13,
+    "an `Authorization` header that is not UTF-8",
+    "401",
+)
 def test_a_password_can_contain_any_bytes():
     """os.environ keeps bytes that are not UTF-8 as surrogates."""
     assert status_for("secret\udcff", host="a", authorization="Bearer secret") == 401

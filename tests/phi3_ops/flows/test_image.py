@@ -206,6 +206,11 @@ def test_by_products_of_runs_and_files_with_secrets_are_left_out(endpoint, tmp_p
     assert names == {"flow.dag.yaml", "samples.jsonl"}
 
 
+@pytest.mark.finding(
+    6,
+    "a flow's folder contains `prod.env`, `server.pem` or `.npmrc`",
+    "an image has exactly the files that the lock covers; these are not among them",
+)
 def test_the_image_has_the_files_that_are_locked(endpoint, tmp_path):
     """promptflow's copy alone would follow .gitignore."""
     flow = copy_flow(paths.FLOWS / "chat", tmp_path / "chat")
@@ -259,6 +264,11 @@ def test_secrets_and_links_are_not_included(endpoint, including, tmp_path, inclu
     assert not (tmp_path / "image").exists()
 
 
+@pytest.mark.finding(
+    6,
+    "a flow contains a link to `/etc/shadow`",
+    "the link is refused",
+)
 @pytest.mark.parametrize("target", ["/etc/passwd", "flow.dag.yaml", "../shared"])
 @pytest.mark.parametrize("name", ["notes.txt", "requirements.txt"])
 def test_a_link_is_not_in_an_image(endpoint, including, tmp_path, name, target):

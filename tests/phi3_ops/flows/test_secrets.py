@@ -101,6 +101,11 @@ FORMS = {
 }
 
 
+@pytest.mark.finding(
+    6,
+    "a flow contains the connection's key as base64, UTF-16, or inside gzip or zip",
+    "the image is not built, and the message names the file and what was searched",
+)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("key", [KEY, LONG_KEY, "a/key+with?signs=="])
 def test_a_key_is_found_in_every_form(monkeypatch, tmp_path, form, key):
