@@ -10,7 +10,10 @@ from phi3_tools.evaluation import Mean
 
 
 def make_evaluation(name, share):
-    means = {"trained": Mean(mean=share, stderr=0.01, n=480), "unknown": Mean(mean=0.0, stderr=0.0, n=30)}
+    means = {
+        "trained": Mean(mean=share, stderr=0.01, n=480),
+        "unknown": Mean(mean=0.0, stderr=0.0, n=30),
+    }
     return ModelEvaluation(f"{name}-run", f"{name}-scores", 600, 2, {"exact_match": means})
 
 
