@@ -15,6 +15,7 @@ from phi3_tools import ConfigError, Params
         ("top_p", [0, -1, 1.01, "1", float("inf")], "a number above 0 and at most 1"),
         ("stop", [5, [1], ["a", None], {"a": 1}], "a text or a list of texts"),
         ("seed", [1.0, "1", True], "a whole number"),
+        ("extra", [None, "top_k", [1]], "a mapping of parameters"),
     ],
 )
 def test_wrong_parameters_are_refused(name, values, message):

@@ -38,6 +38,8 @@ class Params:
             value = getattr(self, name)
             if value is not None and not fits(value):
                 raise ConfigError(f"{name} is {value!r}, but must be {wanted}")
+        if not isinstance(self.extra, Mapping):
+            raise ConfigError(f"extra is {self.extra!r}, but must be a mapping of parameters")
 
     @property
     def stops(self) -> list[str] | None:
