@@ -225,6 +225,7 @@ def _chunked(body: bytes, size: int, ending: bytes) -> bytes:
     return b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts) + ending
 
 
+BOMB = gzip.compress(b'"' + b" " * 50_000_000)  # 50 kB
 ASPECTS = ("status", "headers", "packing", "framing")
 ODD_LENGTHS = [b"-1", b"1_0", b"\xb2", b"9" * 5000, b"5, 5", b"5, 6", b"", b"0x10"]
 LAST_CHUNK = b"0\r\n\r\n"
@@ -248,14 +249,11 @@ def responses(draw: Any, media_type: bytes | None = None) -> bytes:
         ]
     if "packing" in hostile:
         packing = draw(st.sampled_from(["gzip", "deflate", "bomb"]))
-        data = body if packing != "bomb" else BOMB
-        body = zlib.compress(data, 1) if packing == "deflate" else gzip.compress(data, 1)
+        pack = {"gzip": gzip.compress, "deflate": zlib.compress, "bomb": lambda _: BOMB}[packing]
+        body = pack(body)
         lines.append(b"content-encoding: " + (b"deflate" if packing == "deflate" else b"gzip"))
     line, body = draw(framed(body, "framing" in hostile))
     return b"\r\n".join([*lines, *line]) + b"\r\n\r\n" + body
-
-
-BOMB = b'"' + b" " * 50_000_000
 
 
 @st.composite
