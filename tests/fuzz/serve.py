@@ -336,7 +336,8 @@ def fuzz(run: Run) -> int:
 
         endpoint = stack.enter_context(echo_endpoint())
         endpoint.may_finish.set()
-        endpoint.handle_error = lambda *_: None  # the server leaves the endpoint when its client leaves
+        # The server leaves the endpoint when its client leaves.
+        endpoint.handle_error = lambda *_: None
         save_connection("phi3", {"endpoint": endpoint.url, "max_attempts": "1"}, KEY)
         served = stack.enter_context(phi3_serve())
         fuzzer = ServeFuzzer(served, endpoint, counts)
