@@ -45,7 +45,7 @@ def test_the_seed_and_the_index_determine_what_is_sampled():
     assert len(set(sampled(-1, 0))) > 1  # a negative seed is valid, too
 
 
-@pytest.mark.parametrize("temperature", [0.01, 1e-6])
+@pytest.mark.parametrize("temperature", [0.01, 1e-6, 1e-320])
 def test_a_low_temperature_samples_the_most_likely_token(temperature):
     assert sampler(do_sample=True, temperature=temperature).choose(float32(0, 5, 1)) == 1
 
