@@ -135,7 +135,8 @@ class Sampler:
         params = self._params
         if self._random is None:
             self._random = np.random.default_rng(self._seed)
-        with np.errstate(over="ignore"):  # a temperature of almost 0: -inf for all but the best token
+        # With a temperature of almost 0, all logits but the largest become -inf.
+        with np.errstate(over="ignore"):
             scaled = (logits.astype(np.float64) - logits.max()) / params.temperature
         if 0 < params.top_k < len(scaled):
             scaled[scaled < np.partition(scaled, -params.top_k)[-params.top_k]] = -np.inf
