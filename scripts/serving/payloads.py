@@ -17,6 +17,9 @@ Contract = Literal["list", "catalog", "openai"]
 Message = dict[str, str]
 ROLES = ("system", "user", "assistant")
 MESSAGE_FIELDS = ("role", "content")
+# Texts of one request. All of them are answered before the request can be cancelled, and while more of
+# them wait than `engine.MAX_WAITING`, all other requests are refused.
+MAX_TEXTS = 256
 DEFAULT_MAX_NEW_TOKENS = 128  # of the contracts "list" and "catalog"
 SHAPES = (
     'expected {"input_data": ["text", ...], "params": {...}},'
@@ -166,6 +169,8 @@ def _texts(value: Any, name: str) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         refuse(f"{name} must be an array of strings or of messages; {SHAPES}", name)
+    if len(texts) > MAX_TEXTS:
+        refuse(f"{name} has {len(texts)} texts; one request may have up to {MAX_TEXTS}", name)
     return [_check_unicode(text, name) for text in texts]
 
 

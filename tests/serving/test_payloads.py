@@ -1,10 +1,11 @@
 """Reading requests: contracts, parameters, and errors."""
 
 import pytest
+from engine import MAX_WAITING
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from parameters import ScoringError
-from payloads import read_request, wants_stream
+from payloads import MAX_TEXTS, read_request, wants_stream
 from sampling import GenerationParams
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -134,6 +135,17 @@ def test_empty_fields_of_a_repeated_answer_are_accepted():
     messages = [*HI, answer, *HI]
     prompt = read_request({"messages": messages}).prompts[0]
     assert prompt == [*HI, {"role": "assistant", "content": "Hi"}, *HI]
+
+
+@pytest.mark.parametrize("shape", [lambda texts: {"input_data": texts}, catalog])
+def test_the_number_of_texts_is_limited(shape):
+    """All texts of a request are answered, even if the client leaves, before others have their turn."""
+    assert len(read_request(shape(["x"] * MAX_TEXTS)).prompts) == MAX_TEXTS <= MAX_WAITING
+    with pytest.raises(
+        ScoringError, match=f"has {MAX_TEXTS + 1} texts; .* up to {MAX_TEXTS}"
+    ) as caught:
+        read_request(shape(["x"] * (MAX_TEXTS + 1)))
+    assert caught.value.status == 400
 
 
 def test_an_image_is_refused():

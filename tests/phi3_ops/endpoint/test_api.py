@@ -76,6 +76,17 @@ def test_it_names_the_parameters_that_the_scoring_code_takes(document):
     assert set(document["components"]["schemas"]["Parameters"]["properties"]) == names
 
 
+def max_texts(document):
+    """The number of texts that one request may have, in the document and in the scoring code."""
+    from phi3_ops import paths
+
+    source = (paths.SERVING / "payloads.py").read_text(encoding="utf-8")
+    shapes = document["components"]["schemas"]["ListRequest"]["properties"]["input_data"]["anyOf"]
+    documented = shapes[1]["maxItems"]
+    assert f"MAX_TEXTS = {documented}\n" in source
+    return documented
+
+
 def test_every_reference_leads_somewhere(document):
     for name in re.findall(r"#/components/schemas/(\w+)", json.dumps(document)):
         assert name in document["components"]["schemas"]
@@ -87,10 +98,11 @@ def test_the_statuses_of_score_are_documented(document):
     check_part("endpoint.md", "statuses", table(["status", "when"], rows))
 
 
-def test_the_defaults_are_documented(tmp_path):
+def test_the_defaults_are_documented(tmp_path, document):
     page = (DOCS / "endpoint.md").read_text(encoding="utf-8")
     deployment = stand_in(tmp_path)
     assert f"| {deployment.request_timeout_ms:,}, " in page
     assert f"| {deployment.max_concurrent_requests_per_instance}; N are" in page
     assert f"| {MAX_BODY // 2**20} MiB |" in page
+    assert f"| texts of one request | {max_texts(document)} |" in page
     assert f"up to {GRACE_S} seconds" in page
