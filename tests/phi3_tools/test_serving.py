@@ -154,6 +154,17 @@ def test_a_refusal_has_the_form_of_prompt_flows_errors():
     assert error["code"] == "UserError" and "refers to an image" in error["message"]
 
 
+@pytest.mark.parametrize("name", [b"traceparent", b"user-agent", b"x-own"])
+def test_a_header_that_is_not_utf_8_is_refused(name):
+    status, _, body, received = answer(headers=((b"host", b"a"), (name, b"\x80\\")))
+    assert (status, received) == (400, [])
+    message = f"the header {name.decode()} is not UTF-8"
+    assert json.loads(body)["error"]["message"] == message
+    assert (
+        answer(headers=((b"host", b"a"), (name, "ü\\".encode())), messages=[part(b"{}")])[0] == 200
+    )
+
+
 def test_a_client_that_leaves_is_not_answered():
     assert answer(messages=[part(b"{", True)]) == (None, {}, b"", [])
 

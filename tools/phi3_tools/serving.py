@@ -98,16 +98,24 @@ class CheckedRequests:
 
 
 def require_well_formed(scope: Scope) -> None:
-    """Check the path and the Host header, from which Starlette makes `request.url`.
+    """Check the path and the Host header, from which Starlette makes `request.url`, and all headers.
+
+    OpenTelemetry fails on a header that it cannot decode, and the answer would be a 500.
 
     Raises:
-        RefusedRequest: 400, because the path does not begin with `/`, or the Host header is not a host.
+        RefusedRequest: 400, because the path does not begin with `/`, the Host header is not a host, or a
+            header is not UTF-8.
     """
     if not scope["path"].startswith("/"):
         raise RefusedRequest(400, "the path does not begin with /")
     hosts = [value for name, value in scope["headers"] if name == b"host"]
     if len(hosts) > 1 or not all(HOST.fullmatch(host) for host in hosts):
         raise RefusedRequest(400, "the Host header is not a host name with an optional port")
+    for name, value in scope["headers"]:
+        try:
+            value.decode("utf-8")
+        except UnicodeDecodeError:
+            raise RefusedRequest(400, f"the header {name.decode('latin-1')} is not UTF-8") from None
 
 
 async def read_body(scope: Scope, receive: Any) -> bytes | None:
