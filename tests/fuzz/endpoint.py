@@ -176,8 +176,10 @@ class EndpointFuzzer:
             checks.not_a_server_error,
             checks.status_code_conformance,
             checks.content_type_conformance,
-            checks.response_schema_conformance,
         ]
+        # Schemathesis compares each event with the schema of the complete text; `require_text` reads them.
+        if not str(response.headers.get("content-type")).count("event-stream"):
+            documented.append(checks.response_schema_conformance)
         try:
             case.validate_response(response, checks=documented)
         except checks.FailureGroup as group:
@@ -235,6 +237,7 @@ messages = st.lists(
 input_data = st.one_of(
     values,
     st.lists(texts, max_size=20),
+    st.integers(1, 5000).map(lambda number: ["x"] * number),
     st.fixed_dictionaries(
         {"input_string": messages | st.lists(messages, max_size=2) | st.lists(texts) | values},
         optional={"parameters": settings_of_requests | values},

@@ -140,7 +140,14 @@ header_names = st.sampled_from(
             b"te",
             b"if-none-match",
         ),
-        *(b"authorization", b"content-encoding", b"x-forwarded-for", b"connection"),
+        *(
+            b"authorization",
+            b"user-agent",
+            b"tracestate",
+            b"content-encoding",
+            b"x-forwarded-for",
+            b"connection",
+        ),
     ]
 )
 headers = st.lists(st.tuples(header_names, header_bytes), max_size=4)
