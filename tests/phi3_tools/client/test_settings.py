@@ -117,9 +117,9 @@ def test_entra_needs_no_key():
         ),
         (
             {**PLAIN, "key": "<user-input>"},
-            "is still the placeholder <user-input>. Replace it with the",
+            "`key` is still a placeholder. Replace it with the",
         ),
-        ({**PLAIN, "key": "******"}, "`key` is still the placeholder"),
+        ({**PLAIN, "key": "******"}, "`key` is still a placeholder"),
         ({**PLAIN, "key": "a b"}, "`key` contains blanks"),
         ("phi3", "got the connection's name .'phi3'.* Give the input the type CustomConnection"),
         (7, "int is not a CustomConnection. Choose a CustomConnection"),
@@ -185,3 +185,17 @@ def test_equal_connections_give_equal_settings():
 
 def test_connection_fields():
     assert connection_fields({"a": 1, "b": None, "c": "", "d": " x "}) == {"a": "1", "d": "x"}
+
+
+@pytest.mark.parametrize("field", ["contract", "auth", "template", "deadline_s", "deployment"])
+def test_a_key_that_was_pasted_into_another_field_is_not_in_the_error(field):
+    key = "k3y-0123456789"
+    with pytest.raises(ConfigError, match=field) as caught:
+        read_settings({**PLAIN, "key": key, field: f"{key}ü"})
+    assert key not in f"{caught.value} {caught.value!r}"
+
+
+def test_a_key_in_angle_brackets_is_not_in_the_error():
+    with pytest.raises(ConfigError, match="`key` is still a placeholder") as caught:
+        read_settings({**PLAIN, "key": "<k3y-0123456789>"})
+    assert "0123" not in str(caught.value)

@@ -16,6 +16,7 @@ from typing import Any
 from ..errors import ConfigError
 from .auth import Auth, EntraAuth, KeyAuth, scoring_url, token_scope
 from .contracts import AUTO, candidates
+from .redaction import MARK, MIN_PART
 from .retry import Limits
 
 # Environment variables for the fields, for use without a connection.
@@ -82,6 +83,17 @@ def read_settings(connection: Any = None) -> Settings:
         ConfigError: a field is missing or wrong; the message names it and the fix.
     """
     values = {name: _resolve(name, value) for name, value in connection_fields(connection).items()}
+    try:
+        return _settings(values, connection)
+    except ConfigError as error:
+        # A key that was pasted into another field as well would be in the message about that field.
+        key = values.get("key", "")
+        if len(key) < MIN_PART or key not in error.message:
+            raise
+        raise ConfigError(error.message.replace(key, MARK), hint=error.hint) from None
+
+
+def _settings(values: Mapping[str, str], connection: Any) -> Settings:
     endpoint = values.get("endpoint", "")
     if not endpoint:
         raise ConfigError(_missing("endpoint", connection), hint=_fix("endpoint", connection))
@@ -144,7 +156,8 @@ def _resolve(name: str, value: str) -> str:
     resolved = _REFERENCE.sub(lookup, value)
     if _PLACEHOLDER.fullmatch(resolved):
         raise ConfigError(
-            f"the connection's `{name}` is still the placeholder {resolved}",
+            f"the connection's `{name}` is still "
+            + ("a placeholder" if name == "key" else f"the placeholder {resolved}"),
             hint=f"Replace it with the real {name}.",
         )
     return resolved
