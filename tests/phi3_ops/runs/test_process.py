@@ -15,7 +15,11 @@ def test_this_process_is_running():
     assert process_is_running(describe_this_process())
 
 
-@pytest.mark.parametrize("description", [f"{os.getpid()} 1", "", "x y", "-1 1"])
+@pytest.mark.parametrize(
+    "description",
+    [f"{os.getpid()} 1", "", "x y", "-1 1"],
+    ids=["other", "empty", "text", "below 0"],
+)
 def test_another_process_with_this_id_is_not_the_same(description):
     assert not process_is_running(description)
 
