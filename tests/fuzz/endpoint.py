@@ -177,8 +177,8 @@ class EndpointFuzzer:
             checks.status_code_conformance,
             checks.content_type_conformance,
         ]
-        # Schemathesis compares each event with the schema of the complete text. `require_text` reads events
-        # instead.
+        # Schemathesis compares each event with the schema of the complete text. Here, `require_text` reads
+        # the events.
         if "event-stream" not in str(response.headers.get("content-type")):
             documented.append(checks.response_schema_conformance)
         try:
