@@ -117,9 +117,9 @@ def test_entra_needs_no_key():
         ),
         (
             {**PLAIN, "key": "<user-input>"},
-            "`key` is still a placeholder. Replace it with the",
+            "`key` is still the placeholder. Replace it with the",
         ),
-        ({**PLAIN, "key": "******"}, "`key` is still a placeholder"),
+        ({**PLAIN, "key": "******"}, "`key` is still the placeholder"),
         ({**PLAIN, "key": "a b"}, "`key` contains blanks"),
         ("phi3", "got the connection's name .'phi3'.* Give the input the type CustomConnection"),
         (7, "int is not a CustomConnection. Choose a CustomConnection"),
@@ -196,6 +196,6 @@ def test_a_key_that_was_pasted_into_another_field_is_not_in_the_error(field):
 
 
 def test_a_key_in_angle_brackets_is_not_in_the_error():
-    with pytest.raises(ConfigError, match="`key` is still a placeholder") as caught:
+    with pytest.raises(ConfigError, match="`key` is still the placeholder") as caught:
         read_settings({**PLAIN, "key": "<k3y-0123456789>"})
     assert "0123" not in str(caught.value)

@@ -156,8 +156,8 @@ def _resolve(name: str, value: str) -> str:
     resolved = _REFERENCE.sub(lookup, value)
     if _PLACEHOLDER.fullmatch(resolved):
         raise ConfigError(
-            f"the connection's `{name}` is still "
-            + ("a placeholder" if name == "key" else f"the placeholder {resolved}"),
+            f"the connection's `{name}` is still the placeholder"
+            + ("" if name == "key" else f" {resolved}"),  # it may be a key in angle brackets
             hint=f"Replace it with the real {name}.",
         )
     return resolved
