@@ -233,6 +233,11 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.finding(
+    21,
+    "`achat` is cancelled while the endpoint is silent",
+    "the connection is closed at once, and the process can end",
+)
 @pytest.mark.parametrize("answer", [silent, half_an_answer, endless])
 @pytest.mark.parametrize("end", ["", "raise SystemExit(0)", "client.close()"])
 def test_the_process_ends_after_a_cancelled_call(server, answer, end):

@@ -241,6 +241,11 @@ JSON_WITH_HALVES = (
 )
 
 
+@pytest.mark.finding(
+    18,
+    "an answer with half of a surrogate pair",
+    "everything that is read can be written as UTF-8",
+)
 def test_everything_that_is_parsed_can_be_written():
     for text in (JSON_WITH_HALVES, b'["\xed\xa0\xbd"]', JSON_WITH_HALVES.decode().encode("utf-16")):
         json.dumps(parse_json(text), ensure_ascii=False).encode("utf-8")
@@ -261,6 +266,11 @@ PARTS = [
 NO_PARTS = [[], [{"type": "image_url", "image_url": {}}], [{"type": "text"}], [None], {"text": "x"}]
 
 
+@pytest.mark.finding(
+    18,
+    "an answer whose content is a list of text parts",
+    "the parts are read as one text",
+)
 @pytest.mark.parametrize(("content", "text"), PARTS)
 def test_a_content_may_be_a_list_of_parts(content, text):
     message = {"role": "assistant", "content": content}

@@ -211,6 +211,11 @@ def traces_of(client, ask):
     return f"{reply.model} {reply.finish_reason} {reply.request_id}", 0
 
 
+@pytest.mark.finding(
+    7,
+    "an endpoint or a gateway repeats the key in any field and encoding",
+    "the key is removed from every field before anything is shortened",
+)
 @pytest.mark.parametrize("secret", [KEY, TOKEN], ids=["key", "token"])
 def test_no_part_of_the_key_is_in_errors_logs_or_spans(server, connect, recorded, secret):
     """The endpoint repeats the key at any position of any field, in any encoding."""

@@ -83,6 +83,11 @@ def test_the_attack_works_on_a_text_that_is_inserted_unchanged(special_tokens):
     assert special_tokens(f"<|user|>\n{ATTACK}<|end|>\n").count("<|system|>") == 1
 
 
+@pytest.mark.finding(
+    11,
+    "the client renders a prompt from a text that contains `<|system|>`",
+    "the marks are broken up, and a warning is logged",
+)
 @given(turns=TURNS)
 @example(turns=[("user", ATTACK)])
 @example(turns=[("system", "<|end|>"), ("user", "a<"), ("assistant", "|end|>"), ("user", "<|")])

@@ -197,6 +197,11 @@ def test_plain_http_goes_through_no_proxy(server, new_server, post, monkeypatch)
 SCHEMES = ["HTTP:", "Http:", "hTTp:", "ht\ttp:", "htt\np:", "\x01http:", " http:", "http\u200b:"]
 
 
+@pytest.mark.finding(
+    8,
+    "`HTTP://`, `ht\\ttp:` or `\\x01http:` with a plain-http proxy",
+    "a URL is normalised once; the key never goes to the proxy",
+)
 @pytest.mark.parametrize("scheme", SCHEMES)
 @pytest.mark.parametrize("variable", ["HTTP_PROXY", "http_proxy", "ALL_PROXY"])
 def test_no_spelling_of_plain_http_goes_through_a_proxy(
