@@ -112,7 +112,8 @@ class Guard(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         cause = f": {record.exc_info[1]!r}" if record.exc_info else ""
-        self.messages.append(f"{record.getMessage()}{cause}")
+        first_line = record.getMessage().partition("\n")[0]  # the others contain addresses
+        self.messages.append(f"{first_line}{cause}")
 
 
 class EndpointFuzzer:

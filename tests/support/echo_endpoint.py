@@ -50,7 +50,7 @@ class _Handler(JsonHandler):
         if question == "crash":
             return self.answer(500, {"error": {"message": "told to crash"}})
         if body["input_data"].get("parameters", {}).get("stream"):
-            return self._stream(question.split())
+            return self._stream(question.split() or ["nothing"])
         return self.answer(200, {"output": question, "usage": USAGE})
 
     def _stream(self, words: list[str]) -> None:

@@ -109,6 +109,7 @@ def running(model: Path | list[Container], **options: Any) -> Iterator[str]:
     import uvicorn
 
     from phi3_ops.endpoint.app import create_app
+    from phi3_ops.http_protocol import HttpProtocol
     from phi3_ops.network import bind_socket
 
     is_model = isinstance(model, Path)
@@ -121,7 +122,9 @@ def running(model: Path | list[Container], **options: Any) -> Iterator[str]:
             await super().startup(sockets=sockets)
             started.set()
 
-    config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        app, http=HttpProtocol, log_config=None, access_log=False, timeout_graceful_shutdown=5
+    )
     server = Server(config)
     with bind_socket("127.0.0.1", 0) as sock:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [sock]}, daemon=True)

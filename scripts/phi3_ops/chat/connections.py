@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from ..http_protocol import HttpProtocol
 
 BODY = '{{"error": {{"code": "UserError", "message": "{}"}}}}'
 
 
-class BoundedProtocol(H11Protocol):
+class BoundedProtocol(HttpProtocol):
     """uvicorn's protocol with these bounds.
 
     Attributes:

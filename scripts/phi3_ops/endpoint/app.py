@@ -25,17 +25,8 @@ class App(FastAPI):
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         # uvicorn's `send` is a method of the object that has the connection.
-        exchange = getattr(send, "__self__", None)
-        transport = scope[TRANSPORT] = getattr(exchange, "transport", None)
-
-        async def send_if_open(message: Any) -> None:
-            if exchange is not None and transport is not None and transport.is_closing():
-                # If the rest of a request is not HTTP, uvicorn answers and closes the connection itself.
-                # It would then log an error for each message of this app.
-                exchange.disconnected = True
-            await send(message)
-
-        await super().__call__(scope, receive, send_if_open)
+        scope[TRANSPORT] = getattr(getattr(send, "__self__", None), "transport", None)
+        await super().__call__(scope, receive, send)
 
 
 def create_app(

@@ -13,6 +13,8 @@ from typing import Any
 
 import uvicorn
 
+from ..http_protocol import HttpProtocol
+
 KEEP_ALIVE_S = 75  # longer than a client's pool keeps an idle connection
 GRACE_S = 30  # seconds for requests in flight after the first signal
 
@@ -31,6 +33,7 @@ def run_server(
     """
     config = uvicorn.Config(
         app,
+        http=HttpProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
