@@ -15,7 +15,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PF_TRACING_SKIP_LOCAL_SETUP := true
 export PYTHONUTF8 := 1
 
-.PHONY: quickstart test test-slow bench lint format lock clean remove
+.PHONY: quickstart test test-slow bench fuzz lint format lock clean remove
 .DELETE_ON_ERROR:
 
 ## quickstart: install, then fine-tune, serve, connect, chat and evaluate on this machine
@@ -36,6 +36,12 @@ bench: $(VENV)/.bench
 	@mkdir -p bench
 	failed=0; for file in tests/benchmarks/*.py; do \
 		$(BIN)/python $$file --json bench/$$(basename $$file .py).json || failed=1; done; exit $$failed
+
+## fuzz: ten minutes of hostile input for each of the endpoint, the served flow and the client
+SECONDS_EACH ?= 600
+fuzz: $(VENV)/.dev
+	failed=0; for name in endpoint serve client; do \
+		$(BIN)/python tests/fuzz/$$name.py $(SECONDS_EACH) || failed=1; done; exit $$failed
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
