@@ -12,8 +12,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 class HttpProtocol(H11Protocol):
     """uvicorn's protocol for requests of which the rest may not be HTTP.
 
-    uvicorn answers such a request with 400. If the app answers too, or has answered already, uvicorn fails
-    and logs a traceback.
+    uvicorn answers such a request with 400. If the app answers too, or has answered already, uvicorn
+    fails and logs a traceback.
     """
 
     def send_400_response(self, msg: str) -> None:

@@ -103,6 +103,9 @@ def finetune_locally(
         OpsError: train.py failed, and has printed the reason on standard error; or a file in `out` would
             be replaced that this product did not write.
     """
+    for file in (train_file, eval_file, recipe_file(recipe)):
+        if not file.is_file():  # looked at first: a failure here leaves no folder behind
+            raise OpsError(f"{file} does not exist", "Make the data with `phi3 data`.")
     refuse_foreign_files(out, OUTPUT_NAMES, CACHE_NAMES)
     names = list(OUTPUT_NAMES)
     if not find_foreign_file(out, [TRACKING_FOLDER]):

@@ -104,9 +104,12 @@ def look(chromium):
 
 
 def ask(page, question, *, wait=True):
+    number = page.locator("#log .question").count()
     page.get_by_label("Your question").fill(question)
     page.keyboard.press("Enter")
     if wait:
+        # Until the page has taken this question, the button is still that of the last one.
+        expect(page.locator("#log .question")).to_have_count(number + 1)
         expect(page.get_by_role("button", name="Send")).to_be_visible()
 
 
@@ -395,6 +398,7 @@ def test_the_stock_page_answers_on_the_engine_that_has_it(look, endpoints):
     with pf_serve(paths.FLOWS / "chat", "--engine", "fastapi") as served:
         # The page requests fonts from this host, and works without them.
         page = look(served.url, noise="", unreachable="static2.sharepointonline.com")
+        page.wait_for_load_state("networkidle")  # the page reads the flow's inputs first
         box = page.get_by_role("textbox").last
         box.fill("hello stock")
         box.press("Enter")

@@ -72,8 +72,7 @@ def test_bad_input_is_one_line_and_exit_1(case, tmp_path):
     assert done.returncode == 1, done.stdout + done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr
-    # train.py prints a line before the command's own.
-    assert len(lines) == (2 if words[0] == "finetune" and "--recipe" not in words else 1), lines
+    assert len(lines) == 1, lines
     assert sorted(path.name for path in tmp_path.rglob("*")) == before
 
 

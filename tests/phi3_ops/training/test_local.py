@@ -42,6 +42,13 @@ def table_lines(folder):
     return [line.strip() for line in capture.get().splitlines()]
 
 
+@pytest.fixture(autouse=True)
+def row_files(tmp_path):
+    """The files of rows that the tests name."""
+    for name in "ab":
+        (tmp_path / name).touch()
+
+
 def test_losses_and_answers_of_base_and_tuned_are_side_by_side(tmp_path):
     answers = [
         ("A?", "[b]"),
