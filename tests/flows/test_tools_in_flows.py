@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from echo_endpoint import KEY, USAGE, echo_endpoint
-from phi3_ops.files import read_jsonl
+from phi3_ops.files.json_files import read_jsonl
 from phi3_ops.pf.connections import delete_connection, save_connection
 from processes import pf
 

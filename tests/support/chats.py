@@ -10,7 +10,7 @@ from typing import Any
 
 from phi3_ops.data.manifest import DataManifest
 from phi3_ops.data.prepare import DataOptions, prepare_data
-from phi3_ops.files import read_jsonl
+from phi3_ops.files.json_files import read_jsonl
 
 Row = dict[str, Any]
 

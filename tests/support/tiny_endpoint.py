@@ -109,8 +109,8 @@ def running(model: Path | list[Container], **options: Any) -> Iterator[str]:
     import uvicorn
 
     from phi3_ops.endpoint.app import create_app
-    from phi3_ops.http_protocol import HttpProtocol
-    from phi3_ops.network import bind_socket
+    from phi3_ops.network.http_protocol import HttpProtocol
+    from phi3_ops.network.sockets import bind_socket
 
     is_model = isinstance(model, Path)
     containers = [ThreadContainer(Deployment("blue", model))] if is_model else model

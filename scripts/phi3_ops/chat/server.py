@@ -27,7 +27,7 @@ def serve_app(
     """
     import uvicorn
 
-    from .connections import BoundedProtocol
+    from ..network import BoundedProtocol
 
     def give_up() -> None:
         abandon()

@@ -138,7 +138,7 @@ def _serve(args: argparse.Namespace) -> int:
             )
         print_text(f"{'the endpoint' if args.deployment else models} answers at {url}")
         if not args.no_connect:
-            from ..ownership import record_connection
+            from ..files import record_connection
             from ..pf import save_connection
 
             if not args.replace:  # it may have changed while the model was loaded

@@ -21,9 +21,8 @@ from typing import IO, Any
 import orjson
 
 from ..errors import OpsError
-from ..files import atomic_folder, write_json, write_jsonl
+from ..files import atomic_folder, refuse_foreign_files, stage_marker, write_json, write_jsonl
 from ..hashing import file_sha256
-from ..ownership import refuse_foreign_files, stage_marker
 from .checks import ESTIMATE, Chat, Problem, check_chat, estimate_tokens, token_counter
 from .formats import Source
 from .hashed_lines import WRITE_BLOCK, HashedLines

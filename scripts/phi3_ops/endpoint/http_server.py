@@ -13,7 +13,7 @@ from typing import Any
 
 import uvicorn
 
-from ..http_protocol import HttpProtocol
+from ..network import BoundedProtocol
 
 KEEP_ALIVE_S = 75  # longer than a client's pool keeps an idle connection
 GRACE_S = 30  # seconds for requests in flight after the first signal
@@ -33,7 +33,7 @@ def run_server(
     """
     config = uvicorn.Config(
         app,
-        http=HttpProtocol,
+        http=BoundedProtocol,
         log_config=None,
         access_log=False,
         server_header=False,

@@ -15,10 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OpsError
-from ..files import write_json
-from ..locks import try_lock
+from ..files import (
+    MARKER_FILE,
+    read_marker,
+    record_files,
+    refuse_foreign_files,
+    try_lock,
+    write_json,
+)
 from ..names import is_name, require_name
-from ..ownership import MARKER_FILE, read_marker, record_files, refuse_foreign_files
 
 ENDPOINTS_FOLDER = "endpoints"
 _PROGRAMS = ("phi3", "phi3.exe", "phi3_ops")

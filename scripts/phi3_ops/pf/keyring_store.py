@@ -21,7 +21,7 @@ from typing import Any
 from keyring.backend import KeyringBackend
 from keyring.errors import PasswordDeleteError, PasswordSetError
 
-from ..locks import file_lock
+from ..files import file_lock
 
 KEYRING_VARIABLE = "PHI3_KEYRING"
 FILE_NAME = "phi3-keyring.json"

@@ -11,13 +11,13 @@ from rich.console import Console
 
 from ..endpoint import ENDPOINTS_FOLDER, running_endpoints, stop_endpoint
 from ..errors import OpsError
-from ..files import write_json
-from ..ownership import (
+from ..files import (
     read_marker,
     record_files,
     refuse_foreign_files,
     remove_own_files,
     require_own_folder,
+    write_json,
 )
 from ..pf import connection_url, delete_connection
 from ..training import CACHE_NAMES

@@ -15,8 +15,7 @@ from .. import paths
 from ..data import prepare_data
 from ..endpoint import find_endpoint, start_endpoint, stop_endpoint
 from ..errors import OpsError
-from ..files import read_jsonl
-from ..ownership import record_connection
+from ..files import read_jsonl, record_connection
 from ..pf import (
     DEFAULT_CONNECTION,
     PF_COMMAND,

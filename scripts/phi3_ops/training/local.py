@@ -18,11 +18,11 @@ from rich.text import Text
 
 from .. import paths
 from ..errors import OpsError
-from ..files import read_jsonl
-from ..ownership import (
+from ..files import (
     begin_writing,
     find_foreign_file,
     finish_writing,
+    read_jsonl,
     refuse_foreign_files,
 )
 

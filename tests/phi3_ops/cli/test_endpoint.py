@@ -9,7 +9,7 @@ from phi3_ops.cli import endpoint as command
 from phi3_ops.cli import main
 from phi3_ops.endpoint.server import EndpointError
 from phi3_ops.errors import OpsError
-from phi3_ops.ownership import read_marker
+from phi3_ops.files.ownership import read_marker
 from phi3_ops.pf.connections import (
     connection_key,
     connection_url,

@@ -17,8 +17,8 @@ from phi3_ops.data.lengths import LengthSummary
 from phi3_ops.data.prepare import prepare_data
 from phi3_ops.data.split import HELD_OUT, TRAINED, UNKNOWN
 from phi3_ops.errors import OpsError
-from phi3_ops.files import read_jsonl
-from phi3_ops.ownership import MARKER_FILE, read_marker
+from phi3_ops.files.json_files import read_jsonl
+from phi3_ops.files.ownership import MARKER_FILE, read_marker
 
 FILES = {"manifest.json", "questions.jsonl", "rejects.jsonl", "test.jsonl", "train.jsonl"}
 

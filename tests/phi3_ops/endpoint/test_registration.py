@@ -26,7 +26,7 @@ from phi3_ops.endpoint.registration import (
     running_endpoints,
 )
 from phi3_ops.errors import OpsError
-from phi3_ops.ownership import record_files
+from phi3_ops.files.ownership import record_files
 from registered_endpoint import registered_endpoint
 from tiny_endpoint import KEY
 

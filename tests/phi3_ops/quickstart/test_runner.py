@@ -15,7 +15,7 @@ import pytest
 
 from phi3_ops.cli import main
 from phi3_ops.endpoint.registration import find_endpoint
-from phi3_ops.ownership import MARKER_FILE, finish_writing, record_connection, record_files
+from phi3_ops.files.ownership import MARKER_FILE, finish_writing, record_connection, record_files
 from phi3_ops.pf.connections import connection_url, delete_connection, save_connection
 from phi3_ops.quickstart import QuickstartOptions, runner
 from processes import BIN, pf, phi3, processes_naming

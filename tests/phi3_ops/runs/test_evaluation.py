@@ -6,7 +6,7 @@ import pytest
 
 from phi3_ops import paths
 from phi3_ops.errors import OpsError
-from phi3_ops.files import read_jsonl
+from phi3_ops.files.json_files import read_jsonl
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.pf.client import pf_client
 from phi3_ops.runs.batch import Batch

@@ -14,7 +14,7 @@ from rich.console import Console
 
 from phi3_ops import paths
 from phi3_ops.errors import OpsError
-from phi3_ops.ownership import MARKER_FILE, begin_writing, read_marker
+from phi3_ops.files.ownership import MARKER_FILE, begin_writing, read_marker
 from phi3_ops.training import local
 from phi3_ops.training.local import (
     OUTPUT_NAMES,

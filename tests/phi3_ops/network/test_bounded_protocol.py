@@ -1,4 +1,4 @@
-"""The number of connections to `phi3 serve`, and the time in which a request must arrive."""
+"""The number of connections to a server, and the time in which a request must arrive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from phi3_ops.chat.connections import BoundedProtocol
+from phi3_ops.network.bounded_protocol import BoundedProtocol
 
 REQUEST_S = 0.3
 HANG_S = 20

@@ -1,4 +1,4 @@
-"""Files and folders that are written completely or not at all, and JSONL."""
+"""Files and folders that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -10,40 +10,30 @@ import sys
 
 import pytest
 
-from phi3_ops import files
 from phi3_ops.errors import OpsError
+from phi3_ops.files import atomic
+from phi3_ops.files.json_files import write_json
 
 
 def test_a_file_appears_completely_or_not_at_all(tmp_path):
     target = tmp_path / "deep" / "file.txt"
     target.parent.mkdir()
     target.write_text("old")
-    with pytest.raises(RuntimeError), files.atomic_file(target) as file:
+    with pytest.raises(RuntimeError), atomic.atomic_file(target) as file:
         file.write("half")
         raise RuntimeError
     assert target.read_text() == "old"
     assert list(target.parent.iterdir()) == [target]
 
 
-def test_rows_come_back_as_written(tmp_path):
-    rows = [{"text": 'ü "quoted" \\ \u2028 \n', "n": 1}, {"text": ""}]
-    files.write_jsonl(tmp_path / "rows.jsonl", rows)
-    assert files.read_jsonl(tmp_path / "rows.jsonl") == rows
-
-
-def test_a_byte_order_mark_and_empty_lines_are_not_rows(tmp_path):
-    (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}')
-    assert files.read_jsonl(tmp_path / "rows.jsonl") == [{"a": 1}, {"a": 2}]
-
-
 def test_the_error_names_a_folder_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OpsError, match="cannot write"):
-        files.write_json(tmp_path / "file" / "x.json", {})
+        write_json(tmp_path / "file" / "x.json", {})
 
 
 def write_folder(folder, last="last"):
-    with files.atomic_folder(folder, last=last) as staging:
+    with atomic.atomic_folder(folder, last=last) as staging:
         for name in ("a", last):
             (staging / name).write_text("new")
 
@@ -59,7 +49,10 @@ def test_a_folder_changes_completely(tmp_path):
 
 
 def test_a_folder_is_not_created_on_an_error(tmp_path):
-    with pytest.raises(RuntimeError), files.atomic_folder(tmp_path / "folder", last="x") as staging:
+    with (
+        pytest.raises(RuntimeError),
+        atomic.atomic_folder(tmp_path / "folder", last="x") as staging,
+    ):
         (staging / "a").write_text("new")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -73,7 +66,7 @@ def test_earlier_files_return_when_a_move_fails(tmp_path, monkeypatch, failing_m
     for name in ("a", "last", "other"):
         (folder / name).write_text("old")
     moves = []
-    replace = files.os.replace
+    replace = atomic.os.replace
 
     def fail(old, new):
         moves.append((old.parent.name, new.name))
@@ -81,7 +74,7 @@ def test_earlier_files_return_when_a_move_fails(tmp_path, monkeypatch, failing_m
             raise KeyboardInterrupt
         replace(old, new)
 
-    monkeypatch.setattr(files.os, "replace", fail)
+    monkeypatch.setattr(atomic.os, "replace", fail)
     if failing_move < 4:
         with pytest.raises(KeyboardInterrupt):
             write_folder(folder)
@@ -92,28 +85,12 @@ def test_earlier_files_return_when_a_move_fails(tmp_path, monkeypatch, failing_m
         assert [name for _, name in moves] == ["last", "a", "a", "last"]
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (None, "rows.jsonl does not exist. Check the path."),
-        (b'{"a": 1}\n{', "rows.jsonl, line 2: not JSON"),
-        (b"[1]", "rows.jsonl, line 1: not a JSON object. Give one JSON object per line."),
-        (b"\xff", "rows.jsonl is not UTF-8 \\(byte 0\\)"),
-    ],
-)
-def test_the_error_names_a_file_that_cannot_be_read(tmp_path, content, message):
-    if content is not None:
-        (tmp_path / "rows.jsonl").write_bytes(content)
-    with pytest.raises(OpsError, match=message):
-        files.read_jsonl(tmp_path / "rows.jsonl")
-
-
 @pytest.mark.parametrize("exists", [False, True])
 def test_a_new_folder_appears_when_it_is_complete(tmp_path, exists):
     target = tmp_path / "deep" / "target"
     if exists:
         target.mkdir(parents=True)
-    with files.new_folder(target) as staging:
+    with atomic.new_folder(target) as staging:
         staging.mkdir()
         (staging / "a").write_text("a")
         assert not target.exists() or not list(target.iterdir())
@@ -122,7 +99,7 @@ def test_a_new_folder_appears_when_it_is_complete(tmp_path, exists):
 
 
 def test_after_an_error_there_is_no_new_folder(tmp_path):
-    with pytest.raises(RuntimeError), files.new_folder(tmp_path / "target") as staging:
+    with pytest.raises(RuntimeError), atomic.new_folder(tmp_path / "target") as staging:
         staging.mkdir()
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
@@ -131,7 +108,7 @@ def test_after_an_error_there_is_no_new_folder(tmp_path):
 def test_a_folder_with_files_is_not_replaced(tmp_path):
     (tmp_path / "file").write_text("")
     for path in (tmp_path, tmp_path / "file"):
-        with pytest.raises(OpsError, match="is not empty"), files.new_folder(path):
+        with pytest.raises(OpsError, match="is not empty"), atomic.new_folder(path):
             pass
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
@@ -141,7 +118,8 @@ def test_a_folder_with_files_is_not_replaced(tmp_path):
 KILL = """
 import os, signal, sys
 from pathlib import Path
-from phi3_ops import files
+from phi3_ops.files import atomic
+from phi3_ops.files.json_files import write_json
 
 def kill(*arguments):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -156,19 +134,19 @@ def count(old, new):
         kill()
     replace(old, new)
 
-files.os.replace = count
+atomic.os.replace = count
 if kind == "file":
-    with files.atomic_file(target) as file:
+    with atomic.atomic_file(target) as file:
         file.write("half")
         file.flush()
         kill()
 elif kind == "new_folder":
-    with files.new_folder(target) as staging:
+    with atomic.new_folder(target) as staging:
         staging.mkdir()
         (staging / "a").write_text("half")
         kill()
 else:
-    with files.atomic_folder(target, last="last") as staging:
+    with atomic.atomic_folder(target, last="last") as staging:
         for name in ("a", "added", "last"):
             (staging / name).write_text("half")
         (staging / "tree").mkdir()
@@ -193,9 +171,9 @@ def test_temporary_files_of_killed_processes_are_deleted(tmp_path):
     mine.write_text("")
     other.write_text("")
     assert len(list(tmp_path.iterdir())) == 3  # each run deletes the file of the previous one
-    with files.atomic_file(target) as file:
+    with atomic.atomic_file(target) as file:
         file.write("new")
-        with files.atomic_file(target) as second:  # the first one's file is in use
+        with atomic.atomic_file(target) as second:  # the first one's file is in use
             second.write("second")
     assert target.read_text() == "new"
     assert {*tmp_path.iterdir()} == {target, mine, other}
@@ -205,7 +183,7 @@ def test_a_link_with_the_name_of_a_temporary_file_is_not_followed(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("text")
     (tmp_path / ".file.txt.phi3-01234567").symlink_to(victim)
-    with files.atomic_file(tmp_path / "file.txt") as file:
+    with atomic.atomic_file(tmp_path / "file.txt") as file:
         file.write("new")
     assert victim.read_text() == "text"
     assert (tmp_path / ".file.txt.phi3-01234567").is_symlink()
@@ -224,7 +202,7 @@ def test_temporary_folders_of_killed_processes_are_deleted(tmp_path, kind, exist
         target.mkdir()
     for _ in range(3):
         run_killed(kind, target)
-    assert len(list(tmp_path.rglob(files.OWNER_FILE))) == 1  # that of the last run
+    assert len(list(tmp_path.rglob(atomic.OWNER_FILE))) == 1  # that of the last run
     (tmp_path / ".new-users").mkdir()
     (tmp_path / ".new-users" / "file").write_text("of the user")
     write_folder(target)
@@ -233,7 +211,7 @@ def test_temporary_folders_of_killed_processes_are_deleted(tmp_path, kind, exist
 
 
 def test_the_temporary_folder_of_a_running_process_stays(tmp_path):
-    with files.atomic_folder(tmp_path / "one", last="a") as staging:
+    with atomic.atomic_folder(tmp_path / "one", last="a") as staging:
         (staging / "a").write_text("one")
         write_folder(tmp_path / "two")
     assert contents(tmp_path / "one") == {"a": "one"}
@@ -241,10 +219,10 @@ def test_the_temporary_folder_of_a_running_process_stays(tmp_path):
 
 def test_a_folder_with_a_forged_owner_file_is_not_deleted(tmp_path):
     (tmp_path / ".new-forged").mkdir()
-    owner = tmp_path / ".new-forged" / files.OWNER_FILE
+    owner = tmp_path / ".new-forged" / atomic.OWNER_FILE
     owner.write_text("something else")
     (tmp_path / ".new-linked").mkdir()
-    (tmp_path / ".new-linked" / files.OWNER_FILE).symlink_to(owner)
+    (tmp_path / ".new-linked" / atomic.OWNER_FILE).symlink_to(owner)
     write_folder(tmp_path / "folder")
     assert {path.name for path in tmp_path.iterdir()} == {".new-forged", ".new-linked", "folder"}
 
@@ -257,7 +235,7 @@ def test_names_in_an_owner_file_cannot_lead_elsewhere(tmp_path, names):
     (staging / "content" / "x").write_text("")
     for path in (victim, folder / "victim"):
         path.write_text("text")
-    (staging / files.OWNER_FILE).write_text(f"{files._OWNER_HEADER}x\n{names}")
+    (staging / atomic.OWNER_FILE).write_text(f"{atomic._OWNER_HEADER}x\n{names}")
     write_folder(folder)
     assert victim.read_text() == (folder / "victim").read_text() == "text"
 
@@ -270,7 +248,7 @@ def test_earlier_files_return_after_a_killed_move(tmp_path, moves):
     for path in (folder / "a", folder / "last", folder / "other", folder / "tree" / "old"):
         path.write_text("old")
     run_killed("moves", folder, moves)
-    with files.atomic_folder(folder, last="new") as staging:
+    with atomic.atomic_folder(folder, last="new") as staging:
         (staging / "new").write_text("new")
     assert {path.name for path in folder.iterdir()} == {"a", "last", "other", "tree", "new"}
     assert [path.name for path in (folder / "tree").iterdir()] == ["old"]
@@ -289,10 +267,10 @@ def test_earlier_files_return_after_a_killed_move(tmp_path, moves):
 def test_new_files_have_the_permissions_of_the_umask(tmp_path, umask):
     before = os.umask(umask)
     try:
-        files.write_json(tmp_path / "deep" / "file.json", {})
-        with files.atomic_folder(tmp_path / "folder", last="a") as staging:
-            files.write_json(staging / "a", {})
-        with files.new_folder(tmp_path / "new") as staging:
+        write_json(tmp_path / "deep" / "file.json", {})
+        with atomic.atomic_folder(tmp_path / "folder", last="a") as staging:
+            write_json(staging / "a", {})
+        with atomic.new_folder(tmp_path / "new") as staging:
             staging.mkdir()
     finally:
         os.umask(before)
@@ -306,5 +284,5 @@ def test_an_existing_file_keeps_its_permissions(tmp_path):
     target.write_text("")
     for mode in (0o600, 0o664):
         target.chmod(mode)
-        files.write_json(target, {})
+        write_json(target, {})
         assert stat.S_IMODE(target.stat().st_mode) == mode

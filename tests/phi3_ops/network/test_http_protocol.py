@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
-from phi3_ops.http_protocol import HttpProtocol
+from phi3_ops.network.http_protocol import HttpProtocol
 
 HANG_S = 20
 HEAD = b"POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"

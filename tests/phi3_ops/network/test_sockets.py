@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from phi3_ops.errors import OpsError
-from phi3_ops.network import base_url, bind_socket, is_loopback
+from phi3_ops.network.sockets import base_url, bind_socket, is_loopback
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "127.8.9.10", "::1", "localhost"])

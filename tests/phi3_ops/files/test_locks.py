@@ -10,12 +10,12 @@ import sys
 
 import pytest
 
-from phi3_ops.locks import file_lock, try_lock
+from phi3_ops.files.locks import file_lock, try_lock
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from phi3_ops.locks import file_lock
+from phi3_ops.files.locks import file_lock
 with file_lock(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)

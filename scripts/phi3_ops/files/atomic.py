@@ -1,20 +1,19 @@
-"""Read JSONL, and write files and folders completely or not at all."""
+"""Write files and folders completely or not at all."""
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
-from .errors import OpsError
+from ..errors import OpsError
 from .locks import try_lock, wait_for_lock
 
 # A temporary folder has this prefix, the file `OWNER_FILE`, and its content in `content`.
@@ -250,58 +249,3 @@ def _writable(path: Path) -> Iterator[None]:
     except OSError as error:
         what = f"cannot write {path}: {error.strerror}"
         raise OpsError(what, "Choose another folder.") from error
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file completely or not at all.
-
-    Raises:
-        OpsError: the folder cannot be written.
-    """
-    with atomic_file(path) as file:
-        json.dump(value, file, ensure_ascii=False, indent=2)
-        file.write("\n")
-
-
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write one JSON object per line, completely or not at all.
-
-    Raises:
-        OpsError: the folder cannot be written.
-    """
-    with atomic_file(path) as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Return the objects of a JSONL file; empty lines are skipped.
-
-    Raises:
-        OpsError: the file does not exist, or a line is not a JSON object; the error names the line.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise OpsError(f"{path} does not exist", "Check the path.") from error
-    except UnicodeDecodeError as error:
-        raise OpsError(f"{path} is not UTF-8 (byte {error.start})", "Save it as UTF-8.") from error
-    except OSError as error:
-        raise OpsError(f"cannot read {path}: {error.strerror}", "Check its permissions.") from error
-    return [
-        _object(line, f"{path}, line {number}")
-        for number, line in enumerate(text.split("\n"), 1)
-        if line.strip()
-    ]
-
-
-def _object(line: str, location: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise OpsError(
-            f"{location}: not JSON ({error})", "Give one JSON object per line."
-        ) from error
-    if not isinstance(row, dict):
-        raise OpsError(f"{location}: not a JSON object", "Give one JSON object per line.")
-    return row

@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from phi3_ops.errors import OpsError
-from phi3_ops.ownership import (
+from phi3_ops.files.ownership import (
     MARKER_FILE,
     Marker,
     begin_writing,

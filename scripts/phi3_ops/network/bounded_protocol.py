@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from http import HTTPStatus
 
-from ..http_protocol import HttpProtocol
+from .http_protocol import HttpProtocol
 
 BODY = '{{"error": {{"code": "UserError", "message": "{}"}}}}'
 

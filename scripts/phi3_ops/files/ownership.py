@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from .errors import OpsError
-from .files import write_json
+from ..errors import OpsError
+from .json_files import write_json
 from .locks import TIMEOUT_S, try_lock
 
 MARKER_FILE = ".phi3-made"

@@ -1,0 +1,35 @@
+"""JSONL files: what is written is read again, and errors name the file and the line."""
+
+from __future__ import annotations
+
+import pytest
+
+from phi3_ops.errors import OpsError
+from phi3_ops.files.json_files import read_jsonl, write_jsonl
+
+
+def test_rows_come_back_as_written(tmp_path):
+    rows = [{"text": 'ü "quoted" \\ \u2028 \n', "n": 1}, {"text": ""}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows
+
+
+def test_a_byte_order_mark_and_empty_lines_are_not_rows(tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n{"a": 2}')
+    assert read_jsonl(tmp_path / "rows.jsonl") == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "rows.jsonl does not exist. Check the path."),
+        (b'{"a": 1}\n{', "rows.jsonl, line 2: not JSON"),
+        (b"[1]", "rows.jsonl, line 1: not a JSON object. Give one JSON object per line."),
+        (b"\xff", "rows.jsonl is not UTF-8 \\(byte 0\\)"),
+    ],
+)
+def test_the_error_names_a_file_that_cannot_be_read(tmp_path, content, message):
+    if content is not None:
+        (tmp_path / "rows.jsonl").write_bytes(content)
+    with pytest.raises(OpsError, match=message):
+        read_jsonl(tmp_path / "rows.jsonl")
