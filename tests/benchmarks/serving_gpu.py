@@ -4,10 +4,10 @@
     python tests/benchmarks/serving_gpu.py --config tiny --device cpu   # to try the script
 
 Needs only scripts/serving, torch and transformers: no model and no network. The model has the size
-of Phi-3-mini and random weights, because the speed does not depend on their values. There are two
-peers: transformers' `generate`, one request at a time (as in MLflow's pyfunc), and the limit of the
-GPU: each step must read all weights, and the keys and values of every row, once. The bandwidth of
-the memory is measured by copying.
+of Phi-3-mini and random weights, because the speed does not depend on their values. Its tokenizer is
+the tests' own. There are two peers: transformers' `generate`, one request at a time (as in MLflow's
+pyfunc), and the limit of the GPU: each step must read all weights, and the keys and values of every
+row, once. The bandwidth of the memory is measured by copying.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from sampling import GenerationParams
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from bench_rows import Row, report
+from tiny_model import _tokenizer
 
 CLIENTS = (1, 16, 64)
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -43,20 +44,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 LIMIT_16_CLIENTS = 1.5  # our speed divided by that of `generate`, at least
-
-
-class NoText:
-    """A tokenizer without end tokens and text, since random weights generate no text."""
-
-    chat_template = "none"
-    pad_token_id = 0
-    eos_token = None
-
-    def get_vocab(self) -> dict[str, int]:
-        return {}
-
-    def decode(self, ids: list[int], **_: Any) -> str:
-        return ""
 
 
 def make_model(config: str, device: str) -> Any:
@@ -141,7 +128,7 @@ def memory_limit(
 
 def measure(args: argparse.Namespace) -> list[Row]:
     model = make_model(args.config, args.device)
-    backend = TransformersBackend.of(model, NoText())
+    backend = TransformersBackend.of(model, _tokenizer())
     backend.end_tokens = frozenset()
     bytes_per_second = bandwidth(args.device)
     prompt = torch.randint(1, 1000, (args.prompt,)).tolist()
