@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from chat_template import ChatTemplateError
 from tokenizers import Tokenizer
 
 Message = dict[str, str]
@@ -44,9 +45,16 @@ class ChatEncoder:
         self._ids = self._find_changed_ids(Tokenizer.from_str(tokenizer_json))
 
     def encode(self, messages: Sequence[Message]) -> list[int]:
-        """Return the token ids of messages in the chat template, up to where the answer starts."""
+        """Return the token ids of messages in the chat template, up to where the answer starts.
+
+        Raises:
+            ChatTemplateError: the template refuses the messages.
+        """
         broken = [{**message, "content": self._break(message["content"])} for message in messages]
-        rendered = self._render(broken)
+        try:
+            rendered = self._render(broken)
+        except ChatTemplateError as error:  # its text may quote a message
+            raise ChatTemplateError(str(error).replace(self._separator, "")) from None
         named = self._token.sub(lambda match: self._secret_names[match[0]], rendered)
         text = named.replace(self._separator, "")
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids

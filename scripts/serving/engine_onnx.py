@@ -12,12 +12,12 @@ import json
 import os
 from collections.abc import Hashable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import machine
 import numpy as np
 from chat_encoder import ChatEncoder
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from chat_template import ChatTemplate
 from tokenizers import Tokenizer
 
 # Since version 1.31, onnxruntime reports its use to Microsoft unless this is set before the import.
@@ -46,8 +46,7 @@ class OnnxBackend:
         self._short_window: int | None = settings["short_window"]
         tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
-        self._template = _compile_template(settings["chat_template"])
-        self._special_tokens: dict[str, str] = settings["specials"]
+        self.render = ChatTemplate(settings["chat_template"], settings["specials"]).render
         self.encode_chat = ChatEncoder(tokenizer_json, self.render).encode
         self.session = _load_session(folder / "model.onnx")
         inputs = [item for item in self.session.get_inputs() if item.name.startswith("past_")]
@@ -62,11 +61,6 @@ class OnnxBackend:
         self.bytes_per_token = len(inputs) * self.heads * self.head_size * 4
         self.max_cache_bytes = machine.max_cache_bytes()
 
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
-        return self._template.render(
-            messages=list(messages), add_generation_prompt=True, **self._special_tokens
-        )
-
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
 
@@ -78,21 +72,6 @@ class OnnxBackend:
 
     def make_cache(self, slots: int, length: int) -> OnnxCache:
         return OnnxCache(self, slots, length)
-
-
-def _compile_template(chat_template: str) -> Any:
-    """Return a chat template with the settings that transformers uses.
-
-    Source: "Chat templates: writing a template".
-    """
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-    environment.globals["raise_exception"] = _raise_exception
-    environment.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False)
-    return environment.from_string(chat_template)
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise ValueError(message)
 
 
 def _load_session(model: Path) -> ort.InferenceSession:

@@ -16,6 +16,7 @@ import machine
 import numpy as np
 import torch
 from chat_encoder import ChatEncoder
+from chat_template import ChatTemplate
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -109,6 +110,8 @@ class TransformersBackend:
     def _setup(self, model: Any, tokenizer: Any) -> None:
         self.model, self.tokenizer = model.eval(), tokenizer
         tokenizer_json = tokenizer.backend_tokenizer.to_str()
+        template = tokenizer.get_chat_template()
+        self.render = ChatTemplate(template, tokenizer.special_tokens_map).render
         self.encode_chat = ChatEncoder(tokenizer_json, self.render).encode
         self._lock = threading.Lock()  # a fast tokenizer must not be used by two threads at once
         config = model.config
@@ -144,12 +147,6 @@ class TransformersBackend:
         self.max_rows, self.prefill_chunk = GPU_MAX_ROWS, GPU_PREFILL_CHUNK
         free, _ = torch.cuda.mem_get_info()
         self.max_cache_bytes = machine.max_cache_bytes(int(free * GPU_CACHE_SHARE))
-
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
-        rendered = self.tokenizer.apply_chat_template(
-            list(messages), tokenize=False, add_generation_prompt=True
-        )
-        return str(rendered)
 
     def encode(self, text: str) -> list[int]:
         with self._lock:

@@ -142,7 +142,7 @@ def _serving_settings(config: Any, tokenizer: Any, model_dir: Path) -> dict[str,
         "short_window": find_short_window(config),
         "end_tokens": sorted(end_tokens),
         "pad_token": find_pad_token(tokenizer, end_tokens),
-        "chat_template": tokenizer.chat_template,
+        "chat_template": tokenizer.get_chat_template(),
         "specials": {name: token for name, token in special_tokens if isinstance(token, str)},
     }
 

@@ -52,9 +52,9 @@ def describe(value: Any) -> str:
     return types.get(type(value)) or str(value)
 
 
-def shorten(text: str) -> str:
-    """Return the start of a client's text, for an error text."""
-    return text if len(text) <= MAX_QUOTED else text[:MAX_QUOTED] + "…"
+def shorten(text: str, limit: int = MAX_QUOTED) -> str:
+    """Return the first `limit` characters of a client's text, for an error text."""
+    return text if len(text) <= limit else text[:limit] + "…"
 
 
 # --- conversions: they raise TypeError, ValueError or OverflowError ---------------------------

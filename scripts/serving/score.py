@@ -23,6 +23,7 @@ if _FOLDER not in sys.path:
 
 from answers import ChatAnswer, list_answer  # noqa: E402
 from backends import load_backend  # noqa: E402
+from chat_template import ChatTemplateError  # noqa: E402
 from engine import BatchingEngine, BusyError, Engine  # noqa: E402
 from generation import Completion  # noqa: E402
 from model_files import ModelNotFoundError, find_model  # noqa: E402
@@ -50,6 +51,7 @@ __all__ = ["ModelNotFoundError", "Scorer", "ScoringError", "init", "load", "run"
 log = logging.getLogger("phi3.score")
 # A text of the "list" contract that starts like this is in the chat template already.
 RENDERED = re.compile(r"\s*(<s>\s*)?<\|(user|assistant|system)\|>")
+MAX_REASON = 300  # characters of a chat template's own error
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream"
 
@@ -134,11 +136,15 @@ class Scorer:
         return ids
 
     def _token_ids(self, prompt: str | list[Message]) -> list[int]:
-        if isinstance(prompt, list):
-            return self.engine.encode_chat(prompt)
-        if RENDERED.match(prompt):
+        if isinstance(prompt, str) and RENDERED.match(prompt):
             return self.engine.encode(prompt)
-        return self.engine.encode_chat([{"role": "user", "content": prompt}])
+        if isinstance(prompt, str):
+            prompt = [{"role": "user", "content": prompt}]
+        try:
+            return self.engine.encode_chat(prompt)
+        except ChatTemplateError as error:
+            reason = shorten(" ".join(str(error).split()), MAX_REASON)
+            refuse(f"the model's chat template refuses the messages: {reason}", "messages")
 
 
 def _events(

@@ -1,4 +1,4 @@
-"""The ONNX Runtime backend: chat templates, threads, memory, telemetry, and every kind of Phi-3."""
+"""The ONNX Runtime backend: threads, memory, telemetry, and every kind of Phi-3."""
 
 from __future__ import annotations
 
@@ -21,27 +21,6 @@ SERVING = Path(__file__).resolve().parents[2] / "scripts" / "serving"
 def export_dir(tiny_model_dir, scorer):
     """The tiny model's export, which `scorer` has made."""
     return onnx_export.ensure_export(ModelFiles(tiny_model_dir, tiny_model_dir), "fp32")
-
-
-@pytest.mark.parametrize(
-    ("template", "expected"),
-    [
-        (
-            "{% for m in messages %}\n  {% if true %}\n{{ m.role }},\n  {% endif %}\n{% endfor %}",
-            "user,\n",
-        ),
-        ("{{ messages | tojson }}", '[{"role": "user", "content": "ü<"}]'),
-    ],
-)
-def test_a_chat_template_has_the_settings_of_transformers(template, expected):
-    messages = [{"role": "user", "content": "ü<"}]
-    assert engine_onnx._compile_template(template).render(messages=messages) == expected
-
-
-def test_a_chat_template_can_raise_an_error():
-    template = engine_onnx._compile_template("{{ raise_exception('roles must alternate') }}")
-    with pytest.raises(ValueError, match="roles must alternate"):
-        template.render()
 
 
 def test_a_rendered_and_encoded_prompt_equals_that_of_transformers(export_dir, tokenizer):
