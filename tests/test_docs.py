@@ -190,6 +190,20 @@ def findings() -> list[tuple[int, str, str, str]]:
     return sorted(rows)
 
 
+def test_images_without_a_digest():
+    """The page lists every image that the product starts from, so that nobody takes one for pinned."""
+    scripts = TESTS.parent / "scripts"
+    names = ("Dockerfile", "*.yml", "*.py")
+    files = sorted(file for name in names for file in scripts.rglob(name))
+    image = re.compile(r"^(?:FROM +|\s*image: +|CPU_IMAGE = \")([^\s\"]+)", re.MULTILINE)
+    rows = []
+    for file in files:
+        for name in image.findall(file.read_text(encoding="utf-8")):
+            if "@sha256:" not in name:
+                rows.append([f"`{name}`", f"`{file.relative_to(TESTS.parent).as_posix()}`"])
+    check_part("security.md", "images", table(["image", "file"], rows))
+
+
 def test_findings():
     head = ["no.", "attack or mistake", "what happens now", "test"]
     rows = [[str(number), attack, now, f"`{test}`"] for number, attack, now, test in findings()]

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, TypeVar
 
 from ..errors import OpsError
+from ..installation import install_command
 from .config import Config
 
 T = TypeVar("T")
@@ -65,8 +66,8 @@ class Cloud:
         try:
             from azure.ai.ml import MLClient
         except ImportError as error:
-            fix = "pip install 'phi3-promptflow[azure]'"
-            raise OpsError("the Azure packages are not installed", fix) from error
+            what = "the Azure packages are not installed"
+            raise OpsError(what, install_command("azure")) from error
         for name in MUTED_LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         azure = self.config.azure

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ..errors import OpsError, first_line
+from ..installation import install_command
 from ..pf import prepare
 from .cloud import Cloud
 
@@ -25,8 +26,8 @@ def foundry_client(cloud: Cloud) -> Any:
     try:
         from promptflow.azure import PFClient
     except ImportError as error:
-        fix = "pip install 'phi3-promptflow[azure]'"
-        raise OpsError("the Azure packages are not installed", fix) from error
+        what = "the Azure packages are not installed"
+        raise OpsError(what, install_command("azure")) from error
     with foundry_errors():
         return PFClient(ml_client=cloud.ml)
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "quickstart": "the whole path on this machine: data, fine-tuning, endpoint, chat, evaluation",
     "doctor": "check what is missing, and how to fix it",
     "data": "prepare training and test data",
+    "models": "list, fetch and remove the models of the cache",
     "finetune": "fine-tune a model",
     "endpoint": "serve a model on this machine as Azure ML would",
     "connect": "write the connection that the flows use",
@@ -96,7 +97,9 @@ def _parser(name: str | None) -> argparse.ArgumentParser:
 def _version() -> str:
     from importlib.metadata import version
 
-    return f"phi3 {version('phi3-promptflow')}"
+    from ..installation import PACKAGE
+
+    return f"phi3 {version(PACKAGE)}"
 
 
 def _error_line(error: Exception) -> str:

@@ -131,13 +131,14 @@ def run(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     from ..errors import OpsError
+    from ..installation import install_command
 
     try:
         from ..comparison import ComparisonSettings, compare_runs, load_thresholds, render_report
         from ..runs import THRESHOLDS_FILE, load_scored_run
     except ModuleNotFoundError as error:
-        fix = "pip install 'phi3-promptflow[eval]'"
-        raise OpsError(f"the package {error.name} is not installed", fix) from error
+        what = f"the package {error.name} is not installed"
+        raise OpsError(what, install_command("eval")) from error
 
     settings = ComparisonSettings(
         metrics=args.metric,

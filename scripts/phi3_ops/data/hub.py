@@ -15,6 +15,7 @@ from itertools import chain
 from typing import Any
 
 from ..errors import OpsError
+from ..installation import install_command
 from .formats import (
     Columns,
     Source,
@@ -44,9 +45,7 @@ def open_hub(name: str, split: str, revision: str | None, columns: Columns) -> S
         import datasets
         from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError as error:
-        raise OpsError(
-            "datasets is not installed", "pip install 'phi3-promptflow[data]'"
-        ) from error
+        raise OpsError("datasets is not installed", install_command("data")) from error
     datasets.disable_progress_bars()
     disable_progress_bars()
     with _hub_errors(name):

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from ..errors import OpsError
+from ..installation import install_command
 from .packages import check_packages
 from .runner import FAIL, OK, WARN, Check, Finding
 
@@ -294,7 +295,7 @@ def shared_connection(context: CheckContext) -> Finding:
 # -- the table -------------------------------------------------------------------------------------
 
 LOCAL_PACKAGES, AZURE_PACKAGES = "packages: local", "packages: azure"
-INSTALL = "pip install 'phi3-promptflow[local]'"
+INSTALL = install_command("local")
 COPY_EXAMPLE = "Copy scripts/phi3.example.yaml to phi3.yaml and fill it in."
 ALL_WAYS = tuple(WAYS)
 

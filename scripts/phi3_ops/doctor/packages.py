@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING
 
+from ..installation import PACKAGE, install_command
 from .runner import FAIL, OK, WARN, Finding
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-PACKAGE = "phi3-promptflow"
 # The consequence of a missing or wrong version, if the requirement alone does not tell it.
 REASONS = {
     "azure-ai-ml": "from 1.33 on `import promptflow.azure` fails",
@@ -74,12 +74,12 @@ def check_packages(extra: str, only: Collection[str] = ()) -> Finding:
         extra: an extra of phi3-promptflow.
         only: names of packages; if given, the other packages of the extra are not checked.
     """
-    install = f"pip install '{PACKAGE}[{extra}]'"
+    install = install_command(extra)
     try:
         problems, checked = _find_problems(extra, tuple(only))
     except ModuleNotFoundError as error:  # `packaging`, which comes with [local]
         what = f"the package {str(error.name).partition('.')[0]} is not installed"
-        return Finding(FAIL, what, f"pip install '{PACKAGE}[local]'")
+        return Finding(FAIL, what, install_command("local"))
     if problems:
         severe = any(problem.direct or problem.missing for problem in problems)
         what = "; ".join(problem.description for problem in problems)

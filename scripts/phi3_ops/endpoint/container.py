@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, Protocol
 
 from .. import paths
 from ..errors import OpsError
+from ..installation import install_command
 
-INSTALL = "pip install 'phi3-promptflow[serve]'"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{2,31}")
 RELOAD_WAIT_S = (
     1.0,
@@ -30,7 +30,7 @@ RELOAD_WAIT_S = (
 )  # first and longest wait after a failed load; the wait doubles each time
 EXIT_TIMEOUT_S = 5.0  # for the process to end by itself
 # Brings what score.py and the front end import.
-INSTALL = "pip install 'phi3-promptflow[serve]'"
+INSTALL = install_command("serve")
 log = logging.getLogger("phi3.endpoint")
 
 

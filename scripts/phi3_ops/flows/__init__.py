@@ -20,7 +20,7 @@ from .lock import (
     save_lock,
 )
 from .secrets import refuse_secrets
-from .wheel import PACKAGE, build_tool_wheel
+from .wheel import build_tool_wheel
 
 __all__ = [
     "FlowDefinition",
@@ -29,7 +29,6 @@ __all__ = [
     "LOCK_CHANGED",
     "LOCK_FILE",
     "NOT_LOCKED",
-    "PACKAGE",
     "add_image_files",
     "build_image_context",
     "build_tool_wheel",

@@ -21,10 +21,10 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from .. import paths
 from ..errors import OpsError
 from ..files import write_json
+from ..installation import PACKAGE
 from ..names import PATTERN
 from .content import content_hash
 from .definition import FlowDefinition
-from .wheel import PACKAGE
 
 LOCK_FILE = "flows.lock.json"
 # The pattern that Semantic Versioning 2.0.0 suggests.

@@ -12,9 +12,8 @@ from pathlib import Path
 import phi3_tools
 
 from ..hashing import sha256_urlsafe
+from ..installation import PACKAGE, wheel_name
 from .content import flow_files
-
-PACKAGE = "phi3-promptflow"
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ def build_tool_wheel() -> ToolWheel:
     files = _tool_files() | {f"{info}/{file}": text for file, text in _metadata(package).items()}
     record = [f"{file},sha256={sha256_urlsafe(data)},{len(data)}" for file, data in files.items()]
     files[f"{info}/RECORD"] = "\n".join([*record, f"{info}/RECORD,,", ""]).encode()
-    return ToolWheel(f"{name}-py3-none-any.whl", _zip(files))
+    return ToolWheel(wheel_name(), _zip(files))
 
 
 def _tool_files() -> dict[str, bytes]:

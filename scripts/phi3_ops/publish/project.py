@@ -23,7 +23,8 @@ from ..azure import (
     is_created_by_us,
 )
 from ..errors import OpsError
-from ..flows import PACKAGE, FlowState
+from ..flows import FlowState
+from ..installation import PACKAGE
 from ..names import require_file_name
 from ..yaml_files import load_yaml
 from .stage import display_name

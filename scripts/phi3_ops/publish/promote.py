@@ -13,6 +13,7 @@ from .. import paths
 from ..azure import Cloud, load_config
 from ..errors import OpsError
 from ..flows import FlowState
+from ..installation import install_command
 from ..runs import SHORT_HASH, THRESHOLDS_FILE, ScoredRun, load_scored_run, url_without_secrets
 from .connection_fields import shared_connection
 from .project import FoundryProject
@@ -72,8 +73,8 @@ def judge_gate(state: FlowState, target: FoundryProject, gate: Gate) -> Comparis
     try:
         from ..comparison import ALL_METRICS, ComparisonSettings, compare_runs, load_thresholds
     except ModuleNotFoundError as error:
-        fix = "pip install 'phi3-promptflow[azure,eval]'"
-        raise OpsError(f"the package {error.name} is not installed", fix) from error
+        what = f"the package {error.name} is not installed"
+        raise OpsError(what, install_command("azure", "eval")) from error
     baseline, candidate = (
         load_scored_run(name, gate.data) for name in (gate.baseline, gate.candidate)
     )

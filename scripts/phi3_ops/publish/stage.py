@@ -18,7 +18,6 @@ from .. import paths
 from ..errors import OpsError, first_line
 from ..flows import (
     NOT_LOCKED,
-    PACKAGE,
     FlowDefinition,
     FlowState,
     build_tool_wheel,
@@ -27,6 +26,7 @@ from ..flows import (
     refuse_changed_flows,
     refuse_secrets,
 )
+from ..installation import PACKAGE
 from ..pf import pf_client
 from ..yaml_files import load_yaml
 

@@ -205,5 +205,5 @@ def test_a_blob_is_looked_up_with_the_datastores_secret(monkeypatch, credentials
 
 def test_without_the_azure_packages_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "azure.ai.ml", None)
-    with pytest.raises(OpsError, match=r"pip install 'phi3-promptflow\[azure\]'"):
+    with pytest.raises(OpsError, match="pip install .*azure"):
         _ = offline_cloud().ml

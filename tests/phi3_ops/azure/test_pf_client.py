@@ -15,7 +15,7 @@ from phi3_ops.errors import OpsError
 
 def test_without_the_azure_packages_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "promptflow.azure", None)
-    with pytest.raises(OpsError, match=r"pip install 'phi3-promptflow\[azure\]'"):
+    with pytest.raises(OpsError, match="pip install .*azure"):
         foundry_client(offline_cloud())
 
 

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from phi3_ops.cli import main
+from phi3_ops.installation import install_command
 
 
 def write(path, rows):
@@ -83,7 +84,7 @@ def test_a_missing_package_is_named():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "numpy is not installed. pip install 'phi3-promptflow[eval]'" in done.stderr
+    assert f"numpy is not installed. {install_command('eval')}" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -11,10 +11,11 @@ import pytest
 from phi3_ops.cli import doctor as command
 from phi3_ops.cli import main
 from phi3_ops.doctor import CheckResult
+from phi3_ops.installation import install_command
 
 
 def test_it_runs_where_only_the_tools_are_installed(tmp_path):
-    """Without an extra, `pip install phi3-promptflow` does not install these packages."""
+    """A wheel without extras does not bring these packages."""
     code = (
         "import sys\n"
         "for name in ('rich', 'pydantic', 'yaml', 'packaging', 'keyring'): sys.modules[name] = None\n"
@@ -26,7 +27,7 @@ def test_it_runs_where_only_the_tools_are_installed(tmp_path):
     )
     assert done.returncode == 1 and done.stderr == "", done.stderr
     assert "fail  packages: local: the package packaging is not installed" in done.stdout
-    assert "-> pip install 'phi3-promptflow[local]'" in done.stdout
+    assert f"-> {install_command('local')}" in done.stdout
 
 
 RESULTS = [

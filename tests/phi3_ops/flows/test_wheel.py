@@ -11,8 +11,9 @@ import zipfile
 import pytest
 
 import phi3_tools
-from phi3_ops.flows.wheel import PACKAGE, build_tool_wheel
+from phi3_ops.flows.wheel import build_tool_wheel
 from phi3_ops.hashing import sha256_urlsafe
+from phi3_ops.installation import PACKAGE
 from phi3_tools import __version__
 
 INFO = f"phi3_promptflow-{__version__}.dist-info"
