@@ -98,6 +98,11 @@ def test_a_deletion_that_does_not_end_is_one_line(connected, phi3, kill_after, m
     assert done.err.count("\n") == 1
 
 
+@pytest.mark.finding(
+    1,
+    "`phi3 down` deletes a local connection that was pointed elsewhere after the question",
+    "the connection is checked again, and stays",
+)
 def test_a_local_connection_that_changes_meanwhile_stays(connected, phi3, monkeypatch):
     """Between the plan and its last step, a deletion takes minutes."""
     delete_endpoint = teardown.DELETE["endpoint"]

@@ -137,6 +137,11 @@ def test_empty_fields_of_a_repeated_answer_are_accepted():
     assert prompt == [*HI, {"role": "assistant", "content": "Hi"}, *HI]
 
 
+@pytest.mark.finding(
+    24,
+    "one request contains thousands of texts, and everybody else gets 429",
+    "a request with more than 256 texts is refused",
+)
 @pytest.mark.parametrize("shape", [lambda texts: {"input_data": texts}, catalog])
 def test_the_number_of_texts_is_limited(shape):
     """All texts of a request are answered, even if the client leaves, before others have their turn."""

@@ -93,6 +93,11 @@ def test_markdown_is_safe(served, markdown, expected):
     assert expected is None or html == expected
 
 
+@pytest.mark.finding(
+    24,
+    "an answer whose Markdown takes seconds to render",
+    "the page shows more than 48,000 characters as plain text",
+)
 @pytest.mark.parametrize("piece", ["[", "![", "[x][", "[\n", "a\n- ", "|-|\n", "*a_ "])
 def test_no_markdown_takes_long(served, piece):
     longest = (piece * MAX_MARKDOWN)[:MAX_MARKDOWN]

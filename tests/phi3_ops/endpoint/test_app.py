@@ -91,6 +91,7 @@ def test_there_are_golden_exchanges():
 # --- the front end ----------------------------------------------------------------------------
 
 
+@pytest.mark.finding(24, "a request to the endpoint has any bytes in `Authorization`", "401")
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(
     "header",

@@ -150,6 +150,11 @@ def test_a_request_in_pieces_is_answered():
 CLOSING = REQUEST.replace(b"host", b"connection: close\r\nhost")
 
 
+@pytest.mark.finding(
+    13,
+    "half-sent requests occupy all connections of `phi3 serve`",
+    "a new connection ends the oldest half-sent request",
+)
 def test_a_new_connection_ends_the_one_that_has_been_arriving_for_the_longest_time():
     async def client(port):
         halves = []

@@ -60,6 +60,11 @@ def exchange(app, *parts):
     return asyncio.run(run())
 
 
+@pytest.mark.finding(
+    24,
+    "a request that begins as HTTP and goes on as something else",
+    "one 400, and no traceback in the log",
+)
 @pytest.mark.parametrize(
     ("app", "parts", "status"),
     [

@@ -71,6 +71,11 @@ def test_the_copy_of_the_flow_lists_its_tools(files):
     assert not (files / "qa" / ".promptflow").exists()
 
 
+@pytest.mark.finding(
+    6,
+    "a batch on a cluster uploads a flow that contains a key",
+    "the upload is refused, and the message names the file",
+)
 def test_a_key_in_the_flow_is_not_uploaded(files, monkeypatch):
     monkeypatch.setenv("PHI3_ENDPOINT_KEY", "a-key-of-the-environment")
     (files / "qa" / "notes.txt").write_text("a-key-of-the-environment")

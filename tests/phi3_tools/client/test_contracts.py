@@ -199,6 +199,9 @@ def test_an_unknown_template_is_refused():
         candidates("chat", "https://e/score", "azure")
 
 
+@pytest.mark.finding(
+    24, "parameters of a call are nested too deeply for JSON", "`ConfigError`, not `RecursionError`"
+)
 def test_payloads_that_are_not_json_are_refused():
     with pytest.raises(ConfigError, match="cannot be written as JSON"):
         _json({"params": {"x": float("nan")}})
@@ -291,6 +294,7 @@ def test_a_content_without_a_text_is_refused(content):
     assert decode_event(json.dumps({"choices": [{"delta": {"content": content}}]})).text == ""
 
 
+@pytest.mark.finding(18, 'an answer of the form `{"output": ["text"]}`', "the text is read")
 @pytest.mark.parametrize("output", [["Bill"], [["Bill"]], [{"generated_text": "Bill"}]])
 def test_an_output_may_be_a_list(output):
     decoded = decode({"output": output, "finish_reason": "stop"})

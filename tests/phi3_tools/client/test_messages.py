@@ -47,6 +47,9 @@ def test_check_messages_drops_other_keys():
     assert check_messages([message]) == chat_of(("user", "Hi"))
 
 
+@pytest.mark.finding(
+    24, "messages of a call have a wrong type", "`ConfigError` with the number of the message"
+)
 @pytest.mark.parametrize(
     ("messages", "message"),
     [

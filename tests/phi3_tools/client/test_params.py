@@ -7,6 +7,9 @@ import pytest
 from phi3_tools import ConfigError, Params
 
 
+@pytest.mark.finding(
+    24, "parameters of a call have a wrong type", "`ConfigError` with the name of the parameter"
+)
 @pytest.mark.parametrize(
     ("name", "values", "message"),
     [

@@ -187,6 +187,11 @@ def test_connection_fields():
     assert connection_fields({"a": 1, "b": None, "c": "", "d": " x "}) == {"a": "1", "d": "x"}
 
 
+@pytest.mark.finding(
+    7,
+    "a key is pasted into another field of a connection",
+    "the error names the field without its value",
+)
 @pytest.mark.parametrize("field", ["contract", "auth", "template", "deadline_s", "deployment"])
 def test_a_key_that_was_pasted_into_another_field_is_not_in_the_error(field):
     key = "k3y-0123456789"

@@ -147,6 +147,11 @@ def test_a_redirects_target_is_not_repeated():
     assert "evil" not in str(failure) + repr(failure)
 
 
+@pytest.mark.finding(
+    24,
+    "`Retry-After` is a date out of range, a word or a huge number",
+    "it is read or ignored; nothing but a `Phi3Error` is raised",
+)
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [
