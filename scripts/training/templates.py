@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Iterator
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -21,6 +23,17 @@ PHI4_MINI = (
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}"
     "{% else %}{% generation %}{{ eos_token }}{% endgeneration %}{% endif %}"
 )
+# ChatML, as SmolLM2 and others have it. An end of turn is trained on, the line break after it is not.
+CHATML_MESSAGES = (
+    "{{ '<|im_start|>' + message['role'] + '\\n' }}{% if message['role'] == 'assistant' %}"
+    "{% generation %}{{ message['content'] + '<|im_end|>' }}{% endgeneration %}"
+    "{% else %}{{ message['content'] + '<|im_end|>' }}{% endif %}{{ '\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
+)
+# What a ChatML template puts before a conversation that has no system message.
+CHATML_DEFAULT = re.compile(
+    r"<\|im_start\|>system\n.*?<\|im_end\|>\n(?=<\|im_start\|>user\n)", re.DOTALL
+)
 GENERATION = "{% generation"
 
 
@@ -35,8 +48,8 @@ def training_template(tokenizer: PreTrainedTokenizerBase, model: str) -> str:
         model: the model's name, for the error.
 
     Returns:
-        The tokenizer's template if it has marks. Otherwise the first of Phi-3's, Phi-3.5's and
-        Phi-4-mini's that renders every kind of conversation as the tokenizer's template does.
+        The tokenizer's template if it has marks. Otherwise the first of Phi-3's, Phi-3.5's,
+        Phi-4-mini's and ChatML that renders every kind of conversation as the tokenizer's template does.
 
     Raises:
         TrainError: no template is suitable; the questions would be trained on too.
@@ -48,11 +61,41 @@ def training_template(tokenizer: PreTrainedTokenizerBase, model: str) -> str:
         if GENERATION in own_template.replace("{%-", "{%"):
             return own_template
         rendered = render_cases(tokenizer, own_template)
-        for known in (phi3_training_chat_template, phi3_5_training_chat_template, PHI4_MINI):
-            if render_cases(tokenizer, known) == rendered:
-                return str(known)
+        known = (phi3_training_chat_template, phi3_5_training_chat_template, PHI4_MINI)
+        for template in (*known, chatml_template(tokenizer)):
+            if render_cases(tokenizer, template) == rendered:
+                return str(template)
     fix = "use a Phi-3 instruct model, or mark the answers with {% generation %} in its template"
     raise TrainError("the chat template does not mark the assistant's answers", model, fix)
+
+
+def mark_answers(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the tokenizer's template with marks if it is ChatML, and otherwise unchanged.
+
+    TRL knows the templates of Phi-3 and marks them during training.
+
+    Args:
+        tokenizer: tokenizer with a chat template.
+    """
+    template = str(tokenizer.chat_template)
+    if GENERATION in template.replace("{%-", "{%"):
+        return template
+    marked = chatml_template(tokenizer)
+    return (
+        marked if render_cases(tokenizer, marked) == render_cases(tokenizer, template) else template
+    )
+
+
+def chatml_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return ChatML's template with marks and with the default system message of the tokenizer's."""
+    messages = [{"role": "user", "content": "user"}]
+    rendered = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    if default := CHATML_DEFAULT.match(rendered):
+        text = json.dumps(default[0])
+        first = "{% if loop.first and message['role'] != 'system' %}{{ " + text + " }}{% endif %}"
+    else:
+        first = ""
+    return "{% for message in messages %}" + first + CHATML_MESSAGES
 
 
 def render_cases(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:

@@ -13,6 +13,7 @@ REQUIRED_BY = {
     "huggingface_hub": "transformers",
     "tokenizers": "transformers",
     "psutil": "accelerate",
+    "safetensors": "transformers",
 }
 
 

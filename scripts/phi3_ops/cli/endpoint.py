@@ -24,16 +24,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add_workdir(parser)
     parser.add_argument(
         "--model",
-        type=Path,
-        metavar="DIR",
-        help="model folder (default: the fine-tuned model of the quickstart)",
+        metavar="MODEL",
+        help="model folder, GGUF file or short name such as smollm2 (default: the fine-tuned model of "
+        "the quickstart)",
     )
     parser.add_argument(
         "--deployment",
         action="append",
         default=[],
-        metavar="NAME=DIR[:PERCENT]",
-        help="name, model folder and share of the traffic of a deployment; replaces --model, and can be "
+        metavar="NAME=MODEL[:PERCENT]",
+        help="name, model and share of the traffic of a deployment; replaces --model, and can be "
         "repeated",
     )
     parser.add_argument(
@@ -165,6 +165,7 @@ def _deployments(args: argparse.Namespace) -> list[Deployment]:
     """Return the deployments of `--deployment` or `--model`. Raises OpsError."""
     from ..endpoint import Deployment
     from ..errors import OpsError
+    from ..models import resolve_folder
 
     if args.model and args.deployment:
         raise OpsError("--model and --deployment exclude each other", "Give one of them.")
@@ -174,24 +175,24 @@ def _deployments(args: argparse.Namespace) -> list[Deployment]:
     }
     if not args.deployment:
         model = args.model or args.workdir / "model" / "model"
-        return [Deployment("blue", model, **limits)]
+        return [Deployment("blue", resolve_folder(model), **limits)]
     return [
-        Deployment(name, model, weight, **limits)
+        Deployment(name, resolve_folder(model), weight, **limits)
         for name, model, weight in _named_models(args.deployment)
     ]
 
 
-def _named_models(texts: Sequence[str]) -> list[tuple[str, Path, int]]:
-    """Return name, model folder and traffic of each `NAME=DIR[:PERCENT]`."""
+def _named_models(texts: Sequence[str]) -> list[tuple[str, str, int]]:
+    """Return name, model and traffic of each `NAME=MODEL[:PERCENT]`."""
     from ..errors import OpsError
 
     models = []
     for text in texts:
         match = re.fullmatch(r"([^=]+)=(.+?)(?::([0-9]{1,3}))?", text)
         if not match or not (match[3] or len(texts) == 1):
-            fix = "Use NAME=DIR:PERCENT, for example blue=models/a:90."
-            raise OpsError(f"--deployment {text} has no name, folder or share of the traffic", fix)
-        models.append((match[1], Path(match[2]), int(match[3] or 100)))
+            fix = "Use NAME=MODEL:PERCENT, for example blue=models/a:90."
+            raise OpsError(f"--deployment {text} has no name, model or share of the traffic", fix)
+        models.append((match[1], match[2], int(match[3] or 100)))
     return models
 
 

@@ -54,7 +54,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recipe", help="name of a shipped recipe, or a YAML file")
     parser.add_argument(
-        "--model", metavar="FOLDER_OR_ID", help="model to train, in place of the recipe's"
+        "--model",
+        metavar="MODEL",
+        help="model to train, in place of the recipe's: smollm2, phi-3.5-mini or another short name, "
+        "a hub id, a folder or a GGUF file",
     )
     parser.add_argument(
         "--epochs", type=positive_number, help="number of epochs, in place of the recipe's"
@@ -127,7 +130,7 @@ def _local(args: argparse.Namespace) -> int:
     from ..training import DEFAULT_RECIPE, base_and_tuned_table, finetune_locally
 
     data = paths.WORKDIR / "data"
-    options = {f"--{name}": getattr(args, name) for name in ("model", "epochs", "rows", "seed")}
+    options = {f"--{name}": getattr(args, name) for name in ("epochs", "rows", "seed")}
     extra = [
         word for name, value in options.items() if value is not None for word in (name, str(value))
     ]
@@ -137,6 +140,7 @@ def _local(args: argparse.Namespace) -> int:
         args.eval_file or data / "test.jsonl",
         args.output_dir,
         recipe=args.recipe or DEFAULT_RECIPE,
+        model=args.model,
         processes=args.processes,
         extra=extra,
     )

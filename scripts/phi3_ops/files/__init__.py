@@ -22,6 +22,7 @@ from .ownership import (
     require_own_folder,
     stage_marker,
 )
+from .private import private_folder
 
 __all__ = [
     "MARKER_FILE",
@@ -32,6 +33,7 @@ __all__ = [
     "find_foreign_file",
     "finish_writing",
     "new_folder",
+    "private_folder",
     "read_jsonl",
     "read_marker",
     "record_connection",

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..azure import Cloud, Plan, Step
 from ..errors import OpsError
-from .job import JOB_PREFIX, Submission, require_file
+from .job import JOB_PREFIX, Submission, require_file, require_remote_model
 
 REGISTRY = "azureml://registries/azureml/models"
 DEFAULT_MODEL = "Phi-4-mini-instruct"
@@ -87,11 +87,12 @@ class CatalogSubmission(Submission):
         request: model, data and settings.
 
     Raises:
-        OpsError: the model is retired, or a file is missing.
+        OpsError: the model is retired or on this machine only, or a file is missing.
     """
 
     def __init__(self, cloud: Cloud, request: CatalogRequest) -> None:
         check_catalog_model(request.model)
+        require_remote_model(request.model)
         require_file(request.train_file)
         require_file(request.eval_file)
         super().__init__(cloud, request.content())

@@ -21,8 +21,9 @@ from ..azure import (
 )
 from ..errors import OpsError
 from ..hashing import parts_sha256
+from ..models import is_converted_here
 from ..yaml_files import load_yaml
-from .local import recipe_file
+from .local import base_model_of, recipe_file
 
 JOB_FILE = paths.AZURE / "job.yml"
 ENVIRONMENT_FILE = paths.AZURE / "environment.yml"
@@ -117,11 +118,13 @@ class JobSubmission(Submission):
         request: data, recipe and settings.
 
     Raises:
-        OpsError: a file is missing, or the recipe is outside the folder that is uploaded.
+        OpsError: a file is missing, the recipe is outside the folder that is uploaded, or the model is on
+            this machine only.
     """
 
     def __init__(self, cloud: Cloud, request: JobRequest) -> None:
         recipe = _uploaded_path(recipe_file(request.recipe))
+        require_remote_model(base_model_of(request.recipe, request.model))
         require_file(request.train_file)
         require_file(request.eval_file)
         super().__init__(cloud, _content(cloud, request, recipe))
@@ -212,6 +215,13 @@ def latest_completed(cloud: Cloud) -> str:
         raise OpsError("no fine-tuning job has completed yet", fix)
     # Azure does not document the order of the list.
     return str(max(completed, key=lambda job: job.creation_context.created_at).name)
+
+
+def require_remote_model(model: str) -> None:
+    """Raise OpsError if a model is on this machine only: a job cannot read it."""
+    if is_converted_here(model) or Path(model).is_dir():
+        what = f"the model {model} is on this machine only, and a job on Azure cannot read it"
+        raise OpsError(what, "Give a hub id or phi-3.5-mini, or train here with --local.")
 
 
 def require_file(path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import yaml
 from rich import box
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +26,8 @@ from ..files import (
     read_jsonl,
     refuse_foreign_files,
 )
+from ..models import EXPORT_NAMES, is_converted_here, resolve_model
+from ..yaml_files import load_yaml
 
 DEFAULT_RECIPE = "tiny-cpu"
 # An interrupted training writes a checkpoint of the weights and the optimizer, which may have tens of GB.
@@ -35,7 +38,7 @@ SAMPLES_FILE = "samples.jsonl"  # train.py's sample answers
 OUTPUT_NAMES = ("base", "model", "mlflow", METRICS_FILE, "loss.png", SAMPLES_FILE, "checkpoints")
 TRACKING_FOLDER = "mlruns"  # to which train.py adds a run
 # Folders that the scoring script writes into a model's folder, and that a killed train.py leaves.
-CACHE_NAMES = re.compile(r"\.?onnx-[a-z0-9]+-[0-9a-f]{16}.*|\.partial-.*")
+CACHE_NAMES = re.compile(rf"{EXPORT_NAMES}|\.partial-.*")
 CELL_WIDTH = 60  # characters of a text in the table
 
 
@@ -80,12 +83,35 @@ def recipe_file(name: str) -> Path:
     raise OpsError(f"the recipe {name!r} does not exist", f"Use {known}, or give a YAML file.")
 
 
+def base_model_of(recipe: str, model: str | None) -> str:
+    """Return the base model of a training: `model` if it is given, and otherwise the recipe's.
+
+    Args:
+        recipe: name of a shipped recipe, or a YAML file.
+        model: the command line's model, or None.
+
+    Returns:
+        The model, or "" if the recipe cannot be read or names none.
+
+    Raises:
+        OpsError: the recipe does not exist.
+    """
+    if model:
+        return model
+    try:
+        content = load_yaml(recipe_file(recipe))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # train.py says what is wrong
+        return ""
+    return str(content.get("model", "")) if isinstance(content, dict) else ""
+
+
 def finetune_locally(
     train_file: Path,
     eval_file: Path,
     out: Path,
     *,
     recipe: str = DEFAULT_RECIPE,
+    model: str | None = None,
     processes: int = 1,
     extra: Sequence[str] = (),
 ) -> TrainingMetrics:
@@ -96,17 +122,21 @@ def finetune_locally(
         eval_file: rows to measure the loss on.
         out: output folder for `model/`, `mlflow/` and `metrics.json`.
         recipe: name of a shipped recipe, or a YAML file.
+        model: short name, GGUF file, folder or hub id of the base model; None takes the recipe's.
         processes: number of training processes, one per GPU.
         extra: further arguments of train.py.
 
     Raises:
-        OpsError: train.py failed, and has printed the reason on standard error; or a file in `out` would
-            be replaced that this product did not write.
+        OpsError: train.py failed, and has printed the reason on standard error; or the base model cannot
+            be fetched; or a file in `out` would be replaced that this product did not write.
     """
     for file in (train_file, eval_file, recipe_file(recipe)):
         if not file.is_file():  # looked at first: a failure here leaves no folder behind
             raise OpsError(f"{file} does not exist", "Make the data with `phi3 data`.")
     refuse_foreign_files(out, OUTPUT_NAMES, CACHE_NAMES)
+    base_model = base_model_of(recipe, model)
+    if model or is_converted_here(base_model):
+        extra = ["--model", resolve_model(base_model).as_posix(), *extra]
     names = list(OUTPUT_NAMES)
     if not find_foreign_file(out, [TRACKING_FOLDER]):
         names.append(TRACKING_FOLDER)

@@ -62,7 +62,7 @@ def test_limits_hold_for_every_deployment():
         (
             ("--deployment", "blue=a", "--deployment", "green=b:5"),
             OpsError,
-            "blue=a has no name, folder or share",
+            "blue=a has no name, model or share",
         ),
         (("--deployment", "b=a"), EndpointError, "'b' is not a valid name of a deployment"),
         (("--request-timeout-ms", 0), EndpointError, "must be 1 to 180000, not 0"),

