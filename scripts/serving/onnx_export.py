@@ -47,7 +47,10 @@ def ensure_export(files: ModelFiles, precision: str) -> Path:
     """
     missing = [name for name in REQUIRED_PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
-        raise ExportError(f"these packages are not installed: {', '.join(missing)}")
+        reason = f"these packages are not installed: {', '.join(missing)}"
+        old_python = sys.version_info < (3, 11)
+        hint = " (onnxruntime-genai needs Python 3.11 or later)" if old_python else ""
+        raise ExportError(reason + hint)
     name = f"onnx-{precision}-{_digest(files)}"
     folder = find_folder(files.model, name)
     export = folder / name

@@ -72,6 +72,13 @@ def test_missing_packages_are_named(tiny_model_dir, monkeypatch):
         onnx_export.ensure_export(files(tiny_model_dir), "fp32")
 
 
+def test_python_3_10_is_named_as_the_reason(tiny_model_dir, monkeypatch):
+    monkeypatch.setattr(onnx_export, "REQUIRED_PACKAGES", ("json", "no_such_package"))
+    monkeypatch.setattr(onnx_export.sys, "version_info", (3, 10, 12))
+    with pytest.raises(onnx_export.ExportError, match="onnxruntime-genai needs Python 3.11"):
+        onnx_export.ensure_export(files(tiny_model_dir), "fp32")
+
+
 def test_a_failed_export_leaves_no_files_and_reports_the_cause(
     tmp_path, tiny_model_dir, monkeypatch
 ):
@@ -196,7 +203,7 @@ def test_the_oldest_exporter_that_is_allowed_runs_no_code_by_default():
     pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     serve = project["optional-dependencies"]["serve"]
-    assert "onnxruntime-genai>=0.15" in serve
+    assert "onnxruntime-genai>=0.15; python_version >= '3.11'" in serve
 
 
 @pytest.mark.parametrize(("window", "attribute"), [(2047, 2047), (None, -1)])
