@@ -14,18 +14,38 @@ import logging
 import os
 import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from batching import Backend
 from model_files import ModelFiles
 
+if TYPE_CHECKING:
+    from engine_onnx import OnnxBackend
+    from engine_transformers import TransformersBackend
+
 log = logging.getLogger("phi3.score")
 
 
-def load_backend(files: ModelFiles) -> Backend:
+@dataclass(frozen=True)
+class LoadedBackend:
+    """A backend with a model in memory.
+
+    Attributes:
+        backend: the backend.
+        runtime: what runs the model, for people: "ONNX Runtime, fp32, 1 thread". If transformers is a
+            fall-back, it contains the reason.
+    """
+
+    backend: Backend
+    runtime: str
+
+
+def load_backend(files: ModelFiles) -> LoadedBackend:
     """Load a model.
 
-    With PHI3_ENGINE=auto, a model that ONNX Runtime cannot serve is served by transformers, and the
-    log says why in one line.
+    With PHI3_ENGINE=auto, a model that ONNX Runtime cannot serve is served by transformers. The
+    runtime and the log contain the reason.
 
     Raises:
         ValueError: an environment variable has an invalid value.
@@ -33,20 +53,39 @@ def load_backend(files: ModelFiles) -> Backend:
     """
     engine = _read_setting("PHI3_ENGINE", ("auto", "onnx", "transformers"))
     precision = _read_setting("PHI3_PRECISION", ("fp32", "int4"))
+    reason = ""
     if engine == "onnx" or (engine == "auto" and not _has_gpu()):
         try:
-            return _load_onnx(files, precision)
+            backend = _load_onnx(files, precision)
+            return LoadedBackend(backend, f"ONNX Runtime, {precision}, {_count(backend.threads)}")
         except Exception as error:
             if engine == "onnx":
                 raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             log.warning("using transformers, which is slower than ONNX Runtime: %s", reason)
+            reason = f", because ONNX Runtime cannot serve this model: {reason}"
     from engine_transformers import TransformersBackend  # importing torch takes seconds
 
-    return TransformersBackend(files.model, files.tokenizer)
+    backend = TransformersBackend(files.model, files.tokenizer)
+    return LoadedBackend(backend, f"transformers, {_describe_device(backend)}{reason}")
 
 
-def _load_onnx(files: ModelFiles, precision: str) -> Backend:
+def _describe_device(backend: TransformersBackend) -> str:
+    """Return the precision of a model and what computes it: "float32, 2 threads"."""
+    import torch
+
+    precision = str(backend.model.dtype).removeprefix("torch.")
+    device = backend.model.device
+    if device.type == "cpu":
+        return f"{precision}, {_count(torch.get_num_threads())}"
+    return f"{precision}, {torch.cuda.get_device_name(device)}"
+
+
+def _count(threads: int) -> str:
+    return f"{threads} thread{'s' if threads > 1 else ''}"
+
+
+def _load_onnx(files: ModelFiles, precision: str) -> OnnxBackend:
     from engine_onnx import OnnxBackend
     from onnx_export import ensure_export
 

@@ -49,6 +49,7 @@ class OnnxBackend:
         self.render = ChatTemplate(settings["chat_template"], settings["specials"]).render
         self.encode_chat = ChatEncoder(tokenizer_json, self.render).encode
         self.session = _load_session(folder / "model.onnx")
+        self.threads: int = self.session.get_session_options().intra_op_num_threads
         inputs = [item for item in self.session.get_inputs() if item.name.startswith("past_")]
         # The exporter names the inputs past_key_values.0.key and the outputs present.0.key.
         self.cache_names = [

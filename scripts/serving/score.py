@@ -62,11 +62,13 @@ class Scorer:
     Attributes:
         engine: the model.
         name: name of the model, which answers contain.
+        runtime: what runs the model, for people; see `backends.LoadedBackend`.
     """
 
-    def __init__(self, engine: Engine, name: str):
+    def __init__(self, engine: Engine, name: str, runtime: str = ""):
         self.engine = engine
         self.name = name
+        self.runtime = runtime
         self._vocabulary_size = engine.vocabulary_size
 
     def wants_stream(self, payload: Any) -> bool:
@@ -193,9 +195,11 @@ def load(model_dir: Path, name: str | None = None) -> Scorer:
         ModelNotFoundError: the folder does not contain a model.
         OSError, ValueError: the model cannot be loaded.
     """
-    engine = BatchingEngine(load_backend(find_model(model_dir)))
-    scorer = Scorer(engine, name or _model_name(model_dir.resolve()))
+    loaded = load_backend(find_model(model_dir))
+    name = name or _model_name(model_dir.resolve())
+    scorer = Scorer(BatchingEngine(loaded.backend), name, loaded.runtime)
     scorer.answer({"input_data": ["Hello"], "params": {"max_new_tokens": 1}})
+    log.info("serving %s with %s", name, loaded.runtime)
     return scorer
 
 

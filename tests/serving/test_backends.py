@@ -1,6 +1,8 @@
 """Which backend serves a model."""
 
 import logging
+import re
+from types import SimpleNamespace
 
 import backends
 import onnx_export
@@ -26,15 +28,18 @@ def cpu_only(monkeypatch):
 
 def test_a_cpu_uses_onnx_runtime(tiny_model_dir, scorer, cpu_only):
     """scorer: the model has been exported."""
-    backend = backends.load_backend(files(tiny_model_dir))
-    assert type(backend).__name__ == "OnnxBackend"
+    loaded = backends.load_backend(files(tiny_model_dir))
+    assert type(loaded.backend).__name__ == "OnnxBackend"
+    assert loaded.runtime == "ONNX Runtime, fp32, 1 thread"
 
 
 def test_a_gpu_uses_transformers(tiny_model_dir, monkeypatch):
     monkeypatch.setattr(backends, "_has_gpu", lambda: True)
     monkeypatch.setattr(backends, "_load_onnx", None)  # must not be called
-    backend = backends.load_backend(files(tiny_model_dir))
-    assert type(backend).__name__ == "TransformersBackend"
+    loaded = backends.load_backend(files(tiny_model_dir))
+    assert type(loaded.backend).__name__ == "TransformersBackend"
+    assert re.fullmatch(r"transformers, \w+, .+", loaded.runtime)
+    assert "because" not in loaded.runtime
 
 
 def test_a_machine_without_an_nvidia_driver_has_no_gpu(monkeypatch):
@@ -48,11 +53,13 @@ def test_the_precision_is_passed_to_the_export(tiny_model_dir, monkeypatch, cpu_
 
     def load_onnx(model, precision):
         precisions.append(precision)
+        return SimpleNamespace(threads=2)
 
     monkeypatch.setattr(backends, "_load_onnx", load_onnx)
     backends.load_backend(files(tiny_model_dir))
     monkeypatch.setenv("PHI3_PRECISION", "int4")
-    backends.load_backend(files(tiny_model_dir))
+    loaded = backends.load_backend(files(tiny_model_dir))
+    assert loaded.runtime == "ONNX Runtime, int4, 2 threads"
     assert precisions == ["fp32", "int4"]
 
 
@@ -64,8 +71,10 @@ def test_a_model_that_cannot_be_exported_is_served_by_transformers(
 
     monkeypatch.setattr(onnx_export, "ensure_export", fail)
     with caplog.at_level(logging.WARNING, "phi3.score"):
-        backend = backends.load_backend(files(tiny_model_dir))
-    assert type(backend).__name__ == "TransformersBackend"
+        loaded = backends.load_backend(files(tiny_model_dir))
+    assert type(loaded.backend).__name__ == "TransformersBackend"
+    reason = ", because ONNX Runtime cannot serve this model: no room"
+    assert re.fullmatch(r"transformers, \w+, .+" + reason, loaded.runtime)
     assert [record.getMessage() for record in caplog.records] == [
         "using transformers, which is slower than ONNX Runtime: no room"
     ]
