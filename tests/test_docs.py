@@ -210,7 +210,7 @@ def test_findings():
     check_part("security.md", "findings", table(head, rows))
 
 
-def test_every_setting_of_the_scoring_code_is_documented():
+def test_every_setting_of_the_scoring_script_is_documented():
     """The table on the page of the local endpoint lists each setting, and no other."""
     documented = re.findall(
         r"^\| `([A-Z0-9_]+)` \|", (DOCS / "endpoint.md").read_text(), re.MULTILINE

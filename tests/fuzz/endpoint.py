@@ -2,7 +2,7 @@
 
     python tests/fuzz/endpoint.py 600 --seed 7
 
-The front end runs in this process and the real scoring code in another one, with a model that repeats
+The front end runs in this process and the real scoring script in another one, with a model that repeats
 the prompt. A run of a minute or more also uses the tests' tiny Phi-3. Requests come from the endpoint's
 own OpenAPI document (Schemathesis) and from Hypothesis. A status of 500 or more, an answer that takes
 more than 5 s, an answer that cannot be read, an answer with the key, an error in the log, and a request
@@ -62,7 +62,7 @@ from tiny_endpoint import KEY, running  # noqa: E402
 
 WINDOW = 512  # tokens
 TINY_FROM_S = 60  # seconds of a run that is long enough to load the tiny model
-# The scoring code, with a model that repeats the prompt byte by byte.
+# The scoring script, with a model that repeats the prompt byte by byte.
 SCORE = f"""
 import sys
 sys.path[:0] = [{str(ROOT / "scripts/serving")!r}, {str(ROOT / "tests/support")!r}]
@@ -297,7 +297,7 @@ def streamed(draw: Any) -> Request:
 
 
 def make_containers(folder: Path, with_tiny: bool) -> list[Container]:
-    """Make the deployments: the scoring code with the repeating model, and with the tiny one."""
+    """Make the deployments: the scoring script with the repeating model, and with the tiny one."""
     code, model = folder / "code", folder / "blue"
     code.mkdir()
     model.mkdir()

@@ -1,4 +1,4 @@
-"""Requests to an endpoint whose scoring code is `tiny_endpoint.SCORE`, and waiting for their effects."""
+"""Requests to an endpoint that runs `tiny_endpoint.SCORE`, and waiting for their effects."""
 
 from __future__ import annotations
 

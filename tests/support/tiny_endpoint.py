@@ -16,7 +16,7 @@ from phi3_ops.endpoint.worker import Worker, import_scoring
 
 KEY = "a-key-for-tests"
 HANG_S = 30  # a limit for what must not hang, never a measurement
-# Takes the place of the product's scoring code; each question says what it does.
+# Takes the place of the product's scoring script; each question says what it does.
 SCORE = """
 import json, os, time
 from types import SimpleNamespace
@@ -36,7 +36,7 @@ def load(model, name=None):
     if not model.exists():
         raise OSError(f"{model} is no model")
     print("a line on standard output")
-    return SimpleNamespace(name=model.name, answer=answer, stream=stream,
+    return SimpleNamespace(name=model.name, runtime="a stand-in", answer=answer, stream=stream,
                            close=lambda: None,
                            wants_stream=lambda payload: payload["do"] == "stream")
 

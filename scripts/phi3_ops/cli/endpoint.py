@@ -6,7 +6,7 @@ import argparse
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -127,16 +127,16 @@ def _serve(args: argparse.Namespace) -> int:
     if not (args.no_connect or args.replace):
         _refuse_replacing(args.connection)
 
-    def ready(url: str) -> None:
+    def ready(url: str, runtimes: Mapping[str, str]) -> None:
         url = f"{url}/score"
         models = ", ".join(str(deployment.model) for deployment in deployments)
-        register_endpoint(args.workdir, args.name, url, models)
-        for deployment in deployments if args.deployment else ():
+        runtime = "; ".join(dict.fromkeys(runtimes.values()))
+        register_endpoint(args.workdir, args.name, url, models, runtime)
+        for deployment in deployments:
             print_text(
-                f"deployment {deployment.name}: {deployment.model}, "
-                f"{deployment.weight} % of the traffic"
+                _describe(deployment, runtimes[deployment.name], share=bool(args.deployment))
             )
-        print_text(f"{'the endpoint' if args.deployment else models} answers at {url}")
+        print_text(f"the endpoint answers at {url}")
         if not args.no_connect:
             from ..files import record_connection
             from ..pf import save_connection
@@ -152,6 +152,14 @@ def _serve(args: argparse.Namespace) -> int:
             deployments, host=args.host, port=args.port, key=key, faults=rules, ready=ready
         )
     return 0
+
+
+def _describe(deployment: Deployment, runtime: str, *, share: bool) -> str:
+    """Return what serves a deployment, and optionally its share of the traffic."""
+    traffic = (
+        f"deployment {deployment.name}, {deployment.weight} % of the traffic: " if share else ""
+    )
+    return f"{traffic}serving {deployment.model} with {runtime or 'its own scoring script'}"
 
 
 def _refuse_replacing(connection: str) -> None:

@@ -58,7 +58,7 @@ class ModelDeployment(Deployment):
 
     @functools.cached_property
     def name(self) -> str:
-        """The deployment's name, from the job, the machines, the YAML file and the scoring code."""
+        """The deployment's name, from the job, the machines, the YAML file and the scoring script."""
         endpoint = self.endpoint
         parts = [self.job, endpoint.size, str(endpoint.instances), endpoint.variant]
         parts.append(self._yaml.read_text(encoding="utf-8"))

@@ -48,7 +48,7 @@ def create_app(
     app = App(
         routes=_routes(Front(containers, key)),
         exception_handlers={FrontError: refusal},
-        openapi_url=None,  # FastAPI's own document does not describe what the scoring code accepts
+        openapi_url=None,  # FastAPI's own document does not describe what the scoring script accepts
     )
     if faults is not None:
         from .faults import FaultMiddleware

@@ -42,7 +42,7 @@ def check_traffic(deployments: Sequence[Deployment]) -> None:
 def check_models(deployments: Sequence[Deployment]) -> None:
     """Raise EndpointError if a model folder does not exist, cannot be read or is empty.
 
-    The scoring code checks the files in it when it loads the model.
+    The scoring script checks the files in it when it loads the model.
     """
     for model in (deployment.model for deployment in deployments):
         try:

@@ -94,7 +94,7 @@ class ContainerError(Exception):
 
 
 class Message(NamedTuple):
-    """A message of the scoring code about a request.
+    """A message of the scoring script about a request.
 
     Attributes:
         status: status of the answer.
@@ -151,11 +151,12 @@ class Process(Protocol):
 
 
 class Container:
-    """A deployment's scoring code in its own process, which is restarted whenever it ends.
+    """A deployment's scoring script in its own process, which is restarted whenever it ends.
 
     Attributes:
         deployment: the settings.
         model: name that the model reports; empty until it is loaded.
+        runtime: what runs the model, for people; empty if the scoring script does not report it.
         ready: whether the process can answer.
         in_flight: number of admitted requests; the front end counts them.
     """
@@ -163,6 +164,7 @@ class Container:
     def __init__(self, deployment: Deployment):
         self.deployment = deployment
         self.model = ""
+        self.runtime = ""
         self.ready = False
         self.in_flight = 0
         self._process: Process | None = None
@@ -283,7 +285,7 @@ class Container:
             calls, self._calls = list(self._calls.values()), {}
             self._outbox.put(None)
         for call in calls:
-            call.put(ContainerError(502, "The scoring code's process ended."))
+            call.put(ContainerError(502, "The scoring script's process ended."))
         status = _end(process)
         writer.join()
         return loaded, status
@@ -293,6 +295,7 @@ class Container:
         if "id" not in message:
             self._failure = message.get("failed", "")
             self.model = message.get("ready", self.model)
+            self.runtime = message.get("runtime", self.runtime)
             self.ready = "ready" in message
             if self.ready:
                 self._first_load_ended.set()

@@ -83,9 +83,12 @@ class Front:
     async def models(self, request: Request) -> Response:
         """Return the list of models, in the form of OpenAI's API."""
         self._authorize(request)
-        names = dict.fromkeys(container.model for container in self._containers.values())
+        runtimes: dict[str, str] = {}
+        for container in self._containers.values():
+            runtimes.setdefault(container.model, container.runtime)
         common = {"object": "model", "created": self._started, "owned_by": "local"}
-        return JSONResponse({"object": "list", "data": [{"id": name, **common} for name in names]})
+        data = [{"id": name, **common, "runtime": runtime} for name, runtime in runtimes.items()]
+        return JSONResponse({"object": "list", "data": data})
 
     async def document(self, request: Request) -> Response:
         """Return the OpenAPI document."""

@@ -19,9 +19,7 @@ KEEP_ALIVE_S = 75  # longer than a client's pool keeps an idle connection
 GRACE_S = 30  # seconds for requests in flight after the first signal
 
 
-def run_server(
-    app: Any, sock: socket.socket, url: str, ready: Callable[[str], None] | None
-) -> None:
+def run_server(app: Any, sock: socket.socket, url: str, ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT. A second signal ends requests in flight at once.
 
     Args:
@@ -49,19 +47,16 @@ def run_server(
 class _Server(uvicorn.Server):
     """uvicorn's server, which calls `ready` and stops at once on a second signal."""
 
-    def __init__(
-        self, config: uvicorn.Config, url: str, ready: Callable[[str], None] | None
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, url: str, ready: Callable[[str], None]) -> None:
         super().__init__(config)
         self.failure: BaseException | None = None
         self._url, self._ready = url, ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
-        if self._ready is not None:
-            # In a thread, because it may send the endpoint a first request.
-            self._ready_task = asyncio.create_task(asyncio.to_thread(self._ready, self._url))
-            self._ready_task.add_done_callback(self._after_ready)
+        # In a thread, because it may send the endpoint a first request.
+        self._ready_task = asyncio.create_task(asyncio.to_thread(self._ready, self._url))
+        self._ready_task.add_done_callback(self._after_ready)
 
     def _after_ready(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()

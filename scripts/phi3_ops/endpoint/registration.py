@@ -27,7 +27,7 @@ from ..names import is_name, require_name
 
 ENDPOINTS_FOLDER = "endpoints"
 _PROGRAMS = ("phi3", "phi3.exe", "phi3_ops")
-_SUBCOMMAND = "endpoint"
+_SUBCOMMANDS = {"endpoint", "serve"}
 _MAX_NOTE = 1 << 16  # characters
 
 
@@ -41,6 +41,7 @@ class RunningEndpoint:
         started: start of the process, in seconds since the epoch; pids are reused.
         url: scoring URL.
         model: the model folders.
+        runtime: what runs the models, for people; empty if it is not known.
     """
 
     name: str
@@ -48,6 +49,7 @@ class RunningEndpoint:
     started: float
     url: str
     model: str
+    runtime: str = ""
 
 
 def endpoint_state_file(workdir: Path, name: str) -> Path:
@@ -145,12 +147,12 @@ def _remove_if_unused(folder: Path) -> None:
             folder.rmdir()
 
 
-def register_endpoint(workdir: Path, name: str, url: str, model: str) -> None:
+def register_endpoint(workdir: Path, name: str, url: str, model: str, runtime: str = "") -> None:
     """Register this process, which owns the name, when its endpoint answers."""
     import psutil
 
     process = psutil.Process()
-    running = RunningEndpoint(name, process.pid, process.create_time(), url, model)
+    running = RunningEndpoint(name, process.pid, process.create_time(), url, model, runtime)
     write_json(endpoint_state_file(workdir, name), asdict(running))
 
 
@@ -184,7 +186,8 @@ def _read_note(workdir: Path, name: str) -> RunningEndpoint | None:
         with note.open(encoding="utf-8") as file:
             running = RunningEndpoint(**json.loads(file.read(_MAX_NOTE)))
         valid = isinstance(running.pid, int) and running.pid > 0 and float(running.started) > 0
-        valid = valid and isinstance(running.url, str) and isinstance(running.model, str)
+        texts = (running.url, running.model, running.runtime)
+        valid = valid and all(isinstance(text, str) for text in texts)
     except (OSError, ValueError, TypeError, OverflowError, RecursionError):
         return None
     return running if valid and running.name == name else None
@@ -193,7 +196,8 @@ def _read_note(workdir: Path, name: str) -> RunningEndpoint | None:
 def endpoint_process(workdir: Path, running: RunningEndpoint) -> Any:
     """Return the psutil.Process of an endpoint, or None if it has ended or is another process.
 
-    It is the endpoint if it has the pid and the start time of the note, runs `phi3 endpoint`, and has the
+    It is the endpoint if it has the pid and the start time of the note, runs `phi3 endpoint` or
+    `phi3 serve`, and has the
     lock file of this workdir and name open.
     """
     import psutil
@@ -212,9 +216,9 @@ def endpoint_process(workdir: Path, running: RunningEndpoint) -> Any:
 
 
 def _runs_endpoint(words: list[str]) -> bool:
-    """Return whether a command line is that of `phi3 endpoint`."""
+    """Return whether a command line is that of `phi3 endpoint` or `phi3 serve`."""
     programs = [number for number, word in enumerate(words) if Path(word).name in _PROGRAMS]
-    return bool(programs) and _SUBCOMMAND in words[programs[0] + 1 :]
+    return bool(programs) and not _SUBCOMMANDS.isdisjoint(words[programs[0] + 1 :])
 
 
 def _holds(process: Any, lock: Path) -> bool:

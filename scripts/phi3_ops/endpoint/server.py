@@ -1,4 +1,4 @@
-"""The local endpoint: the documented front end of Azure ML, in front of the deployments' scoring code.
+"""The local endpoint: the documented front end of Azure ML, in front of the deployments' scoring script.
 
 This process is the front end (`front`). Each deployment's model is loaded in another process
 (`container`, `worker`), like in a container on Azure.
@@ -6,7 +6,7 @@ This process is the front end (`front`). Each deployment's model is loaded in an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from ..network import base_url, bind_socket
@@ -24,7 +24,7 @@ def serve_models(
     port: int = 8710,
     key: str,
     faults: Sequence[Rule] | None = None,
-    ready: Callable[[str], None] | None = None,
+    ready: Callable[[str, Mapping[str, str]], None] | None = None,
 ) -> None:
     """Serve models until SIGTERM or SIGINT, finish the requests in flight, and return.
 
@@ -37,8 +37,9 @@ def serve_models(
         port: port to listen on; 0 picks a free one.
         key: key that clients send as `Bearer`.
         faults: as for `create_app`.
-        ready: called once, in a thread, with the endpoint's base URL (`http://127.0.0.1:8710`) when it
-            answers. If it raises, the endpoint stops, and the exception is raised here.
+        ready: called once, in a thread, when the endpoint answers, with its base URL
+            (`http://127.0.0.1:8710`) and what runs the model of each deployment, by the deployment's
+            name. If it raises, the endpoint stops, and the exception is raised here.
 
     Raises:
         EndpointError: the key, the traffic or a model is not valid, or a package is missing.
@@ -60,7 +61,13 @@ def serve_models(
             container.start()
         for container in containers:
             container.wait()
-        run_server(app, sock, base_url(host, sock), ready)
+        runtimes = {container.deployment.name: container.runtime for container in containers}
+
+        def on_ready(url: str) -> None:
+            if ready is not None:
+                ready(url, runtimes)
+
+        run_server(app, sock, base_url(host, sock), on_ready)
     finally:
         for container in containers:
             container.close()

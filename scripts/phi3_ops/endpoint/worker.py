@@ -1,4 +1,4 @@
-"""The process of a `container`: it loads the scoring code and the model, and answers requests.
+"""The process of a `container`: it loads the scoring script and the model, and answers requests.
 
     python -m phi3_ops.endpoint.worker CODE_DIR MODEL_DIR THREADS
 
@@ -6,7 +6,7 @@ It reads lines of JSON from standard input and writes lines of JSON to standard 
 
     in   {"id": 7, "body": "…"}                   a request; the bytes of the body as Latin-1
          {"id": 7}                                nobody waits for this request any more
-    out  {"ready": "phi3"}                        the model is loaded, and has this name
+    out  {"ready": "phi3", "runtime": "…"}        the model is loaded, has this name, and is run by this
          {"failed": "…"}                          the model cannot be loaded, with the reason
          {"id": 7, "status": 200, "text": "…"}    a complete answer
          {"id": 7, "status": 200}                 the begin of a stream
@@ -32,7 +32,12 @@ from typing import Any
 from ..terminal import VisibleHandler
 from .container import INSTALL
 
-FAILED = {"message": "The scoring code failed.", "type": "server_error", "param": None, "code": 500}
+FAILED = {
+    "message": "The scoring script failed.",
+    "type": "server_error",
+    "param": None,
+    "code": 500,
+}
 log = logging.getLogger("phi3.endpoint")
 
 
@@ -56,7 +61,7 @@ class Worker:
 
     def ready(self) -> None:
         """Report that the model is loaded. After that, the container may send requests."""
-        self._send(ready=self._scorer.name)
+        self._send(ready=self._scorer.name, runtime=getattr(self._scorer, "runtime", ""))
 
     def take(self, line: bytes) -> None:
         """Accept a message of the container; return at once."""
@@ -80,7 +85,7 @@ class Worker:
         except self._scoring.ScoringError as error:
             self._send(id=number, status=error.status, text=json.dumps(error.body))
         except Exception:
-            log.exception("the scoring code failed")
+            log.exception("the scoring script failed")
             self._send(id=number, status=500, text=json.dumps({"error": FAILED}))
         finally:
             # A cancellation that arrives now is ignored by `take`.
@@ -135,7 +140,7 @@ def main(code: Path, model: Path, threads: int) -> None:
         model: model folder.
         threads: number of requests that are processed at once.
     """
-    # Output that the scoring code prints must not get between the messages: it goes to standard error.
+    # Output that the scoring script prints must not get between the messages: it goes to standard error.
     messages = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
 
@@ -145,7 +150,7 @@ def main(code: Path, model: Path, threads: int) -> None:
 
     # The endpoint ends this process by closing standard input. A signal to all processes, such as
     # systemd's, must not end the model before the endpoint has finished its requests. (Ignored signals,
-    # in contrast to handled ones, would be inherited by processes that the scoring code starts.)
+    # in contrast to handled ones, would be inherited by processes that the scoring script starts.)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)
     reader = _Reader()
@@ -176,7 +181,7 @@ class _Reader(threading.Thread):
 
 
 def _exit_with_children() -> None:
-    """End this process and those that the scoring code started, such as the export of a model."""
+    """End this process and those that the scoring script started, such as the export of a model."""
     if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)

@@ -87,6 +87,7 @@ def test_an_error_is_one_line_and_leaves_nothing(tmp_path):
 
 AZURE = "https://prod.eastus2.inference.ml.azure.com/score"
 URL = "http://127.0.0.1:9"
+RUNTIME = "transformers, float32, 2 threads, because ONNX Runtime cannot serve this model: no room"
 
 
 @pytest.fixture
@@ -96,7 +97,7 @@ def keys(monkeypatch, tmp_path):
 
     def serve(deployments, *, key, ready, **options):
         used.append(key)
-        ready(URL)
+        ready(URL, {deployment.name: RUNTIME for deployment in deployments})
 
     monkeypatch.setattr(endpoint_room, "serve_models", serve)
     monkeypatch.chdir(tmp_path)
@@ -127,6 +128,22 @@ def test_a_connection_to_another_machine_is_not_replaced_and_its_key_is_not_used
     assert connection_url("e") == f"{URL}/score"
 
 
+def test_the_first_line_says_what_runs_the_model(keys, capsys):
+    assert serve() == 0
+    first, second, _ = capsys.readouterr().out.splitlines()
+    assert first == f"serving m with {RUNTIME}"
+    assert second == f"the endpoint answers at {URL}/score"
+
+
+def test_each_deployment_has_a_line_that_says_what_runs_its_model(keys, capsys):
+    words = ("--deployment", "blue=a:90", "--deployment", "green=b:10")
+    assert main(["endpoint", *words, "--workdir", "work", "--connection", "e"]) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        f"deployment blue, 90 % of the traffic: serving a with {RUNTIME}",
+        f"deployment green, 10 % of the traffic: serving b with {RUNTIME}",
+    ]
+
+
 def test_each_start_has_a_new_key(keys):
     assert serve() == serve() == 0
     first, second = keys
@@ -136,7 +153,7 @@ def test_each_start_has_a_new_key(keys):
 def test_a_connection_that_changes_while_the_model_is_loaded_is_not_replaced(keys, monkeypatch):
     def serve_later(deployments, *, ready, **options):
         save_connection("e", {"endpoint": AZURE}, "production")
-        ready(URL)
+        ready(URL, {"blue": RUNTIME})
 
     monkeypatch.setattr(endpoint_room, "serve_models", serve_later)
     assert serve() == 1

@@ -73,7 +73,9 @@ class TestName:
         assert model_deployment().name != model_deployment(**changes).name
 
     @pytest.mark.parametrize(("variant", "counts"), [("score", True), ("mlflow", False)])
-    def test_the_scoring_code_counts_for_its_variant(self, monkeypatch, tmp_path, variant, counts):
+    def test_the_scoring_script_counts_for_its_variant(
+        self, monkeypatch, tmp_path, variant, counts
+    ):
         before = model_deployment(variant=variant).name
         shutil.copytree(paths.SERVING, tmp_path / "serving")
         monkeypatch.setattr(paths, "SERVING", tmp_path / "serving")

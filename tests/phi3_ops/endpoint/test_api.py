@@ -1,4 +1,4 @@
-"""The OpenAPI document against the golden exchanges, and against what the scoring code takes."""
+"""The OpenAPI document against the golden exchanges, and against what the scoring script takes."""
 
 import json
 import re
@@ -64,7 +64,7 @@ def test_it_tells_a_wrong_request_from_a_right_one(document, stem):
     assert not fits(document, schema, request["body"])
 
 
-def test_it_names_the_parameters_that_the_scoring_code_takes(document):
+def test_it_names_the_parameters_that_the_scoring_script_takes(document):
     from phi3_ops import paths
 
     source = (paths.SERVING / "parameters.py").read_text(encoding="utf-8")
@@ -77,7 +77,7 @@ def test_it_names_the_parameters_that_the_scoring_code_takes(document):
 
 
 def max_texts(document):
-    """The number of texts that one request may have, in the document and in the scoring code."""
+    """The number of texts that one request may have, in the document and in the scoring script."""
     from phi3_ops import paths
 
     source = (paths.SERVING / "payloads.py").read_text(encoding="utf-8")

@@ -34,6 +34,9 @@ def test_start_find_and_stop(tiny_model_dir, tmp_path, started):
     running = start_endpoint(tiny_model_dir, tmp_path, "tuned", key=KEY)
     try:
         assert find_endpoint(tmp_path, "tuned") == running
+        assert running.runtime.startswith("ONNX Runtime, fp32, ")
+        first, *_ = log_file(tmp_path, "tuned").read_text().splitlines()
+        assert first == f"serving {tiny_model_dir} with {running.runtime}"
         base = running.url.removesuffix("/score")
         assert requests.get(base, timeout=HANG_S).text == "Healthy"
         key = {"authorization": f"Bearer {KEY}"}

@@ -81,7 +81,7 @@ def test_a_first_load_that_fails_is_an_error(tmp_path):
     container.close()
 
 
-def test_processes_of_the_scoring_code_end_with_it(tmp_path):
+def test_processes_of_the_scoring_script_end_with_it(tmp_path):
     deployment = stand_in(tmp_path)
     with (deployment.code / "score.py").open("a") as code:
         code.write("import subprocess\nchild = subprocess.Popen(['sleep', '600'])\n")

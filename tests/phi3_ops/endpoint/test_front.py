@@ -1,4 +1,4 @@
-"""Traffic, limits and timeouts of the local endpoint, with scoring code that obeys its requests."""
+"""Traffic, limits and timeouts of the local endpoint, with scoring script that obeys its requests."""
 
 import json
 import socket
@@ -44,6 +44,7 @@ def test_traffic_is_split_by_weight(tmp_path):
         assert ask(url, deployment="idle", do="echo").headers[DEPLOYMENT] == "idle"
         listed = requests.get(f"{url}/v1/models", headers=HEADERS).json()["data"]
         assert [model["id"] for model in listed] == ["blue", "green", "idle"]
+        assert {model["runtime"] for model in listed} == {"a stand-in"}
 
 
 def test_without_traffic_there_is_a_404(tmp_path):
@@ -162,8 +163,8 @@ def test_its_statuses_are_wrapped_on_score_alone(serving, status, reason):
 
 def test_a_failure_of_the_code_is_a_wrapped_500_without_its_inside(serving, caplog):
     with serving() as (url, _):
-        answer = ask(url, doing="a KeyError in the scoring code")
+        answer = ask(url, doing="a KeyError in the scoring script")
     assert (answer.status_code, answer.headers[STATUS]) == (424, "500")
     assert answer.json()["error"]["message"]
     assert "KeyError" not in answer.text
-    assert "the scoring code failed" in caplog.text
+    assert "the scoring script failed" in caplog.text

@@ -20,7 +20,7 @@ from pathlib import Path
 import requests
 from phi3_ops.endpoint import Deployment, serve_models
 
-def ready(url):
+def ready(url, runtimes):
     assert requests.get(url).text == "Healthy"  # it may call the URL that it gets
     print(url, flush=True)
 

@@ -75,7 +75,7 @@ def test_a_registration_has_no_key(tmp_path):
     with own_endpoint_name(tmp_path, "tuned"):
         register_endpoint(tmp_path, "tuned", URL, "a")
         fields = json.loads(endpoint_state_file(tmp_path, "tuned").read_text())
-    assert set(fields) == {"name", "pid", "started", "url", "model"}
+    assert set(fields) == {"name", "pid", "started", "url", "model", "runtime"}
 
 
 def test_a_reused_pid_is_not_the_endpoint(tmp_path):

@@ -74,7 +74,7 @@ def test_importing_the_module_loads_nothing_heavy():
 
 
 def test_an_error_of_ready_ends_the_endpoint(tmp_path):
-    def ready(url):
+    def ready(url, runtimes):
         raise KeyError(url)
 
     with pytest.raises(KeyError, match="http://127.0.0.1:"):

@@ -15,7 +15,7 @@ from tiny_endpoint import HANG_S, stand_in
 
 @pytest.fixture
 def worker(tmp_path):
-    """Starts a worker with the scoring code of `tiny_endpoint`; gives it and its messages."""
+    """Starts a worker with the scoring script of `tiny_endpoint`; gives it and its messages."""
 
     def start(threads=1):
         deployment = stand_in(tmp_path)
@@ -35,7 +35,7 @@ def request(number, **payload):
 def test_it_reports_the_name_of_the_model(worker):
     worker, messages = worker()
     worker.ready()
-    assert messages.next() == {"ready": "blue"}
+    assert messages.next() == {"ready": "blue", "runtime": "a stand-in"}
 
 
 def test_a_complete_answer_is_one_message(worker):
@@ -92,7 +92,7 @@ def test_a_cancellation_of_an_unknown_request_is_ignored(worker):
     assert messages.empty()
 
 
-def test_an_error_of_the_scoring_code_keeps_its_status(worker):
+def test_an_error_of_the_scoring_script_keeps_its_status(worker):
     worker, messages = worker()
     worker.take(request(1, do="fail", status=429))
     assert messages.next() == {
@@ -106,14 +106,14 @@ def test_an_exception_becomes_a_500_without_details(worker, caplog):
     worker, messages = worker()
     worker.take(request(1, doing="a KeyError"))
     assert messages.next() == {"id": 1, "status": 500, "text": json.dumps({"error": FAILED})}
-    assert "the scoring code failed" in caplog.text
+    assert "the scoring script failed" in caplog.text
 
 
 # -- loading -----------------------------------------------------------------------------------------
 
 
 class ModelNotFoundError(Exception):
-    """Has the name of the scoring code's own error."""
+    """Has the name of the scoring script's own error."""
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_a_reason_is_one_line(error, message):
     assert load_error(error, "m") == message
 
 
-def test_a_folder_without_scoring_code_is_an_error(tmp_path):
+def test_a_folder_without_scoring_script_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         import_scoring(tmp_path)
 
@@ -148,7 +148,7 @@ def process(tmp_path):
 
 def test_the_end_of_its_input_ends_the_process(process):
     with process() as running:
-        assert json.loads(running.stdout.readline()) == {"ready": "blue"}
+        assert json.loads(running.stdout.readline()) == {"ready": "blue", "runtime": "a stand-in"}
         running.stdin.write(request(1, do="stream") + b"\n")
         running.stdin.flush()
         assert json.loads(running.stdout.readline()) == {"id": 1, "status": 200}
@@ -159,7 +159,7 @@ def test_the_end_of_its_input_ends_the_process(process):
 def test_printed_lines_do_not_get_between_the_messages(process):
     """`SCORE` prints a line while it loads."""
     with process() as running:
-        assert json.loads(running.stdout.readline()) == {"ready": "blue"}
+        assert json.loads(running.stdout.readline()) == {"ready": "blue", "runtime": "a stand-in"}
         running.stdin.close()
         running.wait(HANG_S)
 
@@ -178,7 +178,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_process_with_a_reason(process, t
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 def test_a_signal_does_not_end_the_process(process):
     with process() as running:
-        assert json.loads(running.stdout.readline()) == {"ready": "blue"}
+        assert json.loads(running.stdout.readline()) == {"ready": "blue", "runtime": "a stand-in"}
         running.terminate()
         running.stdin.write(request(1, do="echo") + b"\n")
         running.stdin.flush()
