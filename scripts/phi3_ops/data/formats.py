@@ -6,21 +6,24 @@ A row that cannot be read is yielded too, with the problem.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import orjson
 
 from ..errors import OpsError
+from . import line_limits
 from .checks import NO_MESSAGES, NOT_CSV, NOT_JSON, NOT_UTF8, Problem
+from .line_limits import bounded_lines, too_long
 from .parquet_limits import UnpackedSize, text_columns
 
 CSV_COLUMNS = ("prompt", "answer")
 BATCH_ROWS = 1000  # rows of a Parquet file that are in memory at once
 MAX_CELL = 1 << 24  # characters of a cell of a CSV file
+MAX_LISTED = 20  # columns in an error
 _UTF8_MARK = b"\xef\xbb\xbf"
 
 Columns = tuple[str, str] | None  # columns of prompt and answer; None if rows have `messages`
@@ -81,23 +84,33 @@ class Source:
 
 def read_jsonl(path: Path, columns: Columns) -> Iterator[SourceRow]:
     """Yield the rows of a JSONL file; empty lines are skipped."""
-    rows = _json_lines(path)
+    rows = _file_rows(path)
     return rows if columns is None else as_chats(rows, columns)
 
 
-def _json_lines(path: Path) -> Iterator[SourceRow]:
+def _file_rows(path: Path) -> Iterator[SourceRow]:
     start = _mark_length(path)
     with path.open("rb", buffering=1 << 20) as file:
         file.seek(start)
-        for number, line in enumerate(file, 1):
-            try:
-                yield SourceRow(number, orjson.loads(line), line, start)
-            except orjson.JSONDecodeError as error:
-                if not line.isspace():
-                    detail = f"not JSON ({error.msg}, column {error.colno})"
-                    problem = _undecodable(line) or Problem(NOT_JSON, detail)
-                    yield SourceRow(number, None, line, problem=problem)
-            start += len(line)
+        yield from json_rows(bounded_lines(file, str(path)), start)
+
+
+def json_rows(lines: Iterable[bytes], start: int = 0) -> Iterator[SourceRow]:
+    """Yield the rows of JSONL; empty lines are skipped.
+
+    Args:
+        lines: the lines of the file.
+        start: byte at which the first line starts in the file.
+    """
+    for number, line in enumerate(lines, 1):
+        try:
+            yield SourceRow(number, orjson.loads(line), line, start)
+        except orjson.JSONDecodeError as error:
+            if not line.isspace():
+                detail = f"not JSON ({error.msg}, column {error.colno})"
+                problem = _undecodable(line) or Problem(NOT_JSON, detail)
+                yield SourceRow(number, None, line, problem=problem)
+        start += len(line)
 
 
 def _mark_length(path: Path) -> int:
@@ -157,17 +170,22 @@ def _records(path: Path, columns: Sequence[str]) -> Iterator[SourceRow]:
 def _csv_lines(path: Path) -> Iterator[tuple[int, list[str], bytes, str]]:
     """Yield first line, cells, text and problem of each record; empty records are skipped."""
     lines_read: list[str] = []
+    line = size = 0  # first line, and number of characters, of the record
 
-    def record_lines(lines: IO[str]) -> Iterator[str]:
+    def record_lines(lines: Iterable[str]) -> Iterator[str]:
+        nonlocal size
         for text in lines:
             lines_read.append(text)
+            size += len(text)
+            if size > line_limits.MAX_LINE:
+                raise too_long(f"{path}: the record that begins in line {line}")
             yield text
 
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        records = csv.reader(record_lines(file), strict=True)
+        records = csv.reader(record_lines(bounded_lines(file, str(path))), strict=True)
         while True:
             lines_read.clear()
-            line, cells, problem = records.line_num + 1, [], ""
+            line, size, cells, problem = records.line_num + 1, 0, [], ""
             try:
                 cells = next(records)
             except StopIteration:
@@ -291,7 +309,9 @@ def require_columns(name: str, columns: Sequence[str], required: Sequence[str]) 
     for column in required:
         if column not in columns:
             fix = "Select existing columns with --prompt-column and --answer-column."
-            raise OpsError(f"{name} has no column {column!r}, only {', '.join(columns)}", fix)
+            more = f" and {len(columns) - MAX_LISTED} more" if len(columns) > MAX_LISTED else ""
+            names = ", ".join(columns[:MAX_LISTED]) + more
+            raise OpsError(f"{name} has no column {column!r}, only {names}", fix)
 
 
 def as_chats(rows: Iterator[SourceRow], columns: tuple[str, str]) -> Iterator[SourceRow]:

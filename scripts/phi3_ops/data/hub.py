@@ -3,7 +3,8 @@
 Nearly all datasets on the hub are Parquet files. Of these, only the footers and the row groups that
 contain the requested rows are downloaded. The streaming of the datasets library downloads more: it reads
 ahead (37 MB for 1 MB of rows in our test), and for a slice from the middle it reads everything before
-the slice. The datasets library finds the splits and their files, and it streams files of other formats.
+the slice. JSONL files, compressed or not, are read here too, with limits. The datasets library finds the
+splits and their files, and it streams files of other formats if they are not compressed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
 from ..errors import OpsError
@@ -26,6 +27,7 @@ from .formats import (
     require_columns,
     table_rows,
 )
+from .hub_json import hub_json_rows, is_json_lines, refuse_compressed
 
 
 def open_hub(name: str, split: str, revision: str | None, columns: Columns) -> Source:
@@ -121,7 +123,12 @@ def _length(file: str) -> int:
 
 def _part_rows(name: str, builder: Any, part: Any, columns: Columns) -> Iterator[SourceRow]:
     files = _files(builder, part.splitname)
-    read_rows = _parquet_rows if _is_parquet(files) else _streamed_rows
+    if _is_parquet(files):
+        read_rows = _parquet_rows
+    elif all(map(is_json_lines, files)):
+        read_rows = _json_rows
+    else:
+        read_rows = _streamed_rows
     with _hub_errors(name):
         yield from read_rows(builder, part, columns)
 
@@ -140,7 +147,16 @@ def _parquet_rows(builder: Any, part: Any, columns: Columns) -> Iterator[SourceR
             first += table.metadata.num_rows
 
 
+def _json_rows(builder: Any, part: Any, columns: Columns) -> Iterator[SourceRow]:
+    rows = chain.from_iterable(map(hub_json_rows, _files(builder, part.splitname)))
+    numbered = enumerate(islice(rows, part.from_, part.to), part.from_ + 1)
+    source_rows = (source_row._replace(line=line) for line, source_row in numbered)
+    yield from source_rows if columns is None else as_chats(source_rows, columns)
+
+
 def _streamed_rows(builder: Any, part: Any, columns: Columns) -> Iterator[SourceRow]:
+    for file in _files(builder, part.splitname):
+        refuse_compressed(file)
     rows = builder.as_streaming_dataset(split=part.splitname)
     rows = rows.skip(part.from_).take(part.to - part.from_)
     source_rows = (SourceRow(line, row) for line, row in enumerate(rows, part.from_ + 1))

@@ -53,6 +53,7 @@ class DataOptions:
         over_long: `drop`, `cut` or `keep`: what happens to a longer chat.
         tokenizer: folder or id of the model whose tokens are counted; None estimates.
         strict: whether a row that does not pass the checks is an error.
+        max_questions: maximum number of questions of each kind.
     """
 
     split: str | None = None
@@ -62,6 +63,7 @@ class DataOptions:
     over_long: str = "drop"
     tokenizer: str | None = None
     strict: bool = False
+    max_questions: int = MAX_QUESTIONS
 
 
 def prepare_data(
@@ -104,7 +106,8 @@ def prepare_data(
         accepted, rejected = _read_rows(opened, folder, spool, options, progress)
         _check_counts(opened.name, accepted, rejected, options.strict)
         split = split_chats(accepted.prompts, accepted.facts, seed=seed, test_share=test_share)
-        hashes = _write_rows(opened, folder, spool, accepted, split, seed)
+        questions = _sample_questions(split, random.Random(seed), options.max_questions)
+        hashes = _write_rows(opened, folder, spool, accepted, split, questions)
         if stamps != _file_stamps(opened):
             raise OpsError(f"{opened.name} changed while it was read", "Run this again.")
         manifest = DataManifest(
@@ -194,10 +197,9 @@ def _write_rows(
     spool: IO[bytes],
     accepted: AcceptedRows,
     split: Split,
-    seed: int,
+    question_rows: set[int],
 ) -> dict[str, str]:
     """Write the rows of a split and the questions. Return name -> SHA-256 of the files."""
-    question_rows = _sample_questions(split, random.Random(seed))
     questions = []
     with (
         ExitStack() as stack,
@@ -225,14 +227,13 @@ def _kinds_and_rows(split: Split) -> Iterator[tuple[str, int]]:
     yield from split.test
 
 
-def _sample_questions(split: Split, rng: random.Random) -> set[int]:
-    """Return the rows whose prompts become questions: at most MAX_QUESTIONS of each kind."""
+def _sample_questions(split: Split, rng: random.Random, most: int) -> set[int]:
+    """Return the rows whose prompts become questions: at most `most` of each kind."""
     rows_by_kind: dict[str, list[int]] = {}
     for kind, row in _kinds_and_rows(split):
         rows_by_kind.setdefault(kind, []).append(row)
     samples = (
-        rng.sample(rows, MAX_QUESTIONS) if len(rows) > MAX_QUESTIONS else rows
-        for rows in rows_by_kind.values()
+        rng.sample(rows, most) if len(rows) > most else rows for rows in rows_by_kind.values()
     )
     return set().union(*samples)
 

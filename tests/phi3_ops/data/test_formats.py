@@ -8,6 +8,7 @@ import json
 import pytest
 
 from chats import chat_row, prepare, write_csv, write_parquet, written, written_by_number
+from phi3_ops.data import line_limits
 from phi3_ops.data.checks import EMPTY, NO_MESSAGES, NOT_JSON, NOT_UTF8
 from phi3_ops.data.formats import (
     SourceRow,
@@ -18,6 +19,7 @@ from phi3_ops.data.formats import (
     read_parquet,
     table_rows,
 )
+from phi3_ops.data.line_limits import bounded_lines
 from phi3_ops.errors import OpsError
 
 CHATS = [chat_row(f"q{n}", f"a{n}", n=n) for n in range(10)]
@@ -57,6 +59,56 @@ def test_byte_order_mark_and_line_ends(tmp_path):
     prepare(tmp_path, tmp_path / "in.jsonl")
     assert written_by_number(tmp_path) == CHATS
     assert b"\r" not in (tmp_path / "out" / "train.jsonl").read_bytes()
+
+
+@pytest.mark.finding(
+    13,
+    "a file of JSONL or CSV without line ends",
+    "a line of more than 64 MiB is refused in one line, before it is read",
+)
+@pytest.mark.parametrize(
+    ("name", "text", "location"),
+    [
+        ("in.jsonl", '{"a": 1}\n' + "x" * 101, ", line 2"),
+        ("in.jsonl", "x" * 101 + "\n", ", line 1"),
+        ("in.csv", "prompt,answer\n" + "x" * 101, ", line 2"),
+        ("in.csv", "x" * 101, ", line 1"),
+        # a record of many short lines
+        (
+            "in.csv",
+            "prompt,answer\na,b\na," + '"x\nx\n",' * 30,
+            ": the record that begins in line 3",
+        ),
+    ],
+)
+def test_a_line_that_is_too_long_is_an_error(tmp_path, monkeypatch, name, text, location):
+    monkeypatch.setattr(line_limits, "MAX_LINE", 100)
+    path = tmp_path / name
+    path.write_text(text)
+    read = read_csv if name.endswith("csv") else read_jsonl
+    with pytest.raises(OpsError) as caught:
+        list(read(path, None))
+    assert (
+        str(caught.value) == f"{path}{location} is longer than 100 bytes. Write one row per line."
+    )
+
+
+def test_no_more_than_the_limit_is_read_of_a_line(tmp_path):
+    path = tmp_path / "in.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 32)  # a sparse file of zeros
+    with path.open("rb") as file:
+        with pytest.raises(OpsError, match="in.jsonl, line 1 is longer than 67,108,864 bytes"):
+            next(bounded_lines(file, "in.jsonl"))
+        assert file.tell() == line_limits.MAX_LINE + 1
+
+
+def test_a_header_of_many_columns_is_shortened_in_the_error(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text(",".join(f"c{n}" for n in range(100_000)))
+    with pytest.raises(OpsError, match="only c0, c1, .*, c19 and 99980 more. ") as caught:
+        list(read_csv(path, None))
+    assert len(str(caught.value)) < 500
 
 
 def test_rows_of_jsonl_know_where_they_are(tmp_path):

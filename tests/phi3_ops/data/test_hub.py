@@ -5,12 +5,15 @@ Source of the endpoints: the Hub API's reference, and what huggingface_hub asks 
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
 import http.server
 import json
 import random
 import re
 import threading
+import zlib
 from contextlib import contextmanager
 
 import pytest
@@ -192,10 +195,65 @@ def test_other_formats_are_streamed(tmp_path):
     (tmp_path / "hub" / "data").mkdir(parents=True)
     (tmp_path / "hub" / "README.md").write_text(CARD.format(info=""))
     rows = [json.dumps(row(n)) for n in range(10)]
-    (tmp_path / "hub" / "data" / "train_sft-0.jsonl").write_text("\n".join(rows))
+    (tmp_path / "hub" / "data" / "train_sft-0.json").write_text("\n".join(rows))
     done, _ = fetch(tmp_path / "hub", tmp_path, "--split", "train_sft[2:6]")
     assert done.returncode == 0, done.stderr
     assert prompts(tmp_path) == {"q2", "q3", "q4", "q5"}
+
+
+# -- compressed files ------------------------------------------------------------------------------
+
+
+def dataset(tmp_path, name, content):
+    """The folder of a hub with a dataset of one file."""
+    folder = tmp_path / "hub"
+    (folder / "data").mkdir(parents=True)
+    (folder / "README.md").write_text(CARD.format(info=""))
+    (folder / "data" / name).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"), [("jsonl.gz", gzip.compress), ("json.bz2", bz2.compress), ("jsonl", bytes)]
+)
+def test_jsonl_may_be_compressed(tmp_path, suffix, pack):
+    lines = [json.dumps(row(n)).encode() for n in range(10)]
+    lines[4] = b"\n{not JSON"
+    folder = dataset(tmp_path, f"train_sft-0.{suffix}", pack(b"\xef\xbb\xbf" + b"\n".join(lines)))
+    done, _ = fetch(folder, tmp_path, "--split", "train_sft[2:8]")
+    assert done.returncode == 0, done.stderr
+    assert prompts(tmp_path) == {"q2", "q3", "q5", "q6", "q7"}
+    (rejected,) = (tmp_path / "out" / "rejects.jsonl").read_text().splitlines()
+    assert json.loads(rejected)["line"] == 5 and json.loads(rejected)["text"] == "{not JSON"
+
+
+def bomb(piece, count):
+    """A gzip file that unpacks to `count` times `piece`."""
+    packer = zlib.compressobj(wbits=31)
+    return b"".join(packer.compress(piece) for _ in range(count)) + packer.flush()
+
+
+@pytest.mark.finding(
+    13,
+    "a compressed file of a dataset on the hub that unpacks to gigabytes",
+    "JSONL is read up to 100 times its size; other compressed formats are refused",
+)
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.jsonl.gz", bomb(b" " * (1 << 20), 100), "x.jsonl.gz, line 1 is longer than 67,108,864"),
+        ("x.jsonl.gz", bomb((b" " * 65_535 + b"\n") * 16, 100), "106,854 bytes unpack to more than"),
+        ("x.csv.gz", b"", "cannot read train_sft-x.csv.gz on the hub: it is compressed. Download"),
+        ("x.jsonl.zst", b"", "cannot read train_sft-x.jsonl.zst on the hub: it is compressed."),
+    ],
+    ids=["one line", "many lines", "csv", "zst"],
+)
+def test_a_compressed_file_does_not_fill_the_memory(tmp_path, name, content, message):
+    folder = dataset(tmp_path, f"train_sft-{name}", content)
+    done, _ = fetch(folder, tmp_path, "--split", "train_sft[:5]")
+    assert done.returncode == 1 and message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
+    assert not (tmp_path / "out").exists()
 
 
 WRONG = {
