@@ -6,20 +6,37 @@ This module needs uvicorn; `server` imports it when the endpoint starts.
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
 
 from ..network import BoundedProtocol
+from .front import FrontError
 
 KEEP_ALIVE_S = 75  # longer than a client's pool keeps an idle connection
 GRACE_S = 30  # seconds for requests in flight after the first signal
 
 
-def run_server(app: Any, sock: socket.socket, url: str, ready: Callable[[str], None]) -> None:
+class EndpointProtocol(BoundedProtocol):
+    """The bounds of connections, with errors in the endpoint's form."""
+
+    def error_body(self, status: HTTPStatus, message: str) -> str:
+        return json.dumps(FrontError(status, status.phrase.replace(" ", ""), message).body)
+
+
+def run_server(
+    app: Any,
+    sock: socket.socket,
+    url: str,
+    ready: Callable[[str], None],
+    *,
+    max_in_flight: int,
+) -> None:
     """Serve until SIGTERM or SIGINT. A second signal ends requests in flight at once.
 
     Args:
@@ -28,10 +45,14 @@ def run_server(app: Any, sock: socket.socket, url: str, ready: Callable[[str], N
         url: the URL that `ready` gets.
         ready: called in a thread when the server answers. If it raises, the server stops, and the
             exception is raised here.
+        max_in_flight: number of requests that are admitted at once. There may be twice as many
+            connections, so that further requests are answered with 429 and not with 503.
     """
+    connections = max(EndpointProtocol.max_connections, 2 * max_in_flight)
+    protocol = type("Protocol", (EndpointProtocol,), {"max_connections": connections})
     config = uvicorn.Config(
         app,
-        http=BoundedProtocol,
+        http=protocol,
         log_config=None,
         access_log=False,
         server_header=False,

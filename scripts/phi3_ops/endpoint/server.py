@@ -67,7 +67,8 @@ def serve_models(
             if ready is not None:
                 ready(url, runtimes)
 
-        run_server(app, sock, base_url(host, sock), on_ready)
+        max_in_flight = sum(deployment.max_in_flight for deployment in deployments)
+        run_server(app, sock, base_url(host, sock), on_ready, max_in_flight=max_in_flight)
     finally:
         for container in containers:
             container.close()

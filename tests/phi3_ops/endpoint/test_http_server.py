@@ -1,11 +1,13 @@
 """An endpoint in its own process that is stopped by signals: one, two, and SIGKILL."""
 
+import http.client
 import json
 import signal
+import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import psutil
 import pytest
@@ -19,11 +21,13 @@ import sys
 from pathlib import Path
 import requests
 from phi3_ops.endpoint import Deployment, serve_models
+from phi3_ops.endpoint.http_server import EndpointProtocol
 
 def ready(url, runtimes):
     assert requests.get(url).text == "Healthy"  # it may call the URL that it gets
     print(url, flush=True)
 
+EndpointProtocol.request_s = float(sys.argv[3])
 deployment = Deployment("blue", Path(sys.argv[1]), code=Path(sys.argv[2]))
 serve_models([deployment], port=0, key=sys.stdin.readline().strip(), ready=ready)
 print("returned", flush=True)
@@ -31,10 +35,11 @@ print("returned", flush=True)
 
 
 @contextmanager
-def served(folder):
+def served(folder, request_s=20.0):
     """An endpoint in its own process and process group."""
     deployment = stand_in(folder)
     command = [sys.executable, "-c", SERVE, str(deployment.model), str(deployment.code)]
+    command.append(str(request_s))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, start_new_session=True, **pipes) as process:
         try:
@@ -59,6 +64,42 @@ def test_a_signal_lets_requests_in_flight_finish(tmp_path, number):
     assert json.loads(received[-2])["number"] == 99
     assert (process.returncode, out.strip()) == (0, "returned"), err
     assert KEY not in err
+
+
+def connect(url):
+    host, port = url.removeprefix("http://").split(":")
+    return socket.create_connection((host, int(port)), timeout=HANG_S)
+
+
+def read_answer(connection):
+    """The status of a complete answer, and its body."""
+    answer = http.client.HTTPResponse(connection)
+    answer.begin()
+    return answer.status, json.loads(answer.read())
+
+
+@pytest.mark.finding(
+    13,
+    "half-sent requests and idle connections on the local endpoint",
+    "408 after 20 seconds, and at most 256 connections; the one that has been idle longest is closed",
+)
+def test_half_sent_requests_end_and_idle_connections_give_way(tmp_path):
+    head = f"POST /score HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {KEY}\r\n"
+    half = f"{head}content-length: 99\r\n\r\n{{".encode()
+    body = '{"do": "echo"}'
+    question = f"{head}content-length: {len(body)}\r\n\r\n{body}".encode()
+    with served(tmp_path, request_s=1.0) as (_, url), ExitStack() as connections:
+        slow = connections.enter_context(connect(url))
+        slow.sendall(half)
+        status, answer = read_answer(slow)
+        assert (status, answer["error"]["code"]) == (408, "RequestTimeout")
+        assert answer["error"].keys() == {"message", "type", "param", "code"}
+        for _ in range(300):  # more than the endpoint keeps
+            client = connections.enter_context(connect(url))
+            client.sendall(question)
+            assert read_answer(client)[0] == 200
+        client.sendall(question)  # the last one was kept open
+        assert read_answer(client)[0] == 200
 
 
 def refuses(url):

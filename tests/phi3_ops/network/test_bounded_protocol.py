@@ -179,6 +179,36 @@ def test_a_new_connection_ends_the_one_that_has_been_arriving_for_the_longest_ti
     assert not state.connections
 
 
+def test_a_new_connection_ends_the_one_that_has_been_idle_for_the_longest_time():
+    async def ask(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST.replace(b"ab", b"cd"))
+        await reader.readuntil(b"cd")
+        return reader, writer
+
+    async def client(port):
+        idle = [await ask(port) for _ in range(3)]
+        half = (await asyncio.open_connection("127.0.0.1", port))[1]
+        half.write(REQUEST[:-1])
+        others = [await ask(port) for _ in range(2)]
+        ended = [await reader.read() for reader, _ in idle]
+        for _, writer in [*idle, (None, half), *others]:
+            writer.close()
+        return ended
+
+    ended, _ = run(client)
+    assert ended == [b"", b"", b""]
+
+
+def test_a_large_request_may_arrive_slowly():
+    size = ShortProtocol.min_rate
+    head = f"POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {size}\r\n\r\n"
+    pieces = [b"x" * (size // 16)] * 16
+    answer, seconds = answer_to(head.encode(), *pieces, pause=REQUEST_S / 8)
+    assert answer.startswith(b"HTTP/1.1 200 OK\r\n") and answer.endswith(b"\r\n\r\n" + b"x" * size)
+    assert seconds > REQUEST_S
+
+
 def test_a_new_connection_does_not_end_requests_that_are_being_answered():
     async def client(port):
         busy = []
