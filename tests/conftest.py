@@ -21,6 +21,7 @@ os.environ.update(
     {
         "TMPDIR": str(TEMP),
         "PF_HOME_DIRECTORY": str(HOME),
+        "PHI3_CACHE": str(OWN / "cache"),
         "PF_TRACING_SKIP_LOCAL_SETUP": "true",
         "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
         "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",
@@ -32,4 +33,5 @@ os.environ.update(
 for name in ("PHI3_ENDPOINT", "PHI3_KEY", "PHI3_ENDPOINT_KEY", "PHI3_KEYRING"):
     os.environ.pop(name, None)
 
-from tiny_model import tiny_model_dir  # noqa: E402, F401 - a fixture for every folder
+from smollm2 import smollm2_folder  # noqa: E402, F401 - a fixture for every folder
+from tiny_model import tiny_model_dir  # noqa: E402, F401 - likewise

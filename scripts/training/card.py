@@ -23,6 +23,7 @@ MANIFEST = "manifest.json"  # `phi3 data` writes it beside the rows
 # The model cards of all Microsoft Phi-3, Phi-3.5 and Phi-4 models on the hub name the MIT licence.
 MICROSOFT_PHI = re.compile(r"microsoft/phi-[34]", re.IGNORECASE)
 NO_BASE_LICENCE = "The base has no licence: its weights were random before this run."
+BASE_FILE = "phi3-base.json"  # gguf_model.py writes it into a converted base
 UNKNOWN_LICENCE = "The base's licence is unknown to this run: check it before you share the model."
 
 
@@ -68,8 +69,9 @@ def write(
     )
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         front_matter=front_matter(recipe, licence).to_yaml().strip(),
-        base="A tiny random Phi-3" if recipe.model == TINY else metrics.model,
+        base=base_name(recipe.model, metrics.model),
         licence=NO_BASE_LICENCE if recipe.model == TINY else _licence_sentence(licence),
+        provenance=read_provenance(recipe.model),
         lora=recipe.lora is not None,
         metrics=metrics,
         shortened=shortened_files(metrics),
@@ -106,14 +108,38 @@ def front_matter(recipe: Recipe, licence: str | None) -> ModelCardData:
 def base_licence(model: str) -> str | None:
     """Return the identifier of the base's licence, or None if it is unknown.
 
-    A base in a folder has the licence in its own model card. A Microsoft Phi has the MIT licence.
+    A base in a folder has the licence in its own model card, or in the file of its conversion. A
+    Microsoft Phi has the MIT licence.
     """
+    if provenance := read_provenance(model):
+        return provenance.get("licence")
     card = Path(model) / CARD_NAME
     if card.is_file():
         from huggingface_hub import metadata_load
 
         return (metadata_load(card) or {}).get("license")
     return "mit" if MICROSOFT_PHI.match(model) else None
+
+
+def base_name(model: str, short_name: str) -> str:
+    """Return the base's name for people.
+
+    Args:
+        model: the recipe's model.
+        short_name: the model's name without its path.
+    """
+    if model == TINY:
+        return "A tiny random Phi-3"
+    return str(read_provenance(model).get("name", short_name))
+
+
+def read_provenance(model: str) -> dict[str, Any]:
+    """Return what gguf_model.py wrote about a converted base, or nothing for another base."""
+    try:
+        content = json.loads((Path(model) / BASE_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _licence_sentence(licence: str | None) -> str:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 BASE_FILE = "phi3-base.json"  # says whose weights these are; the model card reads it
+CONVERSION = 1  # version of what this script writes; `phi3` converts older models again
 SPARE_BYTES = 50 * 10**6  # for the tokenizer, and for what others write meanwhile
 REPORT_EVERY_S = 5.0
 # Tokens that end a turn in the templates of Phi-3, ChatML and Llama 3.
@@ -44,7 +45,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Nothing is looked up on the hub, and its libraries print nothing.
     os.environ.update({"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"})
     try:
-        convert(options.file, options.folder, name=options.name, source=options.source)
+        convert(
+            options.file,
+            options.folder,
+            name=options.name,
+            source=options.source,
+            sha256=options.sha256,
+        )
     except KeyboardInterrupt:
         return 130
     except Exception as error:
@@ -67,6 +74,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--source", default="a GGUF file", help="where the file comes from, as text"
     )
+    parser.add_argument("--sha256", help="SHA-256 of the file, for the model card")
     parser.add_argument("--verbose", action="store_true", help="print tracebacks")
     return parser.parse_args(arguments)
 
@@ -80,7 +88,9 @@ def _error_line(error: Exception, path: Path) -> str:
     return f"cannot convert {path}: {type(error).__name__}: {text} (--verbose shows where)"
 
 
-def convert(path: Path, folder: Path, *, name: str | None = None, source: str) -> None:
+def convert(
+    path: Path, folder: Path, *, name: str | None = None, source: str, sha256: str | None = None
+) -> None:
     """Convert a GGUF file.
 
     Args:
@@ -88,6 +98,7 @@ def convert(path: Path, folder: Path, *, name: str | None = None, source: str) -
         folder: folder to write to; it is created.
         name: name of the model; None takes the one in the file.
         source: where the file comes from, for the model card.
+        sha256: SHA-256 of the file, for the model card.
 
     Raises:
         TrainError: the file cannot be converted, or the disk is too small.
@@ -108,9 +119,11 @@ def convert(path: Path, folder: Path, *, name: str | None = None, source: str) -
     _save_configs(header, tokenizer, folder)
     save_weights(reader, weights, folder, path, Progress())
     base = {
+        "conversion": CONVERSION,
         "name": name or header.name or path.stem,
         "source": source,
         "file": path.name,
+        "sha256": sha256,
         "licence": header.licence,
         "changes": list_changes(header, reader, tokenizer),
     }

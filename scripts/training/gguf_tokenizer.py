@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gguf_header import UNSUPPORTED_FIX, Fields
@@ -33,19 +37,32 @@ def make_tokenizer(fields: Fields, context: int) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     _check(fields)
-    path = fields.path.resolve()
-    tokenizer = AutoTokenizer.from_pretrained(
-        path.parent, gguf_file=path.name, trust_remote_code=False, local_files_only=True
-    )
+    with _alone(fields.path) as path:
+        tokenizer = AutoTokenizer.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            trust_remote_code=False,
+            local_files_only=True,
+            model_max_length=context,
+            # For generation, the ends of the prompts must be aligned. Training has its own padding.
+            padding_side="left",
+            clean_up_tokenization_spaces=False,
+        )
     if fields.get("tokenizer.ggml.pre") == SMOLLM:
         _split_digits(tokenizer)
     tokenizer.chat_template = mark_answers(tokenizer)
-    tokenizer.model_max_length = context
-    # For generation, the ends of the prompts must be aligned. Training has its own padding.
-    tokenizer.padding_side = "left"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[Path]:
+    """Yield a path of the file in a folder without other files, which transformers would read as well."""
+    with tempfile.TemporaryDirectory() as folder:
+        link = Path(folder) / "model.gguf"
+        link.symlink_to(path.resolve())
+        yield link
 
 
 def _check(fields: Fields) -> None:

@@ -15,7 +15,8 @@ from ..files import file_lock, private_folder, read_marker, remove_own_files
 from ..terminal import print_text
 
 CACHE_VARIABLE = "PHI3_CACHE"
-BASE_FILE = "phi3-base.json"  # gguf_model.py writes it last: whose weights these are
+BASE_FILE = "phi3-base.json"  # gguf_model.py writes it: whose weights these are
+CONVERSION = 1  # version of what gguf_model.py writes
 # Folders that the scoring script writes into a model's folder.
 EXPORT_NAMES = r"\.?onnx-[a-z0-9]+-[0-9a-f]{16}.*"
 CONVERSION_S = 3600.0  # maximum time to wait for another process that converts the same model
@@ -33,6 +34,7 @@ class CachedModel:
         source: where its weights come from.
         licence: identifier of its licence, or None if it is unknown.
         size: bytes of all files, exports for serving included.
+        is_current: whether this version of the product would convert it in the same way.
     """
 
     name: str
@@ -41,6 +43,7 @@ class CachedModel:
     source: str
     licence: str | None
     size: int
+    is_current: bool
 
 
 def cache_folder() -> Path:
@@ -99,10 +102,11 @@ def find_model(folder: Path) -> CachedModel | None:
     try:
         base = json.loads((folder / BASE_FILE).read_text(encoding="utf-8"))
         title, source, licence = str(base["name"]), str(base["source"]), base["licence"]
+        is_current = base["conversion"] == CONVERSION
     except (OSError, ValueError, TypeError, KeyError):
         return None
     size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
-    return CachedModel(folder.name, folder, title, source, licence, size)
+    return CachedModel(folder.name, folder, title, source, licence, size, is_current)
 
 
 def list_models() -> list[CachedModel]:

