@@ -20,7 +20,6 @@ from phi3_tools.client.messages import (
     ESTIMATE,
     LONGEST_TOKEN,
     check_messages,
-    count_prompt,
     render,
     tokenizer_counter,
 )
@@ -159,7 +158,7 @@ def test_the_estimate_of_a_prompt_is_an_upper_bound(kind, texts):
     built.add_special_tokens(["<|system|>", "<|user|>", "<|assistant|>", "<|end|>"])
     begin_of_sequence = 1
     count = len(built.encode(render(chat), add_special_tokens=False).ids) + begin_of_sequence
-    assert count_prompt(chat, ESTIMATE.most) >= count
+    assert ESTIMATE.most_of(chat) >= count
 
 
 @given(TEXTS)
@@ -219,7 +218,7 @@ CHAT = chat_of(
 
 
 def cost(messages):
-    return count_prompt(messages, ESTIMATE.most)
+    return ESTIMATE.most_of(messages)
 
 
 @pytest.mark.parametrize(
@@ -261,7 +260,7 @@ def test_between_the_estimates_the_endpoint_decides():
 def test_a_tokenizer_file_decides_exactly(tokenizer_file):
     counter = tokenizer_counter(str(tokenizer_file))
     question = chat_of(("user", "Who founded Microsoft? " * 40))
-    room = count_prompt(question, counter.most)
+    room = counter.most_of(question)
     assert room < cost(question)
     assert fit(question, context_window=room, max_new_tokens=0, counter=counter) == question
     with pytest.raises(PromptTooLongError):

@@ -14,7 +14,6 @@ from phi3_tools.client import break_template_tokens
 from phi3_tools.client.contracts import PROMPT_TEMPLATE, candidates
 from phi3_tools.client.messages import (
     ROLES,
-    count_prompt,
     open_with_user,
     render,
     tokenizer_counter,
@@ -110,13 +109,12 @@ def test_this_holds_for_a_model_that_applies_the_template(special_tokens, turns)
 
 @given(turns=TURNS)
 def test_a_count_of_tokens_is_that_of_the_rendered_prompt(tokenizer_file, turns):
-    """The template's parts and the contents are counted separately, so the count may be higher."""
     counter = tokenizer_counter(tokenizer_file)
     messages = conversation(turns)
     tokenizer = Tokenizer.from_file(str(tokenizer_file))
     text = render(messages).encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
     exact = len(tokenizer.encode(text, add_special_tokens=False).ids)
-    assert exact <= count_prompt(messages, counter.most)
+    assert counter.most_of(messages) == exact
 
 
 def test_the_client_breaks_the_tokens_up_and_says_so(server, connect, caplog):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypedDict
 
 from ..errors import ConfigError, PromptTooLongError, well_formed
+from .chat_template import read_chat_template
 
 ROLES = ("system", "user", "assistant")
 
-# Tokens that Phi-3's chat template adds to each message (role marker, newline, end marker, newline)
-# and after the last message (`<|assistant|>` and a newline).
+# Upper bounds of the tokens that Phi-3's chat template adds to each message (role marker, newline, end
+# marker, newline) and after the last message (`<|assistant|>` and a newline).
 MESSAGE_OVERHEAD = 5
 PROMPT_OVERHEAD = 4
 # The longest token of ordinary text in Phi-3's vocabulary has this many characters, so a text of n
@@ -226,10 +229,32 @@ def open_with_user(messages: Iterable[Message]) -> list[Message]:
 
 @dataclass(frozen=True)
 class TokenCounter:
-    """Counts of a text's tokens: `most` is an upper bound, `least` a lower bound."""
+    """Counts the tokens of texts and chats.
+
+    Attributes:
+        most: function that returns an upper bound of a text's tokens.
+        least: function that returns a lower bound of a text's tokens.
+        exact: function that returns the tokens of a chat in the model's own chat template, or None if it
+            cannot be rendered.
+    """
 
     most: Callable[[str], int]
     least: Callable[[str], int]
+    exact: Callable[[Sequence[Message]], int | None] = lambda messages: None
+
+    def most_of(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of a chat; an upper bound if it cannot be rendered."""
+        return self._count(messages, self.most)
+
+    def least_of(self, messages: Sequence[Message]) -> int:
+        """Return the tokens of a chat; the lower bounds of its texts if it cannot be rendered."""
+        return self._count(messages, self.least)
+
+    def _count(self, messages: Sequence[Message], count: Callable[[str], int]) -> int:
+        exact = self.exact(messages)
+        if exact is not None:
+            return exact
+        return PROMPT_OVERHEAD + sum(MESSAGE_OVERHEAD + count(m["content"]) for m in messages)
 
 
 def _bytes(text: str) -> int:
@@ -248,6 +273,9 @@ ESTIMATE = TokenCounter(
 def tokenizer_counter(path: str) -> TokenCounter:
     """Return an exact counter from a model's `tokenizer.json` (needs the package `tokenizers`).
 
+    Chats are counted exactly if the model's chat template is in the same folder and the package `jinja2`
+    is installed. Otherwise only their texts are, and an upper bound is added for Phi-3's template.
+
     Raises:
         ConfigError: the package or the file is missing, or the file is not a tokenizer.
     """
@@ -263,18 +291,28 @@ def tokenizer_counter(path: str) -> TokenCounter:
     except Exception as error:  # the library raises a bare Exception for every kind of bad file
         raise ConfigError(f"cannot read the tokenizer file {path}: {error}") from error
 
-    def count(text: str) -> int:
+    render_template = read_chat_template(Path(path).parent)
+
+    def plain(text: str) -> str:
         # The library does not accept half a surrogate pair; a model gets U+FFFD for it. Control tokens in
         # a message are text: an endpoint encodes them as text, or they are broken up.
-        plain_text = break_template_tokens(well_formed(text))
-        return len(tokenizer.encode(plain_text, add_special_tokens=False).ids)
+        return break_template_tokens(well_formed(text))
 
-    return TokenCounter(most=count, least=count)
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False).ids)
 
+    def count_chat(messages: Sequence[Message]) -> int | None:
+        if render_template is None:
+            return None
+        try:
+            return count(render_template([{**m, "content": plain(m["content"])} for m in messages]))
+        except Exception:  # a template is a program, and may refuse a chat
+            return None
 
-def count_prompt(messages: Iterable[Message], count: Callable[[str], int]) -> int:
-    """Return the number of tokens of a chat in Phi-3's template."""
-    return PROMPT_OVERHEAD + sum(MESSAGE_OVERHEAD + count(m["content"]) for m in messages)
+    def count_text(text: str) -> int:
+        return count(plain(text))
+
+    return TokenCounter(most=count_text, least=count_text, exact=count_chat)
 
 
 def fit(
@@ -302,19 +340,19 @@ def fit(
     system = [m for m in messages if m["role"] == "system"]
     turns = _turns([m for m in messages if m["role"] != "system"])
     recent = list(turns[-1]) if turns else []
-    least = count_prompt([*system, *recent], counter.least)
+    least = counter.least_of([*system, *recent])
     if least > room:
         raise PromptTooLongError(
             f"the question takes at least {least} tokens, but only {room} are free: the context window "
             f"has {context_window}, and {max_new_tokens} are kept for the answer"
         )
-    used = count_prompt([*system, *recent], counter.most)
-    for turn in reversed(turns[:-1]):
-        used += sum(MESSAGE_OVERHEAD + counter.most(m["content"]) for m in turn)
-        if used > room:
-            break
-        recent = [*turn, *recent]
-    return [*system, *recent]
+
+    def fits(first_turn: int) -> bool:
+        kept = [message for turn in turns[first_turn:] for message in turn]
+        return counter.most_of([*system, *kept]) <= room
+
+    first_turn = bisect_left(range(len(turns) - 1), True, key=fits)
+    return [*system, *(message for turn in turns[first_turn:] for message in turn)]
 
 
 def _turns(messages: Iterable[Message]) -> list[list[Message]]:

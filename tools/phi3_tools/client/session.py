@@ -6,7 +6,7 @@ import logging
 import threading
 
 from .contracts import Contract, Decoded, candidates, request_url
-from .messages import Message, Usage, count_prompt, tokenizer_counter
+from .messages import Message, Usage, tokenizer_counter
 from .settings import Settings
 from .transport import Transport
 
@@ -59,8 +59,8 @@ class Session:
         """Return the token counts that the endpoint reported, or counts of our own tokenizer."""
         if decoded.usage or self.counter is None:
             return decoded.usage
-        count = self.counter.most
-        return Usage(count_prompt(messages, count), count(decoded.text), counted=True)
+        prompt_tokens = self.counter.most_of(messages)
+        return Usage(prompt_tokens, self.counter.most(decoded.text), counted=True)
 
     def close(self) -> None:
         """Close the kept connections."""
