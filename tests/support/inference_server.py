@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +55,7 @@ class Server:
 @contextmanager
 def started(model_dir: Path, home: Path, script: Path = SCORE, **env: str) -> Iterator[Server]:
     """Start the server around a script; it may not be healthy yet. home: for what it writes."""
-    port = _free_port()
+    port = free_port()
     settings = {
         "AZUREML_MODEL_DIR": str(model_dir),
         "GUNICORN_CMD_ARGS": "--threads 16 --keep-alive 75",
@@ -63,11 +63,26 @@ def started(model_dir: Path, home: Path, script: Path = SCORE, **env: str) -> It
         "TMPDIR": str(home),
         **env,
     }
+    command = [SERVER, "--entry_script", script, "--model_dir", model_dir, "--port", str(port)]
+    with running(command, port, home, settings) as server:
+        yield server
+
+
+@contextmanager
+def running(
+    command: Sequence[object], port: int, home: Path, env: Mapping[str, str]
+) -> Iterator[Server]:
+    """Run a command that serves on a port, and stop it afterwards.
+
+    Args:
+        home: folder that the command runs in, and that gets its output.
+        env: variables that are added to this process's.
+    """
     log = home / "server.log"
     with open(log, "wb") as out:
         process = subprocess.Popen(
-            [SERVER, "--entry_script", script, "--model_dir", model_dir, "--port", str(port)],
-            env={**os.environ, **settings},
+            [str(word) for word in command],
+            env={**os.environ, **env},
             cwd=home,
             stdin=subprocess.DEVNULL,
             stdout=out,
@@ -92,7 +107,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
             continue
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port that no process listens on."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
