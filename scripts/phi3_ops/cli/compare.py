@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from ..comparison import Comparison, PairedResult
 
 EXIT_INCONCLUSIVE = 2
+DOCUMENT_FILE, PAGE_FILE = "compare.json", "compare.html"
+OUTPUT_FILES = (DOCUMENT_FILE, PAGE_FILE)
 MAX_FACT = 60  # characters of a recorded property that are printed
 
 
@@ -131,6 +133,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _compare(args: argparse.Namespace) -> int:
     from ..errors import OpsError
+    from ..files import refuse_foreign_files
     from ..installation import install_command
 
     try:
@@ -147,6 +150,7 @@ def _compare(args: argparse.Namespace) -> int:
         seed=args.seed,
         resamples=args.resamples,
     )
+    refuse_foreign_files(args.out, OUTPUT_FILES)
     screen = console()
     with screen.status("reading the runs"):
         runs = [load_scored_run(name, args.data) for name in (args.baseline, *args.others)]
@@ -162,16 +166,15 @@ def _compare(args: argparse.Namespace) -> int:
 
 
 def _write(comparison: Comparison, page: str, folder: Path) -> tuple[Path, Path]:
-    from ..files import atomic_file
+    from ..files import atomic_folder, stage_marker
 
-    document_path, page_path = folder / "compare.json", folder / "compare.html"
-    with atomic_file(document_path) as file:
-        # ASCII: the name of a slice can contain half a surrogate pair, which UTF-8 cannot encode.
-        json.dump(comparison.to_json(), file, indent=2, allow_nan=False)
-        file.write("\n")
-    with atomic_file(page_path) as file:
-        file.write(page)
-    return page_path, document_path
+    # ASCII: the name of a slice can contain half a surrogate pair, which UTF-8 cannot encode.
+    document = json.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n"
+    with atomic_folder(folder, last=DOCUMENT_FILE) as staging:
+        (staging / DOCUMENT_FILE).write_text(document, encoding="utf-8")
+        (staging / PAGE_FILE).write_text(page, encoding="utf-8")
+        stage_marker(staging, folder, OUTPUT_FILES)
+    return folder / PAGE_FILE, folder / DOCUMENT_FILE
 
 
 # -- printing --------------------------------------------------------------------------------------

@@ -58,6 +58,7 @@ def test_exit_codes(files, capsys, words, code):
 def test_it_writes_a_document_and_a_page(files, capsys):
     phi3_compare("good.jsonl", "bad.jsonl", "--out", "here")
     assert sorted(path.name for path in (files / "here").iterdir()) == [
+        ".phi3-made",
         "compare.html",
         "compare.json",
     ]
@@ -75,6 +76,23 @@ def test_nothing_compared_is_not_a_regression(files, capsys):
     errors = capsys.readouterr().err.strip().splitlines()
     assert len(errors) == 2 and all("none.jsonl does not exist" in line for line in errors)
     assert not (files / ".phi3").exists()
+
+
+@pytest.mark.finding(
+    1,
+    "`phi3 compare --out` with a folder that holds a foreign `compare.html`",
+    "the file is not replaced",
+)
+def test_a_file_of_others_is_not_replaced(files, capsys):
+    (files / "here").mkdir()
+    page = files / "here" / "compare.html"
+    page.write_text("mine")
+    words = ("good.jsonl", "bad.jsonl", "--out", "here")
+    assert phi3_compare(*words) == 1
+    assert "here/compare.html exists, and phi3 did not write it" in capsys.readouterr().err
+    assert page.read_text() == "mine" and len(list(page.parent.iterdir())) == 1
+    page.unlink()
+    assert phi3_compare(*words) == phi3_compare(*words) == 0  # its own files are replaced
 
 
 def test_a_missing_package_is_named():
