@@ -18,6 +18,7 @@ Keep `--work` between runs: the GGUF files and our exports are made only once.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -72,6 +73,8 @@ def main() -> int:
         "--work", type=Path, metavar="FOLDER", help="folder for the models, kept between runs"
     )
     args = parser.parse_args()
+    # An ended benchmark stops its servers.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     names = [item.name for item in SCENARIOS if args.scenarios in item.name]
     rows: list[Row] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import re
 import statistics
 import sys
 import time
@@ -101,17 +102,21 @@ def measure(
 ) -> list[Figures]:
     """Start all servers, measure the scenarios of these names, and stop the servers.
 
-    A server that does not start is left out; the reason is printed.
+    A server that does not serve the model is left out, and the reason is printed. If that is ours, the
+    first one, nothing is measured.
     """
     with contextlib.ExitStack() as stack:
         servers: list[tuple[Entry, Target, Figures]] = []
         for number, entry in enumerate(entries):
             folder = home / str(number)
             folder.mkdir(parents=True)
+            _log(f"starting server {number + 1} of {len(entries)}")
             try:
                 target = stack.enter_context(ready(entry.start, models, folder))
             except NotServedError as error:
-                print(f"left out: {error}", file=sys.stderr, flush=True)
+                print(f"server {number + 1} is left out: {error}", flush=True)
+                if entry is entries[0]:
+                    return []
                 continue
             servers.append((entry, target, Figures(target.name, target.cold_s)))
         for scenario in SCENARIOS:
@@ -139,14 +144,14 @@ def _run(scenario: Scenario, servers: Sequence[tuple[Entry, Target, Figures]], r
             counts = sorted(a.prompt_tokens for a in result.answers if a.prompt_tokens)
             if counts:
                 prompt_tokens[target.name] = counts
-            print(
-                f"{target.name}, {scenario.name}: {result.tokens_per_s:.1f} tokens/s, "
-                f"first text after {result.first_s:.2f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            figures_text = f"{result.tokens_per_s:.1f} tokens/s, first {result.first_s:.2f} s"
+            _log(f"{target.name}, {scenario.name}: {figures_text}")
     if len({tuple(counts) for counts in prompt_tokens.values()}) > 1:
         raise RuntimeError(f"the servers count other prompt tokens: {prompt_tokens}")
+
+
+def _log(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
@@ -161,7 +166,7 @@ def ready(start: Start, models: Models, home: Path) -> Iterator[Target]:
             target = stack.enter_context(start(models, home))
             target.cold_s = _wait_for_answer(target)
         except RuntimeError as error:
-            raise NotServedError(str(error)) from error
+            raise NotServedError(_reason(str(error))) from error
         yield target
 
 
@@ -176,6 +181,13 @@ def _wait_for_answer(target: Target) -> float:
         except (OSError, http.client.HTTPException, RuntimeError) as error:
             expired = time.perf_counter() - begin > START_S
             if target.server.process.poll() is not None or expired:
-                reason = target.server.log.read_text(errors="replace")[-1500:]
-                raise RuntimeError(f"{target.name}: {error}\n{reason}") from error
+                log = target.server.log.read_text(errors="replace")
+                raise RuntimeError(f"{error}\n{log}") from error
             time.sleep(0.05)
+
+
+def _reason(text: str) -> str:
+    """Return the last line of a server's log that says what failed."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if re.match(r"[\w.]*Error: ", line)]
+    return [*lines, *errors][-1]

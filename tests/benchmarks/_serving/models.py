@@ -74,7 +74,12 @@ class Models:
             "model": AutoModelForCausalLM.from_pretrained(self.hf),
             "tokenizer": AutoTokenizer.from_pretrained(self.hf),
         }
-        params = {"max_new_tokens": 64, "do_sample": False, "return_full_text": False}
+        params = {
+            "max_new_tokens": 64,
+            "min_new_tokens": 64,
+            "do_sample": False,
+            "return_full_text": False,
+        }
         mlflow.transformers.save_model(
             parts,
             str(target),

@@ -78,7 +78,7 @@ class Target:
             return {"messages": messages, "max_tokens": tokens, "stream": True, **self.fields}
         # pyfunc gets text. The template is ChatML, as the model's own.
         turns = "".join(f"<|im_start|>{m['role']}\n{m['content']}<|im_end|>\n" for m in messages)
-        params = {"max_new_tokens": tokens}
+        params = {"max_new_tokens": tokens, "min_new_tokens": tokens}
         return {"input_data": [f"{turns}<|im_start|>assistant\n"], "params": params}
 
     def memory_mib(self) -> float:
