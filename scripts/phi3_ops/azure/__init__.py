@@ -24,7 +24,6 @@ from .jobs import (
     newest_attempt,
     require_completed,
 )
-from .pf_client import foundry_client, foundry_errors
 from .plan import Plan, Step
 from .provision import Provision, ProvisionOptions
 from .quota import (
@@ -70,8 +69,6 @@ __all__ = [
     "endpoint_need",
     "find_resource",
     "follow_job",
-    "foundry_client",
-    "foundry_errors",
     "grant_role",
     "has_role",
     "is_created_by_us",

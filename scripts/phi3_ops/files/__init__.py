@@ -6,7 +6,7 @@ may import the top-level modules only.
 
 from __future__ import annotations
 
-from .atomic import atomic_file, atomic_folder, new_folder
+from .atomic import atomic_folder, new_folder
 from .json_files import read_jsonl, write_json, write_jsonl
 from .locks import file_lock, try_lock
 from .ownership import (
@@ -26,7 +26,6 @@ from .private import private_folder
 
 __all__ = [
     "MARKER_FILE",
-    "atomic_file",
     "atomic_folder",
     "begin_writing",
     "file_lock",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .check import check_flow
 from .connection_fields import local_connection, shared_connection
+from .pf_client import foundry_errors
 from .project import FoundryProject
 from .promote import Gate, gate_reasons, judge_gate, project_for_gate, refuse_unfit_version
 from .pull import diff_flow, pull_flow
@@ -20,6 +21,7 @@ __all__ = [
     "diff_flow",
     "display_name",
     "flow_rows",
+    "foundry_errors",
     "gate_reasons",
     "judge_gate",
     "local_connection",

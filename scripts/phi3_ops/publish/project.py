@@ -18,8 +18,6 @@ from ..azure import (
     PRODUCT,
     Cloud,
     find_resource,
-    foundry_client,
-    foundry_errors,
     is_created_by_us,
 )
 from ..errors import OpsError
@@ -27,6 +25,7 @@ from ..flows import FlowState
 from ..installation import PACKAGE
 from ..names import require_file_name
 from ..yaml_files import load_yaml
+from .pf_client import foundry_client, foundry_errors
 from .stage import display_name
 
 # promptflow's client stores flows in this datastore, the file share of the workspace.

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import paths
-from ..azure import COMPLETED, ENDED_BADLY, Cloud, Plan, Step, find_resource, foundry_errors
+from ..azure import COMPLETED, ENDED_BADLY, Cloud, Plan, Step, find_resource
 from ..errors import OpsError
 from ..files import read_jsonl, write_json
 from ..names import require_inside
-from ..publish import FoundryProject, display_name, require_locked
+from ..publish import FoundryProject, display_name, foundry_errors, require_locked
 from ..runs import OUTPUT_FOLDER, SNAPSHOT, TOKEN_COUNTS
 from ..terminal import VisibleLog, print_text
 from ..waiting import wait_until

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from ..azure import Cloud
 from ..errors import OpsError, first_line
 from ..installation import install_command
 from ..pf import prepare
-from .cloud import Cloud
 
 _STATUS = re.compile(r"Code: (\d{3})\b")
 

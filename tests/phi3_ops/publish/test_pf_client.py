@@ -9,8 +9,8 @@ import pytest
 import requests
 
 from offline_cloud import offline_cloud
-from phi3_ops.azure.pf_client import foundry_client, foundry_errors
 from phi3_ops.errors import OpsError
+from phi3_ops.publish.pf_client import foundry_client, foundry_errors
 
 
 def test_without_the_azure_packages_it_says_what_to_install(monkeypatch):
