@@ -101,20 +101,17 @@ def ask(
         response.read()
         total_s = time.perf_counter() - start
         return Answer(total_s, total_s, None)
-    first_s, usage, pieces = _read_stream(response, start)
+    first_s, usage = _read_stream(response, start)
     total_s = time.perf_counter() - start
-    # A server that does not report the number of tokens sends each token in an event of its own.
-    generated = usage.get("completion_tokens", pieces)
-    if generated != tokens or not first_s:
+    generated = usage.get("completion_tokens")
+    if generated != tokens:
         raise RuntimeError(f"{target.name} generated {generated} tokens instead of {tokens}")
-    return Answer(first_s, total_s, usage.get("prompt_tokens"))
+    return Answer(first_s or total_s, total_s, usage["prompt_tokens"])
 
 
-def _read_stream(
-    response: http.client.HTTPResponse, start: float
-) -> tuple[float, dict[str, Any], int]:
-    """Return the seconds until the first text, the reported usage, and the number of pieces."""
-    first_s, pieces = 0.0, 0
+def _read_stream(response: http.client.HTTPResponse, start: float) -> tuple[float, dict[str, Any]]:
+    """Return the seconds until the first text, and the usage that the server reports at the end."""
+    first_s = 0.0
     usage: dict[str, Any] = {}
     for line in response:
         if not line.startswith(b"data: {"):
@@ -123,6 +120,5 @@ def _read_stream(
         usage = event.get("usage") or usage
         choices = event.get("choices")
         if choices and choices[0]["delta"].get("content"):
-            pieces += 1
             first_s = first_s or time.perf_counter() - start
-    return first_s, usage, pieces
+    return first_s, usage
