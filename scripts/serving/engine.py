@@ -12,6 +12,7 @@ import queue
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Sequence
+from concurrent.futures import wait
 from typing import Any, Protocol
 
 from batching import Backend, Batch, Prefill
@@ -19,6 +20,7 @@ from generation import Completion, Row
 from sampling import GenerationParams
 
 MAX_WAITING = 256  # rows
+ABANDONED_POLL_S = 0.25  # between two questions whether anybody waits for an answer
 SHORTEST_CACHE = 512  # tokens; longer caches have 4, 16, ... times this length
 
 
@@ -55,8 +57,17 @@ class Engine(Protocol):
     def decode(self, ids: list[int]) -> str:
         """Return the text of tokens, without special tokens."""
 
-    def generate(self, prompts: Sequence[list[int]], params: GenerationParams) -> list[Completion]:
-        """Return one completion per prompt, in the order of the prompts. Raises BusyError."""
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        params: GenerationParams,
+        is_abandoned: Callable[[], bool] | None = None,
+    ) -> list[Completion]:
+        """Return one completion per prompt, in the order of the prompts. Raises BusyError.
+
+        `is_abandoned` is called several times a second. As soon as it returns True, nobody waits for
+        the answers any more, and they end at their next tokens.
+        """
 
     def stream(
         self, prompt: list[int], params: GenerationParams
@@ -96,9 +107,16 @@ class BatchingEngine:
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
         self._thread.start()
 
-    def generate(self, prompts: Sequence[list[int]], params: GenerationParams) -> list[Completion]:
+    def generate(
+        self,
+        prompts: Sequence[list[int]],
+        params: GenerationParams,
+        is_abandoned: Callable[[], bool] | None = None,
+    ) -> list[Completion]:
         rows = [self._make_row(prompt, params, index) for index, prompt in enumerate(prompts)]
         self._submit(rows)
+        if is_abandoned is not None:
+            _cancel_if_abandoned(rows, is_abandoned)
         return [row.completion.result() for row in rows]
 
     def stream(
@@ -272,6 +290,16 @@ class BatchingEngine:
         lengths = [len(prompt.tokens) for prompt in prompts]
         prefills = sum(length for length in lengths if length > self._backend.prefill_chunk)
         return other_batches + row_batch.slots_with(taken + 1) * row_batch.length + prefills
+
+
+def _cancel_if_abandoned(rows: Sequence[Row], is_abandoned: Callable[[], bool]) -> None:
+    """Wait until all rows have ended, and cancel them as soon as they are abandoned."""
+    completions = [row.completion for row in rows]
+    while wait(completions, ABANDONED_POLL_S).not_done:
+        if is_abandoned():
+            for row in rows:
+                row.cancelled = True
+            return
 
 
 def _read_pieces(

@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import re
+import select
+import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -75,12 +77,18 @@ class Scorer:
         """Return whether a request is to be answered with `stream` instead of `answer`."""
         return wants_stream(payload)
 
-    def answer(self, payload: Any) -> list[str] | dict[str, Any]:
-        """Answer a request in one piece. Raises ScoringError."""
+    def answer(
+        self, payload: Any, is_abandoned: Callable[[], bool] | None = None
+    ) -> list[str] | dict[str, Any]:
+        """Answer a request in one piece. Raises ScoringError.
+
+        `is_abandoned` returns whether the client has gone; the answer is then cut short.
+        """
         request = self._read(payload)
         prompts = [self._encode(prompt, request) for prompt in request.prompts]
         try:
-            completions = self.engine.generate(prompts * request.choices, request.params)
+            all_prompts = prompts * request.choices
+            completions = self.engine.generate(all_prompts, request.params, is_abandoned)
         except BusyError as error:
             raise ScoringError(429, str(error)) from error
         if request.contract == "list":
@@ -229,10 +237,31 @@ def run(request: Any) -> Any:
         if _scorer.wants_stream(payload):
             events = sse(_scorer.stream(payload))
             return AMLResponse(events, 200, {"Content-Type": SSE_TYPE, "Cache-Control": "no-cache"})
-        body = json.dumps(_scorer.answer(payload), ensure_ascii=False)
+        answer = _scorer.answer(payload, _disconnect_check(request))
+        body = json.dumps(answer, ensure_ascii=False)
         return AMLResponse(body, 200, {"Content-Type": JSON_TYPE})
     except ScoringError as error:
         return _error_response(error)
+
+
+def _disconnect_check(request: Any) -> Callable[[], bool] | None:
+    """Return a function that tells whether a request's client has closed the connection.
+
+    Azure's server runs in gunicorn, which passes the connection on. None: another server runs this.
+    """
+    connection = getattr(request, "environ", {}).get("gunicorn.socket")
+    if connection is None:
+        return None
+    poll = select.poll()
+    poll.register(connection, select.POLLIN)
+
+    def is_disconnected() -> bool:
+        try:
+            return bool(poll.poll(0)) and not connection.recv(1, socket.MSG_PEEK)
+        except OSError:  # such as a reset
+            return True
+
+    return is_disconnected
 
 
 def parse(body: bytes) -> Any:

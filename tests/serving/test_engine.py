@@ -71,6 +71,32 @@ def test_a_character_cut_off_by_the_limit_becomes_a_replacement_character(make_e
     assert engine.generate([[1]], params)[0] == end
 
 
+def test_abandoned_answers_end_and_give_their_rows_back(make_engine):
+    """The answers have a million tokens, which would take minutes."""
+    engine = make_engine("x" * 1_000_000)
+    abandoned = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(engine.generate, [[1], [2]], GenerationParams(), abandoned.is_set)
+        wait_until(lambda: len(engine._backend.passes) > 3)
+        abandoned.set()
+        assert len(answers.result(HANG_S)) == 2
+    wait_until(lambda: not engine._running())
+
+
+def test_abandoned_answers_that_wait_never_start(make_engine):
+    gate = threading.Event()
+    engine = make_engine("ok", gate=gate, max_rows=1)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(engine.generate, [[65]], GenerationParams())
+        assert engine._backend.started.wait(HANG_S)
+        second = pool.submit(engine.generate, [[66]], GenerationParams(), lambda: True)
+        wait_until(lambda: engine._waiting and engine._waiting[0].cancelled)
+        gate.set()
+        assert first.result(HANG_S)[0].text == "ok"
+        assert second.result(HANG_S)[0].tokens == 0
+    assert engine._backend.prompts == [["A"]]
+
+
 def test_a_stop_string_ends_the_answer_and_is_left_out(make_engine):
     engine = make_engine("one END two")
     params = GenerationParams(stop=("END", "never"))

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
@@ -111,6 +112,42 @@ def test_concurrent_requests_get_their_own_answers(server, scorer):
     with ThreadPoolExecutor(24) as pool:
         answers = list(pool.map(lambda payload: send(server, payload), payloads))
     assert [json.loads(text) for _, text in answers] == expected
+
+
+WAITING = """
+import pathlib, sys, time
+sys.path.insert(0, {folder!r})
+import score
+
+class Waiting:
+    wants_stream = lambda self, payload: False
+
+    def answer(self, payload, is_abandoned):
+        pathlib.Path("begun").touch()
+        while not is_abandoned():
+            time.sleep(0.02)
+        pathlib.Path("abandoned").touch()
+
+def init():
+    score._scorer = Waiting()
+
+run = score.run
+"""
+
+
+def test_generation_stops_when_the_client_of_a_plain_request_has_gone(tmp_path):
+    script = tmp_path / "waiting.py"
+    script.write_text(WAITING.format(folder=str(inference_server.SCORE.parent)))
+    with inference_server.started(tmp_path, tmp_path, script) as server:
+        server.wait()
+        with closing(server.connect()) as connection:
+            connection.request("POST", "/score", json.dumps({"messages": HI}))
+            while not (tmp_path / "begun").exists():
+                time.sleep(0.02)
+        end = time.monotonic() + inference_server.START_S
+        while not (tmp_path / "abandoned").exists():
+            assert time.monotonic() < end, server.log.read_text()
+            time.sleep(0.02)
 
 
 def test_the_server_is_not_healthy_before_init_has_ended(tmp_path):

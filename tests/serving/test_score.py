@@ -1,7 +1,9 @@
 """The scoring script on the tiny model: the three contracts, streams, errors, and Azure's run()."""
 
 import json
+import socket
 
+import engine
 import pytest
 import score
 from score import ScoringError
@@ -269,6 +271,35 @@ def test_run_accepts_only_post(azure):
     assert score.run(request).status_code == 405
 
 
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_run_sees_that_the_client_has_gone(end):
+    server_side, client = socket.socketpair()
+    with server_side, client:
+        request = Post({"messages": HI})
+        request.environ = {"gunicorn.socket": server_side}
+        is_disconnected = score._disconnect_check(request)
+        assert not is_disconnected()
+        client.send(b"GET")  # the next request of the connection
+        assert not is_disconnected() and server_side.recv(3) == b"GET"
+        client.close() if end == "close" else server_side.shutdown(socket.SHUT_RDWR)
+        assert is_disconnected()
+
+
+def test_run_asks_nothing_under_another_server():
+    assert score._disconnect_check(Post({})) is None
+
+
+def test_an_abandoned_answer_is_cut_short(scorer):
+    ban = {str(token): -100 for token in scorer.engine._backend.end_tokens}
+    payload = {"messages": HI, "logit_bias": ban}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine, "ABANDONED_POLL_S", 0)
+        answer = scorer.answer(payload, lambda: True)
+    assert (
+        answer["usage"]["completion_tokens"] < scorer.answer(payload)["usage"]["completion_tokens"]
+    )
+
+
 def test_run_before_init_is_a_503(azure, monkeypatch):
     monkeypatch.setattr(score, "_scorer", None)
     assert score.run(Post({"messages": HI})).status_code == 503
@@ -292,9 +323,9 @@ def prompts(scorer, monkeypatch):
     received = []
     generate = scorer.engine.generate
 
-    def record(prompts, params):
+    def record(prompts, *args):
         received.extend(prompts)
-        return generate(prompts, params)
+        return generate(prompts, *args)
 
     monkeypatch.setattr(scorer.engine, "generate", record)
     return received

@@ -40,12 +40,15 @@ def load(model, name=None):
                            close=lambda: None,
                            wants_stream=lambda payload: payload["do"] == "stream")
 
-def answer(payload):
+def answer(payload, is_abandoned):
     if payload["do"] == "die":
         os._exit(3)
     if payload["do"] == "wait":
         open(payload["until"] + "-begun", "w").close()
     while payload["do"] == "wait" and not os.path.exists(payload["until"]):
+        if is_abandoned():
+            open(payload["until"] + "-abandoned", "w").close()
+            break
         time.sleep(0.01)
     if payload["do"] == "fail":
         raise ScoringError(payload["status"])

@@ -96,7 +96,10 @@ class Worker:
             return
         payload = self._scoring.parse(body)
         if not self._scorer.wants_stream(payload):
-            text = json.dumps(self._scorer.answer(payload), ensure_ascii=False)
+            answer = self._scorer.answer(payload, cancelled.is_set)
+            if cancelled.is_set():  # the answer was cut short
+                return None
+            text = json.dumps(answer, ensure_ascii=False)
             return self._send(id=number, status=200, text=text)
         events = self._scoring.sse(self._scorer.stream(payload))
         try:

@@ -86,6 +86,14 @@ def test_a_request_that_is_cancelled_while_it_waits_is_not_run(worker, tmp_path)
     assert [messages.next()["id"] for _ in "ab"] == [1, 3]
 
 
+def test_a_cancelled_answer_is_not_sent(worker, tmp_path):
+    worker, messages = worker()
+    worker.take(request(1, do="wait", until=str(tmp_path / "go")))
+    worker.take(b'{"id": 1}')
+    worker.take(request(2, do="echo"))  # runs after the first one, on the only thread
+    assert messages.next()["id"] == 2
+
+
 def test_a_cancellation_of_an_unknown_request_is_ignored(worker):
     worker, messages = worker()
     worker.take(b'{"id": 99}')
