@@ -43,6 +43,12 @@ def test_deployments(words, expected):
     assert actual == expected
 
 
+@pytest.mark.parametrize("words", [("--model", "tiny"), ("--deployment", "blue=tiny")])
+def test_the_tiny_model_is_served_after_a_training_only(words):
+    with pytest.raises(OpsError, match="'tiny' is made from the training rows during a training"):
+        deployments(*words)
+
+
 def test_limits_hold_for_every_deployment():
     limits = ("--request-timeout-ms", 500, "--max-concurrent-requests", 3)
     for each in deployments("--deployment", "blue=a:90", "--deployment", "green=b:10", *limits):

@@ -31,6 +31,11 @@ def test_a_retired_model_is_refused(name):
         check_catalog_model(name)
 
 
+def test_a_model_of_this_machine_is_refused(files):
+    with pytest.raises(OpsError, match="the model smollm2 is on this machine only"):
+        CatalogSubmission(offline_cloud(), CatalogRequest(*files, model="smollm2"))
+
+
 def test_another_model_is_accepted():
     check_catalog_model("Phi-4-mini-instruct")
 

@@ -66,6 +66,12 @@ def test_a_recipe_outside_the_uploaded_folder_is_refused(cloud, files, tmp_path)
         JobSubmission(cloud, JobRequest(**files, recipe=str(tmp_path / "own.yaml")))
 
 
+def test_a_model_of_this_machine_is_refused(cloud, files, tmp_path):
+    for model in ("smollm2", "models/a.gguf", str(tmp_path)):
+        with pytest.raises(OpsError, match="is on this machine only, .* train here with --local"):
+            JobSubmission(cloud, request(files, model=model))
+
+
 def test_every_training_file_counts(cloud, files):
     assert {path.name for path in _code_files()} >= {"train.py", "conda.yaml", "tiny-cpu.yaml"}
     assert all(path.is_relative_to(paths.TRAINING) for path in _code_files())
