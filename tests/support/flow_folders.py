@@ -17,3 +17,22 @@ def write_flow(folder: Path, version: str = "1.0.0", **files: str) -> Path:
     for name, text in files.items():
         (folder / f"{name}.py").write_text(text)
     return folder
+
+
+ECHO_DAG = """\
+inputs: {text: {type: string}}
+outputs: {text: {type: string, reference: "${echo.output}"}}
+nodes:
+- name: echo
+  type: python
+  source: {type: code, path: echo.py}
+  inputs: {text: "${inputs.text}"}
+"""
+
+
+def write_echo_flow(folder: Path, tool: str) -> Path:
+    """Write a flow of one node, `echo`, with this code of its tool; return its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "flow.dag.yaml").write_text(ECHO_DAG)
+    (folder / "echo.py").write_text(tool)
+    return folder

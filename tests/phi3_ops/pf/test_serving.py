@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from starlette.testclient import TestClient
 
+from flow_folders import write_echo_flow
 from phi3_ops.pf import expectations
 from phi3_ops.pf.serving import (
     close_tool_stream,
@@ -16,15 +17,6 @@ from phi3_ops.pf.serving import (
     wrap_line_execution,
 )
 
-FLOW = """\
-inputs: {text: {type: string}}
-outputs: {text: {type: string, reference: "${echo.output}"}}
-nodes:
-- name: echo
-  type: python
-  source: {type: code, path: echo.py}
-  inputs: {text: "${inputs.text}"}
-"""
 TOOL = """\
 import threading
 from promptflow.core import tool
@@ -39,9 +31,7 @@ def echo(text: str) -> str:
 @pytest.fixture
 def app(tmp_path, monkeypatch):
     monkeypatch.setenv("PROMPTFLOW_PROJECT_PATH", "before")
-    (tmp_path / "flow.dag.yaml").write_text(FLOW)
-    (tmp_path / "echo.py").write_text(TOOL)
-    yield create_flow_app(tmp_path)
+    yield create_flow_app(write_echo_flow(tmp_path, TOOL))
     assert os.environ["PROMPTFLOW_PROJECT_PATH"] == str(tmp_path)
 
 

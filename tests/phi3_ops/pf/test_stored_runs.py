@@ -8,6 +8,7 @@ from datetime import datetime
 
 import pytest
 
+from flow_folders import write_echo_flow
 from phi3_ops.errors import OpsError
 from phi3_ops.pf import expectations
 from phi3_ops.pf.client import pf_client
@@ -23,15 +24,6 @@ from phi3_ops.pf.stored_runs import (
     set_run_status,
 )
 
-FLOW = """\
-inputs: {text: {type: string}}
-outputs: {text: {type: string, reference: "${echo.output}"}}
-nodes:
-- name: echo
-  type: python
-  source: {type: code, path: echo.py}
-  inputs: {text: "${inputs.text}"}
-"""
 TOOL = """\
 from promptflow.core import tool
 
@@ -47,11 +39,7 @@ MAPPING = {"text": "${data.text}"}
 
 @pytest.fixture
 def flow(tmp_path):
-    folder = tmp_path / "echo"
-    folder.mkdir()
-    (folder / "flow.dag.yaml").write_text(FLOW)
-    (folder / "echo.py").write_text(TOOL)
-    return folder
+    return write_echo_flow(tmp_path / "echo", TOOL)
 
 
 @pytest.fixture
