@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Protocol, runtime_checkable
 
 
@@ -33,6 +34,14 @@ class OpsError(Exception):
         super().__init__(f"{what.rstrip('.')}. {fix}".strip() if fix else what)
         self.what = what
         self.fix = fix
+
+
+_USER_INFO = re.compile(r"(?<=://)[^/\s@'\"]*@")
+
+
+def without_user_info(text: str) -> str:
+    """Return a text without the user names and passwords of the URLs in it."""
+    return _USER_INFO.sub("", text)
 
 
 def first_line(error: BaseException) -> str:

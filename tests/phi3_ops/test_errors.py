@@ -6,7 +6,7 @@ import pytest
 
 from phi3_ops.endpoint.container import EndpointError
 from phi3_ops.endpoint.fault_rules import FaultError
-from phi3_ops.errors import ExplainedError, OpsError, first_line
+from phi3_ops.errors import ExplainedError, OpsError, first_line, without_user_info
 from phi3_tools import ConfigError
 
 
@@ -17,6 +17,19 @@ def test_an_error_keeps_its_two_parts():
         "Run `phi3 data`. Then try again.",
     )
     assert str(error) == "v1.2 of the file is missing. Run `phi3 data`. Then try again."
+
+
+@pytest.mark.parametrize(
+    ("text", "clean"),
+    [
+        ("HEAD https://user:pw@host/x failed", "HEAD https://host/x failed"),
+        ("'http://pw@a' and http://u:p@b:1/", "'http://a' and http://b:1/"),
+        ("https://host/a@b", "https://host/a@b"),
+        ("mail a@b.example", "mail a@b.example"),
+    ],
+)
+def test_user_names_and_passwords_of_urls_are_removed(text, clean):
+    assert without_user_info(text) == clean
 
 
 def test_without_advice_the_text_is_what_is_wrong():

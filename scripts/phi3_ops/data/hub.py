@@ -9,13 +9,14 @@ splits and their files, and it streams files of other formats if they are not co
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import chain, islice
 from typing import Any
 
-from ..errors import OpsError
+from ..errors import OpsError, without_user_info
 from ..installation import install_command
 from .formats import (
     Columns,
@@ -48,6 +49,8 @@ def open_hub(name: str, split: str, revision: str | None, columns: Columns) -> S
         from huggingface_hub.utils.tqdm import disable_progress_bars
     except ImportError as error:
         raise OpsError("datasets is not installed", install_command("data")) from error
+    for library in ("datasets", "huggingface_hub"):  # they log URLs with HF_ENDPOINT's password
+        logging.getLogger(library).setLevel(logging.CRITICAL)
     datasets.disable_progress_bars()
     disable_progress_bars()
     with _hub_errors(name):
@@ -67,7 +70,7 @@ def _hub_errors(name: str) -> Iterator[None]:
     except (OpsError, KeyboardInterrupt):
         raise
     except Exception as error:  # each of the libraries has its own errors
-        what = " ".join(str(error).split()) or type(error).__name__
+        what = " ".join(without_user_info(str(error)).split()) or type(error).__name__
         fix = (
             "Check the name, --split and --revision, and that the hub can be reached "
             "(HF_TOKEN for a private dataset); or download the dataset and give its folder."

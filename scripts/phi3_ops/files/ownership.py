@@ -73,6 +73,8 @@ def read_marker(folder: Path) -> Marker | None:
         connections = content["connections"]
         valid = content["made by"] == _MADE_BY and _ID.fullmatch(content["id"])
         valid = valid and all(map(_is_inside, [*files, *folders, *unfinished]))
+        # A name only: a path could lead through a link.
+        valid = valid and not any("/" in name for name in unfinished)
         valid = valid and all(isinstance(url, str) for url in connections.values())
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

@@ -12,6 +12,7 @@ import http.server
 import json
 import random
 import re
+import socket
 import threading
 import zlib
 from contextlib import contextmanager
@@ -242,7 +243,11 @@ def bomb(piece, count):
     ("name", "content", "message"),
     [
         ("x.jsonl.gz", bomb(b" " * (1 << 20), 100), "x.jsonl.gz, line 1 is longer than 67,108,864"),
-        ("x.jsonl.gz", bomb((b" " * 65_535 + b"\n") * 16, 100), "106,854 bytes unpack to more than"),
+        (
+            "x.jsonl.gz",
+            bomb((b" " * 65_535 + b"\n") * 16, 100),
+            "106,854 bytes unpack to more than",
+        ),
         ("x.csv.gz", b"", "cannot read train_sft-x.csv.gz on the hub: it is compressed. Download"),
         ("x.jsonl.zst", b"", "cannot read train_sft-x.jsonl.zst on the hub: it is compressed."),
     ],
@@ -271,6 +276,22 @@ def test_the_error_for_a_missing_part_is_one_line(repository, tmp_path, case):
     assert done.returncode == 1
     assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1, done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.finding(
+    7,
+    "`HF_ENDPOINT` contains a password, and the hub cannot be reached",
+    "neither the error nor a warning of the hub's libraries contains it",
+)
+def test_a_password_of_the_hubs_address_is_not_printed(tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # it does not listen, so connections are refused
+        url = f"http://user:pass%20word123@127.0.0.1:{unused.getsockname()[1]}"
+        env = {"HF_ENDPOINT": url, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "home")}
+        done = phi3("data", "--source", NAME, "--out", tmp_path / "out", env=env, cwd=tmp_path)
+    assert done.returncode == 1 and "cannot read" in done.stderr
+    assert "word123" not in done.stdout + done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr
 
 
 def test_the_error_without_a_hub_is_one_line(tmp_path):

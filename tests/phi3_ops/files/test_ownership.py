@@ -68,6 +68,7 @@ def test_a_marker_has_an_id_that_stays(tmp_path):
         {"folders": [".."]},
         {"unfinished": [".."]},
         {"unfinished": [""]},
+        {"unfinished": ["link/folder"]},
         {"connections": {"phi3": None}},
         {"connections": []},
     ],
@@ -199,6 +200,23 @@ def test_links_are_not_followed(tmp_path):
     (work / "folder").symlink_to(other)
     assert remove_own_files(work) == [work / "folder"]
     assert names_in(other) == {"b", "deep/b"}
+
+
+@pytest.mark.finding(
+    1,
+    "a forged marker names a folder behind a link as unfinished",
+    "the file is not taken for a marker, and nothing is removed",
+)
+def test_an_unfinished_folder_behind_a_link_is_not_removed(tmp_path):
+    work, other = tmp_path / "work", tmp_path / "other"
+    record_files(work, write(work, "a"))
+    write(other, "folder/mine")
+    (work / "link").symlink_to(other)
+    marker = json.loads((work / MARKER_FILE).read_text())
+    (work / MARKER_FILE).write_text(json.dumps({**marker, "unfinished": ["link/folder"]}))
+    remove_own_files(work)
+    assert names_in(other) == {"folder/mine"}
+    assert (work / "a").exists()
 
 
 def test_a_folder_of_its_own_is_allowed(tmp_path):
