@@ -1,9 +1,9 @@
 """Starts score.py and its peers, all with two threads and room for 16 requests at once.
 
 Settings of the peers:
-    llama.cpp: its own server; 16 slots of 2,048 tokens, continuous batching, flash attention, prompt
+    llama.cpp: its own server; 16 slots of 1,280 tokens, continuous batching, flash attention, prompt
         caching in the slots, float16 keys and values.
-    OpenVINO GenAI: ContinuousBatchingPipeline with prefix caching and 32,768 tokens of cache.
+    OpenVINO GenAI: ContinuousBatchingPipeline with prefix caching and a cache of 16 x 1,280 tokens.
     transformers: `transformers serve --continuous-batching`, float32.
     MLflow's pyfunc: Azure's server with its default settings, as in the tutorials.
 """

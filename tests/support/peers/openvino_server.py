@@ -23,7 +23,7 @@ from typing import Any
 
 import uvicorn
 
-CACHE_TOKENS = 2048 * 16
+TOKENS_PER_SLOT = 1280
 BLOCK_TOKENS = 32  # of a block of keys and values on a CPU
 
 # --- the process of the pipeline ---------------------------------------------------------------
@@ -40,7 +40,7 @@ def run_pipeline(
 
     scheduler = openvino_genai.SchedulerConfig()
     scheduler.max_num_seqs = slots
-    scheduler.num_kv_blocks = CACHE_TOKENS // BLOCK_TOKENS
+    scheduler.num_kv_blocks = TOKENS_PER_SLOT * slots // BLOCK_TOKENS
     scheduler.enable_prefix_caching = True
     pipeline = openvino_genai.ContinuousBatchingPipeline(model, scheduler, "CPU", properties)
     tokenizer = pipeline.get_tokenizer()
