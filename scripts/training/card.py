@@ -10,10 +10,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inputs import HUB_ID, TINY, Recipe
+from inputs import HUB_ID, TINY, Recipe, evenly_spaced
 from metrics import Metrics
 
 if TYPE_CHECKING:
+    from general import AnswerPair
     from huggingface_hub import ModelCardData
     from samples import SampleAnswer
 
@@ -24,6 +25,7 @@ MANIFEST = "manifest.json"  # `phi3 data` writes it beside the rows
 MICROSOFT_PHI = re.compile(r"microsoft/phi-[34]", re.IGNORECASE)
 NO_BASE_LICENCE = "The base has no licence: its weights were random before this run."
 BASE_FILE = "phi3-base.json"  # gguf_model.py writes it into a converted base
+MAX_GENERAL_ANSWERS = 10  # in the card; general.jsonl has all of them
 UNKNOWN_LICENCE = "The base's licence is unknown to this run: check it before you share the model."
 
 
@@ -44,6 +46,7 @@ def write(
     metrics: Metrics,
     train_file: Path,
     samples: Sequence[SampleAnswer] = (),
+    general: Sequence[AnswerPair] = (),
     picture: str | None = None,
 ) -> None:
     """Write the model card into a model's folder.
@@ -56,6 +59,7 @@ def write(
         metrics: metrics of the run.
         train_file: training file; the card includes the manifest.json beside it.
         samples: sample answers of all epochs. The card quotes no other rows of the data.
+        general: answers to the general chats.
         picture: name of the loss curve's file in `folder`.
     """
     from jinja2 import Environment, StrictUndefined
@@ -78,6 +82,7 @@ def write(
         settings=safe_dump(settings, sort_keys=False, allow_unicode=True).strip(),
         manifest=read_manifest(train_file),
         samples=compare_answers(samples),
+        general=evenly_spaced(general, MAX_GENERAL_ANSWERS),
         picture=picture,
     )
     (folder / CARD_NAME).write_text(text.lstrip(), encoding="utf-8")

@@ -4,6 +4,8 @@ transformers writes them (`checkpoint-STEP/`). A complete checkpoint also has a 
 written last and holds the sizes of the other files and the fingerprint of the run. A folder without a
 valid marker was interrupted while it was written, and is ignored. Checkpoints are never renamed, since
 renaming on mounted storage copies the files. (transformers' `get_last_checkpoint` ignores completeness.)
+
+Checkpoints that train.py did not write are never removed: a folder that has one is refused.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from typing import Any
 from inputs import Recipe, Row, TrainError
 
 MARKER = "complete.json"
+STARTED = "started-by-train.py"  # file in each checkpoint, from its beginning
 PREFIX = "checkpoint-"
 # Texts of the errors that safetensors and torch raise when the disk is full; they raise no OSError.
 DISK_FULL_TEXTS = (
@@ -86,6 +89,24 @@ class Checkpoints:
                 fix = "resume with the same one, or delete that folder to start again"
                 raise TrainError(f"the checkpoint was made with another {part}", checkpoint, fix)
         return checkpoint
+
+    def refuse_foreign(self) -> None:
+        """Check that train.py wrote all checkpoints in the folder, since a run replaces them.
+
+        Raises:
+            TrainError: another program wrote a checkpoint.
+        """
+        for path in self._all():
+            if not (path / STARTED).exists() and not (path / MARKER).exists():
+                problem = "the folder has a checkpoint that train.py did not write"
+                raise TrainError(problem, path, "move it, or give another --checkpoint-dir")
+
+    def begin(self, step: int) -> None:
+        """Make the folder of a step's checkpoint, in place of one of an earlier run."""
+        path = self.path_of(step)
+        shutil.rmtree(path, ignore_errors=True)
+        path.mkdir(parents=True)
+        (path / STARTED).touch()
 
     def remove_incomplete(self) -> None:
         """Remove the checkpoints that were interrupted while they were written."""

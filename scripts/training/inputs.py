@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import trainer_settings
 
 Row = dict[str, Any]
+Item = TypeVar("Item")
 
 TINY = "tiny"  # the name of the base model that tiny.py makes
+SMOLLM2 = "smollm2"  # `phi3` fetches and converts it, and gives train.py its folder
 # Short names of the base models that the recipes were written for.
 MODELS = {
     "phi-3-mini-4k": "microsoft/Phi-3-mini-4k-instruct",
@@ -31,6 +33,8 @@ SECTION_TYPES = {
     "save_dtype": str,
     "samples": int,
     "max_cut_share": (int, float),
+    "trained_layers": int,
+    "rows_per_sequence": int,
     "tiny": dict,
     "lora": dict,
     "quantization": str,
@@ -59,7 +63,11 @@ FSDP_KEYS = {
 }  # fmt: skip
 TINY_REQUIRED_KEYS = {"vocab_size", "hidden_size", "max_position_embeddings"}
 QUANTIZATIONS = ("nf4",)
+MASK_ATTENTIONS = ("sdpa", "eager")  # that take a mask for each token
 SAVE_DTYPES = ("float32", "bfloat16", "float16")
+MAX_RECIPE_BYTES = 1 << 20
+MAX_RECIPE_DEPTH = 20
+MAX_LINE_CHARACTERS = 1 << 24  # of a JSONL file; a longer line would fill the memory
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -93,6 +101,8 @@ class Recipe:
         fsdp: settings of transformers' `fsdp_config`, or None for a full copy in each process.
         samples: number of sample answers at each evaluation; they quote the evaluation file.
         max_cut_share: largest share of a file's rows that max_length may cut or drop.
+        trained_layers: number of the last layers that are trained, or None to train all weights.
+        rows_per_sequence: average number of rows in a sequence of a batch; see batches.py.
     """
 
     name: str
@@ -107,6 +117,8 @@ class Recipe:
     fsdp: dict[str, Any] | None = None
     samples: int = 3
     max_cut_share: float = 0.1
+    trained_layers: int | None = None
+    rows_per_sequence: int = 1
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -121,11 +133,17 @@ def read_recipe(path: Path) -> Recipe:
     import yaml
 
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            text = file.read(MAX_RECIPE_BYTES + 1).decode("utf-8-sig")
+        check_yaml_size(text)
+        content = yaml.safe_load(text)
     except OSError as error:
         fix = "give a recipe such as recipes/tiny-cpu.yaml"
         raise TrainError("cannot read the recipe", path, f"{_reason(error)}; {fix}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (
+        yaml.YAMLError,
+        ValueError,
+    ) as error:  # ValueError: not UTF-8, or a date in the 13th month
         mark = getattr(error, "problem_mark", None)
         location = f"{path} line {mark.line + 1}" if mark else path
         raise TrainError("the recipe is not valid YAML", location, "correct it") from error
@@ -133,6 +151,25 @@ def read_recipe(path: Path) -> Recipe:
     if problem:
         raise TrainError(problem, path, "compare with recipes/tiny-cpu.yaml and recipes/lora.yaml")
     return Recipe(name=path.stem, **{**content, "model": resolve_model(content["model"])})
+
+
+def check_yaml_size(text: str) -> None:
+    """Check that a YAML text cannot unfold to more than it spells out, and that it is not deep.
+
+    Raises:
+        yaml.YAMLError: it is too large, has an alias, is nested too deeply, or is not valid YAML.
+    """
+    import yaml
+
+    if len(text.encode()) > MAX_RECIPE_BYTES:
+        raise yaml.YAMLError("the text is too large")
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > MAX_RECIPE_DEPTH:
+            problem = "it has an alias, or is nested too deeply"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
 def _recipe_problem(content: Any) -> str | None:
@@ -167,7 +204,28 @@ def _recipe_problem(content: Any) -> str | None:
         return f"the recipe has a section `tiny`, and its model is {content['model']!r}"
     if content["model"] == TINY and (problem := tiny_problem(content)):
         return problem
-    return trainer_settings.find_problem(content.get("trainer", {}), "fsdp" in content)
+    trainer = content.get("trainer", {})
+    return _scope_problem(content, trainer) or trainer_settings.find_problem(
+        trainer, "fsdp" in content
+    )
+
+
+def _scope_problem(content: Mapping[str, Any], trainer: Mapping[str, Any]) -> str | None:
+    """Return the first problem of `trained_layers` and `rows_per_sequence`, or None."""
+    for key in ("trained_layers", "rows_per_sequence"):
+        if content.get(key, 1) < 1:
+            return f"the recipe's {key} is not above 0"
+    for key in ("lora", "fsdp"):
+        if "trained_layers" in content and key in content:
+            return f"the recipe has `trained_layers` with `{key}`, which does not support it"
+    if content.get("rows_per_sequence", 1) == 1:
+        return None
+    for key in ("packing", "eval_packing", "pad_to_multiple_of"):
+        if trainer.get(key):
+            return f"the recipe has `rows_per_sequence` with trainer.{key}: use only one of them"
+    if content.get("attention") not in MASK_ATTENTIONS:
+        return f"`rows_per_sequence` needs `attention: {' or '.join(MASK_ATTENTIONS)}`"
+    return None
 
 
 def tiny_problem(sections: Mapping[str, Any]) -> str | None:
@@ -196,7 +254,8 @@ def read_rows(path: Path, limit: int | None = None) -> list[Row]:
     """
     rows: list[Row] = []
     try:
-        with path.open(encoding="utf-8") as lines:
+        with path.open(encoding="utf-8") as file:
+            lines = iter(lambda: file.readline(MAX_LINE_CHARACTERS + 1), "")
             for number, line in enumerate(lines, 1):
                 if limit is not None and len(rows) == limit:
                     break
@@ -213,11 +272,17 @@ def read_rows(path: Path, limit: int | None = None) -> list[Row]:
 
 
 def _parse_row(line: str, location: str) -> Row:
+    if len(line) > MAX_LINE_CHARACTERS:
+        problem = f"the line is longer than {MAX_LINE_CHARACTERS:,} characters"
+        raise TrainError(problem, location, "write one object per line")
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         # The parser's error contains the line's text, so it is not chained.
-        problem = f"the line is not valid JSON ({error.msg})"
+        reason = getattr(
+            error, "msg", "it is nested too deeply, or has a number of too many digits"
+        )
+        problem = f"the line is not valid JSON ({reason})"
         raise TrainError(problem, location, "write one object per line") from None
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
@@ -247,6 +312,17 @@ def _check_message(message: Any, position: int, expected_role: str, location: st
     if not isinstance(content, str) or not content.strip():
         problem = f"message {position} ({role}) has no content"
         raise TrainError(problem, location, "add the content or remove the row")
+    if any("\ud800" <= character <= "\udfff" for character in content):
+        problem = f"message {position} ({role}) has a character that cannot be saved as UTF-8"
+        raise TrainError(problem, location, "remove the half of a surrogate pair from it")
+
+
+def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:
+    """Return up to `count` items, evenly spaced from the first to the last."""
+    count = min(count, len(items))
+    if count < 2:
+        return list(items[:count])
+    return [items[index * (len(items) - 1) // (count - 1)] for index in range(count)]
 
 
 def resolve_model(name: str) -> str:
@@ -272,6 +348,9 @@ def check_model(model: str) -> None:
         if not (folder / "config.json").is_file():
             fix = "give a folder that save_pretrained wrote"
             raise TrainError("the model folder has no config.json", folder, fix)
+    elif model.lower() == SMOLLM2:
+        fix = "run `phi3 finetune --local`, which fetches it, or give its folder with --model"
+        raise TrainError("the model is not on the hub in this form", model, fix)
     elif not HUB_ID.fullmatch(model) or folder.is_absolute():
         fix = f"give a folder, a hub id (owner/name) or one of {', '.join(MODELS)}"
         raise TrainError("the model folder does not exist", folder, fix)

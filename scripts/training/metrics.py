@@ -29,6 +29,9 @@ class Metrics:
         perplexity: exponential of `eval_loss`.
         base_eval_loss: evaluation loss of the base model, in nats per token.
         base_perplexity: exponential of `base_eval_loss`.
+        general_rows: number of general chats, which are unlike the training rows.
+        general_loss: loss of the saved model on the general chats, or None without any.
+        base_general_loss: loss of the base model on the general chats, or None without any.
         train_rows: number of rows in the training file.
         cut_train_rows: number of training rows that max_length cut or split.
         dropped_train_rows: number of training rows that were left out: max_length left no answer.
@@ -58,6 +61,9 @@ class Metrics:
     perplexity: float
     base_eval_loss: float
     base_perplexity: float
+    general_rows: int
+    general_loss: float | None
+    base_general_loss: float | None
     train_rows: int
     cut_train_rows: int
     dropped_train_rows: int

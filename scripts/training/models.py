@@ -113,6 +113,33 @@ def weights_dtype(recipe: Recipe, device: str) -> Any:
     return torch.float16 if recipe.quantization else torch.float32
 
 
+def freeze(model: PreTrainedModel, recipe: Recipe, path: Path) -> None:
+    """Train only the last layers, if the recipe has `trained_layers`.
+
+    The embeddings, the layers before and the last norm keep their weights. They need no gradients and no
+    optimizer states, and the backward pass ends at the first trained layer.
+
+    Args:
+        model: base model.
+        recipe: recipe of the run.
+        path: the recipe's file, for error messages.
+
+    Raises:
+        TrainError: the model has fewer layers.
+    """
+    if recipe.trained_layers is None:
+        return
+    layers = model.base_model.layers
+    if recipe.trained_layers > len(layers):
+        problem = (
+            f"`trained_layers: {recipe.trained_layers}` is more than the model's {len(layers)}"
+        )
+        raise TrainError(problem, path, "lower it, or remove it to train all weights")
+    model.requires_grad_(False)
+    for layer in layers[-recipe.trained_layers :]:
+        layer.requires_grad_(True)
+
+
 def train_in_float32(model: torch.nn.Module) -> None:
     """Make the weights that are trained float32.
 

@@ -19,6 +19,7 @@ class CommandLine:
     eval_file: Path
     output_dir: Path
     checkpoint_dir: Path
+    general_file: Path | None = None
     model: str | None = None
     seed: int | None = None
     epochs: float | None = None
@@ -39,6 +40,12 @@ def parse(arguments: Sequence[str] | None, description: str) -> CommandLine:
     )
     parser.add_argument(
         "--eval-file", type=Path, required=True, help="JSONL file for the evaluation loss"
+    )
+    parser.add_argument(
+        "--general-file",
+        type=Path,
+        help="JSONL file with chats unlike the training rows; their loss and answers before and after "
+        "the training show what the model forgot",
     )
     parser.add_argument(
         "--output-dir", type=Path, required=True, help="folder for model/, mlflow/ and metrics.json"

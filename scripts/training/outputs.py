@@ -9,23 +9,24 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ownership
 from console import print_line
 from metrics import Metrics, package_versions
 
 if TYPE_CHECKING:
+    from general import AnswerPair
     from inputs import Recipe
     from samples import SampleAnswer
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CURVE, SAMPLES, METRICS = "loss.png", "samples.jsonl", "metrics.json"
+GENERAL = "general.jsonl"
 TRACKED_FILES = (METRICS, CURVE, "model/README.md")  # files that an MLflow run displays
 OWNER_FILE = ".phi3-partial"  # in a partial folder: locked while its process is alive
-RESULT_NAMES = ("base", "model", "mlflow", METRICS, CURVE, SAMPLES)
+RESULT_NAMES = ("base", "model", "mlflow", METRICS, CURVE, SAMPLES, GENERAL)
 # Phi-3 ends a turn with <|end|>; a model's generation config may name only the end of the text.
 END_MARKS = ("<|end|>", "<|endoftext|>")
 
-# MLflow's flavour applies no chat template. Without this prompt, the model would continue the question.
-PROMPT_TEMPLATE = "<|user|>\n{prompt}<|end|>\n<|assistant|>\n"
 # Names, types and defaults for MLflow's signature. MLflow silently drops any other parameter.
 PARAMS = [
     ("max_new_tokens", "long", 128),
@@ -84,6 +85,7 @@ def publish(folder: Path, output_dir: Path) -> None:
         folder: partial folder with the finished result.
         output_dir: output folder.
     """
+    ownership.begin_writing(output_dir, RESULT_NAMES)
     earlier = folder / "earlier"
     earlier.mkdir()
     for name in RESULT_NAMES:
@@ -91,6 +93,7 @@ def publish(folder: Path, output_dir: Path) -> None:
             (output_dir / name).rename(earlier / name)
         if (folder / name).exists():
             (folder / name).rename(output_dir / name)
+    ownership.finish_writing(output_dir, RESULT_NAMES)
 
 
 def save_huggingface(
@@ -148,9 +151,22 @@ def save_mlflow(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, fold
         path=str(folder),
         task="text-generation",
         signature=signature,
-        prompt_template=PROMPT_TEMPLATE,
+        prompt_template=prompt_template(tokenizer),
         pip_requirements=_requirements(),
     )
+
+
+def prompt_template(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the chat template's text around one question, with `{prompt}` in its place.
+
+    MLflow's flavour applies no chat template. Without this text, the model would continue the question.
+    """
+    question = "QUESTION"
+    turns = [{"role": "user", "content": question}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    before, _, after = str(text).rpartition(question)
+    before, after = (part.replace("{", "{{").replace("}", "}}") for part in (before, after))
+    return f"{before}{{prompt}}{after}"
 
 
 def _requirements() -> list[str]:
@@ -170,6 +186,7 @@ def write_curve_and_card(
     train_file: Path,
     history: Sequence[dict[str, Any]],
     samples: Sequence[SampleAnswer],
+    general: Sequence[AnswerPair] = (),
 ) -> None:
     """Draw the loss curve and write the model card, which includes it.
 
@@ -183,6 +200,7 @@ def write_curve_and_card(
         train_file: training file, whose manifest.json the card includes.
         history: the trainer's log.
         samples: sample answers of all epochs.
+        general: answers to the general chats.
     """
     model_folder = folder / "model"
     picture: str | None = None
@@ -209,6 +227,7 @@ def write_curve_and_card(
             metrics=metrics,
             train_file=train_file,
             samples=samples,
+            general=general,
             picture=picture,
         )
     except Exception as error:

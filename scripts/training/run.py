@@ -7,19 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import distributed
+import ownership
 from checkpoints import Checkpoints, fingerprint
 from console import print_line
-from inputs import Recipe, Row, check_model, check_output, read_recipe, read_rows
+from inputs import Recipe, Row, TrainError, check_model, check_output, read_recipe, read_rows
 from options import CommandLine, override
+from outputs import RESULT_NAMES
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The checked inputs: the recipe with the command line's changes, and the rows."""
+    """The checked inputs: the recipe with the command line's changes, and the rows of each file."""
 
     recipe: Recipe
     train_rows: list[Row]
     eval_rows: list[Row]
+    general_rows: list[Row]
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,7 @@ def read_inputs(options: CommandLine) -> Inputs:
         recipe=recipe,
         train_rows=read_rows(options.train_file, options.rows),
         eval_rows=read_rows(options.eval_file, options.rows),
+        general_rows=read_rows(options.general_file, options.rows) if options.general_file else [],
     )
 
 
@@ -62,14 +66,20 @@ def prepare(options: CommandLine) -> Run:
     """Check the inputs and the output folder, and find the checkpoint to resume from.
 
     Raises:
-        TrainError: an input is wrong, or the checkpoint is of another run.
+        TrainError: an input is wrong, a folder has files that train.py did not write, or the
+            checkpoint is of another run.
     """
     started = time.monotonic()
     inputs = read_inputs(options)
-    check_output(options.output_dir)
     process = distributed.current_process()
+    if inputs.general_rows and inputs.recipe.fsdp is not None and process.count > 1:
+        fix = "leave it out, or use one process"
+        raise TrainError("a sharded model cannot be asked", "--general-file", fix)
     made_from = fingerprint(inputs.recipe, inputs.train_rows, process.count)
     checkpoints = Checkpoints(options.checkpoint_dir, made_from)
+    ownership.refuse_foreign_files(options.output_dir, RESULT_NAMES)
+    checkpoints.refuse_foreign()
+    check_output(options.output_dir)
     if process.is_main:
         checkpoints.remove_incomplete()
     resume_from = find_checkpoint(checkpoints, options.resume)

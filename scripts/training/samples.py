@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from console import print_line
-from inputs import Row
+from inputs import Row, evenly_spaced
 from outputs import find_end_tokens
 from tqdm import tqdm
 from transformers import (
@@ -113,14 +114,6 @@ class Samples(TrainerCallback):
         self._path.write_text("".join(lines), encoding="utf-8")
 
 
-def evenly_spaced(rows: Sequence[Row], count: int) -> list[Row]:
-    """Return up to `count` rows, evenly spaced from the first to the last."""
-    count = min(count, len(rows))
-    if count < 2:
-        return list(rows[:count])
-    return [rows[index * (len(rows) - 1) // (count - 1)] for index in range(count)]
-
-
 def generate_answers(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -146,23 +139,30 @@ def generate_answers(
         # Generation continues from the last column, which must not be padding.
         tokenizer_kwargs={"padding_side": "left"},
     ).to(model.device)
+    with without_training(model), torch.random.fork_rng():
+        tokens = model.generate(
+            **inputs,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            use_cache=True,
+            eos_token_id=find_end_tokens(tokenizer, model.generation_config.eos_token_id),
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    new_tokens = tokens[:, inputs["input_ids"].shape[1] :]
+    return [text.strip() for text in tokenizer.batch_decode(new_tokens, skip_special_tokens=True)]
+
+
+@contextmanager
+def without_training(model: PreTrainedModel) -> Iterator[None]:
+    """Turn off dropout and gradients, and restore the modes of all modules afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.random.fork_rng(), torch.no_grad():
-            tokens = model.generate(
-                **inputs,
-                max_new_tokens=max_new_tokens,
-                do_sample=False,
-                use_cache=True,
-                eos_token_id=find_end_tokens(tokenizer, model.generation_config.eos_token_id),
-                pad_token_id=tokenizer.pad_token_id,
-            )
+        with torch.no_grad():
+            yield
     finally:
         for module, training in modes.items():
             module.training = training
-    new_tokens = tokens[:, inputs["input_ids"].shape[1] :]
-    return [text.strip() for text in tokenizer.batch_decode(new_tokens, skip_special_tokens=True)]
 
 
 def format_line(sample: SampleAnswer) -> str:

@@ -11,8 +11,9 @@ A row is {"messages": [{"role": "user", "content": …}, {"role": "assistant", "
 on the assistant's tokens only; --show-mask prints them.
 
 The output folder contains `model/` (Hugging Face), `mlflow/` (MLflow, for a deployment without a scoring
-script), `metrics.json` and, for the tiny model, `base/` (the model before training). All of them appear
-when the run is complete. Until then an earlier result stays, and --resume continues from `checkpoints/`.
+script), `metrics.json`, with --general-file `general.jsonl` and, for the tiny model, `base/` (the model
+before training). All of them appear when the run is complete. Until then an earlier result stays, and
+--resume continues from `checkpoints/`. Files that train.py did not write are never replaced.
 
 Exit codes: 0; 1 after an error (one line on standard error says what is wrong, where, and what to do);
 2 for a wrong command line; 128 + the signal's number after a signal.
@@ -43,6 +44,7 @@ from options import CommandLine, parse
 from run import Run, prepare, read_inputs
 
 if TYPE_CHECKING:
+    from general import General, GeneralAnswers
     from metrics import Metrics
     from samples import Samples
     from tracking import Tracking
@@ -127,6 +129,7 @@ class Fitted:
         seconds: duration of the training.
         saved_step: step whose weights the model has: the last one or the best one.
         eval_loss: evaluation loss of the model at that step, in nats per token.
+        general: what the base and the trained model can on the general chats, or None without any.
     """
 
     trainer: Trainer
@@ -134,6 +137,7 @@ class Fitted:
     seconds: float
     saved_step: int
     eval_loss: float
+    general: General | None
 
     @property
     def history(self) -> list[dict[str, Any]]:
@@ -214,6 +218,7 @@ def load(run: Run, folder: Path) -> Base:
     # The base's loss. After a separate trainer.evaluate(), the processes would train separately.
     config.eval_on_start = run.resume_from is None
     model, tokenizer = models.load(recipe, run.inputs.train_rows, device, run.process, recipe_path)
+    models.freeze(model, recipe, recipe_path)
     if recipe.model == TINY:
         outputs.save_huggingface(model, tokenizer, folder / "base")
     parameters = model.num_parameters()
@@ -231,12 +236,14 @@ def fit(run: Run, base: Base, tracking: Tracking, folder: Path) -> Fitted:
     """
     import metrics
     import outputs
+    from general import General
     from samples import Samples
 
     inputs = run.inputs
     path = folder / outputs.SAMPLES
     samples = Samples(inputs.eval_rows, inputs.recipe.samples, base.tokenizer, path)
     trainer = make_trainer(run, base, [tracking, samples])
+    general_before = measure_general(run, base, trainer)
     with stopping.defer_first_signal():
         result = trainer.train(resume_from_checkpoint=run.resume_from and str(run.resume_from))
     saved_step = trainer.find_saved_step()
@@ -245,7 +252,27 @@ def fit(run: Run, base: Base, tracking: Tracking, folder: Path) -> Fitted:
         evaluation = trainer.evaluate()
     samples.drop_after(evaluation["epoch"])
     seconds = result.metrics["train_runtime"]
-    return Fitted(trainer, samples, seconds, saved_step, evaluation["eval_loss"])
+    general_after = measure_general(run, base, trainer)
+    general = None
+    if general_before and general_after:
+        general = General(inputs.general_rows, general_before, general_after)
+        general.write(folder / outputs.GENERAL)
+    return Fitted(trainer, samples, seconds, saved_step, evaluation["eval_loss"], general)
+
+
+def measure_general(run: Run, base: Base, trainer: Trainer) -> GeneralAnswers | None:
+    """Return the model's loss and answers on the general chats, if the run has some.
+
+    Only the main process measures them; the others wait at the next step that they share.
+    """
+    import general
+    import templates
+
+    if not run.inputs.general_rows or not run.process.is_main:
+        return None
+    template = templates.training_template(base.tokenizer, run.inputs.recipe.model)
+    rows = run.inputs.general_rows
+    return general.measure(trainer.model, base.tokenizer, template, rows)
 
 
 def make_trainer(run: Run, base: Base, callbacks: list[Any]) -> Trainer:
@@ -273,6 +300,7 @@ def make_trainer(run: Run, base: Base, callbacks: list[Any]) -> Trainer:
         callbacks=[Progress(), *callbacks],
         checkpoints=run.checkpoints,
         max_cut_share=inputs.recipe.max_cut_share,
+        rows_per_sequence=inputs.recipe.rows_per_sequence,
     )
     tokenizer.chat_template = serving_template
     trainer.remove_callback(transformers.PrinterCallback)
@@ -315,6 +343,7 @@ def save(run: Run, base: Base, fitted: Fitted, model: Any, folder: Path) -> Metr
         train_file=run.options.train_file,
         history=fitted.history,
         samples=fitted.samples.answers,
+        general=fitted.general.comparisons() if fitted.general else (),
     )
     return metrics
 
@@ -340,6 +369,9 @@ def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
         perplexity=math.exp(fitted.eval_loss),
         base_eval_loss=base_eval_loss,
         base_perplexity=math.exp(base_eval_loss),
+        general_rows=len(fitted.general.rows) if fitted.general else 0,
+        general_loss=fitted.general.tuned.loss if fitted.general else None,
+        base_general_loss=fitted.general.base.loss if fitted.general else None,
         train_rows=train_rows.total,
         cut_train_rows=train_rows.cut,
         dropped_train_rows=train_rows.dropped,

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import batches
 import distributed
 import models
 import row_counts
@@ -26,6 +27,7 @@ class Trainer(SFTTrainer):
     Args:
         checkpoints: the run's checkpoints.
         max_cut_share: largest share of a file's rows that max_length may cut or drop.
+        rows_per_sequence: average number of rows in a sequence of a batch.
         args, kwargs: SFTTrainer's arguments.
 
     Attributes:
@@ -35,11 +37,26 @@ class Trainer(SFTTrainer):
         TrainError: too many rows are cut or dropped, or a row has no token to train on.
     """
 
-    def __init__(self, *args: Any, checkpoints: Checkpoints, max_cut_share: float, **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        checkpoints: Checkpoints,
+        max_cut_share: float,
+        rows_per_sequence: int = 1,
+        **kwargs: Any,
+    ):
         self._checkpoints = checkpoints
         self._max_cut_share = max_cut_share
         self.row_counts: dict[str, row_counts.RowCounts] = {}
+        if rows_per_sequence > 1:
+            pad_token_id = kwargs["processing_class"].pad_token_id
+            kwargs["data_collator"] = batches.SharedSequences(rows_per_sequence, pad_token_id)
         super().__init__(*args, **kwargs)
+        model = getattr(self.model, "get_base_model", lambda: self.model)()  # without its adapters
+        if self.args.device.type == "cpu":
+            batches.score_answers_only(model)
+        if rows_per_sequence > 1:
+            batches.accept_shared_sequences(model, self.args.max_length)
         models.train_in_float32(self.model)
         self.add_callback(CheckpointCallback(checkpoints))
 
@@ -99,11 +116,11 @@ class Trainer(SFTTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         step = self.state.global_step
         folder = self._checkpoints.path_of(step)
-        # The marker of an earlier run's checkpoint of this step must not remain.
-        if self.is_world_process_zero():
-            shutil.rmtree(folder, ignore_errors=True)
-        self.accelerator.wait_for_everyone()
         try:
+            # The marker of an earlier run's checkpoint of this step must not remain.
+            if self.is_world_process_zero():
+                self._checkpoints.begin(step)
+            self.accelerator.wait_for_everyone()
             super()._save_checkpoint(model, trial)
         except Exception as error:
             reason = write_failure_reason(error)

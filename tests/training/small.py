@@ -17,6 +17,9 @@ trainer: {num_train_epochs: 20, per_device_train_batch_size: 2, gradient_accumul
   learning_rate: 5.0e-3, warmup_steps: 5, max_length: 64, save_steps: 7, logging_steps: 4,
   eval_strategy: "no", gradient_checkpointing: false}
 """
+SECTIONS = (
+    "fsdp", "lora", "samples", "max_cut_share", "trained_layers", "rows_per_sequence", "attention",
+)  # fmt: skip
 
 
 def write_recipe(path: Path, **settings: object) -> Path:
@@ -27,7 +30,7 @@ def write_recipe(path: Path, **settings: object) -> Path:
     for name, value in settings.items():
         if name.startswith("tiny_"):
             recipe["tiny"][name.removeprefix("tiny_")] = value
-        elif name in ("fsdp", "lora", "samples", "max_cut_share"):
+        elif name in SECTIONS:
             recipe[name] = value
         else:
             recipe["trainer"][name] = value

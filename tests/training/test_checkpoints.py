@@ -50,6 +50,33 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path, damage):
     assert checkpoints.latest_of_this_run() is None
 
 
+@pytest.mark.finding(
+    1,
+    "`train.py --checkpoint-dir` is a folder with `checkpoint-N` folders of another program",
+    "the run is refused before it starts, and names the folder",
+)
+def test_a_checkpoint_of_another_program_is_refused_and_stays(train_cli, tmp_path):
+    foreign = tmp_path / "checkpoint-7" / "model.safetensors"
+    foreign.parent.mkdir()
+    foreign.touch()
+    finished = train_cli(tmp_path / "out", "--checkpoint-dir", str(tmp_path))
+    assert finished.returncode == 1
+    problem = "the folder has a checkpoint that train.py did not write"
+    fix = "move it, or give another --checkpoint-dir"
+    assert finished.stderr == f"train.py: {problem}, {foreign.parent}: {fix}\n"
+    assert foreign.exists()
+
+
+def test_a_checkpoint_that_was_interrupted_is_not_refused(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", MADE_FROM)
+    checkpoints.begin(3)
+    checkpoints.begin(3)
+    checkpoints.refuse_foreign()
+    assert checkpoints.latest() is None
+    checkpoints.remove_incomplete()
+    assert not checkpoints.path_of(3).exists()
+
+
 def test_a_missing_folder_is_not_an_error(tmp_path):
     checkpoints = Checkpoints(tmp_path / "missing", MADE_FROM)
     assert checkpoints.latest_of_this_run() is None

@@ -1,7 +1,9 @@
 """Wrong inputs: each is one line that says what is wrong, where, and what to do."""
 
+import json
 from pathlib import Path
 
+import inputs
 import pytest
 from inputs import (
     MODELS,
@@ -14,7 +16,7 @@ from inputs import (
     read_rows,
     resolve_model,
 )
-from training_run import ROWS, TINY_RECIPE, write_rows
+from training_run import ROWS, TINY_RECIPE, conversation, write_rows
 
 USER = {"role": "user", "content": "q"}
 ANSWER = {"role": "assistant", "content": "a"}
@@ -110,6 +112,20 @@ def test_a_missing_file_is_reported(tmp_path):
             "tiny: {vocab_size: 300, hidden_size: 8, max_position_embeddings: 8}",
             "the recipe has `quantization`, which the tiny model does not use",
         ),
+        ("model: a/b\ntrained_layers: 0", "the recipe's trained_layers is not above 0"),
+        ("model: a/b\nrows_per_sequence: 0", "the recipe's rows_per_sequence is not above 0"),
+        (
+            "model: a/b\ntrained_layers: 2\nlora: {}",
+            "the recipe has `trained_layers` with `lora`, which does not support it",
+        ),
+        (
+            "model: a/b\nrows_per_sequence: 2\ntrainer: {packing: true}",
+            "the recipe has `rows_per_sequence` with trainer.packing: use only one of them",
+        ),
+        (
+            "model: a/b\nrows_per_sequence: 2",
+            "`rows_per_sequence` needs `attention: sdpa or eager`",
+        ),
         ("model: a/b\nseed: true", "the recipe's 'seed' is not an integer"),
         ("model: a/b\ntrainer: {save_total_limit: 1}", "trainer.save_total_limit cannot be"),
         (
@@ -124,6 +140,71 @@ def test_a_wrong_recipe_is_refused_with_the_name_of_the_setting(tmp_path, conten
     with pytest.raises(TrainError) as caught:
         read_recipe(path)
     assert str(caught.value).startswith(problem)
+
+
+ALIASES = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 9))
+
+
+@pytest.mark.finding(
+    13,
+    "a recipe is large or deep, or its YAML aliases unfold 9^8-fold",
+    "one line says where the recipe has an alias or is too large or too deep",
+)
+@pytest.mark.parametrize(
+    "content",
+    [
+        f"a0: &a0 [x]\n{ALIASES}\nmodel: *a8\n",
+        "model: " + "[" * 100_000,
+        "model: a/b\ntrainer: &a {x: *a}",
+        "model: tiny\n" + "#" * (1 << 20),
+        "model: 2020-13-45",
+    ],
+    ids=["aliases", "deep", "recursive", "large", "date"],
+)
+def test_a_recipe_has_bounds(tmp_path, content):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(content)
+    with pytest.raises(TrainError, match=f"^the recipe is not valid YAML, {path}"):
+        read_recipe(path)
+
+
+@pytest.mark.finding(
+    13,
+    "a line of a training file is gigabytes long, or nested 100,000 levels deep",
+    "one line gives the file and the line's number; at most 16 MiB of it are read",
+)
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("x" * 200, "the line is longer than 100 characters, {}: write one object per line"),
+        ("[" * 50, "the line is not valid JSON (Expecting value), {}: write one object per line"),
+    ],
+    ids=["long", "deep"],
+)
+def test_a_line_has_bounds(tmp_path, monkeypatch, line, problem):
+    monkeypatch.setattr(inputs, "MAX_LINE_CHARACTERS", 100)
+    path = tmp_path / "rows.jsonl"
+    path.write_text(f"\n{line}\n")
+    with pytest.raises(TrainError) as caught:
+        read_rows(path)
+    assert str(caught.value) == problem.format(f"{path} line 2")
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, "1" * 10_000], ids=["deep", "digits"])
+def test_json_that_python_cannot_read_is_reported(tmp_path, line):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(line)
+    with pytest.raises(TrainError, match="is not valid JSON"):
+        read_rows(path)
+
+
+def test_half_of_a_surrogate_pair_is_refused(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(conversation("a\ud83d", "b")))
+    with pytest.raises(
+        TrainError, match=r"message 1 \(user\) has a character that cannot be saved"
+    ):
+        read_rows(path)
 
 
 def test_a_missing_recipe_is_reported(tmp_path):
@@ -170,6 +251,11 @@ def test_a_model_is_a_folder_or_a_hub_id(tmp_path):
         check_model(str(tmp_path))
     with pytest.raises(TrainError, match="the model folder does not exist"):
         check_model(str(tmp_path / "missing"))
+
+
+def test_the_model_that_phi3_fetches_is_named_in_the_error():
+    with pytest.raises(TrainError, match="run `phi3 finetune --local`, which fetches it"):
+        check_model("smollm2")
 
 
 def test_an_output_folder_that_cannot_be_created_is_refused(tmp_path):

@@ -39,7 +39,8 @@ def test_metrics_are_written_as_json(tmp_path):
     values = metrics.Metrics(
         seconds=3.5, train_seconds=1.25, steps=60, saved_step=60, resumed_from=None, epochs=3.0,
         tokens=792, train_loss=1.5, eval_loss=1.0, perplexity=2.7,
-        base_eval_loss=7.0, base_perplexity=1096.6, train_rows=12, cut_train_rows=0,
+        base_eval_loss=7.0, base_perplexity=1096.6, general_rows=0,
+        general_loss=None, base_general_loss=None, train_rows=12, cut_train_rows=0,
     dropped_train_rows=0, eval_rows=4, cut_eval_rows=0, dropped_eval_rows=0, model="tiny",
         parameters=443904, device="cpu",
         attention="sdpa", processes=1, threads=1, seed=0, recipe="tiny-cpu", versions={"trl": "1"},

@@ -252,3 +252,35 @@ def test_generation_stops_at_the_end_of_the_turn(trained):
     torch.manual_seed(0)
     answer = model.generate(**prompt, max_new_tokens=40)[0, prompt["input_ids"].shape[1] :].tolist()
     assert answer.index(end) == len(answer) - 1 < 39
+
+
+def test_only_the_last_layers_are_trained(trained):
+    from pathlib import Path
+
+    import models
+    from inputs import Recipe
+
+    recipe = Recipe(name="r", model=str(trained / "base"), trained_layers=1)
+    model = models.load_base(recipe, "cpu")
+    models.freeze(model, recipe, Path("r.yaml"))
+    names = {name for name, weight in model.named_parameters() if weight.requires_grad}
+    assert names and all(name.startswith("model.layers.1.") for name in names)
+    too_many = Recipe(name="r", model=recipe.model, trained_layers=3)
+    with pytest.raises(TrainError, match="`trained_layers: 3` is more than the model's 2, r.yaml"):
+        models.freeze(model, too_many, Path("r.yaml"))
+
+
+def test_a_layer_that_is_not_trained_keeps_its_weights(train_cli, tmp_path):
+    from safetensors.torch import load_file
+    from small import read_weights, write_recipe
+
+    recipe = write_recipe(tmp_path / "small.yaml", trained_layers=1)
+    finished = train_cli(tmp_path / "out", "--epochs", "1", recipe=recipe)
+    assert finished.returncode == 0, finished.stderr
+    base = load_file(tmp_path / "out" / "base" / "model.safetensors")
+    changed = {
+        name
+        for name, value in read_weights(tmp_path / "out").items()
+        if (value != base[name]).any()
+    }
+    assert changed and all(name.startswith("model.layers.1.") for name in changed)

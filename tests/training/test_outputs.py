@@ -112,6 +112,27 @@ def test_both_request_forms_of_azure_get_the_same_answer(loaded, served):
     assert azure_run(served, nested) == expected
 
 
+@pytest.mark.parametrize(
+    ("template", "expected"),
+    [
+        (None, "<|user|>\n{prompt}<|end|>\n<|assistant|>\n"),
+        (
+            "<s>{{ '{x} QUESTION ' }}{% for m in messages %}{{ m['content'] }}{% endfor %}</s>",
+            "<s>{{x}} QUESTION {prompt}</s>",
+        ),
+    ],
+    ids=["phi3", "other"],
+)
+def test_the_mlflow_model_prompts_with_the_models_own_template(loaded, template, expected):
+    import copy
+
+    import outputs
+
+    tokenizer = copy.copy(loaded[1])
+    tokenizer.chat_template = template or tokenizer.chat_template
+    assert outputs.prompt_template(tokenizer) == expected
+
+
 def test_several_questions_are_answered_in_order(served):
     params = {"max_new_tokens": 5}
     both = served.predict([QUESTION, "Hi"], params=params)
@@ -165,7 +186,7 @@ def test_a_new_result_replaces_the_earlier_one(tmp_path):
         (folder / "model").mkdir()
         (folder / "metrics.json").write_text("new")
         outputs.publish(folder, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "metrics.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "metrics.json", ".phi3-made"}
     assert (tmp_path / "metrics.json").read_text() == "new"
 
 

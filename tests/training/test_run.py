@@ -57,7 +57,7 @@ def test_a_run_is_prepared_from_the_command_line(rows_file, tmp_path, capsys, mo
 
 def test_incomplete_checkpoints_are_removed_by_the_main_process(rows_file, tmp_path, monkeypatch):
     incomplete = tmp_path / "out" / "checkpoints" / "checkpoint-7"
-    incomplete.mkdir(parents=True)
+    Checkpoints(incomplete.parent, {}).begin(7)
     for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
     run.prepare(command_line(rows_file, tmp_path / "out"))

@@ -83,7 +83,7 @@ def test_answers_in_a_batch_equal_those_of_single_questions(loaded):
 
 
 def test_the_questions_are_evenly_spaced_over_the_file():
-    from samples import evenly_spaced
+    from inputs import evenly_spaced
 
     rows = [{"row": n} for n in range(10)]
     assert [row["row"] for row in evenly_spaced(rows, 3)] == [0, 4, 9]

@@ -24,6 +24,7 @@ def answer(folder: Path, question: str) -> str:
 
 def test_the_output_folder_has_the_complete_result_and_nothing_else(trained):
     parts = {"base", "model", "mlflow", "metrics.json", "loss.png", "samples.jsonl", "mlruns"}
+    parts.add(".phi3-made")
     assert {path.name for path in trained.iterdir()} == parts
     for part in ("base", "model"):
         names = {path.name for path in (trained / part).iterdir()}
@@ -103,6 +104,7 @@ def test_lora_is_merged_and_the_same_seed_gives_the_same_loss(trained, train_cli
         "loss.png",
         "samples.jsonl",
         "mlruns",
+        ".phi3-made",
     }
     assert not list((tmp_path / "out").rglob("adapter_*"))
     assert b"lora" not in (tmp_path / "out" / "model" / "model.safetensors").read_bytes()

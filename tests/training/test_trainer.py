@@ -9,7 +9,15 @@ from training_run import ROWS, TINY_RECIPE
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def make_trainer(folder, rows=ROWS, max_cut_share=0.1, template=None, eval_rows=None, **settings):
+def make_trainer(
+    folder,
+    rows=ROWS,
+    max_cut_share=0.1,
+    template=None,
+    eval_rows=None,
+    rows_per_sequence=1,
+    **settings,
+):
     """Make a trainer for the tiny model; `settings` go into the recipe's `trainer` section."""
     from dataclasses import replace
 
@@ -35,6 +43,7 @@ def make_trainer(folder, rows=ROWS, max_cut_share=0.1, template=None, eval_rows=
         eval_dataset=eval_rows,
         checkpoints=Checkpoints(folder, {}),
         max_cut_share=max_cut_share,
+        rows_per_sequence=rows_per_sequence,
     )
 
 
@@ -156,7 +165,7 @@ def test_a_checkpoint_that_cannot_be_written_is_removed_and_reported(tmp_path, m
     trainer = make_trainer(tmp_path)
 
     def fill_disk(self, model, trial):
-        (tmp_path / "checkpoint-0").mkdir()
+        (tmp_path / "checkpoint-0" / "model.safetensors").touch()
         raise RuntimeError("No space left on device")
 
     monkeypatch.setattr(SFTTrainer, "_save_checkpoint", fill_disk)

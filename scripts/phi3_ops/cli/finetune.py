@@ -23,6 +23,7 @@ PARTIAL_OPTIONS: dict[str, tuple[object, tuple[str, ...]]] = {
     "epochs": (None, (LOCAL, JOB)),
     "rows": (None, (LOCAL, JOB)),
     "output_dir": (OUTPUT_DIR, (LOCAL,)),
+    "general_file": (None, (LOCAL,)),
     "seed": (None, (LOCAL,)),
     "resume": (False, (LOCAL,)),
     "processes": (1, (LOCAL,)),
@@ -72,6 +73,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=OUTPUT_DIR,
         metavar="DIR",
         help="folder for model/, mlflow/, metrics.json and more (default: %(default)s)",
+    )
+    local.add_argument(
+        "--general-file",
+        type=Path,
+        metavar="FILE",
+        help="chats unlike the rows; their loss and answers before and after the training show what the "
+        "model forgot",
     )
     local.add_argument("--seed", type=integer, help="random seed, in place of the recipe's")
     local.add_argument(
@@ -141,6 +149,7 @@ def _local(args: argparse.Namespace) -> int:
         args.output_dir,
         recipe=args.recipe or DEFAULT_RECIPE,
         model=args.model,
+        general_file=args.general_file,
         processes=args.processes,
         extra=extra,
     )

@@ -34,8 +34,12 @@ DEFAULT_RECIPE = "tiny-cpu"
 STOP_S = 900
 METRICS_FILE = "metrics.json"
 SAMPLES_FILE = "samples.jsonl"  # train.py's sample answers
+GENERAL_FILE = "general.jsonl"  # its answers to the general chats, before and after the training
+GENERAL_SAMPLES = 3  # number of general answers in the table
 # The names that train.py replaces in its output folder (RESULT_NAMES), and its checkpoints.
-OUTPUT_NAMES = ("base", "model", "mlflow", METRICS_FILE, "loss.png", SAMPLES_FILE, "checkpoints")
+OUTPUT_NAMES = (
+    "base", "model", "mlflow", METRICS_FILE, "loss.png", SAMPLES_FILE, GENERAL_FILE, "checkpoints",
+)  # fmt: skip
 TRACKING_FOLDER = "mlruns"  # to which train.py adds a run
 # Folders that the scoring script writes into a model's folder, and that a killed train.py leaves.
 CACHE_NAMES = re.compile(rf"{EXPORT_NAMES}|\.partial-.*")
@@ -53,6 +57,9 @@ class TrainingMetrics:
         perplexity: perplexity of the fine-tuned model on the evaluation rows.
         base_eval_loss: loss of the base model on the evaluation rows.
         base_perplexity: perplexity of the base model on the evaluation rows.
+        general_rows: number of general chats, which are unlike the training rows.
+        general_loss: loss of the fine-tuned model on the general chats, or None without any.
+        base_general_loss: loss of the base model on the general chats, or None without any.
     """
 
     steps: int
@@ -61,6 +68,9 @@ class TrainingMetrics:
     perplexity: float
     base_eval_loss: float
     base_perplexity: float
+    general_rows: int = 0
+    general_loss: float | None = None
+    base_general_loss: float | None = None
 
     @classmethod
     def read(cls, folder: Path) -> TrainingMetrics:
@@ -112,6 +122,7 @@ def finetune_locally(
     *,
     recipe: str = DEFAULT_RECIPE,
     model: str | None = None,
+    general_file: Path | None = None,
     processes: int = 1,
     extra: Sequence[str] = (),
 ) -> TrainingMetrics:
@@ -123,6 +134,8 @@ def finetune_locally(
         out: output folder for `model/`, `mlflow/` and `metrics.json`.
         recipe: name of a shipped recipe, or a YAML file.
         model: short name, GGUF file, folder or hub id of the base model; None takes the recipe's.
+        general_file: chats unlike the training rows, whose loss and answers before and after the training
+            show what the model forgot; for example `GENERAL_CHATS`. None measures nothing.
         processes: number of training processes, one per GPU.
         extra: further arguments of train.py.
 
@@ -130,8 +143,8 @@ def finetune_locally(
         OpsError: train.py failed, and has printed the reason on standard error; or the base model cannot
             be fetched; or a file in `out` would be replaced that this product did not write.
     """
-    for file in (train_file, eval_file, recipe_file(recipe)):
-        if not file.is_file():  # looked at first: a failure here leaves no folder behind
+    for file in (train_file, eval_file, general_file, recipe_file(recipe)):
+        if file and not file.is_file():  # looked at first: a failure here leaves no folder behind
             raise OpsError(f"{file} does not exist", "Make the data with `phi3 data`.")
     refuse_foreign_files(out, OUTPUT_NAMES, CACHE_NAMES)
     base_model = base_model_of(recipe, model)
@@ -144,6 +157,7 @@ def finetune_locally(
     command = [sys.executable, *(distributed if processes > 1 else [])]
     command += [str(paths.TRAINING / "train.py"), "--recipe", str(recipe_file(recipe))]
     command += ["--train-file", str(train_file), "--eval-file", str(eval_file)]
+    command += ["--general-file", str(general_file)] if general_file else []
     command += ["--output-dir", str(out), *extra]
     # Waiting threads that spin slow training down tenfold as soon as another process runs.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
@@ -158,7 +172,7 @@ def finetune_locally(
 
 
 def base_and_tuned_table(out: Path, metrics: TrainingMetrics) -> Table:
-    """Return a table of the base and the fine-tuned model: losses, and sample answers if there are any.
+    """Return a table of the base and the fine-tuned model: losses, and sample and general answers.
 
     Args:
         out: output folder of train.py.
@@ -178,6 +192,11 @@ def base_and_tuned_table(out: Path, metrics: TrainingMetrics) -> Table:
     )
     for title, base, tuned in losses:
         table.add_row(title, "lower", f"{base:,.3f}", f"{tuned:,.3f}")
+    if metrics.base_general_loss is not None and metrics.general_loss is not None:
+        title = f"loss on {metrics.general_rows} general chats"
+        table.add_row(
+            title, "equal", f"{metrics.base_general_loss:,.3f}", f"{metrics.general_loss:,.3f}"
+        )
     if samples:
         exact = [
             sum(rows[index]["answer"] == rows[index]["reference"] for rows in samples.values())
@@ -188,6 +207,12 @@ def base_and_tuned_table(out: Path, metrics: TrainingMetrics) -> Table:
     for question, rows in samples.items():
         cells = (question, rows[-1]["reference"], rows[0]["answer"], rows[-1]["answer"])
         table.add_row(*(Text(_shortened(text)) for text in cells))
+    general = read_jsonl(out / GENERAL_FILE) if metrics.general_rows else []
+    if general:
+        table.add_section()
+    for row in general[:: max(1, len(general) // GENERAL_SAMPLES)][:GENERAL_SAMPLES]:
+        columns = ("question", "reference", "base_answer", "tuned_answer")
+        table.add_row(*(Text(_shortened(row[column])) for column in columns))
     return table
 
 

@@ -46,6 +46,7 @@ def test_wrong_usage(words, message, capsys):
         (["--local", "--set", "a=b"], "--set", "--local"),
         (["--seed", "7"], "--seed", "a training job on Azure ML"),
         (["--resume"], "--resume", "a training job on Azure ML"),
+        (["--general-file", "x"], "--general-file", "a training job on Azure ML"),
         (["--processes", "2"], "--processes", "a training job on Azure ML"),
         (["--output-dir", "out"], "--output-dir", "a training job on Azure ML"),
         (["--set", "a=b"], "--set", "a training job on Azure ML"),
@@ -78,18 +79,25 @@ class TestLocal:
         (((*files, out), settings),) = calls
         assert files == [data / "train.jsonl", data / "test.jsonl"]
         assert out == tmp_path
-        assert settings == {"recipe": "tiny-cpu", "model": None, "processes": 1, "extra": []}
+        assert settings == {
+            "recipe": "tiny-cpu",
+            "model": None,
+            "general_file": None,
+            "processes": 1,
+            "extra": [],
+        }
         output = capsys.readouterr().out
         assert output.startswith(f"loss 2.500 after 8 steps, in {tmp_path}")
         assert "33.100" in output
 
     def test_further_arguments_go_to_train_py(self, calls, tmp_path):
         words = ["--seed", "0", "--rows", "5", "--epochs", "0.5", "--model", "x", "--resume"]
-        words += ["--processes", "2", "--recipe", "lora", "--verbose"]
+        words += ["--processes", "2", "--recipe", "lora", "--verbose", "--general-file", "g.jsonl"]
         assert main(["finetune", "--local", "--output-dir", str(tmp_path), *words]) == 0
         ((_, settings),) = calls
         assert (settings["recipe"], settings["processes"]) == ("lora", 2)
         assert settings["model"] == "x"
+        assert settings["general_file"] == Path("g.jsonl")
         assert settings["extra"] == [
             *("--epochs", "0.5", "--rows", "5", "--seed", "0"),
             *("--resume", "--verbose"),

@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 from rich.console import Console
@@ -17,6 +17,7 @@ from phi3_ops.errors import OpsError
 from phi3_ops.files.ownership import MARKER_FILE, begin_writing, read_marker
 from phi3_ops.training import local
 from phi3_ops.training.local import (
+    GENERAL_FILE,
     OUTPUT_NAMES,
     TrainingMetrics,
     base_and_tuned_table,
@@ -35,11 +36,27 @@ METRICS = TrainingMetrics(
 )
 
 
-def table_lines(folder):
+def table_lines(folder, metrics=METRICS):
     console = Console(width=160)
     with console.capture() as capture:
-        console.print(base_and_tuned_table(folder, METRICS))
+        console.print(base_and_tuned_table(folder, metrics))
     return [line.strip() for line in capture.get().splitlines()]
+
+
+def test_the_table_has_the_loss_and_three_answers_of_the_general_chats(tmp_path):
+    rows = [
+        {"question": f"q{n}", "reference": "r", "base_answer": "b", "tuned_answer": "t"}
+        for n in range(40)
+    ]
+    (tmp_path / "general.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    metrics = replace(METRICS, general_rows=40, base_general_loss=1.5, general_loss=1.75)
+    text = [" ".join(line.split()) for line in table_lines(tmp_path, metrics)]
+    assert "loss on 40 general chats equal 1.500 1.750" in text
+    assert [line for line in text if line.endswith("r b t")] == [
+        "q0 r b t",
+        "q13 r b t",
+        "q26 r b t",
+    ]
 
 
 @pytest.fixture(autouse=True)
@@ -84,7 +101,8 @@ class TestRecipeFile:
         assert recipe_file(str(tmp_path / "own.yaml")) == tmp_path / "own.yaml"
 
     def test_neither(self):
-        message = "the recipe 'none' does not exist. Use full, lora, qlora, tiny-cpu, or give"
+        names = "full, lora, qlora, smollm2-cpu, tiny-cpu"
+        message = f"the recipe 'none' does not exist. Use {names}, or give"
         with pytest.raises(OpsError, match=message):
             recipe_file("none")
 
@@ -114,6 +132,41 @@ class TestFinetuneLocally:
         assert command[-2:] == ["--seed", "3"]
         assert str(paths.TRAINING / "recipes" / "tiny-cpu.yaml") in command
         assert environment["OMP_WAIT_POLICY"] == os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
+
+    @pytest.mark.parametrize("by_recipe", [False, True])
+    def test_a_short_name_becomes_the_folder_of_the_cache(
+        self, child, tmp_path, monkeypatch, by_recipe
+    ):
+        monkeypatch.setattr(local, "resolve_model", lambda name: tmp_path / "cache" / name)
+        child.files = {tmp_path / "metrics.json": json.dumps(asdict(METRICS))}
+        model, recipe = "smollm2", "tiny-cpu"
+        if by_recipe:
+            (tmp_path / "own.yaml").write_text("model: smollm2\n")
+            model, recipe = None, str(tmp_path / "own.yaml")
+        files = (tmp_path / "a", tmp_path / "b", tmp_path)
+        finetune_locally(*files, recipe=recipe, model=model, extra=["--seed", "3"])
+        ((command, _),) = child
+        assert command[-4:] == [
+            "--model",
+            (tmp_path / "cache" / "smollm2").as_posix(),
+            "--seed",
+            "3",
+        ]
+
+    def test_another_model_is_passed_on(self, child, tmp_path):
+        child.files = {tmp_path / "metrics.json": json.dumps(asdict(METRICS))}
+        finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path, model="phi-3.5-mini")
+        assert child[0][0][-2:] == ["--model", "phi-3.5-mini"]
+
+    @pytest.mark.parametrize("content", ["- a", "model: [", "{}"])
+    def test_train_py_says_what_is_wrong_with_a_recipe(self, child, tmp_path, content):
+        child.code = 1
+        (tmp_path / "own.yaml").write_text(content)
+        with pytest.raises(OpsError, match="exit code 1"):
+            finetune_locally(
+                tmp_path / "a", tmp_path / "b", tmp_path, recipe=str(tmp_path / "own.yaml")
+            )
+        assert "--model" not in child[0][0]
 
     def test_several_processes(self, child, tmp_path):
         child.files = {tmp_path / "metrics.json": json.dumps(asdict(METRICS))}
@@ -174,7 +227,8 @@ class TestFinetuneLocally:
         assert {name for name in replaced if name} <= set(OUTPUT_NAMES)
         curve, samples, metrics = "loss.png", "samples.jsonl", "metrics.json"
         assert f'CURVE, SAMPLES, METRICS = "{curve}", "{samples}", "{metrics}"' in text
-        assert {curve, samples, metrics} <= set(OUTPUT_NAMES)
+        assert f'GENERAL = "{GENERAL_FILE}"' in text
+        assert {curve, samples, metrics, GENERAL_FILE} <= set(OUTPUT_NAMES)
 
 
 class TestRunChild:
