@@ -14,8 +14,6 @@ TRAINING = ROOT / "scripts" / "training"
 SERVING = ROOT / "scripts" / "serving"
 AZURE = ROOT / "scripts" / "azure"
 SAMPLE_DATA = PACKAGE / "samples" / "facts.jsonl"
-GENERAL_CHATS = (
-    PACKAGE / "samples" / "general.jsonl"
-)  # unlike SAMPLE_DATA: to see what is forgotten
+GENERAL_CHATS = PACKAGE / "samples" / "general.jsonl"  # unlike SAMPLE_DATA: shows what is forgotten
 
 WORKDIR = Path(".phi3")
