@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import runpy
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import example, given
@@ -115,10 +116,19 @@ def test_encode_does_not_change_its_arguments():
 
 @pytest.fixture(scope="module")
 def trained_template():
-    """The prompt template that `phi3 finetune` writes into a model."""
+    """The prompt template that `phi3 finetune` writes into a Phi-3 model."""
+    from jinja2 import Environment
+
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(TRAINING)
-        return runpy.run_path(str(TRAINING / "outputs.py"))["PROMPT_TEMPLATE"]
+        outputs = runpy.run_path(str(TRAINING / "outputs.py"))
+    template = Environment(trim_blocks=True, lstrip_blocks=True).from_string(CHAT_TEMPLATE)
+    tokenizer = SimpleNamespace(
+        apply_chat_template=lambda messages, tokenize, **options: template.render(
+            messages=messages, **options
+        )
+    )
+    return outputs["prompt_template"](tokenizer)
 
 
 @pytest.fixture(scope="module")

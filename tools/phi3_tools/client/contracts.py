@@ -32,8 +32,8 @@ TEXT_PARTS = ("text", "output_text")  # types of the parts of a content that are
 COMPLETIONS = "/chat/completions"
 # Where an `mlflow` request is put into the chat template: client, or the model's own MLflow flavour.
 TEMPLATES = ("client", "server")
-# The prompt template of a model of `phi3 finetune`: the turn of one question. The training code writes it
-# into the model (`PROMPT_TEMPLATE` in scripts/training/outputs.py); a test compares the two.
+# The prompt template of a Phi-3 that `phi3 finetune` has trained: the turn of one question. The training
+# code writes it into the model (`prompt_template` in outputs.py); a test compares the two.
 PROMPT_TEMPLATE = render([{"role": "user", "content": "{prompt}"}])
 
 
