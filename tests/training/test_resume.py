@@ -2,46 +2,19 @@
 
 import random
 import signal
-import subprocess
 import sys
 import time
 
 import pytest
 from checkpoints import Checkpoints
 from small import read_metrics, read_weights, write_recipe
-from training_run import TRAINING, arguments, environment
+from training_run import arguments, finish, start, stop_at
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
     pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send"),
 ]
 STEPS = 60
-
-
-def start(line: list[str]) -> subprocess.Popen:
-    command = [sys.executable, str(TRAINING / "train.py"), *line]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
-
-
-def finish(line: list[str], code: int = 0) -> str:
-    """Run the training to its end and return its standard error."""
-    with start(line) as run:
-        output = run.communicate(timeout=300)[1]
-    assert run.returncode == code, output
-    assert "Traceback" not in output
-    return output
-
-
-def stop_at(line: list[str], step: int, number: int) -> tuple[int, str]:
-    """Send a signal when the run prints that step or a later one; return exit code and output."""
-    with start(line) as run:
-        assert run.stderr is not None
-        for output in run.stderr:
-            if output.startswith("training ") and int(output.split()[1].split("/")[0]) >= step:
-                break
-        run.send_signal(number)
-        rest = run.stderr.read()
-        return run.wait(timeout=60), rest
 
 
 @pytest.fixture

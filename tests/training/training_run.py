@@ -1,7 +1,8 @@
-"""Rows and command lines that the training tests share."""
+"""Rows, command lines and runs of train.py that the training tests share."""
 
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -48,3 +49,30 @@ def environment() -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")
     }
     return {**variables, "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+
+def start(line: list[str]) -> subprocess.Popen:
+    """Start train.py with these arguments."""
+    command = [sys.executable, str(TRAINING / "train.py"), *line]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment())
+
+
+def finish(line: list[str], code: int = 0) -> str:
+    """Run the training to its end and return its standard error."""
+    with start(line) as run:
+        output = run.communicate(timeout=300)[1]
+    assert run.returncode == code, output
+    assert "Traceback" not in output
+    return output
+
+
+def stop_at(line: list[str], step: int, number: int) -> tuple[int, str]:
+    """Send a signal when the run prints that step or a later one; return exit code and output."""
+    with start(line) as run:
+        assert run.stderr is not None
+        for output in run.stderr:
+            if output.startswith("training ") and int(output.split()[1].split("/")[0]) >= step:
+                break
+        run.send_signal(number)
+        rest = run.stderr.read()
+        return run.wait(timeout=60), rest
