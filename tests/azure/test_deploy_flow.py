@@ -11,10 +11,10 @@ import pytest
 import requests
 
 from azure_fixtures import WORKSPACE, plant
+from flow_uploads import copy_as_version
 from phi3_ops import paths
 from phi3_ops.azure.roles import CONNECTION_SECRETS, assignment_name
 from phi3_ops.deploy.model import SMOKE_QUESTION
-from phi3_ops.flows.content import copy_flow
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 ENDPOINT = "phi3-endpoint-chat"
@@ -67,7 +67,7 @@ def flows(serving, stand_in):
 @pytest.fixture
 def flow(tmp_path):
     """A copy of the chat flow, to change."""
-    copy_flow(paths.FLOWS / "chat", tmp_path / "chat")
+    copy_as_version(paths.FLOWS / "chat", tmp_path / "chat")
     return tmp_path / "chat"
 
 

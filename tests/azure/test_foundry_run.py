@@ -16,10 +16,10 @@ import pytest
 
 from azure_fixtures import WORKSPACE, one_line, plant
 from echo_endpoint import KEY, echo_endpoint
+from flow_uploads import copy_as_version
 from phi3_ops import paths
 from phi3_ops.azure.cloud import Cloud
 from phi3_ops.azure.config import load_config
-from phi3_ops.flows.content import copy_flow
 from phi3_ops.flows.lock import lock_flows, read_lock
 from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.connections import delete_connection, save_connection
@@ -53,7 +53,7 @@ class Runs:
         self.ask(*QUESTIONS)
 
     def lock(self, name):
-        copy_flow(paths.FLOWS / name, self.home / name)
+        copy_as_version(paths.FLOWS / name, self.home / name)
         lock_flows(self.home)
 
     def ask(self, *questions):

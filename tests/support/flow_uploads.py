@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +37,20 @@ def service(azure: Any) -> Any:
 def home(tmp_path: Path) -> Path:
     """A folder with the chat flow, locked, and files that must not be uploaded."""
     flow = tmp_path / "flows" / "chat"
-    copy_flow(paths.FLOWS / "chat", flow)
+    copy_as_version(paths.FLOWS / "chat", flow)
     for name, text in NEVER_UPLOADED.items():
         (flow / name).parent.mkdir(parents=True, exist_ok=True)
         (flow / name).write_text(text)
     lock_flows(flow.parent)
     return flow.parent
+
+
+def copy_as_version(source: Path, flow: Path, version: str = "1.0.0") -> None:
+    """Copy a shipped flow and give the copy a version that the tests can name."""
+    copy_flow(source, flow)
+    dag = flow / "flow.dag.yaml"
+    text = dag.read_text(encoding="utf-8")
+    dag.write_text(re.sub(r"(?m)^  version: \S+", f"  version: {version}", text), encoding="utf-8")
 
 
 def uploaded(azure: Any) -> list[Any]:

@@ -53,13 +53,22 @@ def score_batch(
     )
 
 
-def ask_and_score(data: Path, *, title: str, connection: str) -> tuple[Batch, Batch]:
+def ask_and_score(
+    data: Path,
+    *,
+    title: str,
+    connection: str,
+    max_new_tokens: int | None = None,
+    on_progress: ProgressCallback | None = None,
+) -> tuple[Batch, Batch]:
     """Send every question of a data file to flows/qa, then score the answers with flows/eval.
 
     Args:
         data: JSONL with `question` and `ground_truth`.
         title: display name of the first run, and the start of the second one's.
         connection: connection to the endpoint.
+        max_new_tokens: maximum number of tokens of an answer; None takes the flow's number.
+        on_progress: called whenever a question has been answered.
 
     Returns:
         The run with the answers and the run with the scores.
@@ -67,12 +76,16 @@ def ask_and_score(data: Path, *, title: str, connection: str) -> tuple[Batch, Ba
     Raises:
         OpsError: every line failed, so there is no answer to score.
     """
+    columns = {"input_data": "${data.question}"}
+    if max_new_tokens is not None:
+        columns["max_new_tokens"] = str(max_new_tokens)
     asked = run_flow(
         paths.FLOWS / "qa",
         data,
-        {"input_data": "${data.question}"},
+        columns,
         title=title,
         connections={"answer": {"connection": connection}},
+        on_progress=on_progress,
     )
     if not asked.answers:
         raise OpsError(f"all {asked.lines} lines of {asked.name} failed: {asked.reason}")

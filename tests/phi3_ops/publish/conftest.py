@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from echo_endpoint import KEY, echo_endpoint
+from flow_uploads import copy_as_version
 from phi3_ops import paths
-from phi3_ops.flows.content import copy_flow
 from phi3_ops.pf.connections import delete_connection, save_connection
 from phi3_ops.publish.project import FoundryProject
 
@@ -26,7 +26,7 @@ def endpoint():
 @pytest.fixture
 def home(tmp_path):
     """A folder with the chat flow, to change and to lock."""
-    copy_flow(paths.FLOWS / "chat", tmp_path / "flows" / "chat")
+    copy_as_version(paths.FLOWS / "chat", tmp_path / "flows" / "chat")
     return tmp_path / "flows"
 
 
