@@ -19,8 +19,10 @@ export PYTHONUTF8 := 1
 .DELETE_ON_ERROR:
 
 ## quickstart: install, then fine-tune, serve, connect, chat and evaluate on this machine
+# MODEL=tiny is the fast one. See `phi3 quickstart --help` for other models.
+MODEL = smollm2
 quickstart: $(VENV)/.local
-	$(BIN)/phi3 quickstart
+	$(BIN)/phi3 quickstart --model "$(MODEL)"
 
 ## test: install, then lint, type-check and run the tests
 test: $(VENV)/.dev
@@ -29,7 +31,7 @@ test: $(VENV)/.dev
 
 ## test-slow: the tests that take more than a minute each
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
 
 ## bench: the benchmarks; each prints a table and writes JSON to bench/
 bench: $(VENV)/.bench

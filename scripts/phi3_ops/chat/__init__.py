@@ -6,6 +6,7 @@ It may import `azure`, `flows`, `endpoint` and the rooms below them.
 from __future__ import annotations
 
 from .app import make_chat_app
+from .background import start_page
 from .server import serve_app
 from .streams import counting_tokens
 from .traces import sending_traces
@@ -15,4 +16,5 @@ __all__ = [
     "make_chat_app",
     "sending_traces",
     "serve_app",
+    "start_page",
 ]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .. import paths
 from ..terminal import console
-from ._common import add_workdir, integer, port, positive_number
+from ._common import add_workdir, integer, port, positive_int, positive_number
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,11 +25,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model",
-        metavar="FOLDER_OR_ID",
-        help="model to fine-tune (default: a tiny model that is made from scratch)",
+        metavar="MODEL",
+        help="model to fine-tune: smollm2 (135 million parameters), tiny (made from scratch, in a "
+        "minute), a folder, a GGUF file, or with --recipe a hub id (default: smollm2)",
     )
     parser.add_argument(
-        "--recipe", default="tiny-cpu", help="recipe of the training (default: %(default)s)"
+        "--recipe",
+        help="recipe of the training (default: the one for two CPU cores that suits the model's size)",
+    )
+    parser.add_argument(
+        "--questions",
+        type=positive_int,
+        metavar="N",
+        help="maximum number of questions of each kind that both models are asked (default: 60; with "
+        "the tiny model all)",
     )
     parser.add_argument(
         "--epochs", type=positive_number, help="number of epochs (default: that of the recipe)"
@@ -51,10 +60,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--stop-endpoint",
         action="store_true",
-        help="stop the endpoint at the end (default: it stays running, so that you can chat with it)",
+        help="stop the endpoints at the end and start no chat page (default: they stay running, so that "
+        "you can chat)",
     )
     parser.add_argument(
-        "--remove", action="store_true", help="only undo an earlier quickstart, and exit"
+        "--remove",
+        action="store_true",
+        help="only undo an earlier quickstart, and exit; a fetched base model stays in the cache, see "
+        "phi3 models",
     )
 
 
@@ -65,8 +78,9 @@ def run(args: argparse.Namespace) -> int:
         workdir=args.workdir,
         source=args.data,
         seed=args.seed,
-        recipe=args.recipe,
         model=args.model,
+        recipe=args.recipe,
+        questions=args.questions,
         epochs=args.epochs,
         port=args.port,
         replace_connection=args.replace_connection,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
+from .. import paths
 from ..names import name_argument
 from ..terminal import print_text
 from ._common import port
@@ -48,6 +50,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         f"the environment variable {TOKEN_VARIABLE}, which the page then asks for",
     )
     parser.add_argument(
+        "--name",
+        type=name_argument,
+        help="name by which `phi3 endpoint --stop` finds this server in --workdir (default: none; "
+        "Ctrl-C stops the server)",
+    )
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        default=paths.WORKDIR,
+        metavar="DIR",
+        help="folder for the note of a server with a --name (default: %(default)s)",
+    )
+    parser.add_argument(
         "--trace",
         metavar="DESTINATION",
         help="destination of OpenTelemetry spans: otlp=http://HOST:4318, or appinsights with "
@@ -56,6 +71,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..endpoint import own_endpoint_name, register_endpoint
     from ..errors import OpsError
     from ..flows import FlowDefinition
     from ..network import base_url, bind_socket, is_loopback
@@ -72,10 +88,18 @@ def run(args: argparse.Namespace) -> int:
     def ready() -> None:
         names = " and ".join(connections)
         url = base_url(args.host, sock)
+        if args.name:
+            register_endpoint(args.workdir, args.name, f"{url}/", str(flow.folder))
         print_text(f"serving {flow.folder} at {url}/ with the connection {names}")
         print_text("Ctrl-C stops")
 
-    with bind_socket(args.host, args.port) as sock, counting_tokens(), sending_traces(args.trace):
+    named = own_endpoint_name(args.workdir, args.name) if args.name else nullcontext()
+    with (
+        named,
+        bind_socket(args.host, args.port) as sock,
+        counting_tokens(),
+        sending_traces(args.trace),
+    ):
         folder = tempfile.TemporaryDirectory(prefix="phi3-serve-")
         with folder:
             app = make_chat_app(flow, connections, Path(folder.name), token=token)

@@ -1,10 +1,11 @@
-"""Local endpoints that run in the background: start and stop them."""
+"""Local endpoints and chat pages that run in the background: start and stop them."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -25,6 +26,7 @@ START_TIMEOUT_S = 900.0  # a large model takes minutes, above all the first time
 STOP_TIMEOUT_S = 40.0  # longer than the endpoint's own grace period for requests in flight
 KILL_TIMEOUT_S = 10.0  # until the system has ended a killed process
 POLL_S = 0.05
+TITLES = {"endpoint": "endpoint", "serve": "chat page"}  # subcommand -> what it is, for people
 
 
 def start_endpoint(
@@ -43,22 +45,40 @@ def start_endpoint(
         OpsError: the process ended, it did not answer within `START_TIMEOUT_S`, or its files would
             replace files of others.
     """
+    words = ["endpoint", "--model", str(model), "--port", str(port), "--no-connect"]
+    return start_background(words, workdir, name, environment={ENDPOINT_KEY_VARIABLE: key})
+
+
+def start_background(
+    words: Sequence[str], workdir: Path, name: str, *, environment: Mapping[str, str] | None = None
+) -> RunningEndpoint:
+    """Start a `phi3` command in the background, and wait until it has registered itself.
+
+    Args:
+        words: the subcommand (a key of TITLES) and its arguments, without `--workdir` and `--name`.
+        workdir: folder for its log and its registration.
+        name: its name in the workdir; a running process of that name is stopped first.
+        environment: variables that are added to its environment.
+
+    Raises:
+        OpsError: the process ended, it was not ready within `START_TIMEOUT_S`, or its files would
+            replace files of others.
+    """
     stop_endpoint(workdir, name)
     claim_files(workdir, name)
     log = log_file(workdir, name)
-    command = [sys.executable, "-m", "phi3_ops", "endpoint", "--model", str(model)]
-    command += ["--port", str(port), "--name", name, "--workdir", str(workdir), "--no-connect"]
+    command = [sys.executable, "-m", "phi3_ops", *words, "--name", name, "--workdir", str(workdir)]
     with _open_log(log) as output:
         process = subprocess.Popen(
             command,
-            env={**os.environ, ENDPOINT_KEY_VARIABLE: key},
+            env={**os.environ, **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # so that Ctrl-C ends this command, but not the endpoint
         )
     try:
-        return _wait_until_ready(process, workdir, name, log)
+        return _wait_until_ready(process, workdir, name, f"the {TITLES[words[0]]} {name!r}")
     except BaseException:
         process.terminate()
         try:
@@ -79,8 +99,10 @@ def _open_log(path: Path) -> IO[bytes]:
 
 
 def _wait_until_ready(
-    process: subprocess.Popen[bytes], workdir: Path, name: str, log: Path
+    process: subprocess.Popen[bytes], workdir: Path, name: str, title: str
 ) -> RunningEndpoint:
+    log = log_file(workdir, name)
+
     def read() -> RunningEndpoint | None:
         running = find_endpoint(workdir, name)
         if running and running.pid == process.pid:
@@ -88,13 +110,13 @@ def _wait_until_ready(
         if process.poll() is not None:
             output = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
             reason = output[-1] if output else f"exit code {process.returncode}"
-            raise OpsError(f"the endpoint {name!r} did not start: {reason}", f"See {log}.")
+            raise OpsError(f"{title} did not start: {reason}", f"See {log}.")
         return None
 
     try:
         running = wait_until(read, bool, timeout_s=START_TIMEOUT_S, poll_s=POLL_S)
     except WaitTimeoutError as error:
-        what = f"the endpoint {name!r} was not ready within {START_TIMEOUT_S:g} s"
+        what = f"{title} was not ready within {START_TIMEOUT_S:g} s"
         raise OpsError(what, f"See {log}.") from error
     assert running is not None  # noqa: S101 - for the type checker: `bool` accepts no None
     return running

@@ -25,23 +25,26 @@ KIND_TITLES = {
 
 
 def print_results(job: QuickstartJob) -> None:
-    """Print the scores of both models and the next commands.
+    """Print the scores of both models, the next commands, and last the address of the chat page.
 
     Args:
         job: the quickstart after its last step.
     """
     table = Table(title="Questions answered right", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("questions", no_wrap=True)
-    table.add_column("n", justify="right", no_wrap=True)
+    table.add_column("asked", justify="right", no_wrap=True)
     for title in METRIC_TITLES.values():
-        for which in ("untrained", "tuned"):
+        for which in ("base", "fine-tuned"):
             table.add_column(f"{title}\n{which}", justify="right", no_wrap=True)
     for kind, title in KIND_TITLES.items():
-        n = sum(row["kind"] == kind for row in job.questions)
-        if n:
-            table.add_row(title, str(n), *_score_cells(job, kind))
+        if job.asked(kind):
+            asked = f"{job.asked(kind)} of {job.rows[kind]}"
+            table.add_row(title, asked, *_score_cells(job, kind))
     job.console.print(table)
-    _print_next_steps(job)
+    for lines in (_results(job), _commands(job), [_page(job)]):
+        for label, text in lines:
+            job.console.print(f"  {label:<10}{text}", highlight=False, soft_wrap=True)
+        job.console.print()
 
 
 def _score_cells(job: QuickstartJob, kind: str) -> Iterator[str]:
@@ -52,29 +55,38 @@ def _score_cells(job: QuickstartJob, kind: str) -> Iterator[str]:
             yield f"{mean.mean:.1%}" if mean else "–"
 
 
-def _print_next_steps(job: QuickstartJob) -> None:
+def _results(job: QuickstartJob) -> Iterator[tuple[str, str]]:
+    """Yield what the quickstart measured and where its results are."""
+    yield "answers", f"greedy, at most {job.answer_tokens} tokens from either model"
+    if loss := job.general_loss:
+        chats = f"{loss.rows} chats that no training row resembles"
+        change = f"{loss.before:.2f} before the training, {loss.after:.2f} after it"
+        yield "general", f"loss on {chats}: {change}"
+    steps = ", ".join(f"{name} {seconds:.0f}" for name, seconds in job.seconds.items())
+    yield "time", f"{sum(job.seconds.values()):.0f} s ({steps})"
+    if job.peak_memory:
+        yield "memory", f"{job.peak_memory / 10**9:.1f} GB at most"
+    yield "model", str(job.out / "model")
+    yield "summary", str(job.options.workdir / "summary.json")
+
+
+def _commands(job: QuickstartJob) -> list[tuple[str, str]]:
+    """Return the commands to go on with."""
     workdir = job.options.workdir
     chat = _relative(paths.FLOWS) / "chat"
-    steps = ", ".join(f"{name} {seconds:.0f}" for name, seconds in job.seconds.items())
-    lines = [
-        ("model", str(job.out / "model")),
-        ("summary", str(workdir / "summary.json")),
-        ("time", f"{sum(job.seconds.values()):.0f} s ({steps})"),
+    return [
         *_activation(),
         *_endpoint(job),
         # Prompt flow's trace service would show the answers to other users of this machine.
-        ("chat", f"PF_TRACING_SKIP_LOCAL_SETUP=true pf flow test --flow {chat} --interactive"),
-        ("browser", "phi3 serve"),
+        ("terminal", f"PF_TRACING_SKIP_LOCAL_SETUP=true pf flow test --flow {chat} --interactive"),
         *_comparison(job),
         ("runs", f"pf run show-details --name {job.evaluations[TUNED].answers_run}"),
         ("remove", f"phi3 quickstart --remove --workdir {workdir}"),
     ]
-    for label, text in lines:
-        job.console.print(f"  {label:<10}{text}", highlight=False, soft_wrap=True)
 
 
 def _comparison(job: QuickstartJob) -> list[tuple[str, str]]:
-    """Return the command that compares both models; nothing without the untrained model."""
+    """Return the command that compares both models; nothing without the base model."""
     if BASE not in job.evaluations:
         return []
     runs = " ".join(job.evaluations[which].answers_run for which in (BASE, TUNED))
@@ -98,6 +110,14 @@ def _endpoint(job: QuickstartJob) -> list[tuple[str, str]]:
         ("endpoint", f"{running.url} (process {running.pid})"),
         ("stop", f"phi3 endpoint --stop --workdir {workdir}"),
     ]
+
+
+def _page(job: QuickstartJob) -> tuple[str, str]:
+    """Return the address of the chat page, or the command that serves it."""
+    if job.page is None:
+        return "chat", "phi3 serve, while the endpoint is running"
+    beside = ", beside the base model" if BASE in job.evaluations else ""
+    return "open", f"{job.page} to chat with the fine-tuned model{beside}"
 
 
 def _relative(path: Path) -> Path:

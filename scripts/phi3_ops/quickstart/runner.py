@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 
@@ -19,11 +21,14 @@ from ..files import (
     require_own_folder,
     write_json,
 )
+from ..models import list_models
 from ..pf import connection_url, delete_connection
 from ..training import CACHE_NAMES
+from .memory import PeakMemory
+from .model_choice import choose_model
 from .report import print_results
-from .results import BASE, TUNED, QuickstartSummary
-from .steps import DATA_FOLDER, MODEL_FOLDER, STEPS, QuickstartJob, QuickstartOptions
+from .results import BASE, PAGE, TUNED, QuickstartSummary
+from .steps import DATA_FOLDER, MODEL_FOLDER, QuickstartJob, QuickstartOptions, steps_of
 
 SUMMARY_FILE = "summary.json"
 
@@ -39,13 +44,17 @@ def run_quickstart(options: QuickstartOptions, console: Console) -> QuickstartSu
         OpsError: the workdir or a connection belongs to something else; nothing was changed.
         OpsError, Phi3Error: a step failed; the endpoints that this function started are stopped.
     """
-    job = QuickstartJob(options, console)
+    choice = choose_model(options.model, options.recipe, options.questions)
+    job = QuickstartJob(options, console, choice)
     _prepare_workdir(job)
+    steps = steps_of(job)
     try:
-        for number, (name, title, step) in enumerate(STEPS, 1):
-            console.print(f"[{number}/{len(STEPS)}] {title}", style="bold", markup=False)
-            with _timed(job, name):
-                console.print(f"      {step(job)}", highlight=False, soft_wrap=True)
+        with PeakMemory() as memory:
+            for number, (name, title, step) in enumerate(steps, 1):
+                console.print(f"[{number}/{len(steps)}] {title}", style="bold", markup=False)
+                with _timed(job, name):
+                    console.print(f"      {step(job)}", highlight=False, soft_wrap=True)
+        job.peak_memory = memory.peak
     except BaseException:
         for which in job.started:
             stop_endpoint(options.workdir, which)
@@ -61,6 +70,10 @@ def run_quickstart(options: QuickstartOptions, console: Console) -> QuickstartSu
 def _prepare_workdir(job: QuickstartJob) -> None:
     """Create the workdir with its marker, if nothing of others would be replaced.
 
+    The results of an earlier quickstart do not describe the new model. Its summary is deleted, and the
+    endpoint of its base model and its page are stopped. The endpoint of its fine-tuned model is replaced
+    when the new model is ready.
+
     Raises:
         OpsError: the workdir may not be used, contains a summary of others, or a connection points to
             another machine.
@@ -71,6 +84,9 @@ def _prepare_workdir(job: QuickstartJob) -> None:
     for which in (TUNED, BASE):
         job.require_replaceable(which)
     record_files(workdir, [SUMMARY_FILE])
+    (workdir / SUMMARY_FILE).unlink(missing_ok=True)
+    for name in (PAGE, BASE):
+        stop_endpoint(workdir, name)
 
 
 @contextmanager
@@ -102,13 +118,20 @@ def remove_quickstart(options: QuickstartOptions) -> list[str]:
     if marker is None or SUMMARY_FILE not in marker.files:
         what = f"{workdir} is not the folder of a quickstart"
         raise OpsError(what, "Nothing was removed; check --workdir.")
+    shared = _shared_model(workdir)
     lines = []
     for running in list(running_endpoints(workdir)):
         if stop_endpoint(workdir, running.name):
-            lines.append(f"stopped the endpoint {running.name!r}")
+            kind = "chat page" if running.name == PAGE else "endpoint"
+            lines.append(f"stopped the {kind} {running.name!r}")
     for name, url in marker.connections.items():
         if connection_url(name) == url and delete_connection(name):
             lines.append(f"deleted the connection {name!r}")
+    if shared:
+        lines.append(
+            f"kept the base model {shared}, which other projects can use too; "
+            f"`phi3 models --remove {shared}` deletes it"
+        )
     for folder in (DATA_FOLDER, MODEL_FOLDER, ENDPOINTS_FOLDER):
         remove_own_files(workdir / folder, CACHE_NAMES)
     left = remove_own_files(workdir)
@@ -116,3 +139,15 @@ def remove_quickstart(options: QuickstartOptions) -> list[str]:
         return [*lines, f"deleted {workdir}"]
     kept = [f"kept {path}: phi3 did not write it" for path in left]
     return [*lines, f"deleted the files of the quickstart in {workdir}", *kept]
+
+
+def _shared_model(workdir: Path) -> str | None:
+    """Return the name of the base model if the user's cache contains it, or None."""
+    try:
+        summary = json.loads((workdir / SUMMARY_FILE).read_text(encoding="utf-8"))
+        base = Path(summary["base"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not base.is_absolute() or not base.is_dir():
+        return None
+    return next((model.name for model in list_models() if model.folder == base), None)

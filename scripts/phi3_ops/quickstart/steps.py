@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import paths
-from ..data import prepare_data
+from ..chat import start_page
+from ..data import DataOptions, prepare_data
 from ..endpoint import find_endpoint, start_endpoint, stop_endpoint
 from ..errors import OpsError
 from ..files import read_jsonl, record_connection
@@ -27,12 +28,15 @@ from ..pf import (
     save_connection,
 )
 from ..runs import ask_and_score, mean_by_kind
-from ..training import DEFAULT_RECIPE, finetune_locally
+from ..training import TrainingMetrics, finetune_locally
+from .model_choice import TINY_RECIPE, ModelChoice, recipe_by_size
 from .results import (
     BASE,
     DEMO_QUESTION,
     METRICS,
+    PAGE,
     TUNED,
+    LossChange,
     ModelEvaluation,
     QuickstartSummary,
 )
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 
 
 DATA_FOLDER, MODEL_FOLDER = "data", "model"  # in the workdir
+BYTES_PER_TOKEN = 2  # of an answer; English has about four
+LEAST_TOKENS, MOST_TOKENS = 32, 128
 
 
 @dataclass(frozen=True)
@@ -52,19 +58,22 @@ class QuickstartOptions:
         workdir: folder for all files.
         source: chats to train and test with.
         seed: seed of the data split and of the training.
-        recipe: recipe of the training.
-        model: folder or id of the model to fine-tune; None makes a tiny model from scratch.
+        model: short name, GGUF file, folder or hub id of the model to fine-tune; None takes the
+            recipe's, or smollm2.
+        recipe: recipe of the training; None takes the one that suits the model.
+        questions: maximum number of questions of each kind; None takes the number that suits the model.
         epochs: number of epochs; None means the number of the recipe.
         port: port of the endpoint; 0 means a free one.
         replace_connection: whether a connection to another endpoint may be replaced.
-        keep_endpoint: whether the endpoint stays running at the end.
+        keep_endpoint: whether the endpoints and the chat page stay running at the end.
     """
 
     workdir: Path = paths.WORKDIR
     source: Path = paths.SAMPLE_DATA
     seed: int = 1
-    recipe: str = DEFAULT_RECIPE
     model: str | None = None
+    recipe: str | None = None
+    questions: int | None = None
     epochs: float | None = None
     port: int = 0
     replace_connection: bool = False
@@ -78,20 +87,32 @@ class QuickstartJob:
     Attributes:
         options: the options of the command.
         console: console to print to.
-        started: `BASE` or `TUNED`, if an endpoint of this quickstart was started.
+        choice: the model to fine-tune, and what suits it.
+        started: names of the endpoints that this quickstart started, and `PAGE`.
         seconds: step -> duration in seconds.
+        peak_memory: peak memory of all processes, in bytes; 0 if it is unknown.
+        base: folder of the base model if it exists before the training.
+        rows: number of rows of each kind in the data.
         questions: rows of the questions file.
+        training: metrics of the training.
         evaluations: `BASE` or `TUNED` -> evaluation of that model.
         answer: answer to DEMO_QUESTION.
+        page: address of the chat page, or None if it is not running.
     """
 
     options: QuickstartOptions
     console: Console
+    choice: ModelChoice
     started: set[str] = field(default_factory=set)
     seconds: dict[str, float] = field(default_factory=dict)
+    peak_memory: int = 0
+    base: Path | None = None
+    rows: dict[str, int] = field(default_factory=dict)
     questions: list[dict[str, Any]] = field(default_factory=list)
+    training: TrainingMetrics | None = None
     evaluations: dict[str, ModelEvaluation] = field(default_factory=dict)
     answer: str = ""
+    page: str | None = None
 
     @property
     def data(self) -> Path:
@@ -105,9 +126,34 @@ class QuickstartJob:
 
     @property
     def base_model(self) -> Path | None:
-        """Folder of the untrained model; None if the model is not on this machine."""
-        folder = Path(self.options.model) if self.options.model else self.out / "base"
+        """Folder of the base model; None if the model is not on this machine."""
+        folder = self.base or self.out / "base"
         return folder if (folder / "config.json").is_file() else None
+
+    @property
+    def answer_tokens(self) -> int:
+        """Maximum number of tokens of an answer: enough for the longest reference, for both models."""
+        longest = max((len(row["ground_truth"].encode()) for row in self.questions), default=0)
+        return min(max(longest // BYTES_PER_TOKEN, LEAST_TOKENS), MOST_TOKENS)
+
+    @property
+    def recipe(self) -> str:
+        """Recipe of the training. Raises OpsError if the model is too large for a CPU."""
+        if self.choice.recipe or self.base is None:
+            return self.choice.recipe or TINY_RECIPE
+        return recipe_by_size(self.base)
+
+    @property
+    def general_loss(self) -> LossChange | None:
+        """Loss on the general chats before and after the training; None if it was not measured."""
+        training = self.training
+        if training is None or training.general_loss is None or training.base_general_loss is None:
+            return None
+        return LossChange(training.general_rows, training.base_general_loss, training.general_loss)
+
+    def asked(self, kind: str) -> int:
+        """Return the number of questions of a kind."""
+        return sum(row["kind"] == kind for row in self.questions)
 
     def connection(self, which: str) -> str:
         """Return the name of the connection to the base or the tuned model."""
@@ -123,31 +169,55 @@ class QuickstartJob:
         """Return the results after the last step."""
         return QuickstartSummary(
             seed=self.options.seed,
+            base=str(self.base or self.choice.model),
+            recipe=self.recipe,
             seconds=self.seconds,
+            peak_memory=self.peak_memory,
+            asked={kind: self.asked(kind) for kind in self.rows},
+            rows=self.rows,
+            answer_tokens=self.answer_tokens,
             before=self.evaluations.get(BASE),
             after=self.evaluations[TUNED],
+            general_loss=self.general_loss,
             answer=self.answer,
             model=self.out / "model",
             connection=self.connection(TUNED),
+            page=self.page,
         )
 
 
 def _data(job: QuickstartJob) -> str:
-    manifest = prepare_data(job.options.source, job.data, seed=job.options.seed)
+    options = DataOptions(max_questions=job.choice.questions or DataOptions.max_questions)
+    manifest = prepare_data(job.options.source, job.data, seed=job.options.seed, options=options)
     job.questions = read_jsonl(job.data / "questions.jsonl")
+    job.rows = manifest.kinds
     rows = manifest.rows
     rejected = f", {rows.rejected} rejected" if rows.rejected else ""
     return f"{rows.train} rows to train, {rows.test} to test{rejected}, in {job.data}"
 
 
+def _get_model(job: QuickstartJob) -> str:
+    job.base = job.choice.base_folder()
+    if job.base is None:
+        return f"{job.choice.model}: the training downloads it"
+    return f"{job.choice.model}, in {job.base}"
+
+
 def _finetune(job: QuickstartJob) -> str:
     options = job.options
     extra = ["--seed", str(options.seed)]
-    extra += ["--model", options.model] if options.model else []
     extra += ["--epochs", str(options.epochs)] if options.epochs else []
     files = (job.data / "train.jsonl", job.data / "test.jsonl")
-    metrics = finetune_locally(*files, job.out, recipe=options.recipe, extra=extra)
-    return f"loss {metrics.train_loss:.3f} after {metrics.steps} steps, in {job.out}"
+    model = str(job.base or job.choice.model) or None
+    job.training = finetune_locally(
+        *files,
+        job.out,
+        recipe=job.recipe,
+        model=model,
+        general_file=None if job.choice.is_tiny else paths.GENERAL_CHATS,
+        extra=extra,
+    )
+    return f"loss {job.training.train_loss:.3f} after {job.training.steps} steps, in {job.out}"
 
 
 def _before(job: QuickstartJob) -> str:
@@ -156,11 +226,16 @@ def _before(job: QuickstartJob) -> str:
         return "skipped: the base model is not on this machine"
     _serve(job, BASE, model, port=0)
     result = _evaluate(job, BASE)
+    if not job.options.keep_endpoint:
+        _stop_base(job)
+    return result
+
+
+def _stop_base(job: QuickstartJob) -> None:
     running = find_endpoint(job.options.workdir, BASE)
     stop_endpoint(job.options.workdir, BASE)
     if running and connection_url(job.connection(BASE)) == running.url:
         delete_connection(job.connection(BASE))
-    return result
 
 
 def _start(job: QuickstartJob) -> str:
@@ -176,14 +251,34 @@ def _after(job: QuickstartJob) -> str:
     return _evaluate(job, TUNED)
 
 
-STEPS: tuple[tuple[str, str, Callable[[QuickstartJob], str]], ...] = (
+def _start_page(job: QuickstartJob) -> str:
+    connections = [job.connection(which) for which in (TUNED, BASE) if which in job.evaluations]
+    job.started.add(PAGE)
+    running = start_page(connections, job.options.workdir, PAGE)
+    job.page = running.url
+    word = "connections" if len(connections) > 1 else "connection"
+    return f"{running.url} with the {word} {' and '.join(connections)}"
+
+
+Step = tuple[str, str, Callable[[QuickstartJob], str]]
+STEPS: tuple[Step, ...] = (
     ("data", "Prepare the data", _data),
-    ("finetune", "Fine-tune a Phi-3", _finetune),
-    ("before", "Evaluate the untrained model", _before),
+    ("model", "Get the model", _get_model),
+    ("finetune", "Fine-tune the model", _finetune),
+    ("before", "Evaluate the base model", _before),
     ("serve", "Serve the fine-tuned model and connect it", _start),
     ("chat", "Ask it through the flow", _chat),
     ("after", "Evaluate the fine-tuned model", _after),
+    ("page", "Serve the chat page", _start_page),
 )
+
+
+def steps_of(job: QuickstartJob) -> list[Step]:
+    """Return the steps of a quickstart: name, title and function."""
+    unneeded = set() if job.options.keep_endpoint else {"page"}
+    if job.choice.is_tiny:  # the training makes it
+        unneeded.add("model")
+    return [step for step in STEPS if step[0] not in unneeded]
 
 
 def _serve(job: QuickstartJob, which: str, model: Path, *, port: int) -> str:
@@ -196,14 +291,22 @@ def _serve(job: QuickstartJob, which: str, model: Path, *, port: int) -> str:
     reply = probe_endpoint(fields, key)
     record_connection(workdir, name, running.url)
     state = save_connection(name, fields, key)
-    return f"{running.url}, connection {name!r} {state}, {reply.contract} contract"
+    connection = f"connection {name!r} {state}, {reply.contract} contract"
+    return f"{running.url} with {running.runtime}; {connection}"
 
 
 def _evaluate(job: QuickstartJob, which: str) -> str:
     questions = job.data / "questions.jsonl"
-    title = f"quickstart-{which}"
-    with job.console.status(f"asking {len(job.questions)} questions"):
-        answers, scores = ask_and_score(questions, title=title, connection=job.connection(which))
+    with job.console.status(f"asking {len(job.questions)} questions") as status:
+        answers, scores = ask_and_score(
+            questions,
+            title=f"quickstart-{which}",
+            connection=job.connection(which),
+            max_new_tokens=job.answer_tokens,
+            on_progress=lambda progress: status.update(
+                f"{progress.done} of {progress.lines} questions answered"
+            ),
+        )
     job.evaluations[which] = ModelEvaluation(
         answers_run=answers.name,
         scores_run=scores.name,

@@ -14,7 +14,14 @@ from .catalog import (
     catalog_settings,
 )
 from .job import MODEL_OUTPUT, JobRequest, JobSubmission, Submission, latest_completed
-from .local import CACHE_NAMES, DEFAULT_RECIPE, base_and_tuned_table, finetune_locally
+from .local import (
+    CACHE_NAMES,
+    DEFAULT_RECIPE,
+    TrainingMetrics,
+    base_and_tuned_table,
+    base_model_of,
+    finetune_locally,
+)
 
 __all__ = [
     "CACHE_NAMES",
@@ -28,7 +35,9 @@ __all__ = [
     "RETIRED_MODELS",
     "RETIRED_ON",
     "Submission",
+    "TrainingMetrics",
     "base_and_tuned_table",
+    "base_model_of",
     "catalog_settings",
     "finetune_locally",
     "latest_completed",

@@ -1,14 +1,9 @@
-"""The chat page in a real browser: what a user sees and does, and what a hostile answer cannot do.
-
-With PHI3_SCREENSHOTS=docs/images, it also takes the screenshots of the documentation.
-"""
+"""The chat page in a real browser: what a user sees and does, and what a hostile answer cannot do."""
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -328,7 +323,6 @@ def test_two_connections_side_by_side(look, endpoints):
         ask(page, who)
         expect(page.locator(".answer .from")).to_have_text(["phi3", "phi3-base"])
         expect(page.locator(".answer .text")).to_contain_text(["Bill Gates and", "a company"])
-        picture(page, "chat-side-by-side")
         ask(page, "fail")
         expect(page.get_by_role("alert")).to_have_count(2)
         ask(page, "more")
@@ -380,15 +374,6 @@ def test_it_fits_every_screen_and_can_be_read(look, url, endpoints, scheme, widt
     ask(page, "What is a flow?")
     box = page.get_by_role("button", name="Send").bounding_box()
     assert box["x"] + box["width"] <= width and box["y"] + box["height"] <= 760
-    if (scheme, width) != ("dark", 390):
-        picture(page, f"chat-{'phone' if width == 390 else scheme}")
-
-
-def picture(page, name):
-    """Take a screenshot for the documentation if PHI3_SCREENSHOTS names its folder."""
-    if folder := os.environ.get("PHI3_SCREENSHOTS"):
-        page.wait_for_timeout(300)
-        page.screenshot(path=Path(folder) / f"{name}.png")
 
 
 # -- promptflow's own page ---------------------------------------------------------------------------

@@ -36,6 +36,8 @@ def test_every_option(runs):
         "m",
         "--recipe",
         "r",
+        "--questions",
+        "5",
         "--epochs",
         "2",
     ]
@@ -46,8 +48,9 @@ def test_every_option(runs):
             workdir=Path("w"),
             source=Path("d.jsonl"),
             seed=3,
-            recipe="r",
             model="m",
+            recipe="r",
+            questions=5,
             epochs=2,
             port=4000,
             replace_connection=True,
@@ -70,6 +73,7 @@ def test_remove_prints_what_it_removed(runs, monkeypatch, capsys, removed, print
     ("words", "message"),
     [
         (("--epochs", "0"), "argument --epochs: 0 is"),
+        (("--questions", "0"), "argument --questions: 0 is"),
         (("--seed", "x"), "argument --seed: x is not an integer"),
         (("--port", "70000"), "argument --port: 70000 is"),
     ],

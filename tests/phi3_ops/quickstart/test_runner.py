@@ -12,10 +12,13 @@ import subprocess
 import time
 
 import pytest
+import requests
+from rich.console import Console
 
 from phi3_ops.cli import main
 from phi3_ops.endpoint.registration import find_endpoint
 from phi3_ops.files.ownership import MARKER_FILE, finish_writing, record_connection, record_files
+from phi3_ops.models import CachedModel
 from phi3_ops.pf.connections import connection_url, delete_connection, save_connection
 from phi3_ops.quickstart import QuickstartOptions, runner
 from processes import BIN, pf, phi3, processes_naming
@@ -24,6 +27,7 @@ from stores import make_store
 
 # Enough to learn most of the training data; the slow test uses the number of the recipe.
 EPOCHS = 10
+TINY = ("--model", "tiny")
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +48,7 @@ def env(home):
 
 @pytest.fixture(scope="module")
 def done(workdir, env):
-    done = phi3("quickstart", "--workdir", workdir, "--epochs", EPOCHS, env=env, timeout=900)
+    done = phi3("quickstart", *TINY, "--workdir", workdir, "--epochs", EPOCHS, env=env, timeout=900)
     yield done
     phi3("quickstart", "--remove", "--workdir", workdir, env=env)
 
@@ -69,16 +73,36 @@ def test_every_line_is_counted(summary):
 
 
 def test_every_step_is_timed(summary):
-    steps = {"data", "finetune", "before", "serve", "chat", "after"}
+    steps = {"data", "finetune", "before", "serve", "chat", "after", "page"}
     assert set(summary["seconds"]) == {*steps, "total"}
     assert all(seconds > 0 for seconds in summary["seconds"].values())
 
 
 def test_what_it_prints(done, summary):
-    for title in ("untrained", "tuned", "held-out phrasings", "unknown facts"):
+    for title in ("base", "fine-tuned", "held-out phrasings", "unknown facts"):
         assert title in done.stdout
     assert summary["answer"]["text"] in " ".join(done.stdout.split())
     assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_every_question_is_asked_and_the_memory_is_measured(summary):
+    asked = {kind: count["asked"] for kind, count in summary["questions"].items()}
+    assert asked == {kind: count["rows"] for kind, count in summary["questions"].items()}
+    assert sum(asked.values()) == 600
+    assert summary["peak_memory_bytes"] > 100_000_000
+    assert summary["base"] == "tiny" and summary["recipe"] == "tiny-cpu"
+
+
+def test_the_last_line_is_the_address_of_a_page_with_both_models(done, summary):
+    last = done.stdout.strip().splitlines()[-1].strip()
+    assert last.startswith(f"open      {summary['page']} ")
+    page = requests.get(f"{summary['page']}page.json", timeout=30).json()
+    assert [side["connection"] for side in page["sides"]] == ["phi3", "phi3-base"]
+    sides = [side["path"].strip("/") for side in page["sides"]]
+    for side in sides:
+        url = f"{summary['page']}{side}/score".replace("//score", "/score")
+        answer = requests.post(url, json={"question": "Who founded Microsoft?"}, timeout=60)
+        assert answer.status_code == 200, answer.text
 
 
 def test_every_file_is_in_the_workdir(done, summary, workdir):
@@ -132,7 +156,7 @@ def _root():
 def test_ctrl_c_leaves_no_process_behind(tmp_path, step):
     """The signal goes to the whole process group, as from a terminal."""
     work = tmp_path / "work"
-    command = [BIN / "phi3", "quickstart", "--workdir", work, "--epochs", "1"]
+    command = [BIN / "phi3", "quickstart", *TINY, "--workdir", work, "--epochs", "1"]
     process = subprocess.Popen(
         command,
         env={**os.environ, "PF_HOME_DIRECTORY": str(make_store(tmp_path / "home"))},
@@ -159,7 +183,7 @@ def test_a_connection_to_another_endpoint_is_not_replaced(tmp_path):
     env = {"PF_HOME_DIRECTORY": str(tmp_path), "PHI3_KEY": "k"}
     url = "https://mine.eastus2.inference.ml.azure.com/score"
     assert phi3("connect", "--no-check", "--endpoint", url, env=env).returncode == 0
-    done = phi3("quickstart", "--workdir", tmp_path / "w", env=env)
+    done = phi3("quickstart", *TINY, "--workdir", tmp_path / "w", env=env)
     assert done.returncode == 1
     assert "points to another endpoint" in done.stderr
     assert not (tmp_path / "w").exists()
@@ -172,7 +196,7 @@ def test_the_promised_accuracy_over_three_seeds(tmp_path):
     for seed in (1, 2, 3):
         work = tmp_path / str(seed)
         env = {"PF_HOME_DIRECTORY": str(make_store(tmp_path / f"home{seed}"))}
-        words = ("--workdir", work, "--seed", seed, "--stop-endpoint")
+        words = (*TINY, "--workdir", work, "--seed", seed, "--stop-endpoint")
         done = phi3("quickstart", *words, env=env, timeout=900)
         assert done.returncode == 0, done.stdout + done.stderr
         after = json.loads((work / "summary.json").read_text())["exact_match"]["after"]
@@ -307,6 +331,30 @@ def test_only_files_of_the_quickstart_are_removed(tmp_path, capsys):
     assert remove(workdir) == 1
 
 
+def test_a_shared_base_model_is_kept_and_named(tmp_path, monkeypatch, capsys):
+    model = tmp_path / "cache" / "models" / "smollm2"
+    model.mkdir(parents=True)
+    cached = CachedModel("smollm2", model, "title", "source", "licence", 0, True)
+    monkeypatch.setattr(runner, "list_models", lambda: [cached])
+    workdir = quickstart_folder(tmp_path / "work")
+    (workdir / "summary.json").write_text(json.dumps({"base": str(model)}))
+    assert remove(workdir) == 0
+    assert "`phi3 models --remove smollm2` deletes it" in capsys.readouterr().out
+    assert model.is_dir()
+
+
+def test_a_new_quickstart_deletes_the_summary_of_the_earlier_one(tmp_path, monkeypatch):
+    """A run that fails must not leave the results of another model beside its own files."""
+    workdir = quickstart_folder(tmp_path / "work")
+    monkeypatch.setattr(runner, "steps_of", lambda job: [("data", "Fail", pytest.fail)])
+    options = QuickstartOptions(workdir=workdir, model="tiny")
+    with registered_endpoint(workdir, "base"), registered_endpoint(workdir, "page"):
+        with pytest.raises(pytest.fail.Exception):
+            runner.run_quickstart(options, Console(quiet=True))
+        assert not find_endpoint(workdir, "base") and not find_endpoint(workdir, "page")
+    assert not (workdir / "summary.json").exists()
+
+
 def test_a_folder_behind_a_link_is_not_emptied(tmp_path):
     workdir, other = tmp_path / "work", quickstart_folder(tmp_path / "other")
     record_files(workdir, ["summary.json"])
@@ -344,7 +392,7 @@ def test_endpoints_of_other_workdirs_stay(tmp_path, capsys):
 
 @pytest.fixture
 def no_steps(monkeypatch):
-    monkeypatch.setattr(runner, "STEPS", ())
+    monkeypatch.setattr(runner, "steps_of", lambda job: [])
 
 
 def test_a_summary_of_others_is_not_replaced(tmp_path, no_steps, capsys):
@@ -376,10 +424,9 @@ def test_a_failing_quickstart_leaves_an_endpoint_that_it_did_not_start(tmp_path,
     def fail(job):
         raise ValueError("no")
 
-    monkeypatch.setattr(runner, "STEPS", (("data", "Fail", fail),))
-    from rich.console import Console
-
+    monkeypatch.setattr(runner, "steps_of", lambda job: [("data", "Fail", fail)])
     with registered_endpoint(tmp_path / "w") as process:
+        options = QuickstartOptions(workdir=tmp_path / "w", model="tiny")
         with pytest.raises(ValueError):
-            runner.run_quickstart(QuickstartOptions(workdir=tmp_path / "w"), Console(quiet=True))
+            runner.run_quickstart(options, Console(quiet=True))
         assert find_endpoint(tmp_path / "w", "tuned").pid == process.pid

@@ -6,32 +6,55 @@ import pytest
 from rich.console import Console
 
 from phi3_ops.errors import OpsError
-from phi3_ops.quickstart.steps import STEPS, QuickstartJob, QuickstartOptions, flow_test
+from phi3_ops.quickstart.model_choice import choose_model
+from phi3_ops.quickstart.steps import (
+    STEPS,
+    QuickstartJob,
+    QuickstartOptions,
+    flow_test,
+    steps_of,
+)
+
+ALL_STEPS = ["data", "model", "finetune", "before", "serve", "chat", "after", "page"]
 
 
-def make_job(**options):
-    return QuickstartJob(QuickstartOptions(**options), Console(quiet=True))
+def make_job(model="tiny", base=None, **options):
+    choice = choose_model(model, "lora" if "/" in model else None, None)
+    return QuickstartJob(QuickstartOptions(**options), Console(quiet=True), choice, base=base)
 
 
-def test_the_steps_have_the_names_of_the_summary():
-    assert [name for name, _, _ in STEPS] == [
-        "data",
-        "finetune",
-        "before",
-        "serve",
-        "chat",
-        "after",
-    ]
+@pytest.mark.parametrize(
+    ("model", "keep_endpoint", "unneeded"),
+    [
+        ("smollm2", True, set()),
+        ("tiny", True, {"model"}),
+        ("smollm2", False, {"page"}),
+    ],
+)
+def test_the_steps_have_the_names_of_the_summary(model, keep_endpoint, unneeded):
+    steps = steps_of(make_job(model, keep_endpoint=keep_endpoint))
+    assert [name for name, _, _ in steps] == [name for name in ALL_STEPS if name not in unneeded]
 
 
-def test_the_untrained_model_is_the_given_folder_or_the_one_made_from_scratch(tmp_path):
+def test_the_base_model_is_the_given_folder_or_the_one_made_from_scratch(tmp_path):
     assert make_job(workdir=tmp_path).base_model is None
     base = tmp_path / "model" / "base"
     base.mkdir(parents=True)
     (base / "config.json").write_text("{}")
     assert make_job(workdir=tmp_path).base_model == base
-    assert make_job(workdir=tmp_path, model=str(base)).base_model == base
-    assert make_job(workdir=tmp_path, model="owner/name").base_model is None
+    other = tmp_path / "other"
+    assert make_job(workdir=tmp_path, base=other).base_model is None
+    other.mkdir()
+    (other / "config.json").write_text("{}")
+    assert make_job(workdir=tmp_path, base=other).base_model == other
+    assert make_job("owner/name", workdir=tmp_path / "new").base_model is None
+
+
+@pytest.mark.parametrize(("longest", "tokens"), [(0, 32), (10, 32), (90, 45), (1000, 128)], ids=str)
+def test_both_models_may_answer_as_long_as_the_longest_reference(longest, tokens):
+    job = make_job()
+    job.questions = [{"kind": "trained", "ground_truth": "a" * size} for size in (0, longest)]
+    assert job.answer_tokens == tokens and job.asked("trained") == 2
 
 
 def test_each_model_has_a_connection(tmp_path):

@@ -1,0 +1,85 @@
+"""Take the pictures of the chat page for the documentation, with the models of a running quickstart.
+
+`python tests/support/chat_screenshots.py URL docs/images [NAME …]`; `phi3 quickstart` prints URL last.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import expect, sync_playwright
+
+ANSWER_MS = 300_000  # two models answer on few cores
+LONG = "Give me three tips for writing clear documentation. Answer with a numbered list."
+FACTS = ("Who founded Microsoft?", "What is the capital of France?")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of the page.
+
+    Attributes:
+        name: name of the file, without `.png`.
+        size: width and height of the window, in pixels.
+        scheme: colour scheme of the system.
+        connection: the only connection that is asked, or None for both side by side.
+        questions: the questions of the conversation, in order.
+    """
+
+    name: str
+    size: tuple[int, int]
+    scheme: str
+    connection: str | None
+    questions: tuple[str, ...]
+
+
+PICTURES = (
+    Picture("chat-light", (1200, 760), "light", "phi3-base", (LONG,)),
+    Picture("chat-dark", (1200, 760), "dark", "phi3-base", (LONG,)),
+    Picture("chat-phone", (390, 760), "light", "phi3", FACTS),
+    Picture("chat-side-by-side", (1280, 720), "light", None, FACTS),
+)
+
+
+def take(page: Any, picture: Picture, folder: Path) -> None:
+    """Hold a conversation on the open page, and take its picture."""
+    if picture.connection:
+        page.get_by_label("side by side").uncheck()
+        page.locator("#side").select_option(label=picture.connection)
+    for question in picture.questions:
+        page.get_by_label("Your question").fill(question)
+        page.keyboard.press("Enter")
+        page.wait_for_function("!document.querySelector('#stop').hidden")
+        expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=ANSWER_MS)
+    page.wait_for_timeout(300)
+    page.screenshot(path=folder / f"{picture.name}.png")
+    print(f"{picture.name}: {page.locator('#log').inner_text()}\n")
+
+
+def main(url: str, folder: Path, names: list[str]) -> None:
+    """Take all pictures, or only those that are named."""
+    arguments = ["--no-sandbox", "--disable-gpu"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=arguments
+        )
+        for picture in PICTURES:
+            if names and picture.name not in names:
+                continue
+            width, height = picture.size
+            viewport = {"width": width, "height": height}
+            context = browser.new_context(viewport=viewport, color_scheme=picture.scheme)
+            page = context.new_page()
+            page.goto(url)
+            expect(page.locator("#about")).to_contain_text("connection")
+            take(page, picture, folder)
+            context.close()
+        browser.close()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3:])
