@@ -2,7 +2,7 @@
 
 Environment variables:
     PHI3_ENGINE: auto, onnx or transformers.
-    PHI3_PRECISION: precision of the export for ONNX Runtime, fp32 or int4.
+    PHI3_PRECISION: precision of the export for ONNX Runtime: fp32, int8 or int4.
     PHI3_ONNX_CACHE: folder for exports; by default the model's folder.
     PHI3_CACHE_MIB: memory for the keys and values of all requests, in MiB.
     PHI3_THREADS: number of threads that ONNX Runtime uses.
@@ -52,7 +52,7 @@ def load_backend(files: ModelFiles) -> LoadedBackend:
         Exception: any error of the backend.
     """
     engine = _read_setting("PHI3_ENGINE", ("auto", "onnx", "transformers"))
-    precision = _read_setting("PHI3_PRECISION", ("fp32", "int4"))
+    precision = _read_setting("PHI3_PRECISION", ("fp32", "int8", "int4"))
     reason = ""
     if engine == "onnx" or (engine == "auto" and not _has_gpu()):
         try:

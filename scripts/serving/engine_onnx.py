@@ -18,6 +18,7 @@ import machine
 import numpy as np
 from chat_encoder import ChatEncoder
 from chat_template import ChatTemplate
+from onnx_graph import LAST_TOKENS
 from tokenizers import Tokenizer
 
 # Since version 1.31, onnxruntime reports its use to Microsoft unless this is set before the import.
@@ -26,7 +27,10 @@ import onnxruntime as ort  # noqa: E402
 
 MAX_ROWS, PREFILL_CHUNK = 16, 512
 # The matrices of a model smaller than this are computed faster by one thread than by several.
-ONE_THREAD_BELOW = 200 * machine.MIB
+ONE_THREAD_BELOW = 16 * machine.MIB
+# How long a thread waits actively for the next operator, which mostly comes sooner. Longer waits
+# take the cores that the server's own threads need.
+SPIN_MICROSECONDS = 100
 
 
 class OnnxBackend:
@@ -80,8 +84,8 @@ def _load_session(model: Path) -> ort.InferenceSession:
     size = sum(file.stat().st_size for file in model.parent.glob("model.onnx*"))
     threads = 1 if size < ONE_THREAD_BELOW else machine.cores_per_worker()
     options.intra_op_num_threads = int(os.environ.get("PHI3_THREADS") or threads)
-    # Threads that wait actively take the cores that the server's own threads need.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    spin = str(SPIN_MICROSECONDS)
+    options.add_session_config_entry("session.intra_op.spin_duration_us", spin)
     return ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
 
 
@@ -105,13 +109,13 @@ class OnnxCache:
         binding = self._binding(slot, rows)
         binding.bind_cpu_input("input_ids", input_ids)
         binding.bind_cpu_input("attention_mask", mask)
+        last_tokens = np.array([[len(ids) - 1] for ids in tokens], np.int64)
+        binding.bind_cpu_input(LAST_TOKENS, last_tokens)
         self._backend.session.run_with_iobinding(binding)
         logits = binding.get_outputs()[0].numpy()
         # The binding gives up this output: the next one has another shape.
         binding.bind_output("logits")
-        if width == 1:
-            return OnnxLogits(logits[:, 0])
-        return OnnxLogits(logits[np.arange(rows), [len(ids) - 1 for ids in tokens]])
+        return OnnxLogits(logits)
 
     def copy(self, source: OnnxCache, from_slot: int, slot: int, length: int) -> None:
         for array, source_array in zip(self._arrays, source._arrays):

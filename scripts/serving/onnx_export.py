@@ -1,6 +1,6 @@
 """Exports a model for ONNX Runtime, once per content of the model's folder.
 
-    python onnx_export.py MODEL_DIR TOKENIZER_DIR OUT fp32|int4
+    python onnx_export.py MODEL_DIR TOKENIZER_DIR OUT fp32|int8|int4
 
 `ensure_export` runs this command in a separate process, because the export needs torch and twice the
 model's memory, and serving needs neither.
@@ -26,10 +26,19 @@ from typing import Any
 
 from export_cache import SERVING_SETTINGS, ExportError, exclusive_lock, find_folder, has_export
 from model_files import TOKENIZER, WEIGHTS, ModelFiles
+from onnx_graph import adapt_graph
 
 log = logging.getLogger("phi3.score")
 REQUIRED_PACKAGES = ("onnx", "onnx_ir", "onnxruntime", "onnxruntime_genai")
-FORMAT = "2"  # raise it whenever `main` writes something else: earlier exports are then not used
+FORMAT = "3"  # raise it whenever `main` writes something else: earlier exports are then not used
+# Weights of 8 and 4 bits are multiplied as integers (level 4). A shared matrix of float32 would be in
+# memory twice, once transposed; separate ones leave the input matrix in the file, of which only the
+# rows of the tokens that occur are read.
+OPTIONS = {
+    "fp32": ("shared_embeddings=false",),
+    "int8": ("shared_embeddings=false", "block_size=64", "accuracy_level=4"),
+    "int4": ("block_size=32", "accuracy_level=4"),
+}
 SETTINGS = ("config.json", "generation_config.json", "*.jinja", "special_tokens_map.json")
 
 
@@ -40,7 +49,7 @@ def ensure_export(files: ModelFiles, precision: str) -> Path:
 
     Args:
         files: the model.
-        precision: fp32 or int4.
+        precision: fp32, int8 or int4.
 
     Raises:
         ExportError: the model cannot be exported.
@@ -122,7 +131,7 @@ def main(model_dir: str, tokenizer_dir: str, out: str, precision: str) -> None:
     # Read first: the model may lack what it needs, and the export takes long.
     settings = _serving_settings(config, tokenizer, Path(model_dir))
     _build_graph(config, [Path(tokenizer_dir), Path(model_dir)], Path(out), precision)
-    _set_sliding_window(Path(out) / "model.onnx", getattr(config, "sliding_window", None))
+    adapt_graph(Path(out) / "model.onnx", getattr(config, "sliding_window", None))
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
     # transformers may read the tokenizer otherwise than the model's own file has it.
@@ -158,7 +167,7 @@ def _build_graph(config: Any, folders: list[Path], out: Path, precision: str) ->
         builder = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-e", "cpu"]
         paths = ["-i", merged, "-o", str(out), "-c", cache]
         # Up to 0.14, the exporter runs code from the model's folder by default.
-        options = ["--extra_options", "hf_remote=false"]
+        options = ["--extra_options", "hf_remote=false", *OPTIONS[precision]]
         subprocess.run([*builder, "-p", precision, *paths, *options], check=True)
 
 
@@ -183,26 +192,6 @@ def _write_config(config: Any, path: Path) -> None:
         settings["rope_parameters"] = {**rope, "type": rope["rope_type"]}
     path.unlink()
     path.write_text(json.dumps(settings), encoding="utf-8")
-
-
-def _set_sliding_window(path: Path, window: int | None) -> None:
-    """Set the sliding window of all attention nodes, which the exporter does not do.
-
-    Args:
-        path: the exported model.
-        window: number of tokens (2047 for Phi-3-mini-4k); None for no sliding window.
-    """
-    import onnx
-
-    model = onnx.load(path, load_external_data=False)
-    nodes = [node for node in model.graph.node if node.op_type == "GroupQueryAttention"]
-    if not nodes:
-        raise ValueError("the exported graph has no GroupQueryAttention, which batching needs")
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.name == "local_window_size":
-                attribute.i = window or -1
-    onnx.save(model, path)
 
 
 if __name__ == "__main__":

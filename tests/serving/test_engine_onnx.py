@@ -53,6 +53,13 @@ def test_a_small_model_has_one_thread_unless_set(export_dir, monkeypatch, settin
     assert session.get_session_options().intra_op_num_threads == threads
 
 
+def test_a_thread_waits_actively_for_a_short_time_only(export_dir, monkeypatch):
+    monkeypatch.delenv("PHI3_THREADS", raising=False)
+    session = engine_onnx._load_session(export_dir / "model.onnx")
+    options = session.get_session_options()
+    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "100"
+
+
 def test_a_large_model_uses_every_core(export_dir, monkeypatch):
     monkeypatch.delenv("PHI3_THREADS", raising=False)
     monkeypatch.setattr(engine_onnx, "ONE_THREAD_BELOW", 0)
@@ -91,6 +98,21 @@ def test_usage_is_reported_only_if_the_user_enables_it(
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "1"
     assert any("onnxruntime" in str(path) for path in tmp_path.rglob("*")) == reports
+
+
+# --- precisions -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_batched_answers_of_fewer_bits_equal_those_of_single_requests(tiny_model_dir, precision):
+    files = ModelFiles(tiny_model_dir, tiny_model_dir)
+    backend = engine_onnx.OnnxBackend(onnx_export.ensure_export(files, precision))
+    engine = BatchingEngine(backend)
+    prompts = [backend.encode(f"Question {n}: " + "why? " * (n * 7 % 60)) for n in range(12)]
+    params = GenerationParams(max_new_tokens=16)
+    alone = [engine.generate([prompt], params)[0] for prompt in prompts]
+    assert engine.generate(prompts, params) == alone
+    engine.close()
 
 
 # --- kinds of Phi-3 that the exporter alone does not handle -----------------------------------

@@ -194,7 +194,8 @@ def test_the_exporter_is_forbidden_to_run_code_and_gets_none(hostile_model, monk
     settings = json.loads((folder / "config.json").read_text())
     config = SimpleNamespace(to_dict=lambda: settings)
     onnx_export._build_graph(config, [folder], tmp_path / "out", "fp32")
-    assert commands[0][-2:] == ["--extra_options", "hf_remote=false"]
+    options = commands[0].index("--extra_options")
+    assert commands[0][options + 1] == "hf_remote=false"
 
 
 def test_the_oldest_exporter_that_is_allowed_runs_no_code_by_default():
@@ -203,31 +204,4 @@ def test_the_oldest_exporter_that_is_allowed_runs_no_code_by_default():
     pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
     serve = project["optional-dependencies"]["serve"]
-    assert "onnxruntime-genai>=0.15; python_version >= '3.11'" in serve
-
-
-@pytest.mark.parametrize(("window", "attribute"), [(2047, 2047), (None, -1)])
-def test_the_sliding_window_is_set_in_every_attention_node(tmp_path, window, attribute):
-    import onnx
-    from onnx import helper
-
-    nodes = [
-        helper.make_node("GroupQueryAttention", ["x"], ["y"], local_window_size=7),
-        helper.make_node("GroupQueryAttention", ["y"], ["z"], local_window_size=7),
-    ]
-    path = tmp_path / "model.onnx"
-    onnx.save(helper.make_model(helper.make_graph(nodes, "graph", [], [])), path)
-    onnx_export._set_sliding_window(path, window)
-    graph = onnx.load(path).graph
-    assert [node.attribute[0].i for node in graph.node] == [attribute, attribute]
-
-
-def test_a_graph_with_another_attention_is_refused(tmp_path):
-    import onnx
-    from onnx import helper
-
-    path = tmp_path / "model.onnx"
-    graph = helper.make_graph([helper.make_node("Attention", ["x"], ["y"])], "graph", [], [])
-    onnx.save(helper.make_model(graph), path)
-    with pytest.raises(ValueError, match="no GroupQueryAttention"):
-        onnx_export._set_sliding_window(path, None)
+    assert "onnxruntime-genai>=0.18; python_version >= '3.11'" in serve
