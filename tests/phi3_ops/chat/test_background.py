@@ -13,7 +13,7 @@ from processes import processes_naming
 from scripted_endpoint import HANG_S
 
 
-def test_start_find_and_stop(endpoint, tmp_path, capsys):
+def test_start_find_and_stop(endpoint, tmp_path, started, capsys):
     running = start_page(["phi3"], tmp_path, "page")
     try:
         assert find_endpoint(tmp_path, "page") == running
@@ -29,7 +29,7 @@ def test_start_find_and_stop(endpoint, tmp_path, capsys):
     assert find_endpoint(tmp_path, "page") is None
 
 
-def test_a_page_that_does_not_start_is_an_error_with_its_last_line(tmp_path):
+def test_a_page_that_does_not_start_is_an_error_with_its_last_line(tmp_path, started):
     with pytest.raises(
         OpsError, match="the chat page 'page' did not start: .*'none' does not exist"
     ):

@@ -11,7 +11,6 @@ import pytest
 
 from chats import chat_row, prepare, prompts, write_rows, written
 from phi3_ops import paths
-from phi3_ops.data import prepare as prepare_module
 from phi3_ops.data.checks import DUPLICATE, EMPTY, NO_ANSWER, NO_MESSAGES, NOT_JSON, NOT_UTF8, ROLES
 from phi3_ops.data.lengths import LengthSummary
 from phi3_ops.data.prepare import prepare_data
@@ -208,11 +207,9 @@ class TestFiles:
         questions = {(r["question"], r["ground_truth"]) for r in written(tmp_path, "questions")}
         assert questions == {(f"q{n}", f"a{n}") for n in range(10)}
 
-    def test_the_number_of_questions_is_limited(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(prepare_module, "MAX_QUESTIONS", 5)
-        prepare(
-            tmp_path, write_rows(tmp_path / "in.jsonl", [chat_row(f"q{n}") for n in range(100)])
-        )
+    def test_the_number_of_questions_is_limited(self, tmp_path):
+        source = write_rows(tmp_path / "in.jsonl", [chat_row(f"q{n}") for n in range(100)])
+        prepare(tmp_path, source, max_questions=5)
         kinds = Counter(r["kind"] for r in written(tmp_path, "questions"))
         assert kinds == {TRAINED: 5, UNKNOWN: 5}
 

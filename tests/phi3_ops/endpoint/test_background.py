@@ -1,7 +1,5 @@
 """Endpoints in the background: started, found and stopped."""
 
-import subprocess
-
 import pytest
 import requests
 
@@ -11,23 +9,6 @@ from phi3_ops.endpoint.background import start_endpoint, stop_endpoint
 from phi3_ops.endpoint.registration import endpoint_state_file, find_endpoint, log_file
 from phi3_ops.errors import OpsError
 from tiny_endpoint import HANG_S, KEY
-
-
-@pytest.fixture
-def started(monkeypatch):
-    """The processes that `start_endpoint` started."""
-    processes = []
-    popen = subprocess.Popen
-
-    def start(*args, **kw):
-        processes.append(popen(*args, **kw))
-        return processes[-1]
-
-    monkeypatch.setattr(background.subprocess, "Popen", start)
-    yield processes
-    for process in processes:
-        process.kill()
-        process.wait()
 
 
 def test_start_find_and_stop(tiny_model_dir, tmp_path, started):
