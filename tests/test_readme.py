@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import re
 import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from phi3_ops.cli import COMMANDS, _parser
+from phi3_ops.quickstart import report
+from phi3_ops.quickstart.model_choice import choose_model
+from phi3_ops.quickstart.results import ModelEvaluation
+from phi3_ops.quickstart.steps import STEPS, QuickstartJob, QuickstartOptions
+from phi3_tools.evaluation import Mean
 from processes import pf
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -69,3 +77,51 @@ def test_pf_commands_start_no_trace_service(page):
         # A command, not the name of one: it has an option.
         if command := re.search(r"(\S* ?)\bpf (flow test|run create) --\w", line):
             assert exported or command[1].strip(" `") == SKIP_SERVICE, line
+
+
+def _quickstart_output():
+    """The lines of the README's block with the output of the quickstart."""
+    blocks = re.findall(r"```\n(.*?)```", TEXT, re.DOTALL)
+    (block,) = [block for block in blocks if "Questions answered right" in block]
+    return block.splitlines()
+
+
+def test_the_output_of_the_quickstart_has_its_present_shape(tmp_path, monkeypatch):
+    """The figures are those of one run. The steps, the columns and the labels are compared."""
+    job = _finished_job(tmp_path)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr(
+        report, "find_endpoint", lambda workdir, name: SimpleNamespace(url="u", pid=1)
+    )
+    report.print_results(job)
+    lines = _quickstart_output()
+    steps = [line for line in lines if line.startswith("[")]
+    expected = [f"[{n}/{len(STEPS)}] {title}" for n, (_, title, _) in enumerate(STEPS, 1)]
+    assert steps == expected[-len(steps) :]
+    printed = job.console.file.getvalue().splitlines()
+    assert _labels(lines) == _labels(printed)
+    heads = [line.split() for line in printed if "fine-tuned" in line or "exact match" in line]
+    assert all(head in [line.split() for line in lines] for head in heads[:2])
+
+
+def _labels(lines):
+    """The first words of the lines below the table, and of its rows."""
+    return [match[1] for line in lines if (match := re.match(r"  ([a-z-]+( [a-z-]+)*)  ", line))]
+
+
+def _finished_job(workdir):
+    """A quickstart after its last step."""
+    mean = {kind: Mean(mean=1.0, stderr=0.0, n=1) for kind in ("trained", "held-out", "unknown")}
+    evaluation = ModelEvaluation("run", "scores", 3, 0, {"exact_match": mean, "token_f1": mean})
+    return QuickstartJob(
+        QuickstartOptions(workdir=workdir),
+        Console(file=io.StringIO(), width=200),
+        choose_model(None, None, None),
+        seconds={name: 1.0 for name, _, _ in STEPS},
+        peak_memory=10**9,
+        rows=dict.fromkeys(mean, 1),
+        questions=[{"kind": kind, "ground_truth": "a"} for kind in mean],
+        training=SimpleNamespace(general_rows=40, general_loss=1.0, base_general_loss=1.0),
+        evaluations={"base": evaluation, "tuned": evaluation},
+        page="http://127.0.0.1:9/",
+    )

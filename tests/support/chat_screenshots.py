@@ -15,6 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 
 ANSWER_MS = 300_000  # two models answer on few cores
 LONG = "Give me three tips for writing clear documentation. Answer with a numbered list."
+FOLLOW_UP = "Explain the first one in two sentences."
 FACTS = ("Who founded Microsoft?", "What is the capital of France?")
 
 
@@ -38,10 +39,10 @@ class Picture:
 
 
 PICTURES = (
-    Picture("chat-light", (1200, 760), "light", "phi3-base", (LONG,)),
+    Picture("chat-light", (1200, 760), "light", "phi3-base", (LONG, FOLLOW_UP)),
     Picture("chat-dark", (1200, 760), "dark", "phi3-base", (LONG,)),
     Picture("chat-phone", (390, 760), "light", "phi3", FACTS),
-    Picture("chat-side-by-side", (1280, 720), "light", None, FACTS),
+    Picture("chat-side-by-side", (1280, 720), "light", None, FACTS[:1]),
 )
 
 
@@ -55,6 +56,7 @@ def take(page: Any, picture: Picture, folder: Path) -> None:
         page.keyboard.press("Enter")
         page.wait_for_function("!document.querySelector('#stop').hidden")
         expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=ANSWER_MS)
+    page.locator("#log").evaluate("log => { log.scrollTop = 0; }")
     page.wait_for_timeout(300)
     page.screenshot(path=folder / f"{picture.name}.png")
     print(f"{picture.name}: {page.locator('#log').inner_text()}\n")
