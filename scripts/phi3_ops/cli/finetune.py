@@ -53,7 +53,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="rows to measure the loss on (default: .phi3/data/test.jsonl, or the configuration's "
         "file)",
     )
-    parser.add_argument("--recipe", help="name of a shipped recipe, or a YAML file")
+    parser.add_argument(
+        "--recipe",
+        help="name of a shipped recipe, or a YAML file (default with --local: tiny-cpu, or smollm2-cpu "
+        "for smollm2 and GGUF files)",
+    )
     parser.add_argument(
         "--model",
         metavar="MODEL",
@@ -135,7 +139,7 @@ def _unused_option(args: argparse.Namespace) -> str | None:
 
 
 def _local(args: argparse.Namespace) -> int:
-    from ..training import DEFAULT_RECIPE, base_and_tuned_table, finetune_locally
+    from ..training import base_and_tuned_table, finetune_locally
 
     data = paths.WORKDIR / "data"
     options = {f"--{name}": getattr(args, name) for name in ("epochs", "rows", "seed")}
@@ -147,7 +151,7 @@ def _local(args: argparse.Namespace) -> int:
         args.train_file or data / "train.jsonl",
         args.eval_file or data / "test.jsonl",
         args.output_dir,
-        recipe=args.recipe or DEFAULT_RECIPE,
+        recipe=args.recipe,
         model=args.model,
         general_file=args.general_file,
         processes=args.processes,

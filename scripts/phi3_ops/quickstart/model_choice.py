@@ -7,11 +7,10 @@ from pathlib import Path
 
 from ..errors import OpsError
 from ..models import SHORT_NAMES, is_converted_here, resolve_model
-from ..training import base_model_of
+from ..training import DEFAULT_RECIPE, PRETRAINED_RECIPE, base_model_of
 
 DEFAULT_MODEL = "smollm2"
 TINY = "tiny"  # train.py makes this model from the training rows
-TINY_RECIPE, SMALL_RECIPE = "tiny-cpu", "smollm2-cpu"
 # Largest size of the weights that a recipe for two CPU cores trains; smollm2 has 0.54 GB.
 TINY_BYTES, SMALL_BYTES = 20 * 10**6, 1_200 * 10**6
 QUESTIONS = 60  # of each kind; the share of right answers is then known to within 13 points
@@ -69,9 +68,9 @@ def choose_model(model: str | None, recipe: str | None, questions: int | None) -
         return ModelChoice(chosen, recipe, questions or (None if is_tiny else QUESTIONS))
     model = model or DEFAULT_MODEL
     if model.lower() == TINY and not Path(model).is_dir():
-        return ModelChoice(model, TINY_RECIPE, questions)
+        return ModelChoice(model, DEFAULT_RECIPE, questions)
     if model.lower() in SHORT_NAMES and not Path(model).is_dir():
-        return ModelChoice(model, SMALL_RECIPE, questions or QUESTIONS)
+        return ModelChoice(model, PRETRAINED_RECIPE, questions or QUESTIONS)
     if Path(model).is_dir():
         return ModelChoice(model, recipe_by_size(Path(model)), questions or QUESTIONS)
     if is_converted_here(model):
@@ -90,7 +89,7 @@ def recipe_by_size(folder: Path) -> str:
     files = (file for pattern in WEIGHT_FILES for file in folder.glob(pattern))
     size = sum(file.stat().st_size for file in files)
     if size <= SMALL_BYTES:
-        return TINY_RECIPE if size <= TINY_BYTES else SMALL_RECIPE
+        return DEFAULT_RECIPE if size <= TINY_BYTES else PRETRAINED_RECIPE
     raise OpsError(
         f"{folder} has {size / 10**9:.1f} GB of weights, which is too much to train on a CPU",
         "Give --recipe, for example lora for a GPU of 24 GB.",

@@ -28,8 +28,8 @@ from ..pf import (
     save_connection,
 )
 from ..runs import ask_and_score, mean_by_kind
-from ..training import TrainingMetrics, finetune_locally
-from .model_choice import TINY_RECIPE, ModelChoice, recipe_by_size
+from ..training import DEFAULT_RECIPE, TrainingMetrics, finetune_locally
+from .model_choice import ModelChoice, recipe_by_size
 from .results import (
     BASE,
     DEMO_QUESTION,
@@ -140,7 +140,7 @@ class QuickstartJob:
     def recipe(self) -> str:
         """Recipe of the training. Raises OpsError if the model is too large for a CPU."""
         if self.choice.recipe or self.base is None:
-            return self.choice.recipe or TINY_RECIPE
+            return self.choice.recipe or DEFAULT_RECIPE
         return recipe_by_size(self.base)
 
     @property

@@ -17,6 +17,7 @@ from .job import MODEL_OUTPUT, JobRequest, JobSubmission, Submission, latest_com
 from .local import (
     CACHE_NAMES,
     DEFAULT_RECIPE,
+    PRETRAINED_RECIPE,
     TrainingMetrics,
     base_and_tuned_table,
     base_model_of,
@@ -32,6 +33,7 @@ __all__ = [
     "JobRequest",
     "JobSubmission",
     "MODEL_OUTPUT",
+    "PRETRAINED_RECIPE",
     "RETIRED_MODELS",
     "RETIRED_ON",
     "Submission",

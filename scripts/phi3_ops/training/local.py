@@ -30,6 +30,7 @@ from ..models import EXPORT_NAMES, is_converted_here, resolve_model
 from ..yaml_files import load_yaml
 
 DEFAULT_RECIPE = "tiny-cpu"
+PRETRAINED_RECIPE = "smollm2-cpu"  # for a pretrained model that is converted on this machine
 # An interrupted training writes a checkpoint of the weights and the optimizer, which may have tens of GB.
 STOP_S = 900
 METRICS_FILE = "metrics.json"
@@ -79,6 +80,11 @@ class TrainingMetrics:
         return cls(**{field.name: values[field.name] for field in fields(cls)})
 
 
+def default_recipe(model: str | None) -> str:
+    """Return the name of the recipe for a base model if none is given."""
+    return PRETRAINED_RECIPE if model and is_converted_here(model) else DEFAULT_RECIPE
+
+
 def recipe_file(name: str) -> Path:
     """Return the shipped recipe of that name, or the file of that path.
 
@@ -120,7 +126,7 @@ def finetune_locally(
     eval_file: Path,
     out: Path,
     *,
-    recipe: str = DEFAULT_RECIPE,
+    recipe: str | None = None,
     model: str | None = None,
     general_file: Path | None = None,
     processes: int = 1,
@@ -132,7 +138,7 @@ def finetune_locally(
         train_file: rows to train on (JSONL with `messages`).
         eval_file: rows to measure the loss on.
         out: output folder for `model/`, `mlflow/` and `metrics.json`.
-        recipe: name of a shipped recipe, or a YAML file.
+        recipe: name of a shipped recipe, or a YAML file; None takes that of `default_recipe`.
         model: short name, GGUF file, folder or hub id of the base model; None takes the recipe's.
         general_file: chats unlike the training rows, whose loss and answers before and after the training
             show what the model forgot; for example `GENERAL_CHATS`. None measures nothing.
@@ -143,6 +149,7 @@ def finetune_locally(
         OpsError: train.py failed, and has printed the reason on standard error; or the base model cannot
             be fetched; or a file in `out` would be replaced that this product did not write.
     """
+    recipe = recipe or default_recipe(model)
     for file in (train_file, eval_file, general_file, recipe_file(recipe)):
         if file and not file.is_file():  # looked at first: a failure here leaves no folder behind
             raise OpsError(f"{file} does not exist", "Make the data with `phi3 data`.")

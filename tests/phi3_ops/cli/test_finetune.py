@@ -80,7 +80,7 @@ class TestLocal:
         assert files == [data / "train.jsonl", data / "test.jsonl"]
         assert out == tmp_path
         assert settings == {
-            "recipe": "tiny-cpu",
+            "recipe": None,
             "model": None,
             "general_file": None,
             "processes": 1,

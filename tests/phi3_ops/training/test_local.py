@@ -21,6 +21,7 @@ from phi3_ops.training.local import (
     OUTPUT_NAMES,
     TrainingMetrics,
     base_and_tuned_table,
+    default_recipe,
     finetune_locally,
     recipe_file,
     run_child,
@@ -105,6 +106,19 @@ class TestRecipeFile:
         message = f"the recipe 'none' does not exist. Use {names}, or give"
         with pytest.raises(OpsError, match=message):
             recipe_file("none")
+
+
+@pytest.mark.parametrize(
+    ("model", "recipe"),
+    [
+        (None, "tiny-cpu"),
+        ("tiny", "tiny-cpu"),
+        ("smollm2", "smollm2-cpu"),
+        ("file.gguf", "smollm2-cpu"),
+    ],
+)
+def test_the_recipe_follows_from_the_model(model, recipe):
+    assert default_recipe(model) == recipe
 
 
 class TestFinetuneLocally:
