@@ -150,9 +150,12 @@ class Parameter:
     aliases: tuple[str, ...] = ()
 
 
+# The names of one parameter, which Hugging Face and OpenAI call differently.
+LIMIT_FIELDS = ("max_new_tokens", "max_tokens", "max_completion_tokens")
+
 PARAMETERS = (
-    Parameter("max_new_tokens", _integer, "an integer of at least 1", low=1,
-              aliases=("max_tokens", "max_completion_tokens")),
+    Parameter(LIMIT_FIELDS[0], _integer, "an integer of at least 1", low=1,
+              aliases=LIMIT_FIELDS[1:]),
     Parameter("temperature", _number, "a number from 0 to 2", None, low=0, high=2),
     Parameter("top_p", _number, "a number above 0 and up to 1", 1.0, low=1e-6, high=1),
     Parameter("top_k", _integer, "an integer of at least 1, or 0 or -1 for all tokens", 0, low=-1),

@@ -10,7 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
-from parameters import ScoringError, describe, read_parameters, refuse, refuse_unknown
+from parameters import (
+    LIMIT_FIELDS,
+    ScoringError,
+    describe,
+    read_parameters,
+    refuse,
+    refuse_unknown,
+)
 from sampling import GenerationParams
 
 Contract = Literal["list", "catalog", "openai"]
@@ -41,6 +48,7 @@ class ScoringRequest:
         include_usage: whether a stream ends with token counts.
         choices: number of answers to one conversation ("openai").
         model: name of the model that the client expects; None for any.
+        limit_field: name by which the client set the number of new tokens, for error messages.
     """
 
     contract: Contract
@@ -51,6 +59,7 @@ class ScoringRequest:
     include_usage: bool = False
     choices: int = 1
     model: str | None = None
+    limit_field: str = LIMIT_FIELDS[0]
 
 
 def read_request(payload: Any) -> ScoringRequest:
@@ -113,6 +122,7 @@ def _make_request(contract: Contract, prompts: Any, settings: Mapping[str, Any])
         include_usage=bool(values["stream_options"].get("include_usage")),
         choices=values["n"],
         model=values["model"],
+        limit_field=next((name for name in LIMIT_FIELDS if name in settings), LIMIT_FIELDS[0]),
     )
 
 

@@ -133,9 +133,9 @@ class Scorer:
         limit, window = request.params.max_new_tokens, self.engine.context_window
         if limit is not None and len(ids) + limit > window:
             refuse(
-                f"the prompt has {len(ids)} tokens and max_new_tokens is {limit}: together"
+                f"the prompt has {len(ids)} tokens and {request.limit_field} is {limit}: together"
                 f" {len(ids) + limit}, more than the model's context window of {window}",
-                "max_new_tokens",
+                request.limit_field,
             )
         if len(ids) >= window:
             refuse(

@@ -73,7 +73,7 @@ def test_one_token_more_is_refused_with_the_count_that_the_client_has(endpoint, 
         with ask(endpoint, messages, max_tokens) as refused:
             assert refused.status_code == 400
             error = refused.json()["error"]
-        assert error["param"] == "max_new_tokens", error  # the endpoint's name of `max_tokens`
+        assert error["param"] == "max_tokens", error
         assert f"the prompt has {counter.most_of(messages)} tokens" in error["message"]
         assert f"together {WINDOW + 1}, more than" in error["message"]
 

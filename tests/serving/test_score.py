@@ -93,7 +93,7 @@ def test_a_request_that_exceeds_the_window_is_refused_with_the_numbers(scorer, l
     for call in (scorer.answer, scorer.stream):
         with pytest.raises(ScoringError, match=expected) as caught:
             call({"messages": CHAT, "max_tokens": limit})
-        assert (caught.value.status, caught.value.param) == (400, "max_new_tokens")
+        assert (caught.value.status, caught.value.param) == (400, "max_tokens")
 
 
 def test_the_window_can_be_filled(scorer):
@@ -255,7 +255,8 @@ def test_run_streams_events(azure):
     [
         (b"{", None),
         ({"messages": HI, "temperature": 9}, "temperature"),
-        ({"messages": HI, "stream": True, "max_tokens": 9999}, "max_new_tokens"),
+        ({"messages": HI, "stream": True, "max_tokens": 9999}, "max_tokens"),
+        ({"input_data": ["Hi"], "params": {"max_new_tokens": 9999}}, "max_new_tokens"),
     ],
 )
 def test_run_answers_an_invalid_request_with_a_400(azure, payload, param):
