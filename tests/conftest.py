@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 from pathlib import Path
 
@@ -32,6 +33,10 @@ os.environ.update(
 )
 for name in ("PHI3_ENDPOINT", "PHI3_KEY", "PHI3_ENDPOINT_KEY", "PHI3_KEYRING"):
     os.environ.pop(name, None)
+
+# A shell's background job ignores SIGINT, and so would all that the tests start and then interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 from smollm2 import smollm2_folder  # noqa: E402, F401 - a fixture for every folder
 from tiny_model import tiny_model_dir  # noqa: E402, F401 - likewise
