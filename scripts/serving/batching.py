@@ -172,7 +172,9 @@ class Prefill:
 
     def __init__(self, backend: Backend, row: Row):
         self.row = row
-        self._chunk_length = backend.prefill_chunk
+        # A chunk gets the rotary factors of its own end. All tokens of a row need the same ones.
+        same_factors = backend.rotary_key(1) == backend.rotary_key(len(row.tokens))
+        self._chunk_length = backend.prefill_chunk if same_factors else len(row.tokens)
         self._past = 0
         self._cache = backend.make_cache(1, len(row.tokens))
 

@@ -133,9 +133,6 @@ class TransformersBackend:
         else:
             self._limit_to_gpu()
         self._short_window = find_short_window(config)
-        if self._short_window:
-            # Each chunk would get the rotary factors of its own length, so there is only one.
-            self.prefill_chunk = self.context_window
 
     def _limit_to_cpu(self, model: Any) -> None:
         small = model.num_parameters() < ONE_THREAD_BELOW

@@ -111,3 +111,13 @@ def test_a_long_prompt_is_run_in_chunks_and_then_joins_a_batch():
     batch.add_prefilled_row(row, cache, logits)
     assert batch.rows == [running, row]
     assert texts_of(batch, [running, row]) == ["run", "0123456789"]
+
+
+@pytest.mark.parametrize(("length", "chunks"), [(6, [4, 2]), (7, [7])])
+def test_a_prompt_beyond_the_short_window_is_run_in_one_piece(length, chunks):
+    """Its first chunk would get the rotary factors of short texts, and its last one others."""
+    backend = ByteBackend(prefill_chunk=4, short_window=6)
+    prefill = Prefill(backend, make_row(backend, "x" * length))
+    while prefill.step() is None:
+        pass
+    assert [len(tokens) for (tokens,) in backend.passes] == chunks

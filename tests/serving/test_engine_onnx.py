@@ -160,8 +160,8 @@ def test_every_kind_of_phi3_answers_as_with_transformers(name, tiny_model_dir, t
         generated.append(output[0, len(prompt) :].tolist())
     files = ModelFiles(tmp_path, tmp_path)
     onnx = engine_onnx.OnnxBackend(onnx_export.ensure_export(files, "fp32"))
-    onnx.prefill_chunk = 64  # some prompts are run in chunks
     for backend in (onnx, TransformersBackend(tmp_path, tmp_path)):
+        backend.prefill_chunk = 32  # some prompts are run in chunks
         engine = BatchingEngine(backend)
         answers = engine.generate(prompts, GenerationParams(max_new_tokens=40))
         engine.close()

@@ -121,10 +121,9 @@ def test_a_gpu_runs_more_rows_and_uses_its_free_memory(loaded, monkeypatch):
     assert backend.max_cache_bytes == 800
 
 
-def test_a_longrope_model_runs_a_prompt_in_one_chunk(loaded, monkeypatch):
+def test_a_longrope_model_has_other_rotary_factors_beyond_its_short_window(loaded, monkeypatch):
     monkeypatch.setattr(engine_transformers, "find_short_window", lambda config: 48)
     backend = TransformersBackend.of(*loaded)
-    assert backend.prefill_chunk == backend.context_window
     assert backend.rotary_key(48) == backend.rotary_key(1)
     assert backend.rotary_key(49) != backend.rotary_key(48)
 
