@@ -150,12 +150,9 @@ class Parameter:
     aliases: tuple[str, ...] = ()
 
 
-# The names of one parameter, which Hugging Face and OpenAI call differently.
-LIMIT_FIELDS = ("max_new_tokens", "max_tokens", "max_completion_tokens")
-
 PARAMETERS = (
-    Parameter(LIMIT_FIELDS[0], _integer, "an integer of at least 1", low=1,
-              aliases=LIMIT_FIELDS[1:]),
+    Parameter("max_new_tokens", _integer, "an integer of at least 1", low=1,
+              aliases=("max_tokens", "max_completion_tokens")),
     Parameter("temperature", _number, "a number from 0 to 2", None, low=0, high=2),
     Parameter("top_p", _number, "a number above 0 and up to 1", 1.0, low=1e-6, high=1),
     Parameter("top_k", _integer, "an integer of at least 1, or 0 or -1 for all tokens", 0, low=-1),
@@ -183,6 +180,8 @@ PARAMETERS = (
     Parameter("tools", _only([]), "an empty array"),
     Parameter("tool_choice", _only("none", "auto"), '"none" or "auto"'),
 )  # fmt: skip
+# The names of the first parameter, which Hugging Face and OpenAI call differently.
+LIMIT_FIELDS = (PARAMETERS[0].name, *PARAMETERS[0].aliases)
 # Fields that have no effect on an answer, whatever their value is.
 WITHOUT_EFFECT = (
     *("user", "safety_identifier", "prompt_cache_key", "service_tier", "metadata", "store"),
