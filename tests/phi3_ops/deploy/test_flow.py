@@ -77,7 +77,10 @@ class TestSmokeRequest:
             "question": SMOKE_QUESTION,
             "chat_history": [],
         }
-        assert smoke_request(read(Path("qa"))) == {"input_data": "Who founded Microsoft?"}
+        assert smoke_request(read(Path("qa"))) == {
+            "input_data": "Who founded Microsoft?",
+            "max_new_tokens": 128,
+        }
 
     def test_an_input_without_a_default_is_named(self):
         with pytest.raises(OpsError, match="the input 'answer' of .*eval has no default"):
