@@ -31,7 +31,7 @@ test: $(VENV)/.dev
 
 ## test-slow: the tests that take more than a minute each
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow
+	$(BIN)/python -m pytest -m slow
 
 ## bench: the benchmarks; each prints a table and writes JSON to bench/
 bench: $(VENV)/.bench
