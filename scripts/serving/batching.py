@@ -6,7 +6,7 @@ A backend runs tokens through a model and nothing else. The two backends are `en
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -41,6 +41,9 @@ class Cache(Protocol):
 
     def copy(self, source: Cache, from_slot: int, slot: int, length: int) -> None:
         """Copy the first `length` tokens of a slot of another cache into a slot of this one."""
+
+
+Keep = Callable[[Sequence[int], Cache, int, Hashable], None]
 
 
 class Backend(Protocol):
@@ -85,15 +88,25 @@ class Batch:
 
     The first slots are in use, without gaps. Rows of very different lengths are in different
     batches, because every slot of a cache takes the memory of the longest row.
+
+    Args:
+        backend: the model.
+        length: length of each slot in tokens.
+        rotary_key: key of the rotary factors of all rows.
+        keep: called with tokens, the cache, the slot that contains them and the rotary key, when a
+            prompt has been run and when a row has ended.
     """
 
-    def __init__(self, backend: Backend, length: int, rotary_key: Hashable):
+    def __init__(
+        self, backend: Backend, length: int, rotary_key: Hashable, keep: Keep | None = None
+    ):
         self.rows: list[Row] = []
         self.length = length
         self.rotary_key = rotary_key
         self.slots = 0
         self.cache: Any = None  # a Cache as soon as there are rows
         self._backend = backend
+        self._keep = keep or (lambda *_: None)
 
     def slots_with(self, new_rows: int) -> int:
         """Return the number of slots that the batch needs for so many new rows.
@@ -110,12 +123,15 @@ class Batch:
         first = len(self.rows)
         logits = self.cache.forward(first, [row.tokens for row in rows], [0] * len(rows))
         self.rows.extend(rows)
+        for slot, row in enumerate(rows, first):
+            self._keep(row.tokens, self.cache, slot, self.rotary_key)
         self._add_tokens(logits, first)
 
     def add_prefilled_row(self, row: Row, cache: Cache, logits: Logits) -> None:
         """Add a row whose prompt was run in another cache, and give it its first token."""
         self._make_room(1)
         self.cache.copy(cache, 0, len(self.rows), len(row.tokens))
+        self._keep(row.tokens, cache, 0, self.rotary_key)
         self.rows.append(row)
         self._add_tokens(logits, len(self.rows) - 1)
 
@@ -148,6 +164,7 @@ class Batch:
                 finished.append(first_slot + index)
         for slot in reversed(finished):
             row = self.rows[slot]
+            self._keep(row.tokens[:-1], self.cache, slot, self.rotary_key)
             self._remove(slot)
             row.finish()
 
@@ -168,15 +185,25 @@ class Batch:
 
 
 class Prefill:
-    """A long prompt that is run in chunks, so that the running rows are not held up."""
+    """A prompt that is run alone: in chunks, so that the running rows are not held up.
 
-    def __init__(self, backend: Backend, row: Row):
+    Args:
+        backend: the model.
+        row: the row of the prompt.
+        known: a cache that contains the first tokens of the prompt in its first slot, and their
+            number; None if all tokens are to be run.
+    """
+
+    def __init__(self, backend: Backend, row: Row, known: tuple[Cache, int] | None = None):
         self.row = row
         # A chunk gets the rotary factors of its own end. All tokens of a row need the same ones.
         same_factors = backend.rotary_key(1) == backend.rotary_key(len(row.tokens))
         self._chunk_length = backend.prefill_chunk if same_factors else len(row.tokens)
         self._past = 0
         self._cache = backend.make_cache(1, len(row.tokens))
+        if known:
+            cache, self._past = known
+            self._cache.copy(cache, 0, 0, self._past)
 
     def step(self) -> tuple[Cache, Logits] | None:
         """Run the next chunk. After the last one, return the cache and the prompt's logits."""

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 from batching import Backend, Batch, Prefill
 from generation import Completion, Row
+from prefix_cache import Prefix, PrefixCache
 from sampling import GenerationParams
 
 MAX_WAITING = 256  # rows
@@ -102,6 +103,7 @@ class BatchingEngine:
         self._waiting: deque[Row] = deque()
         self._batches: dict[Hashable, Batch] = {}
         self._prefill: Prefill | None = None
+        self._prefixes = PrefixCache(backend)
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -188,7 +190,8 @@ class BatchingEngine:
     def _take_waiting(self) -> list[Row]:
         """Take waiting rows whose prompts can go through the model in one forward pass.
 
-        A prompt that is longer than `prefill_chunk` becomes `_prefill` instead, if there is none.
+        A prompt that is longer than `prefill_chunk`, or whose first tokens are known, becomes
+        `_prefill` instead, if there is none.
         """
         taken: list[Row] = []
         skipped: list[Row] = []
@@ -201,11 +204,11 @@ class BatchingEngine:
                 elif not self._fits_in_memory(row, len(taken)):
                     skipped.append(row)
                     break  # rows that overtake this one could keep it waiting for ever
-                elif len(row.tokens) <= self._backend.prefill_chunk:
+                elif (prefix := self._prefixes.find(row.tokens)) is None and self._is_short(row):
                     fits_pass = self._share_a_pass([*taken, row])
                     (taken if fits_pass else skipped).append(row)
                 elif self._prefill is None:
-                    self._guard(lambda row=row: self._start_prefill(row), [row])
+                    self._start_prefill(row, prefix)
                     free_rows -= 1
                 else:
                     skipped.append(row)
@@ -217,8 +220,17 @@ class BatchingEngine:
         batch = self._get_batch(key)
         self._guard(lambda: batch.add_rows(rows), rows, None if batch.rows else key)
 
-    def _start_prefill(self, row: Row) -> None:
-        self._prefill = Prefill(self._backend, row)
+    def _start_prefill(self, row: Row, prefix: tuple[Prefix, int] | None) -> None:
+        known = (prefix[0].cache, prefix[1]) if prefix else None
+
+        def start() -> None:
+            self._prefill = Prefill(self._backend, row, known)
+
+        self._guard(start, [row])
+
+    def _is_short(self, row: Row) -> bool:
+        """Return whether a prompt can go through the model in one forward pass."""
+        return len(row.tokens) <= self._backend.prefill_chunk
 
     def _step_prefill(self, prefill: Prefill) -> None:
         row, result = prefill.row, None
@@ -262,7 +274,9 @@ class BatchingEngine:
         return min(length, window), self._backend.rotary_key(len(row.tokens))
 
     def _get_batch(self, key: tuple[int, Hashable]) -> Batch:
-        return self._batches.setdefault(key, Batch(self._backend, *key))
+        if key not in self._batches:
+            self._batches[key] = Batch(self._backend, *key, self._prefixes.keep)
+        return self._batches[key]
 
     def _share_a_pass(self, rows: Sequence[Row]) -> bool:
         """Return whether the prompts of these rows may go through the model in one pass."""
@@ -276,6 +290,8 @@ class BatchingEngine:
         if self._cached_tokens_with(row, taken) <= limit:
             return True
         self._batches = {key: batch for key, batch in self._batches.items() if batch.rows}
+        while self._cached_tokens_with(row, taken) > limit and self._prefixes.drop_oldest():
+            pass
         alone = not taken and not self._running()
         return alone or self._cached_tokens_with(row, taken) <= limit
 
@@ -289,7 +305,8 @@ class BatchingEngine:
         prompts = [row] + ([self._prefill.row] if self._prefill else [])
         lengths = [len(prompt.tokens) for prompt in prompts]
         prefills = sum(length for length in lengths if length > self._backend.prefill_chunk)
-        return other_batches + row_batch.slots_with(taken + 1) * row_batch.length + prefills
+        batch = row_batch.slots_with(taken + 1) * row_batch.length
+        return other_batches + batch + prefills + self._prefixes.tokens
 
 
 def _cancel_if_abandoned(rows: Sequence[Row], is_abandoned: Callable[[], bool]) -> None:

@@ -163,7 +163,9 @@ def test_every_kind_of_phi3_answers_as_with_transformers(name, tiny_model_dir, t
     for backend in (onnx, TransformersBackend(tmp_path, tmp_path)):
         backend.prefill_chunk = 32  # some prompts are run in chunks
         engine = BatchingEngine(backend)
-        answers = engine.generate(prompts, GenerationParams(max_new_tokens=40))
-        engine.close()
         expected = [backend.decode([t for t in ids if t not in (0, 4)]) for ids in generated]
-        assert [answer.text for answer in answers] == expected
+        for _ in range(2):  # the second time, the longer prompts begin with known tokens
+            answers = engine.generate(prompts, GenerationParams(max_new_tokens=40))
+            assert [answer.text for answer in answers] == expected
+        assert engine._prefixes.tokens > 0
+        engine.close()
