@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,18 @@ from ..errors import OpsError
 from ..files import read_jsonl
 from ..hashing import file_sha256
 from ..runs import ScoredRun
-from .gates import ALL_METRICS, GateVerdict, decide_gate, resolve_margins
+from .gates import (
+    ALL_METRICS,
+    INCONCLUSIVE,
+    GateVerdict,
+    decide_gate,
+    describe_failures,
+    resolve_margins,
+)
 from .paired_stats import (
     CONFIDENCE,
     RESAMPLES,
+    TIE,
     Array,
     BoolArray,
     bootstrap_interval,
@@ -93,7 +101,11 @@ def compare_runs(
     return Comparison(
         data=ComparedData(str(runs[0].data), sha256, len(rows)),
         settings=StatisticsSettings(
-            CONFIDENCE, settings.resamples, settings.seed, thresholds.max_unparsed
+            CONFIDENCE,
+            settings.resamples,
+            settings.seed,
+            thresholds.max_unparsed,
+            thresholds.max_failed,
         ),
         metrics={name: thresholds.metric(name) for name in names},
         runs=[_run_summary(*pair) for pair in zip(RUN_LETTERS, line_scores)],
@@ -144,6 +156,9 @@ def _metric_names(
 
 def _common_scores(runs: Sequence[ScoredRun]) -> list[str]:
     """Return the names of the scores that all runs have."""
+    if not any(run.scored.rows for run in runs):
+        run_names = " and ".join(run.name for run in runs)
+        raise OpsError(f"all lines of {run_names} failed", "There is nothing to compare.")
     names = _numeric_columns(runs)
     common = list(names)
     for run in runs:
@@ -246,8 +261,14 @@ class _Pairing:
         unscored = max(_unscored_lines(run, name) for run in (baseline, other))
         gate = None
         if name in self.margins:
+            failed = {"A": int(baseline.failed.sum()), letter: int(other.failed.sum())}
+            excess = describe_failures(failed, before.size, self.thresholds.max_failed)
             share = unscored / before.size
-            gate = self._gate(result, metric, self.margins[name], share)
+            gate = (
+                GateVerdict(self.margins[name], INCONCLUSIVE, excess)
+                if excess
+                else self._gate(result, metric, self.margins[name], share)
+            )
         slices = [
             SliceComparison(
                 part.by, part.value, self._result(before[part.lines], after[part.lines], metric)
@@ -280,9 +301,21 @@ class _Pairing:
         low, high = result.low, result.high
         if low is not None and high is not None and not metric.higher_is_better:
             low, high = -high, -low
-        return decide_gate(
+        gate = decide_gate(
             (low, high), margin, unscored=unscored, max_unscored=self.thresholds.max_unparsed
         )
+        if _all_worst(result, metric):
+            note = f"; every line of both runs has the worst score, {metric.worst:g}"
+            gate = replace(gate, reason=gate.reason + note)
+        return gate
+
+
+def _all_worst(result: PairedResult, metric: Metric) -> bool:
+    """Return whether all compared lines of both runs have the worst score."""
+    if metric.worst is None or result.mean is None or result.baseline_mean is None:
+        return False
+    means = (result.mean, result.baseline_mean)
+    return all(abs(mean - metric.worst) <= TIE for mean in means)
 
 
 def _outcomes(difference: Array, metric: Metric) -> Outcomes | None:

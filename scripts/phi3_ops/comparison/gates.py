@@ -81,6 +81,22 @@ def _margin(name: str, margin: float | None, thresholds: Thresholds) -> float:
     return margin
 
 
+def describe_failures(failed: Mapping[str, int], lines: int, max_failed: float) -> str | None:
+    """Return in words which runs have more failed lines than a gate accepts, or None.
+
+    Args:
+        failed: letter of a run -> its number of failed lines.
+        lines: number of lines in the data.
+        max_failed: largest accepted share of failed lines, 0 to 1.
+    """
+    excessive = [
+        f"{count:,} of {lines:,} lines of {letter}"
+        for letter, count in failed.items()
+        if count > lines * max_failed
+    ]
+    return f"{' and '.join(excessive)} failed; {max_failed:.0%} is accepted" if excessive else None
+
+
 def decide_gate(
     improvement: tuple[float | None, float | None],
     margin: float,

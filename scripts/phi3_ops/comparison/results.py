@@ -35,12 +35,14 @@ class StatisticsSettings:
         resamples: number of bootstrap samples.
         seed: seed of the bootstrap.
         max_unparsed: largest share of lines without a score at which a gate still decides.
+        max_failed: largest share of failed lines of a run at which a gate still decides.
     """
 
     confidence: float
     resamples: int
     seed: int
     max_unparsed: float
+    max_failed: float
 
 
 @dataclass(frozen=True)

@@ -56,12 +56,14 @@ class Thresholds(BaseModel):
 
     Attributes:
         max_unparsed: largest share of lines without a score at which a gate still decides, 0 to 1.
+        max_failed: largest share of failed lines of a run at which a gate still decides, 0 to 1.
         metrics: score -> its direction, range and margin.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     max_unparsed: float = Field(0.05, ge=0, le=1)
+    max_failed: float = Field(0.05, ge=0, le=1)
     metrics: dict[str, Metric] = Field(default_factory=dict)
 
     def metric(self, name: str) -> Metric:

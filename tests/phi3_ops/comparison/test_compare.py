@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from phi3_ops.comparison.compare import ComparisonSettings, compare_runs
-from phi3_ops.comparison.gates import PASS, REGRESSION
+from phi3_ops.comparison.gates import INCONCLUSIVE, PASS, REGRESSION
 from phi3_ops.comparison.paired_stats import bootstrap_interval
 from phi3_ops.comparison.report import render_report
 from phi3_ops.comparison.results import FactDifference
@@ -249,6 +249,40 @@ def test_margins_of_the_thresholds(table):
         OpsError, match="score has no margin in the thresholds. Give --gate score:MARGIN"
     ):
         gate([base, other], score=None)
+
+
+def test_a_run_with_too_many_failed_lines_decides_nothing(table):
+    failed, answered = [None] * 40, [0.0] * 40
+    (entry,) = gate(table(answered, failed), score=0.02).comparisons
+    assert entry.gate.verdict == INCONCLUSIVE
+    assert entry.gate.reason == "40 of 40 lines of B failed; 5% is accepted"
+    some = [*failed[:39], 1.0]
+    comparison = gate(table(some, some), score=0.02)
+    assert comparison.exit_code == 2
+    reason = "39 of 40 lines of A and 39 of 40 lines of B failed; 5% is accepted"
+    assert comparison.comparisons[0].gate.reason == reason
+
+
+def test_runs_of_which_every_line_failed_are_not_compared(table):
+    with pytest.raises(OpsError, match="all lines of run0 and run1 failed"):
+        gate(table([None, None], [None, None]), score=0.02)
+
+
+@pytest.mark.parametrize(("failed", "verdict"), [(2, PASS), (3, INCONCLUSIVE)])
+def test_a_few_failed_lines_are_accepted(table, failed, verdict):
+    other = [None] * failed + [1] * (40 - failed)
+    (entry,) = gate(table([1] * 40, other), score=0.5).comparisons
+    assert entry.gate.verdict == verdict
+    tolerant = Thresholds(max_failed=0.1)
+    assert gate(table([1] * 40, other), tolerant, score=0.5).exit_code == 0
+
+
+def test_a_run_as_bad_as_a_baseline_of_zero_is_named(table):
+    (entry,) = gate(table([0] * 40, [0] * 40), score=0.02).comparisons
+    assert entry.gate.verdict == PASS
+    assert entry.gate.reason.endswith("every line of both runs has the worst score, 0")
+    (entry,) = gate(table([0] * 40, [1] * 40), score=0.02).comparisons
+    assert "worst score" not in entry.gate.reason
 
 
 def test_lower_is_better_at_the_gate_too(table):

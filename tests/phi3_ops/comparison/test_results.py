@@ -48,7 +48,7 @@ def make_comparison(gate=None):
     mean = ScoreMean(2, 1.0, None, 0)
     return Comparison(
         data=ComparedData("data.jsonl", "0" * 64, 2),
-        settings=StatisticsSettings(0.95, 500, 1, 0.05),
+        settings=StatisticsSettings(0.95, 500, 1, 0.05, 0.1),
         metrics={"score": Metric(range=(0, 1), margin=0.02)},
         runs=[RunSummary("A", "a", "", 2, 0, {"score": mean}, {"flow": "qa"}, {"lines": None})],
         differences=[FactDifference("flow", ["qa", None])],
@@ -64,7 +64,13 @@ def test_the_whole_document():
     assert make_comparison(GateVerdict(0.02, PASS, "as good")).to_json() == {
         "schema": 1,
         "data": {"path": "data.jsonl", "sha256": "0" * 64, "lines": 2},
-        "settings": {"confidence": 0.95, "resamples": 500, "seed": 1, "max_unparsed": 0.05},
+        "settings": {
+            "confidence": 0.95,
+            "resamples": 500,
+            "seed": 1,
+            "max_unparsed": 0.05,
+            "max_failed": 0.1,
+        },
         "metrics": {
             "score": {"higher_is_better": True, "range": (0, 1), "margin": 0.02, "failed": None}
         },

@@ -21,6 +21,7 @@ from phi3_ops.errors import OpsError
         ("metrics: {a: {higher_is_better: null, margin: 1}}", "cannot have a margin"),
         ("metrics: {a: {range: [1, 1]}}", r"range must be \[lowest, highest\]"),
         ("max_unparsed: 2", "`max_unparsed`"),
+        ("max_failed: -1", "`max_failed`"),
         ("[1", "must be a YAML file"),
         ("- a", "`the file`"),
     ],
