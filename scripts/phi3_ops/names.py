@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from .errors import OpsError
@@ -71,6 +72,14 @@ def require_inside(path: Path, folder: Path, field: str) -> None:
     """
     if not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
         raise OpsError(f"{field}: {_quoted(str(path))} is outside the folder", "Rename it.")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return a question that names the known word nearest to a mistyped one; empty if none is near."""
+    import difflib
+
+    matches = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {matches[0]}?" if matches else ""
 
 
 def safe_name(text: str) -> str:

@@ -10,26 +10,52 @@ import traceback
 from collections.abc import Sequence
 
 from ..terminal import print_text
+from ._usage import CommandParser, grouped_commands
 from .startup import prepare_process, require_home, skip_final_collection
 
-# Name -> help text. The module of that name has `arguments(parser)` and `run(args)`.
-COMMANDS = {
-    "quickstart": "the whole path on this machine: data, fine-tuning, endpoint, chat, evaluation",
-    "doctor": "check what is missing, and how to fix it",
-    "data": "prepare training and test data",
-    "models": "list, fetch and remove the models of the cache",
-    "finetune": "fine-tune a model",
-    "endpoint": "serve a model on this machine as Azure ML would",
-    "connect": "write the connection that the flows use",
-    "serve": "serve a chat flow with a page that streams",
-    "run": "run a flow over a data file, many lines at a time",
-    "compare": "compare runs line by line, with confidence intervals and a gate for CI",
-    "flow": "versions of the flows: lock, check, upload, promote",
-    "quota": "check whether Azure provides the configured machines",
-    "provision": "create the workspace, identity, cluster and roles on Azure",
-    "deploy": "put a fine-tuned model behind an Azure ML endpoint without downtime",
-    "status": "list what runs on Azure and what is paid for by the hour",
-    "down": "delete what was created on Azure",
+# Task -> command -> help text. The module of a command's name has `arguments(parser)` and `run(args)`.
+GROUPS = {
+    "start here": {
+        "quickstart": "the whole path on this machine: data, fine-tuning, endpoint, chat, evaluation",
+        "doctor": "what works on this machine, and what each further use needs",
+    },
+    "make a model": {
+        "data": "prepare training and test data",
+        "finetune": "fine-tune a model, here or on Azure",
+        "models": "list, fetch and remove the models of the cache",
+    },
+    "use it": {
+        "endpoint": "serve a model on this machine as Azure ML would",
+        "connect": "write the connection that the flows use",
+        "serve": "serve a chat flow with a page that streams",
+    },
+    "measure it": {
+        "run": "run a flow over a data file, many lines at a time",
+        "compare": "compare runs line by line, with confidence intervals and a gate for CI",
+    },
+    "flows": {
+        "flow": "versions of the flows: lock, check, upload, promote",
+    },
+    "on Azure": {
+        "quota": "check whether Azure provides the configured machines",
+        "provision": "create the workspace, identity, cluster and roles on Azure",
+        "deploy": "put a fine-tuned model behind an Azure ML endpoint without downtime",
+        "status": "list what runs on Azure and what is paid for by the hour",
+        "down": "delete what was created on Azure",
+    },
+}
+COMMANDS = {name: text for commands in GROUPS.values() for name, text in commands.items()}
+# Words that people try as a command -> the command that does it.
+MEANT = {
+    **{name: f"flow {name}" for name in ("build", "check", "lock", "promote", "pull", "upload")},
+    "chat": "serve",
+    "delete": "down",
+    "evaluate": "run --evaluate",
+    "help": "--help",
+    "init": "quickstart",
+    "stop": "endpoint --stop",
+    "train": "finetune",
+    "version": "--version",
 }
 INTERRUPTED = 130  # exit code
 
@@ -59,7 +85,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     name = next((word for word in words if word in COMMANDS), None)
     parser = _parser(name)
-    args = parser.parse_args(words)
+    if not words:
+        parser.print_help()
+        return 0
+    if words[0] in MEANT:
+        parser.error(f"{words[0]!r} is not a command; did you mean phi3 {MEANT[words[0]]}?")
+    args, unknown = parser.parse_known_args(words)
+    if unknown:
+        args.parser.refuse_unknown(unknown)
     # A plain `kill` ends the command like Ctrl-C, through every `finally`.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -75,15 +108,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser(name: str | None) -> argparse.ArgumentParser:
+def _parser(name: str | None) -> CommandParser:
     """Return the parser, with the arguments of the subcommand that runs."""
-    parser = argparse.ArgumentParser(
-        prog="phi3", description="Fine-tune your own Phi-3 and put it behind Prompt flow."
+    parser = CommandParser(
+        prog="phi3",
+        usage="phi3 [--help] [--version] COMMAND …",
+        description="Fine-tune your own Phi, prove that it is better, and serve it here or on Azure.",
+        epilog=f"{grouped_commands(GROUPS)}\n\nphi3 COMMAND --help describes a command.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=_version())
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(
+        prog="phi3", dest="command", required=True, metavar="COMMAND", help=argparse.SUPPRESS
+    )
     for command, help_text in COMMANDS.items():
-        subparser = commands.add_parser(command, help=help_text, description=help_text)
+        subparser = commands.add_parser(command, description=help_text)
+        subparser.set_defaults(parser=subparser)
         subparser.add_argument(
             "--verbose", action="store_true", help="show the traceback of an error"
         )

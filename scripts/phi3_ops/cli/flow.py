@@ -37,7 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "Versions of flows. Run `phi3 flow lock` after each new `tags.version`, `phi3 flow lock --check` "
         "in CI, and `phi3 flow upload` for a Foundry project or an Azure ML workspace."
     )
-    commands = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
+    commands = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND")
     for name, subcommand in SUBCOMMANDS.items():
         sub = commands.add_parser(name, help=subcommand.help, description=subcommand.help)
         # `--verbose` is accepted before and after the subcommand; without it here, the former counts.
@@ -47,10 +47,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
             default=argparse.SUPPRESS,
             help="show the traceback of an error",
         )
+        sub.set_defaults(parser=sub)
         subcommand.arguments(sub)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.subcommand is None:
+        args.parser.print_help()
+        return 0
     return SUBCOMMANDS[args.subcommand].run(args)
 
 
@@ -68,6 +72,13 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
 
 
 def _lock_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "flows",
+        nargs="*",
+        type=name_argument,
+        metavar="FLOW",
+        help="name of a flow (default: every flow of the folder)",
+    )
     _add_folder(parser)
     parser.add_argument(
         "--check",
@@ -80,7 +91,8 @@ def _lock(args: argparse.Namespace) -> int:
     from ..errors import OpsError
     from ..flows import NOT_LOCKED, flow_states, lock_flows, refuse_changed_flows
 
-    states = flow_states(args.folder) if args.check else lock_flows(args.folder)
+    read_states = flow_states if args.check else lock_flows
+    states = read_states(args.folder, args.flows)
     refuse_changed_flows(states)
     new = [state.label for state in states if state.status == NOT_LOCKED]
     if new and args.check:
@@ -89,7 +101,8 @@ def _lock(args: argparse.Namespace) -> int:
     for label in new:
         print_text(f"locked {label}")
     if not new:
-        print_text(f"all {len(states)} flows match their lock")
+        labels = ", ".join(state.label for state in states)
+        print_text(f"these flows match their lock: {labels}")
     return 0
 
 

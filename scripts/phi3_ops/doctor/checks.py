@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from .. import paths
 from ..errors import OpsError
 from ..installation import install_command
 from .packages import check_packages
@@ -185,7 +186,7 @@ def flow_lock(context: CheckContext) -> Finding:
     """Whether the content of each flow is the locked content of its version."""
     from ..flows import LOCK_CHANGED, NOT_LOCKED, flow_states
 
-    states = flow_states(*([context.flows] if context.flows else []))
+    states = flow_states(context.flows or paths.FLOWS)
     if changed := [f"{s.name} {s.version}" for s in states if s.status == LOCK_CHANGED]:
         fix = "Raise `tags.version` in its flow.dag.yaml, then phi3 flow lock."
         return Finding(FAIL, f"locked with other content: {', '.join(changed)}", fix)

@@ -11,6 +11,7 @@ import yaml
 
 from .. import paths
 from ..errors import OpsError
+from ..names import did_you_mean
 from ..yaml_files import load_yaml
 
 
@@ -40,7 +41,9 @@ class FlowDefinition:
         candidates = (flow, paths.FLOWS / flow)
         folder = next((path for path in candidates if (path / "flow.dag.yaml").is_file()), None)
         if folder is None:
-            fix = "Give a folder with a flow.dag.yaml, or the name of a shipped flow."
+            shipped = sorted(file.parent.name for file in paths.FLOWS.glob("*/flow.dag.yaml"))
+            fix = f"Give a folder with a flow.dag.yaml, or one of {', '.join(shipped)}"
+            fix += did_you_mean(flow.name, shipped)
             raise OpsError(f"{flow} is not a flow", fix)
         try:
             content = load_yaml(folder / "flow.dag.yaml")

@@ -10,7 +10,7 @@ that are uploaded. `tools` is the version of this package that was installed whe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +22,7 @@ from .. import paths
 from ..errors import OpsError
 from ..files import write_json
 from ..installation import PACKAGE
-from ..names import PATTERN
+from ..names import PATTERN, did_you_mean
 from .content import content_hash
 from .definition import FlowDefinition
 
@@ -130,17 +130,27 @@ def read_lock(folder: Path = paths.FLOWS) -> Lock:
         raise OpsError(f"{file} is not a valid lock file: {message}", fix) from error
 
 
-def flow_states(folder: Path = paths.FLOWS) -> list[FlowState]:
-    """Return every flow of a folder, compared with the lock and sorted by name.
+def flow_states(folder: Path = paths.FLOWS, names: Collection[str] = ()) -> list[FlowState]:
+    """Return flows of a folder, compared with the lock and sorted by name.
+
+    Args:
+        folder: the folder that contains the flows' folders and the lock file.
+        names: names of flows; if empty, every flow of the folder.
 
     Raises:
-        OpsError: the folder has no flow, a flow cannot be read or has no semantic version, or the lock
-            file is not valid.
+        OpsError: the folder does not contain these flows, a flow cannot be read or has no semantic
+            version, or the lock file is not valid.
     """
     flow_folders = sorted(file.parent for file in folder.glob("*/flow.dag.yaml"))
     if not flow_folders:
         fix = "Give the folder that contains the flows' folders."
         raise OpsError(f"{folder} does not contain a flow", fix)
+    present = [flow.name for flow in flow_folders]
+    if unknown := sorted(set(names) - set(present)):
+        fix = f"The flows in it are {', '.join(present)}{did_you_mean(unknown[0], present)}"
+        raise OpsError(f"{folder} does not contain a flow {unknown[0]!r}", fix)
+    if names:
+        flow_folders = [flow for flow in flow_folders if flow.name in names]
     lock = read_lock(folder)
     return [
         _flow_state(FlowDefinition.read(flow), lock.get(flow.name, {})) for flow in flow_folders
@@ -160,8 +170,12 @@ def refuse_changed_flows(states: Iterable[FlowState]) -> None:
         raise OpsError(f"locked with other content: {', '.join(changed)}", fix)
 
 
-def lock_flows(folder: Path = paths.FLOWS) -> list[FlowState]:
+def lock_flows(folder: Path = paths.FLOWS, names: Collection[str] = ()) -> list[FlowState]:
     """Lock the versions that are not locked yet. Versions that are locked stay unchanged.
+
+    Args:
+        folder: the folder that contains the flows' folders and the lock file.
+        names: names of flows; if empty, every flow of the folder.
 
     Returns:
         The flows as they were before.
@@ -170,7 +184,7 @@ def lock_flows(folder: Path = paths.FLOWS) -> list[FlowState]:
         OpsError: the content of a flow changed without a new version, in which case nothing is written;
             the flows cannot be read, as for `flow_states`; or the lock cannot be written.
     """
-    states = flow_states(folder)
+    states = flow_states(folder, names)
     refuse_changed_flows(states)
     if new := [state for state in states if state.status == NOT_LOCKED]:
         lock = read_lock(folder)

@@ -48,11 +48,7 @@ def require_locked(name: str, folder: Path = paths.FLOWS) -> FlowState:
     Raises:
         OpsError: the folder has no such flow, or the flow differs from its locked version.
     """
-    states = {state.name: state for state in flow_states(folder)}
-    if name not in states:
-        fix = f"The flows in it are {', '.join(states)}."
-        raise OpsError(f"{folder} does not contain a flow {name!r}", fix)
-    state = states[name]
+    (state,) = flow_states(folder, [name])
     refuse_changed_flows([state])
     if state.status == NOT_LOCKED or state.entry is None:
         raise OpsError(f"{state.label} is not locked", "Run `phi3 flow lock`.")

@@ -32,7 +32,7 @@ def test_help_explains_and_imports_nothing_heavy(command):
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["nonsense"], ["data", "--nonsense"], ["endpoint", "--port", "70000"]]
+    "words", [["nonsense"], ["data", "--nonsense"], ["endpoint", "--port", "70000"]]
 )
 def test_wrong_usage_exits_2(words, capsys):
     with pytest.raises(SystemExit) as end:

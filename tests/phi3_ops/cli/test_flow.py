@@ -28,10 +28,20 @@ def test_a_second_lock_changes_nothing(home, capsys):
     before = (home / LOCK_FILE).read_bytes()
     assert phi3_flow(capsys, "lock", "--folder", home) == (
         0,
-        "all 2 flows match their lock\n",
+        "these flows match their lock: one 1.0.0, two 0.1.0-rc.1\n",
         "",
     )
     assert (home / LOCK_FILE).read_bytes() == before
+
+
+def test_one_flow_is_locked_by_its_name(home, capsys):
+    write_flow(home / "one", "1.1.0")
+    write_flow(home / "two", "1.0.0")
+    assert phi3_flow(capsys, "lock", "two", "--folder", home) == (0, "locked two 1.0.0\n", "")
+    assert list(read_lock(home)["one"]) == ["1.0.0"]
+    code, _, err = phi3_flow(capsys, "lock", "tow", "--folder", home)
+    assert code == 1 and "does not contain a flow 'tow'" in err
+    assert err.endswith("did you mean two?\n")
 
 
 @pytest.mark.parametrize("check", [(), ("--check",)])
