@@ -58,9 +58,7 @@ def list_keys(azure, request):
 def regenerate_keys(azure, request):
     path, name = acted_on(azure, request), request.body["keyType"].lower() + "Key"
     refuse_during_change(azure, path)
-    value, present = request.body.get("keyValue"), azure.keys[path.key][name]
-    new = secrets.token_urlsafe(24)
-    azure.keys[path.key][name] = new if value in (None, present) else value
+    azure.keys[path.key][name] = request.body.get("keyValue") or secrets.token_urlsafe(24)
     return Answer(202, None, start(azure, path))
 
 

@@ -95,9 +95,18 @@ def test_scoring_refuses(
     )
 
 
-def test_keys(client: Any, endpoint: Any) -> None:
+def test_keys(client: Any, endpoint: Any, credential: Any, azure: FakeAzure) -> None:
+    from azure.core.rest import HttpRequest
+    from azure.mgmt.resource.resources import ResourceManagementClient
+
     before = client.online_endpoints.get_keys(endpoint.name)
+    # The SDK sends the present key as `keyValue`, so the key is set to what it is.
     client.online_endpoints.begin_regenerate_keys(endpoint.name, key_type="primary").result()
+    assert client.online_endpoints.get_keys(endpoint.name).primary_key == before.primary_key
+    url = f"https://management.azure.com{endpoint.id}/regenerateKeys?api-version=2024-10-01"
+    request = HttpRequest("POST", url, json={"keyType": "Primary"})
+    resources = ResourceManagementClient(credential, azure.subscription)
+    assert resources.send_request(request).status_code == 202
     after = client.online_endpoints.get_keys(endpoint.name)
     tried = [before.primary_key, after.primary_key, before.secondary_key]
     statuses = [score(client, endpoint, {"x": 1}, key).status_code for key in tried]

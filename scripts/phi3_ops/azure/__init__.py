@@ -9,13 +9,13 @@ from .cloud import (
     ARM,
     CONNECTIONS_API_VERSION,
     CREATED_BY_TAG,
+    ENDPOINTS_API_VERSION,
     PRODUCT,
     Cloud,
-    find_resource,
     is_created_by_us,
-    named_errors,
 )
 from .config import Config, EndpointConfig, load_config
+from .faults import find_resource, named_errors
 from .jobs import (
     COMPLETED,
     ENDED_BADLY,
@@ -52,6 +52,7 @@ __all__ = [
     "Cloud",
     "Config",
     "ENDED_BADLY",
+    "ENDPOINTS_API_VERSION",
     "ENDPOINT_ONLY",
     "EVERYTHING",
     "EXPIRING",

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any
 
 from ..errors import OpsError
 from ..installation import install_command
+from ..waiting import WaitTimeoutError, wait_until
 from .config import Config
-
-T = TypeVar("T")
+from .faults import read_fault
 
 CREATED_BY_TAG = "created-by"
 PRODUCT = "phi3-promptflow"
@@ -23,18 +22,17 @@ WORKSPACE_TAG = "workspace"
 ARM = "https://management.azure.com"
 DATASTORE = "workspaceblobstore"  # the default datastore of a job's outputs
 CONNECTIONS_API_VERSION = "2024-04-01-preview"
+ENDPOINTS_API_VERSION = "2024-10-01"
+OPERATION_S = 3600.0  # limit for a long-running operation
+OPERATION_POLL_S = 5.0  # where Azure does not say when to ask again
 # Loggers that are limited to errors.
 NOISY_LOGGERS = ("azure", "azure.identity", "msrest")
 # Loggers that are switched off: notes on experimental classes, a template's progress, and errors that
 # are also raised. They set their own level when azure.ai.ml is imported.
 MUTED_LOGGERS = ("azure.ai.ml", "azure.ai.ml._arm_deployments.arm_deployment_executor")
-
-# Status -> what the user can do about it.
-FIXES = {
-    403: "Ask the subscription's owner for the role that this action needs.",
-    409: "A resource of this name exists or is being changed; try again, or choose another name.",
-    429: "Azure limits the rate of requests; run the command again later, it continues where it stopped.",
-}
+# Headers of an answer that a long-running operation has begun, in lower case.
+OPERATION_HEADERS = {"azure-asyncoperation", "location"}
+OPERATION_ENDS = ("Succeeded", "Failed", "Canceled")
 
 
 class Cloud:
@@ -108,6 +106,8 @@ class Cloud:
     ) -> Any:
         """Send a request that no SDK offers, through an SDK's pipeline with its sign-in and retries.
 
+        A long-running operation that the request starts is followed to its end.
+
         Args:
             method: HTTP method.
             path: path below https://management.azure.com, beginning with a slash.
@@ -121,17 +121,43 @@ class Cloud:
         Raises:
             azure.core.exceptions.HttpResponseError: the status is an error; ResourceNotFoundError for
                 404, ResourceExistsError for 409.
+            OpsError: the operation failed, or has not ended after `OPERATION_S`.
         """
+        params = {"api-version": api, **(query or {})}
+        response = self._send(method, f"{ARM}{path}", params=params, json=body)
+        if method != "GET" and OPERATION_HEADERS.intersection(map(str.lower, response.headers)):
+            self._follow_operation(response, f"{method} {path}")
+        return response.json() if response.text() else None
+
+    def _send(self, method: str, url: str, **content: Any) -> Any:
         from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError, map_error
         from azure.core.rest import HttpRequest
 
-        params = {"api-version": api, **(query or {})}
-        request = HttpRequest(method, f"{ARM}{path}", params=params, json=body)
-        response = self.resources.send_request(request)
+        response = self.resources.send_request(HttpRequest(method, url, **content))
         classes = {404: ResourceNotFoundError, 409: ResourceExistsError}
         map_error(response.status_code, response, classes)
         response.raise_for_status()
-        return response.json() if response.text() else None
+        return response
+
+    def _follow_operation(self, response: Any, request: str) -> None:
+        """Wait until a long-running operation has ended.
+
+        Contract: "Track asynchronous Azure operations". The URL in Azure-AsyncOperation answers with a
+        status, the one in Location with 202 until the operation has ended.
+        """
+        url = response.headers.get("Azure-AsyncOperation") or response.headers["Location"]
+        try:
+            answer = wait_until(
+                lambda: self._send("GET", url),
+                lambda answer: operation_status(answer) in OPERATION_ENDS,
+                timeout_s=OPERATION_S,
+                poll_s=_retry_after(response.headers),
+            )
+        except WaitTimeoutError as error:
+            what = f"{request} has not ended after {OPERATION_S / 60:.0f} minutes"
+            raise OpsError(what, "Look at the resource in the portal.") from error
+        if (status := operation_status(answer)) != "Succeeded":
+            raise OpsError(f"{request}: {status}: {read_fault(answer.json()).text}")
 
     def has_blob(self, name: str) -> bool:
         """Return whether the workspace's default datastore contains a blob of that name.
@@ -182,6 +208,21 @@ class Cloud:
         )
 
 
+def operation_status(answer: Any) -> str:
+    """Return the status that an operation's answer reports, such as "Updating" or "Succeeded"."""
+    if answer.status_code == 202:
+        return "InProgress"
+    body = answer.json() if answer.text() else {}
+    return str(body.get("status") or "Succeeded")
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
+    """Return the seconds after which Azure wants to be asked again."""
+    if milliseconds := headers.get("retry-after-ms"):
+        return float(milliseconds) / 1000
+    return float(headers.get("Retry-After") or OPERATION_POLL_S)
+
+
 def is_created_by_us(tags: Mapping[str, str] | None) -> bool:
     """Return whether these tags say that this product created the resource."""
     return (tags or {}).get(CREATED_BY_TAG) == PRODUCT
@@ -190,49 +231,3 @@ def is_created_by_us(tags: Mapping[str, str] | None) -> bool:
 def is_expired(tags: Mapping[str, str] | None, today: str) -> bool:
     """Return whether the expiry tag is before `today` (ISO date). Without the tag, nothing expires."""
     return bool((tags or {}).get(EXPIRES_TAG)) and (tags or {})[EXPIRES_TAG] < today
-
-
-def find_resource(get: Callable[[], T]) -> T | None:
-    """Return the result of `get`, or None if Azure answers that the resource does not exist.
-
-    Every other error passes: a missing permission is not a missing resource.
-    """
-    from azure.core.exceptions import ResourceNotFoundError
-
-    try:
-        return get()
-    except ResourceNotFoundError:
-        return None
-
-
-@contextlib.contextmanager
-def named_errors(action: str) -> Iterator[None]:
-    """Turn an AzureError into an OpsError of one line: action, Azure's code and first line.
-
-    Args:
-        action: what the block does, for example "reading the quota of eastus2".
-
-    Raises:
-        OpsError: the block raised an AzureError.
-    """
-    from azure.core.exceptions import AzureError, ClientAuthenticationError
-
-    try:
-        yield
-    except ClientAuthenticationError as error:
-        raise OpsError(
-            f"{action}: not signed in ({_first_line(error)})", "Run `az login`."
-        ) from error
-    except AzureError as error:
-        status = getattr(error, "status_code", None)
-        code = (
-            getattr(getattr(error, "error", None), "code", None) or status or type(error).__name__
-        )
-        fix = FIXES.get(status or 0, "")
-        raise OpsError(f"{action}: {code}: {_first_line(error)}", fix) from error
-
-
-def _first_line(error: Exception) -> str:
-    text = getattr(error, "message", None) or str(error)
-    line = next((line for line in str(text).splitlines() if line.strip()), type(error).__name__)
-    return line.strip()[:300]

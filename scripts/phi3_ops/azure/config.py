@@ -148,7 +148,8 @@ def load_config(file: Path | None = None) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise OpsError(_problem(error, path), _fix(path)) from error
+        problem = _problem(error, path) if values else f"{path} does not exist"
+        raise OpsError(problem, _fix(path)) from error
 
 
 def _read(path: Path, *, required: bool) -> dict[str, Any]:

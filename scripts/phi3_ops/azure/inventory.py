@@ -6,14 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .cloud import (
-    CONNECTIONS_API_VERSION,
-    EXPIRES_TAG,
-    OWNER_TAG,
-    Cloud,
-    find_resource,
-    named_errors,
-)
+from .cloud import CONNECTIONS_API_VERSION, EXPIRES_TAG, OWNER_TAG, Cloud
+from .faults import find_resource, named_errors
 from .roles import ROLE_NAMES, granted_roles
 
 COMPUTE_API = "2023-08-01-preview"

@@ -8,7 +8,8 @@ from typing import Any
 
 from ..errors import OpsError
 from ..terminal import VisibleLog
-from .cloud import Cloud, find_resource, named_errors
+from .cloud import Cloud
+from .faults import find_resource, named_errors
 
 ENDED_BADLY = ("Failed", "Canceled", "NotResponding")
 COMPLETED = "Completed"

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ..errors import OpsError
 from ..terminal import one_line
-from .cloud import named_errors
+from .faults import named_errors
 
 # Past forms of verbs; all others take a -d.
 PAST_FORMS = {"submit": "submitted", "assign": "assigned"}

@@ -14,8 +14,9 @@ from typing import Any
 from .. import paths
 from ..errors import OpsError
 from ..waiting import WaitTimeoutError, wait_until
-from .cloud import Cloud, find_resource, named_errors
+from .cloud import Cloud
 from .config import ComputeConfig
+from .faults import find_resource, named_errors
 from .plan import Plan, Step
 from .quota import cluster_need, endpoint_need, refuse_retired, require_quota
 from .roles import CONTRIBUTOR, LEAST_ROLES, Role, grant_role, has_role

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OpsError
-from .cloud import Cloud, named_errors
+from .cloud import Cloud
 from .config import Config
+from .faults import named_errors
 
 ASK_FOR_QUOTA = "Request more on the portal's page Azure Machine Learning > Quota."
 A100 = "Standard_NC24ads_A100_v4"

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from .cloud import Cloud, find_resource
+from .cloud import Cloud
+from .faults import find_resource
 
 ASSIGNMENT_EXISTS = "RoleAssignmentExists"
 

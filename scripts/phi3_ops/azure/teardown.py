@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 from ..errors import OpsError
 from ..pf import delete_connection, load_connection
 from ..waiting import WaitTimeoutError, wait_until
-from .cloud import CONNECTIONS_API_VERSION, EXPIRES_TAG, Cloud, find_resource, is_expired
+from .cloud import CONNECTIONS_API_VERSION, EXPIRES_TAG, Cloud, is_expired
+from .faults import find_resource
 from .inventory import RESOURCE_TYPES, InventoryItem, deployments_of, expiry_date, read_inventory
 from .plan import Plan, Step
 

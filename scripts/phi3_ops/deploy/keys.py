@@ -7,7 +7,14 @@ from typing import Any
 
 from phi3_tools import AuthenticationError, Reply
 
-from ..azure import CONNECTIONS_API_VERSION, Cloud, Plan, Step, find_resource
+from ..azure import (
+    CONNECTIONS_API_VERSION,
+    ENDPOINTS_API_VERSION,
+    Cloud,
+    Plan,
+    Step,
+    find_resource,
+)
 from ..errors import OpsError
 from ..pf import (
     NO_KEY,
@@ -171,7 +178,8 @@ def rotate_keys(cloud: Cloud, *, replace: bool = False) -> str:
 
     Raises:
         OpsError: the endpoint does not use keys; or the local connection points to another endpoint; or
-            the endpoint does not accept the new key in time, and both connections have one that works.
+            Azure has not changed a key, or the endpoint does not accept the new one in time, and both
+            connections have a key that works.
     """
     config = cloud.config.endpoint
     if config.auth != "key":
@@ -183,7 +191,7 @@ def rotate_keys(cloud: Cloud, *, replace: bool = False) -> str:
     uses_secondary = present.key == _keys(cloud).secondary_key
     new, old = ("primary", "secondary") if uses_secondary else ("secondary", "primary")
     _regenerate(cloud, new)
-    renewed = ConnectionContent(present.fields, str(getattr(_keys(cloud), f"{new}_key")))
+    renewed = ConnectionContent(present.fields, _key(cloud, new))
     _wait_until_accepted(renewed)
     _write(cloud, renewed)
     _regenerate(cloud, old)
@@ -194,10 +202,35 @@ def _keys(cloud: Cloud) -> Any:
     return cloud.ml.online_endpoints.get_keys(cloud.config.endpoint.name)
 
 
+def _key(cloud: Cloud, which: str) -> str:
+    return str(getattr(_keys(cloud), f"{which}_key"))
+
+
 def _regenerate(cloud: Cloud, which: str) -> None:
+    """Let Azure replace a key by a new one.
+
+    This uses REST: the SDK sends the present key as `keyValue`, which Azure documents as the value that
+    the key is set to. Contract: "Online Endpoints - Regenerate Keys".
+
+    Raises:
+        OpsError: the key is the same as before.
+    """
     endpoints, name = cloud.ml.online_endpoints, cloud.config.endpoint.name
     wait_until_settled(lambda: endpoints.get(name))  # an interrupted run may have begun a change
-    endpoints.begin_regenerate_keys(name, key_type=which).result()
+    before = _key(cloud, which)
+    path = f"{cloud.workspace_path}/onlineEndpoints/{name}/regenerateKeys"
+    body = {"keyType": which.capitalize()}
+    cloud.rest("POST", path, api=ENDPOINTS_API_VERSION, body=body)
+    try:
+        wait_until(
+            lambda: _key(cloud, which),
+            lambda key: key != before,
+            timeout_s=KEY_READY_S,
+            poll_s=KEY_POLL_S,
+        )
+    except WaitTimeoutError as error:
+        what = f"Azure has not changed the {which} key of the endpoint {name}"
+        raise OpsError(what, "The connections are unchanged and work; try again later.") from error
 
 
 def _wait_until_accepted(renewed: ConnectionContent) -> None:

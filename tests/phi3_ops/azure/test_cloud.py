@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import datetime, timezone
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 
 from offline_cloud import OWNED, SUBSCRIPTION, offline_cloud
 from phi3_ops.azure import cloud as cloud_module
-from phi3_ops.azure.cloud import find_resource, is_created_by_us, is_expired, named_errors
+from phi3_ops.azure.cloud import is_created_by_us, is_expired
 from phi3_ops.errors import OpsError
 
 
@@ -59,73 +60,6 @@ class TestTags:
         assert is_expired(tags, "2026-01-02") is expired
 
 
-class TestFindResource:
-    def test_the_result(self):
-        assert find_resource(lambda: 7) == 7
-
-    def test_none_if_it_does_not_exist(self):
-        from azure.core.exceptions import ResourceNotFoundError
-
-        def get():
-            raise ResourceNotFoundError("gone")
-
-        assert find_resource(get) is None
-
-    def test_a_missing_permission_is_not_a_missing_resource(self):
-        from azure.core.exceptions import HttpResponseError
-
-        def get():
-            raise HttpResponseError("You may not.")
-
-        with pytest.raises(HttpResponseError):
-            find_resource(get)
-
-
-def azure_error(status, message="You may not.\nMore lines.", code=None):
-    from azure.core.exceptions import HttpResponseError
-
-    error = HttpResponseError(message)
-    error.status_code = status
-    error.error = SimpleNamespace(code=code) if code else None
-    return error
-
-
-class TestNamedErrors:
-    def test_action_code_and_first_line(self):
-        with (
-            pytest.raises(OpsError, match=r"^deploy: OutOfQuota: You may not\.$"),
-            named_errors("deploy"),
-        ):
-            raise azure_error(400, code="OutOfQuota")
-
-    @pytest.mark.parametrize(
-        ("status", "fix"), [(403, "role"), (409, "another name"), (429, "rate"), (500, "")]
-    )
-    def test_what_to_do(self, status, fix):
-        with pytest.raises(OpsError) as caught, named_errors("deploy"):
-            raise azure_error(status)
-        assert caught.value.what == f"deploy: {status}: You may not."
-        assert fix in caught.value.fix and bool(fix) == bool(caught.value.fix)
-
-    def test_signing_in(self):
-        from azure.core.exceptions import ClientAuthenticationError
-
-        with (
-            pytest.raises(OpsError, match=r"not signed in \(no token\)\. Run `az login`"),
-            named_errors("deploy"),
-        ):
-            raise ClientAuthenticationError("no token")
-
-    def test_a_long_line_is_cut(self):
-        with pytest.raises(OpsError) as caught, named_errors("deploy"):
-            raise azure_error(400, "x" * 1000)
-        assert caught.value.what.count("x") == 300
-
-    def test_other_errors_pass(self):
-        with pytest.raises(OpsError, match="^mine$"), named_errors("deploy"):
-            raise OpsError("mine")
-
-
 class TestRest:
     @pytest.fixture
     def sent(self):
@@ -137,6 +71,7 @@ class TestRest:
             return SimpleNamespace(
                 status_code=status,
                 reason="",
+                headers={},
                 text=lambda: body,
                 json=lambda: {"a": 1},
                 raise_for_status=lambda: None,
@@ -164,6 +99,53 @@ class TestRest:
 
         with pytest.raises(getattr(exceptions, name)):
             self.cloud(sent, status, "{}").rest("GET", "/x", api="1")
+
+
+class TestOperation:
+    """A request whose answer says that it began a long-running operation."""
+
+    def cloud(self, *answers):
+        queue = iter(answers)
+        self.urls = []
+
+        def send_request(request):
+            self.urls.append(request.url)
+            status, headers, body = next(queue)
+            return SimpleNamespace(
+                status_code=status,
+                reason="",
+                headers={"retry-after-ms": "0", **headers},
+                text=lambda: json.dumps(body) if body else "",
+                json=lambda: body,
+                raise_for_status=lambda: None,
+            )
+
+        return offline_cloud({"resources": SimpleNamespace(send_request=send_request)})
+
+    def test_a_status_is_followed_to_its_end(self):
+        began = {"Azure-AsyncOperation": "https://a/status", "Location": "https://a/result"}
+        states = [{"status": "InProgress"}, {"status": "Updating", "percentComplete": 50}]
+        polls = [(200, {}, state) for state in [*states, {"status": "Succeeded"}]]
+        assert self.cloud((202, began, None), *polls).rest("POST", "/x", api="1") is None
+        assert self.urls[1:] == ["https://a/status"] * 3
+
+    def test_a_location_is_followed_to_its_end(self):
+        began = {"Location": "https://a/result"}
+        self.cloud((202, began, None), (202, {}, None), (200, {}, None)).rest("POST", "/x", api="1")
+        assert self.urls[1:] == ["https://a/result"] * 2
+
+    def test_a_failure_is_explained(self):
+        error = {"code": "UserError", "message": "No.", "innerError": {"code": "BadArgument"}}
+        failed = {"status": "Failed", "error": error}
+        cloud = self.cloud((202, {"Azure-AsyncOperation": "https://a/s"}, None), (200, {}, failed))
+        with pytest.raises(OpsError, match="POST /x: Failed: UserError / BadArgument: No."):
+            cloud.rest("POST", "/x", api="1")
+
+    def test_an_operation_that_does_not_end(self, monkeypatch):
+        monkeypatch.setattr(cloud_module, "OPERATION_S", 0.0)
+        began = (202, {"Location": "https://a/result"}, None)
+        with pytest.raises(OpsError, match="has not ended after 0 minutes. Look at the resource"):
+            self.cloud(began, (202, {}, None)).rest("POST", "/x", api="1")
 
 
 @pytest.mark.parametrize(

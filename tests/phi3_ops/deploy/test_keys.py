@@ -36,13 +36,14 @@ class Endpoints:
         return self.endpoint or missing()
 
     def get_keys(self, name):
-        return self.keys
+        return SimpleNamespace(**vars(self.keys))
 
-    def begin_regenerate_keys(self, name, key_type):
+    def regenerate(self, body):
+        assert {*body} == {"keyType"}  # `keyValue` would set the key
+        key_type = body["keyType"].lower()
         self.regenerated.append(key_type)
         value = getattr(self.keys, f"{key_type}_key")
         setattr(self.keys, f"{key_type}_key", f"{value[0]}{int(value[1:]) + 1}")
-        return SimpleNamespace(result=lambda: None)
 
 
 @pytest.fixture
@@ -74,6 +75,8 @@ def cloud_with(endpoint=LIVE, **sections):
         if method == "PUT":
             cloud.written[path] = body
             return body
+        if path.endswith("/onlineEndpoints/phi3-endpoint/regenerateKeys"):
+            return cloud.ml.online_endpoints.regenerate(body)
         return cloud.written.get(path.removesuffix("/listsecrets")) or missing()
 
     cloud.rest = rest
@@ -178,6 +181,21 @@ class TestRotate:
             rotate_keys(cloud)
         assert cloud.ml.online_endpoints.regenerated == ["secondary"]
         assert local["phi3"][1] == "p1"
+
+    @pytest.mark.parametrize("regenerated", [[], ["secondary"]])
+    def test_a_key_that_azure_does_not_change(self, local, monkeypatch, regenerated):
+        cloud = cloud_with()
+        endpoints = cloud.ml.online_endpoints
+        change = endpoints.regenerate
+        monkeypatch.setattr(keys, "probe_endpoint", lambda fields, key: None)
+        monkeypatch.setattr(keys, "KEY_READY_S", 0.0)
+        endpoints.regenerate = lambda body: (
+            change(body) if body["keyType"].lower() in regenerated else None
+        )
+        with pytest.raises(OpsError, match="Azure has not changed the .*ary key of the endpoint"):
+            rotate_keys(cloud)
+        assert endpoints.regenerated == regenerated
+        assert local["phi3"][1] == ("s2" if regenerated else "p1")
 
     def test_an_endpoint_without_keys(self, local):
         cloud = cloud_with()
