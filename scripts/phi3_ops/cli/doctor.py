@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..doctor import WAYS
 from ..names import name_argument
-from ..terminal import console, print_text
+from ..terminal import LOG_WIDTH, console, print_text
 from ._common import add_config
 
 if TYPE_CHECKING:
@@ -20,22 +21,23 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 STYLES = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "dim"}
+HEADING, PLAIN = "bold", ""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     ways = "; ".join(f"{name}: {description}" for name, description in WAYS.items())
     parser.description = (
-        "Report what is missing or wrong, and how to fix it. The command sends one short question to the "
-        "endpoint of the connection, and changes nothing. The exit code is 1 if a check failed."
+        "Report what works on this machine, what each further use needs, and how to get it. The command "
+        "sends one short question to the endpoint of the connection, and changes nothing. The exit code "
+        "is 1 if a way of use that --for names is not ready."
     )
     parser.add_argument(
         "--for",
         dest="ways",
         nargs="+",
         choices=list(WAYS),
-        default=list(WAYS),
         metavar="WAY",
-        help=f"ways of use to check (default: all). {ways}",
+        help=f"ways of use that must be ready (default: report on all). {ways}",
     )
     parser.add_argument(
         "--connection",
@@ -57,6 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ..doctor import CHECKS, FAIL, CheckContext, run_checks
 
+    ways = list(dict.fromkeys(args.ways or WAYS))
     context = CheckContext(args.connection, args.config, args.flows)
     screen = None if args.json else _screen()
     with screen.status("checking") if screen else nullcontext() as status:
@@ -65,15 +68,12 @@ def run(args: argparse.Namespace) -> int:
             if status:
                 status.update(f"checking: {name}")
 
-        results = run_checks(CHECKS, context, args.ways, started)
+        results = run_checks(CHECKS, context, ways, started)
     if args.json:
-        print_text(json.dumps(_document(results, args.ways), indent=2))
-    elif screen:
-        screen.print(_table(results))
-        screen.print(_summary(results, args.ways))
+        print_text(json.dumps(_document(results, ways), indent=2))
     else:
-        _print_plain(results)
-    return int(any(result.status == FAIL for result in results))
+        _print_report(screen, results, ways)
+    return int(args.ways is not None and any(result.status == FAIL for result in results))
 
 
 def _screen() -> Any:
@@ -96,37 +96,64 @@ def _document(results: Sequence[CheckResult], ways: Sequence[str]) -> dict[str, 
     }
 
 
-def _table(results: Sequence[CheckResult]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for no_wrap in (True, True, False):
-        table.add_column(no_wrap=no_wrap, overflow="fold")
-    for result in results:
-        mark = Text(result.status, STYLES[result.status])
-        table.add_row(mark, result.name, Text(result.what))
-        if result.fix:
-            table.add_row("", "", Text(f"-> {result.fix}", "bold"))
-    return table
+# -- the report ------------------------------------------------------------------------------------
 
 
-def _summary(results: Sequence[CheckResult], ways: Sequence[str]) -> Any:
-    from rich.table import Table
-    from rich.text import Text
+def _print_report(screen: Any, results: Sequence[CheckResult], ways: Sequence[str]) -> None:
+    for text, style in _report_lines(results, ways, screen.width if screen else LOG_WIDTH):
+        if screen:
+            screen.print(text, style=style or None, highlight=False, soft_wrap=True)
+        else:
+            print_text(text)
 
+
+def _report_lines(
+    results: Sequence[CheckResult], ways: Sequence[str], width: int
+) -> Iterator[tuple[str, str]]:
+    """Yield the lines of the report with their styles: first what works, then what the rest needs."""
     from ..doctor import failed_checks
 
-    table = Table(box=None, pad_edge=False, title="", title_justify="left", show_header=False)
-    for way in dict.fromkeys(ways):
-        failed = failed_checks(results, way)
-        not_ready = Text(f"not ready: {', '.join(failed)}", "red")
-        table.add_row(way, not_ready if failed else Text("ready", "green"))
-    return table
-
-
-def _print_plain(results: Sequence[CheckResult]) -> None:
+    failed = {way: failed_checks(results, way) for way in ways}
+    yield "works now", HEADING
+    ready = [way for way in ways if not failed[way]]
+    for way in ready:
+        yield from _wrapped(f"  {way:8}  ", WAYS[way], STYLES["ok"], width)
+    if not ready:
+        yield "  nothing yet", PLAIN
+    if missing := dict.fromkeys(tuple(names) for names in failed.values() if names):
+        yield "", PLAIN
+        yield "needs something first", HEADING
+    for names in missing:
+        for way in ways:
+            if tuple(failed[way]) == names:
+                yield from _wrapped(f"  {way:8}  ", WAYS[way], PLAIN, width)
+        for result in results:
+            if result.name in names:
+                yield from _result_lines(result, "    ", width)
+    yield "", PLAIN
+    yield "checks", HEADING
     for result in results:
-        print_text(f"{result.status:4}  {result.name}: {result.what}")
-        if result.fix:
-            print_text(f"      -> {result.fix}")
+        mark = f"  {result.status:4}  "
+        yield from _wrapped(mark, f"{result.name}: {result.what}", STYLES[result.status], width)
+        if result.status == "warn":
+            yield from _wrapped(" " * len(mark) + "-> ", result.fix, HEADING, width)
+
+
+def _result_lines(result: CheckResult, indent: str, width: int) -> Iterator[tuple[str, str]]:
+    yield from _wrapped(indent, f"{result.name}: {result.what}", STYLES[result.status], width)
+    if result.fix:
+        yield from _wrapped(f"{indent}-> ", result.fix, HEADING, width)
+
+
+def _wrapped(start: str, text: str, style: str, width: int) -> Iterator[tuple[str, str]]:
+    """Yield a text as lines with a hanging indentation below `start`. Long words, as in commands, stay."""
+    lines = textwrap.wrap(
+        text,
+        width,
+        initial_indent=start,
+        subsequent_indent=" " * len(start),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    for line in lines or [start]:
+        yield line, style

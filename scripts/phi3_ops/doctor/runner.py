@@ -113,6 +113,7 @@ def run_checks(
             finding = _run_with_limit(check, context)
         if finding.status in (FAIL, WARN) and not finding.fix:
             finding = replace(finding, fix=check.fix)
+        finding = replace(finding, what=finding.what.removeprefix(f"{check.name}: "))
         secrets = context.secrets | known_secrets(os.environ.items())
         what, fix = (cut_secrets(text, secrets) for text in (finding.what, finding.fix))
         results.append(CheckResult(check.name, requested_ways, finding.status, what, fix))

@@ -26,7 +26,8 @@ def test_it_runs_where_only_the_tools_are_installed(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
     assert done.returncode == 1 and done.stderr == "", done.stderr
-    assert "fail  packages: local: the package packaging is not installed" in done.stdout
+    assert "works now\n  nothing yet\n\nneeds something first\n  local " in done.stdout
+    assert "    packages: local: the package packaging is not installed" in done.stdout
     assert f"-> {install_command('local')}" in done.stdout
 
 
@@ -42,11 +43,45 @@ def results(monkeypatch):
     monkeypatch.setattr("phi3_ops.doctor.run_checks", lambda *arguments: RESULTS)
 
 
-def test_a_table_and_the_state_of_each_way(results, capsys):
+REPORT = """\
+works now
+  batch     batches and comparisons: phi3 run, phi3 compare
+
+needs something first
+  local     flows on this machine: pf flow test, phi3 connect
+    connection: does not exist
+    -> phi3 connect
+
+checks
+  ok    python: 3.11.7
+  fail  connection: does not exist
+"""
+
+
+@pytest.mark.parametrize("has_rich", [True, False])
+def test_the_report_begins_with_what_works(results, capsys, monkeypatch, has_rich):
+    if not has_rich:
+        monkeypatch.setattr(command, "_screen", lambda: None)
     assert main(["doctor", "--for", "local", "batch"]) == 1
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[:3] == ["ok python 3.11.7", "fail connection does not exist", "-> phi3 connect"]
-    assert lines[-2:] == ["local not ready: connection", "batch ready"]
+    assert capsys.readouterr().out == REPORT
+
+
+def test_ways_that_lack_the_same_are_one_group_and_long_lines_are_wrapped():
+    lines = [text for text, _ in command._report_lines(RESULTS, ["local", "local"], 30)]
+    assert lines[3:9] == [
+        "needs something first",
+        "  local     flows on this",
+        "            machine: pf flow",
+        "            test, phi3 connect",
+        "  local     flows on this",
+        "            machine: pf flow",
+    ]
+    assert lines.count("    -> phi3 connect") == 1
+
+
+def test_what_was_not_requested_is_no_failure(results, capsys):
+    assert main(["doctor"]) == 0
+    assert "connection: does not exist" in capsys.readouterr().out
 
 
 def test_the_json_document(results, capsys):
@@ -75,16 +110,6 @@ def test_the_json_document(results, capsys):
             },
         ],
     }
-
-
-def test_plain_text_without_rich(results, capsys, monkeypatch):
-    monkeypatch.setattr(command, "_screen", lambda: None)
-    assert main(["doctor"]) == 1
-    assert capsys.readouterr().out.splitlines() == [
-        "ok    python: 3.11.7",
-        "fail  connection: does not exist",
-        "      -> phi3 connect",
-    ]
 
 
 def test_an_unknown_way_is_wrong_usage(capsys):
