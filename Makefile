@@ -84,7 +84,7 @@ $(VENV)/.dev: $(VENV)/.local tests/fake_azure/package.json
 	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm; }
 	npm ci --prefix tests/fake_azure --no-audit --no-fund --silent
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -y -qq chromium; }
-	$(MAKE) $(VENV)/server
+	$(MAKE) $(VENV)/server $(VENV)/after
 	@$(BIN)/python -m compileall -q $(VENV)/lib >/dev/null || true
 	@touch $@
 
@@ -95,6 +95,16 @@ $(VENV)/server: tests/serving/inference-server.txt
 	$@/bin/python -m pip --disable-pip-version-check --quiet install --requirement $<
 	$(BIN)/python -c "import site; print(*site.getsitepackages())" > "$$($@/bin/python -c \
 		'import site; print(site.getsitepackages()[0])')/shared.pth"
+	@touch $@
+
+# Life after Prompt flow: Agent Framework needs a newer OpenTelemetry than Prompt flow, so the two cannot share an
+# environment. The models' large packages are those of the other one.
+$(VENV)/after: pyproject.toml constraints.txt tests/support/shared_packages.py | $(VENV)/.local
+	$(PYTHON) -m venv $@
+	grep -v '^opentelemetry' constraints.txt > $@/constraints.txt
+	$@/bin/python -m pip --disable-pip-version-check --quiet install --constraint $@/constraints.txt \
+		--editable '.[local,eval,agent-framework]' azure-ai-evaluation pytest
+	$(BIN)/python tests/support/shared_packages.py $@ torch transformers peft trl tokenizers gguf onnx onnxruntime-genai
 	@touch $@
 
 $(VENV)/lock: constraints.txt
