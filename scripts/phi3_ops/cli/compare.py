@@ -162,6 +162,7 @@ def _compare(args: argparse.Namespace) -> int:
     _print_comparison(screen, comparison)
     written = ", ".join(map(str, files))
     _print_line(screen, f"thresholds: {thresholds}; written: {written}")
+    _print_line(screen, f"next: open {files[0]} in a browser")
     return comparison.exit_code
 
 

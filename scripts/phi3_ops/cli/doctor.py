@@ -146,7 +146,7 @@ def _result_lines(result: CheckResult, indent: str, width: int) -> Iterator[tupl
 
 
 def _wrapped(start: str, text: str, style: str, width: int) -> Iterator[tuple[str, str]]:
-    """Yield a text as lines with a hanging indentation below `start`. Long words, as in commands, stay."""
+    """Yield a text as lines with a hanging indentation below `start`. Words are never broken."""
     lines = textwrap.wrap(
         text,
         width,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..names import name_argument
 from ..terminal import VisibleHandler, print_text
 from ._common import add_workdir, port
+from ._next_step import after_connection
 
 if TYPE_CHECKING:
     from ..endpoint import Deployment
@@ -146,6 +147,7 @@ def _serve(args: argparse.Namespace) -> int:
             record_connection(args.workdir, args.connection, url)
             state = save_connection(args.connection, {"endpoint": url}, key)
             print_text(f"connection {args.connection!r} {state}; Ctrl-C stops")
+            after_connection(args.connection, when="in another terminal")
 
     with own_endpoint_name(args.workdir, args.name):
         serve_models(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from .. import paths
 from ..terminal import console, print_text
 from ._common import add_config, add_dry_run, integer, positive_int, positive_number
+from ._next_step import after_job, after_training
 
 if TYPE_CHECKING:
     from ..azure import Cloud
@@ -159,6 +160,7 @@ def _local(args: argparse.Namespace) -> int:
     )
     print_text(f"loss {metrics.train_loss:.3f} after {metrics.steps} steps, in {args.output_dir}")
     console().print(base_and_tuned_table(args.output_dir, metrics))
+    after_training(args.output_dir)
     return 0
 
 
@@ -173,6 +175,7 @@ def _azure(args: argparse.Namespace) -> int:
             print_text(f"job {submission.name}")
             if args.follow:
                 follow_job(cloud, submission.name)
+            after_job(submission.name, has_ended=args.follow)
     return 0
 
 

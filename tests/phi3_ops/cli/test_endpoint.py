@@ -136,7 +136,7 @@ def test_a_connection_to_another_machine_is_not_replaced_and_its_key_is_not_used
 
 def test_the_first_line_says_what_runs_the_model(keys, capsys):
     assert serve() == 0
-    first, second, _ = capsys.readouterr().out.splitlines()
+    first, second, *_ = capsys.readouterr().out.splitlines()
     assert first == f"serving m with {RUNTIME}"
     assert second == f"the endpoint answers at {URL}/score"
 

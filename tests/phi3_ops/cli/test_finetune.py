@@ -126,7 +126,10 @@ class TestAzure:
         (request,) = requests
         assert (request.train_file, request.recipe) == (Path("a.jsonl"), "qlora")
         assert (request.instances, request.cpu, request.model) == (3, True, None)
-        assert capsys.readouterr().out.splitlines()[-1] == "job phi3-job"
+        assert capsys.readouterr().out.splitlines()[-2:] == [
+            "job phi3-job",
+            "next, when the job has ended: phi3 deploy --job phi3-job",
+        ]
 
     def test_arguments_win(self, requests):
         words = ["--recipe", "full", "--instances", "2", "--model", "x", "--rows", "9"]
