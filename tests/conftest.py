@@ -23,6 +23,7 @@ os.environ.update(
         "TMPDIR": str(TEMP),
         "PF_HOME_DIRECTORY": str(HOME),
         "PHI3_CACHE": str(OWN / "cache"),
+        "PHI3_HOME": str(OWN / "phi3"),
         "PF_TRACING_SKIP_LOCAL_SETUP": "true",
         "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
         "APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL": "true",

@@ -27,6 +27,7 @@ GROUPS = {
     "use it": {
         "endpoint": "serve a model on this machine as Azure ML would",
         "connect": "write the connection that the flows use",
+        "connections": "list the connections without their keys, and delete one",
         "serve": "serve a chat flow with a page that streams",
     },
     "measure it": {
@@ -98,8 +99,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         require_home()
         return int(args.run(args) or 0)
-    except KeyboardInterrupt:
-        print_text("phi3: interrupted", to_stderr=True)
+    except KeyboardInterrupt as error:
+        print_text(f"phi3: {error or 'interrupted'}", to_stderr=True)
         return INTERRUPTED
     except Exception as error:
         if args.verbose:

@@ -71,6 +71,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--delete", action="store_true", help="delete the connection instead of writing it"
     )
+    parser.add_argument(
+        "--import-promptflow",
+        action="store_true",
+        help="copy all connections of Prompt flow's store into the package's own store, which works "
+        "without Prompt flow",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -78,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         return _azure(args.config, rotate=args.rotate, dry_run=args.dry_run, replace=args.replace)
     if args.delete:
         return _delete(args.name)
+    if args.import_promptflow:
+        return _import_promptflow()
     fields = {name: getattr(args, name) for name in FIELDS if getattr(args, name)}
     fields.setdefault("endpoint", os.environ.get("PHI3_ENDPOINT", ""))
     return _write(args.name, fields, check=not args.no_check, replace=args.replace)
@@ -104,6 +112,16 @@ def _delete(name: str) -> int:
 
     deleted = delete_connection(name)
     print_text(f"deleted {name!r}" if deleted else f"the connection {name!r} does not exist")
+    return 0
+
+
+def _import_promptflow() -> int:
+    from ..pf import import_promptflow_connections
+
+    copied, skipped = import_promptflow_connections()
+    print_text(f"copied {len(copied)} connections{': ' if copied else ''}{', '.join(copied)}")
+    for name in skipped:
+        print_text(f"skipped {name!r}: it is not a CustomConnection", to_stderr=True)
     return 0
 
 

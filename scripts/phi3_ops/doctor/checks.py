@@ -73,9 +73,9 @@ class CheckContext:
         from phi3_tools import KeyAuth
         from phi3_tools.client import connection_fields, read_settings
 
-        from ..pf import NO_KEY, load_connection
+        from ..pf import NO_KEY, find_connection
 
-        connection = load_connection(self.connection)
+        connection = find_connection(self.connection)
         if connection is None:
             fix = "PHI3_KEY=… phi3 connect --endpoint URL, or phi3 connect --azure"
             raise OpsError(f"the connection {self.connection!r} does not exist", fix)

@@ -17,7 +17,7 @@ from urllib.parse import quote
 from phi3_tools.client import SETTINGS_VARIABLES
 
 from ..errors import OpsError
-from ..pf import NO_KEY, load_connection, pf_client
+from ..pf import NO_KEY, list_connections, load_connection
 
 # A shorter value is not a key, and it would occur in many texts by chance.
 SHORTEST_SECRET = 8
@@ -74,7 +74,7 @@ def _known_secrets() -> Mapping[str, str]:
     for variable in KEY_VARIABLES:
         if value := os.environ.get(variable):
             owners[value] = f"the value of {variable}"
-    for listed in pf_client().connections.list(all_results=True):
+    for listed in list_connections():
         connection = load_connection(listed.name)
         if connection is None:
             continue

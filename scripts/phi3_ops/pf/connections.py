@@ -1,22 +1,51 @@
-"""The CustomConnection that the flows use, in Prompt flow's local store."""
+"""The connection that the flows use: written to a store, looked up, checked and deleted.
+
+Where Prompt flow is installed, connections are written to its store, so that `pf` can use them. Elsewhere
+they are written to the package's own store. `find_connection` also looks in files and variables.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
 from phi3_tools import Limits, Params, Phi3Client, Reply
+from phi3_tools.connections import find_connection as look_up_connection
+from phi3_tools.connections import list_own_connections, read_own_connection
 
-from ..errors import OpsError, first_line
+from ..errors import OpsError
 from ..network import is_loopback
-from .client import pf_client
+from .own_connections import delete_own_connection, write_own_connection
+from .promptflow_connections import (
+    CUSTOM,
+    delete_promptflow_connection,
+    find_promptflow_connection,
+    list_promptflow_connections,
+    write_promptflow_connection,
+)
+from .store_database import is_installed
 
 DEFAULT_CONNECTION = "phi3"
 PROBE_QUESTION = "Hello"
 # Prompt flow requires at least one secret, but a connection with `auth: entra` has none.
 NO_KEY = "none"
-_STORE_FIX = "Check that Prompt flow's store (PF_HOME_DIRECTORY, or ~/.promptflow) can be written."
+
+
+@dataclass(frozen=True)
+class StoredConnection:
+    """A connection of a store, without its secrets.
+
+    Attributes:
+        name: its name.
+        store: `promptflow` or `phi3`.
+        configs: its fields that are not secret.
+    """
+
+    name: str
+    store: str
+    configs: Mapping[str, str]
 
 
 def save_connection(name: str, fields: Mapping[str, str], key: str) -> str:
@@ -43,35 +72,72 @@ def save_connection(name: str, fields: Mapping[str, str], key: str) -> str:
     configs = {field: value for field, value in fields.items() if value}
     if old is not None and dict(old.configs) == configs and dict(old.secrets) == secrets:
         return "unchanged"
-    from promptflow.entities import CustomConnection
-
-    try:
-        store = pf_client().connections
-        store.create_or_update(CustomConnection(name=name, configs=configs, secrets=secrets))
-    except Exception as error:  # Prompt flow's keyring and database have their own errors
-        raise OpsError(
-            f"cannot write connection {name!r}: {first_line(error)}", _STORE_FIX
-        ) from error
+    is_own = name in list_own_connections()
+    if is_installed():
+        write_promptflow_connection(name, configs, secrets)
+    if is_own or not is_installed():
+        write_own_connection(name, configs, secrets)
     return "updated" if old is not None else "created"
 
 
 def load_connection(name: str) -> Any:
-    """Return the connection of that name with its secrets, or None if it does not exist.
+    """Return the stored connection of that name with its secrets, or None if it does not exist.
 
     Raises:
-        OpsError: the store cannot be read.
+        OpsError, ConfigError: a store cannot be read.
     """
-    client = pf_client()
-    from promptflow._sdk._errors import ConnectionNotFoundError
+    return find_promptflow_connection(name) or read_own_connection(name)
 
-    try:
-        return client.connections.get(name, with_secrets=True)
-    except ConnectionNotFoundError:
-        return None
-    except Exception as error:
-        raise OpsError(
-            f"cannot read connection {name!r}: {first_line(error)}", _STORE_FIX
-        ) from error
+
+def find_connection(name: str) -> Any:
+    """Return the connection that flows use under a name, or None if it does not exist.
+
+    Files and variables come before the stores; see `phi3_tools.connections`.
+
+    Raises:
+        OpsError, ConfigError: a file, a store or the keyring cannot be read.
+    """
+    return look_up_connection(name, {"promptflow": find_promptflow_connection})
+
+
+def list_connections() -> list[StoredConnection]:
+    """Return the connections of both stores, without secrets.
+
+    Raises:
+        OpsError, ConfigError: a store cannot be read.
+    """
+    in_promptflow = [
+        StoredConnection(each.name, "promptflow", each.configs)
+        for each in list_promptflow_connections()
+    ]
+    own = [
+        StoredConnection(name, "phi3", entry["configs"])
+        for name, entry in sorted(list_own_connections().items())
+    ]
+    return [*in_promptflow, *own]
+
+
+def import_promptflow_connections() -> tuple[list[str], list[str]]:
+    """Copy the connections of Prompt flow's store into the package's own store.
+
+    Returns:
+        The names that were copied, and those that were not because they are not CustomConnections.
+
+    Raises:
+        OpsError: Prompt flow is not installed, or a store cannot be read or written.
+    """
+    if not is_installed():
+        what = "Prompt flow is not installed, so its connections cannot be read"
+        raise OpsError(what, "Run this command in the environment that has Prompt flow.")
+    copied, skipped = [], []
+    for listed in list_promptflow_connections():
+        if listed.kind.lower().removesuffix("connection") != CUSTOM.lower():
+            skipped.append(listed.name)
+            continue
+        connection = find_promptflow_connection(listed.name)
+        write_own_connection(listed.name, dict(connection.configs), dict(connection.secrets))
+        copied.append(listed.name)
+    return copied, skipped
 
 
 def connection_url(name: str) -> str | None:
@@ -115,12 +181,12 @@ def _host(url: str) -> str | None:
 
 
 def require_connection(name: str) -> Any:
-    """Return the connection of that name with its secrets.
+    """Return the connection that flows use under a name, with its secrets.
 
     Raises:
-        OpsError: the store cannot be read, or it has no such connection.
+        OpsError, ConfigError: a store cannot be read, or the connection does not exist.
     """
-    connection = load_connection(name)
+    connection = find_connection(name)
     if connection is None:
         what = f"the connection {name!r} does not exist"
         raise OpsError(what, "Create it with `phi3 connect`.")
@@ -128,11 +194,9 @@ def require_connection(name: str) -> Any:
 
 
 def delete_connection(name: str) -> bool:
-    """Delete a connection, and return whether it existed."""
-    if load_connection(name) is None:
-        return False
-    pf_client().connections.delete(name)
-    return True
+    """Delete a connection from the stores, and return whether it existed."""
+    was_in_promptflow = delete_promptflow_connection(name)
+    return delete_own_connection(name) or was_in_promptflow
 
 
 def connection_key(name: str) -> str | None:

@@ -18,7 +18,7 @@ from phi3_tools.client import read_settings
 
 from ..errors import OpsError
 from ..flows import FlowDefinition, content_hash
-from ..pf import Connections, load_connection
+from ..pf import Connections, find_connection
 
 # Names of properties. The values of the endpoints and the connections are JSON, the others are text.
 FLOW_VERSION_PROPERTY, FLOW_HASH_PROPERTY = "phi3.flow_version", "phi3.flow_sha256"
@@ -168,7 +168,7 @@ def url_without_secrets(url: str) -> str:
 def _connection_facts(name: str) -> ConnectionFacts:
     """Return the facts of a connection of the local store; only its name if it cannot be read."""
     try:
-        settings = read_settings(load_connection(name))
+        settings = read_settings(find_connection(name))
     except (OpsError, Phi3Error):
         return ConnectionFacts(name)
     return ConnectionFacts.of(name, {each: getattr(settings, each) for each in _CONNECTION_FIELDS})

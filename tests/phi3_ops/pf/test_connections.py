@@ -11,9 +11,12 @@ from phi3_ops.errors import OpsError
 from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.connections import (
     PROBE_QUESTION,
+    StoredConnection,
     connection_key,
     connection_url,
     delete_connection,
+    import_promptflow_connections,
+    list_connections,
     load_connection,
     probe_endpoint,
     refuse_replacing_connection,
@@ -89,17 +92,74 @@ def test_a_required_connection_that_does_not_exist_is_named():
 
 
 def test_a_store_that_cannot_be_used_is_named(monkeypatch):
+    import keyring
+
     def broken(*args, **options):
         raise RuntimeError("no keyring")
 
-    connections = type(pf_client().connections)
-    monkeypatch.setattr(connections, "get", broken)
+    save_connection("t", {"endpoint": URL}, "one")
+    monkeypatch.setattr(keyring, "get_password", broken)
     with pytest.raises(OpsError, match="cannot read connection 't': no keyring.*PF_HOME_DIRECTORY"):
         load_connection("t")
     monkeypatch.undo()
+    connections = type(pf_client().connections)
     monkeypatch.setattr(connections, "create_or_update", broken)
     with pytest.raises(OpsError, match="cannot write connection 't': no keyring"):
-        save_connection("t", {"endpoint": URL}, "one")
+        save_connection("t", {"endpoint": URL}, "two")
+    monkeypatch.undo()
+
+
+# -- both stores -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def without_promptflow(monkeypatch):
+    """A machine on which Prompt flow is not installed."""
+    from phi3_ops.pf import store_database
+
+    monkeypatch.setattr(store_database, "installed_version", lambda package: "")
+
+
+def test_without_promptflow_the_own_store_is_used(without_promptflow):
+    assert save_connection("t", {"endpoint": URL}, "one") == "created"
+    assert save_connection("t", {"endpoint": URL}, "two") == "updated"
+    assert require_connection("t").source.startswith("the store ")
+    assert [each for each in list_connections() if each.name == "t"] == [
+        StoredConnection("t", "phi3", {"endpoint": URL})
+    ]
+    assert delete_connection("t") and load_connection("t") is None
+    with pytest.raises(OpsError, match="Prompt flow is not installed"):
+        import_promptflow_connections()
+
+
+def test_imported_connections_work_without_promptflow(monkeypatch):
+    from promptflow.entities import AzureOpenAIConnection
+
+    from phi3_ops.pf import store_database
+
+    store = pf_client().connections
+    store.create_or_update(AzureOpenAIConnection(name="aoai", api_key="k", api_base="https://x"))
+    save_connection("t", {"endpoint": URL, "contract": "chat"}, "one")
+    copied, skipped = import_promptflow_connections()
+    store.delete("aoai")
+    assert "t" in copied and skipped == ["aoai"]
+    save_connection("t", {"endpoint": URL, "contract": "chat"}, "two")  # also changes the copy
+    monkeypatch.setattr(store_database, "installed_version", lambda package: "")
+    connection = require_connection("t")
+    assert dict(connection.configs) == {"endpoint": URL, "contract": "chat"}
+    assert dict(connection.secrets) == {"key": "two"}
+    monkeypatch.undo()
+    assert delete_connection("t")
+    monkeypatch.setattr(store_database, "installed_version", lambda package: "")
+    assert load_connection("t") is None
+
+
+def test_variables_come_before_the_stores(monkeypatch):
+    save_connection("t", {"endpoint": URL}, "one")
+    monkeypatch.setenv("PHI3_CONNECTION_T_ENDPOINT", OTHER)
+    monkeypatch.setenv("PHI3_CONNECTION_T_KEY", "two")
+    assert require_connection("t").secrets["key"] == "two"
+    assert load_connection("t").secrets["key"] == "one"
 
 
 # -- replacing ---------------------------------------------------------------------------------------

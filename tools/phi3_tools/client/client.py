@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+from ..connections import require_connection
 from .calls import Call
 from .contracts import AUTO
 from .events import notify_answered
@@ -50,13 +51,16 @@ class Phi3Client:
         """Return a client for a connection.
 
         Args:
-            connection: a CustomConnection, a mapping of its fields, or None for the environment
-                (`PHI3_ENDPOINT`, `PHI3_KEY`, …).
+            connection: the name of a connection (see `phi3_tools.connections`), a CustomConnection, a
+                mapping of its fields, or None for the environment (`PHI3_ENDPOINT`, `PHI3_KEY`, …).
             overrides: fields of `Settings` that replace the connection's.
 
         Raises:
-            ConfigError: a field is missing or wrong; the message names it and the fix.
+            ConfigError: the connection does not exist, or a field is missing or wrong; the message names
+                it and the fix.
         """
+        if isinstance(connection, str):
+            connection = require_connection(connection)
         return cls(replace(read_settings(connection), **overrides))
 
     @property

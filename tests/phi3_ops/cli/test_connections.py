@@ -1,0 +1,43 @@
+"""`phi3 connections` lists connections without secrets, and `phi3 connect` copies Prompt flow's."""
+
+from __future__ import annotations
+
+import pytest
+
+from phi3_ops.cli import main
+from phi3_ops.pf.connections import delete_connection, save_connection
+
+URL = "http://127.0.0.1:9/score?code=secret-in-the-query"
+
+
+@pytest.fixture
+def saved():
+    save_connection("listed", {"endpoint": URL, "contract": "chat"}, "very-secret-key")
+    yield
+    delete_connection("listed")
+
+
+def test_the_list_has_no_secrets(saved, capsys):
+    assert main(["connections"]) == 0
+    output = capsys.readouterr().out
+    (line,) = [line for line in output.splitlines() if line.startswith("listed")]
+    assert line.split() == ["listed", "promptflow", "127.0.0.1:9/score", "contract", "chat"]
+    assert "secret" not in output
+
+
+def test_delete(saved, capsys):
+    assert main(["connections", "--delete", "listed"]) == 0
+    assert main(["connections", "--delete", "listed"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "deleted 'listed'",
+        "the connection 'listed' does not exist",
+    ]
+
+
+def test_import(saved, capsys):
+    assert main(["connect", "--import-promptflow"]) == 0
+    assert "listed" in capsys.readouterr().out
+    assert main(["connections"]) == 0
+    output = capsys.readouterr().out
+    assert sum(line.startswith("listed ") for line in output.splitlines()) == 2
+    assert "secret" not in output
