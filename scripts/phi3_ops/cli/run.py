@@ -92,7 +92,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "model's own answers",
     )
     parser.add_argument(
-        "--resume", metavar="NAME", help="run the missing and the failed lines of this run"
+        "--resume",
+        metavar="NAME",
+        help="run the missing and the failed lines of this run (a display name stands for its newest "
+        "run)",
     )
     parser.add_argument(
         "--name", type=name_argument, help="display name of the run (default: the name of the flow)"
@@ -119,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
     if problem := _misuse(args) or run_azure.misuse(args):
         print_text(f"phi3 run: {problem}; see phi3 run --help", to_stderr=True)
         return 2
+    _check_evaluation(args)
     if run_azure.is_requested(args):
         return _run_on_azure(args)
     from ..pf import untested_warning
@@ -138,19 +142,42 @@ def _misuse(args: argparse.Namespace) -> str | None:
 
 
 def _run_here(args: argparse.Namespace) -> int:
-    from ..runs import resume_run
+    from ..runs import resume_run, run_name
 
     started = time.monotonic()
+    old_name = _newest(args.resume, run_name(args.resume)) if args.resume else None
     with progress_display() as display:
-        if args.resume:
-            batch = resume_run(args.resume, in_flight=args.in_flight, on_progress=display)
+        if old_name:
+            batch = resume_run(old_name, in_flight=args.in_flight, on_progress=display)
         else:
             batch = _run_flow(args, display)
-    _print_batch(batch, time.monotonic() - started, display.tokens)
-    if batch.interrupted:
-        print_text(f"interrupted; continue with: phi3 run --resume {batch.name}")
-        return INTERRUPTED
+    if batch.name == old_name:
+        answered = f"{len(batch.answers):,} of {batch.lines:,} lines are answered"
+        print_text(f"{batch.name} is complete: {answered}; nothing to do")
+    else:
+        _print_batch(batch, time.monotonic() - started, display.tokens)
     return _finish(args, batch)
+
+
+def _newest(reference: str, name: str) -> str:
+    """Return the name of a run, and print it if the user gave the display name of several runs."""
+    if name != reference:
+        print_text(f"{reference} is the newest run of that name, {name}")
+    return name
+
+
+def _check_evaluation(args: argparse.Namespace) -> None:
+    """Raise OpsError if the flow of `--evaluate` could not score the answers."""
+    if not args.evaluate:
+        return
+    from ..flows import FlowDefinition
+    from ..runs import check_evaluation, check_evaluation_of_run
+
+    evaluation = FlowDefinition.read(args.evaluate)
+    if args.resume:
+        check_evaluation_of_run(evaluation, args.resume)
+    elif not args.replay:  # the data of a replay are made from the conversations
+        check_evaluation(evaluation, FlowDefinition.read(args.flow), args.data)
 
 
 def _run_flow(args: argparse.Namespace, on_progress: ProgressCallback) -> Batch:
@@ -159,6 +186,8 @@ def _run_flow(args: argparse.Namespace, on_progress: ProgressCallback) -> Batch:
 
     flow = FlowDefinition.read(args.flow)
     base = load_batch(args.base) if args.base else None
+    if base:
+        _newest(args.base, base.name)
     return run_flow(
         flow.folder,
         args.data,
@@ -202,9 +231,11 @@ def _replay(args: argparse.Namespace) -> int:
     for turn in turns:
         print_text(f"turn {turn.number}: ", end="")
         _print_batch(turn.asked)
-        if not turn.asked.interrupted:
+        if not turn.interrupted:
             _evaluate(args, turn.asked)
-    if any(turn.asked.interrupted for turn in turns):
+    if turns and turns[-1].interrupted:
+        counts = turns[-1].asked.counts
+        print_text(f"phi3: interrupted in turn {len(turns)}: {counts}", to_stderr=True)
         return INTERRUPTED
     unanswered = count_unanswered_turns(args.data, turns)
     print_text(f"{unanswered} turns without an answer, including those after a failed turn")

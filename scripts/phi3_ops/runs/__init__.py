@@ -8,6 +8,7 @@ from __future__ import annotations
 from .batch import (
     DEFAULT_IN_FLIGHT,
     Batch,
+    BatchInterrupted,
     BatchProgress,
     ProgressCallback,
     choose_columns,
@@ -15,7 +16,15 @@ from .batch import (
     run_flow,
 )
 from .conversations import count_unanswered_turns, replay_conversations
-from .evaluation import ask_and_score, mean_by_kind, mean_scores, score_batch
+from .evaluation import (
+    ask_and_score,
+    check_evaluation,
+    check_evaluation_of_run,
+    mean_by_kind,
+    mean_scores,
+    score_batch,
+)
+from .lookup import run_name
 from .properties import (
     SHORT_HASH,
     TOKEN_COUNTS,
@@ -29,6 +38,7 @@ from .store import OUTPUT_FOLDER, SNAPSHOT, THRESHOLDS_FILE, write_run_folder
 
 __all__ = [
     "Batch",
+    "BatchInterrupted",
     "BatchProgress",
     "ConnectionFacts",
     "DEFAULT_IN_FLIGHT",
@@ -41,6 +51,8 @@ __all__ = [
     "THRESHOLDS_FILE",
     "TOKEN_COUNTS",
     "ask_and_score",
+    "check_evaluation",
+    "check_evaluation_of_run",
     "choose_columns",
     "count_unanswered_turns",
     "load_batch",
@@ -50,6 +62,7 @@ __all__ = [
     "replay_conversations",
     "resume_run",
     "run_flow",
+    "run_name",
     "score_batch",
     "url_without_secrets",
     "write_run_folder",

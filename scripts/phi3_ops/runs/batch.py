@@ -32,8 +32,10 @@ from ..pf import (
     find_stored_run,
     set_run_status,
 )
+from .lookup import require_run
 from .process import describe_this_process
 from .properties import RunProperties
+from .repeated_failures import MAX_FAILURES, RepeatedFailures
 from .store import RowsByLine, read_answers, read_errors
 
 DEFAULT_IN_FLIGHT = 16
@@ -49,19 +51,44 @@ class Batch:
         answers: line number (from 0) -> the line's outputs; failed lines are missing.
         lines: number of lines in the data file.
         reason: why the first of the failed lines failed, or None.
-        interrupted: a Ctrl-C ended it before every line had run.
+        not_asked: number of lines that have not run, because the run was stopped before them.
     """
 
     name: str
     answers: RowsByLine
     lines: int
     reason: str | None = None
-    interrupted: bool = False
+    not_asked: int = 0
 
     @property
     def failed(self) -> int:
-        """Number of lines without an answer, for whatever reason."""
-        return self.lines - len(self.answers)
+        """Number of lines that have run and have no answer, for whatever reason."""
+        return self.lines - len(self.answers) - self.not_asked
+
+    @property
+    def counts(self) -> str:
+        """The numbers of answered, failed and not asked lines in words."""
+        counts = {"answered": len(self.answers), "failed": self.failed, "not asked": self.not_asked}
+        return ", ".join(f"{n:,} {word}" for word, n in counts.items() if n or word == "answered")
+
+    @property
+    def progress(self) -> str:
+        """The `counts`, and the command that runs the missing and the failed lines."""
+        if not (self.failed or self.not_asked):
+            return self.counts
+        return f"{self.counts}; go on with: phi3 run --resume {self.name}"
+
+
+class BatchInterrupted(KeyboardInterrupt):
+    """A Ctrl-C stopped a batch after its lines in flight.
+
+    Args:
+        batch: the batch with the answers so far.
+    """
+
+    def __init__(self, batch: Batch) -> None:
+        super().__init__(f"interrupted: {batch.progress}")
+        self.batch = batch
 
 
 @dataclass
@@ -122,7 +149,9 @@ def run_flow(
         on_progress: called whenever a line has ended.
 
     Raises:
-        OpsError: the run failed as a whole. Failed lines do not raise: see `Batch.failed`.
+        OpsError: the run failed as a whole, or it stopped because the same lasting error came again and
+            again. Other failed lines do not raise: see `Batch.failed`.
+        BatchInterrupted: a Ctrl-C stopped the run.
     """
     properties = replace(
         RunProperties.of_flow(flow, connections),
@@ -152,36 +181,33 @@ def execute_batch(new: NewRun, in_flight: int, on_progress: ProgressCallback | N
         on_progress: called whenever a line has ended.
 
     Raises:
-        OpsError: the run failed as a whole.
+        OpsError: the run failed as a whole, or it stopped because of `RepeatedFailures`.
+        BatchInterrupted: a Ctrl-C stopped the run.
     """
     limit = ConcurrencyLimit(in_flight)
     progress = BatchProgress(len(read_jsonl(new.data)))
+    repeated = RepeatedFailures(limit)
 
     def on_line(completed: bool) -> None:
+        repeated.on_line(completed)
         progress.add_line(completed)
         progress.in_flight = limit.in_flight
         if on_progress:
             on_progress(progress)
 
     calls = observe_calls(BatchCallObserver(limit, progress.add_tokens))
-    with _interruptible(limit, new.name), calls:
+    with _interruptible(limit, new.name), calls, observe_calls(repeated):
         run = execute_run(new, limit, on_line)
     if run.status != COMPLETED:
         fix = f"See `pf run show --name {new.name}`."
         raise OpsError(f"the batch {new.name} ended with the status {run.status}", fix)
-    return _batch(run, progress.lines, interrupted=limit.stopped)
-
-
-def require_run(name: str) -> StoredRun:
-    """Return the run of that name in Prompt flow's local store.
-
-    Raises:
-        OpsError: the run does not exist.
-    """
-    run = find_stored_run(name)
-    if run is None:
-        raise OpsError(f"the run {name!r} does not exist", "`pf run list` shows the runs.")
-    return run
+    batch = _batch(run, progress.lines)
+    if repeated.error is not None and batch.not_asked:
+        what = f"stopped after {MAX_FAILURES} equal failures: {repeated.error}"
+        raise OpsError(what, batch.progress)
+    if limit.stopped and repeated.error is None:
+        raise BatchInterrupted(batch)
+    return batch
 
 
 def require_data_file(run: StoredRun) -> Path:
@@ -199,13 +225,28 @@ def require_data_file(run: StoredRun) -> Path:
 
 
 def load_batch(name: str) -> Batch:
-    """Return a run of Prompt flow's store, in its present state.
+    """Return a stored run in its present state.
+
+    Args:
+        name: name of the run, or its display name, which stands for the newest run.
 
     Raises:
         OpsError: the run or its data file does not exist.
     """
     run = require_run(name)
     return _batch(run, len(read_jsonl(require_data_file(run))))
+
+
+def lines_to_run(run: StoredRun, lines: int) -> set[int]:
+    """Return the lines without an answer, except those that the base run has not answered.
+
+    Args:
+        run: the run.
+        lines: number of lines in its data file.
+    """
+    base = find_stored_run(run.base) if run.base else None
+    expected = set(read_answers(base.folder)) if base else set(range(lines))
+    return expected - read_answers(run.folder).keys()
 
 
 def choose_columns(
@@ -240,9 +281,10 @@ def new_run_name(title: str) -> str:
     return f"{safe_name(title)[: LONGEST - len(suffix)]}{suffix}"
 
 
-def _batch(run: StoredRun, lines: int, *, interrupted: bool = False) -> Batch:
-    reason = next(iter(read_errors(run.folder).values()), None)
-    return Batch(run.name, read_answers(run.folder), lines, reason, interrupted)
+def _batch(run: StoredRun, lines: int) -> Batch:
+    answers, errors = read_answers(run.folder), read_errors(run.folder)
+    not_asked = len(lines_to_run(run, lines) - errors.keys())
+    return Batch(run.name, answers, lines, next(iter(errors.values()), None), not_asked)
 
 
 @contextmanager

@@ -15,7 +15,14 @@ from typing import Any
 from ..errors import OpsError
 from ..files import read_jsonl, write_jsonl
 from ..pf import Connections
-from .batch import DEFAULT_IN_FLIGHT, Batch, ProgressCallback, new_run_name, run_flow
+from .batch import (
+    DEFAULT_IN_FLIGHT,
+    Batch,
+    BatchInterrupted,
+    ProgressCallback,
+    new_run_name,
+    run_flow,
+)
 
 COLUMNS = {"question": "${data.question}", "chat_history": "${data.chat_history}"}
 
@@ -29,12 +36,14 @@ class Turn:
         asked: the batch of its questions.
         rows: the rows of that batch's data file.
         data: that data file.
+        interrupted: whether a Ctrl-C stopped the batch.
     """
 
     number: int
     asked: Batch
     rows: Sequence[Mapping[str, Any]]
     data: Path
+    interrupted: bool = False
 
 
 @dataclass
@@ -96,6 +105,9 @@ def replay_conversations(
         in_flight: maximum number of lines that run at once.
         on_progress: called whenever a line has ended.
 
+    Returns:
+        The turns. A Ctrl-C ends the replay: the last turn then is `interrupted`.
+
     Raises:
         OpsError: a row has no questions, or a batch failed as a whole.
     """
@@ -106,20 +118,22 @@ def replay_conversations(
         name = f"{title}-turn{len(turns) + 1}"
         file = folder / f"{new_run_name(name)}.jsonl"
         write_jsonl(file, rows)
-        asked = run_flow(
-            flow,
-            file,
-            COLUMNS,
-            title=name,
-            connections=connections,
-            in_flight=in_flight,
-            on_progress=on_progress,
-        )
+        try:
+            asked = run_flow(
+                flow,
+                file,
+                COLUMNS,
+                title=name,
+                connections=connections,
+                in_flight=in_flight,
+                on_progress=on_progress,
+            )
+        except BatchInterrupted as interruption:
+            turns.append(Turn(len(turns) + 1, interruption.batch, rows, file, interrupted=True))
+            break
         turns.append(Turn(len(turns) + 1, asked, rows, file))
         for line, outputs in asked.answers.items():
             active[line].add_answer(outputs["answer"])
-        if asked.interrupted:
-            break
     return turns
 
 

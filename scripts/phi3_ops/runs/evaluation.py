@@ -10,7 +10,9 @@ from phi3_tools.evaluation import Mean, mean_of
 
 from .. import paths
 from ..errors import OpsError
+from ..files import read_jsonl
 from ..flows import FlowDefinition
+from ..pf import require_connection
 from .batch import (
     DEFAULT_IN_FLIGHT,
     Batch,
@@ -18,9 +20,46 @@ from .batch import (
     all_keys,
     choose_columns,
     require_data_file,
-    require_run,
     run_flow,
 )
+from .lookup import require_run
+
+
+def check_evaluation(evaluation: FlowDefinition, asked: FlowDefinition, data: Path) -> None:
+    """Check before the first question that an evaluation flow can score the answers of a flow.
+
+    Args:
+        evaluation: the evaluation flow.
+        asked: the flow whose answers it scores.
+        data: the data file of both.
+
+    Raises:
+        OpsError: an input of the evaluation flow has no source, or its connection does not exist.
+    """
+    columns = all_keys(read_jsonl(data))
+    sources = {*columns, *asked.outputs}
+    for name, definition in evaluation.inputs.items():
+        if name not in sources and "default" not in definition:
+            raise OpsError(
+                f"{evaluation.folder}, the flow of --evaluate, needs a column {name!r}",
+                f"{data} has the columns {', '.join(columns)}, and {asked.folder} has the outputs "
+                f"{', '.join(asked.outputs)}. Rename a column.",
+            )
+    evaluation.columns({}, columns, asked.outputs)
+    for connection in evaluation.connection_names({}).values():
+        require_connection(connection)
+
+
+def check_evaluation_of_run(evaluation: FlowDefinition, name: str) -> None:
+    """Check that an evaluation flow can score the answers of a stored run, see `check_evaluation`.
+
+    Args:
+        evaluation: the evaluation flow.
+        name: name or display name of the run.
+    """
+    run = require_run(name)
+    if run.flow:
+        check_evaluation(evaluation, FlowDefinition.read(run.flow), require_data_file(run))
 
 
 def score_batch(
@@ -74,7 +113,9 @@ def ask_and_score(
         The run with the answers and the run with the scores.
 
     Raises:
-        OpsError: every line failed, so there is no answer to score.
+        OpsError: every line failed, so there is no answer to score; or a run stopped because the same
+            lasting error came again and again.
+        BatchInterrupted: a Ctrl-C stopped one of the runs.
     """
     columns = {"input_data": "${data.question}"}
     if max_new_tokens is not None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import OpsError
+from ..files import read_jsonl
 from ..hashing import file_sha256
 from ..pf import COMPLETED, RUNNING, NewRun, StoredRun, set_run_status
 from .batch import (
@@ -13,10 +14,12 @@ from .batch import (
     Batch,
     ProgressCallback,
     execute_batch,
+    lines_to_run,
+    load_batch,
     new_run_name,
     require_data_file,
-    require_run,
 )
+from .lookup import require_run
 from .process import describe_this_process, process_is_running
 from .properties import RunProperties
 from .store import complete_run_folder
@@ -30,16 +33,23 @@ def resume_run(
 ) -> Batch:
     """Run only the lines of a run that are missing or failed, as a new run that has all lines.
 
+    If no line is missing or failed, nothing runs, and the old run is returned.
+
     Args:
-        name: a run of `run_flow` that was interrupted or killed, or that has failed lines.
+        name: name or display name of a run of `run_flow` that was interrupted or killed, or that has
+            failed lines.
         in_flight: maximum number of lines that run at once.
         on_progress: called whenever a line has ended; first for the lines that are copied.
 
     Raises:
-        OpsError: the run does not exist, is still running, or its data file or flow has changed.
+        OpsError: the run does not exist, is still running, its data file or flow has changed, or it
+            stopped because the same lasting error came again and again.
+        BatchInterrupted: a Ctrl-C stopped the run.
     """
     old = require_run(name)
     data = require_data_file(old)
+    if old.status == COMPLETED and not lines_to_run(old, len(read_jsonl(data))):
+        return load_batch(old.name)
     recorded = RunProperties.from_properties(old.properties)
     connections = recorded.connections or None
     current = RunProperties.of_flow(old.flow, connections) if old.flow else RunProperties()
@@ -60,7 +70,7 @@ def resume_run(
         column_mapping=old.column_mapping,
         connections=connections,
         properties=properties.to_properties(),
-        resume_from=name,
+        resume_from=old.name,
     )
     return execute_batch(new, in_flight, on_progress)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from ..errors import OpsError
 from ..files import read_jsonl
-from ..pf import COMPLETED, StoredRun, find_stored_run, list_stored_runs
+from ..pf import COMPLETED, StoredRun, list_stored_runs
+from .lookup import find_run
 from .properties import RunProperties
 from .store import (
     SNAPSHOT,
@@ -117,13 +118,21 @@ def _check_line_numbers(reference: str, rows: RowsByLine, data: Path, count: int
 
 
 def _load_stored(name: str, data: Path | None) -> ScoredRun:
-    base, scores, note = _find_pair(_require_completed(name))
+    run = _require_completed(name)
+    base, scores, note = _find_pair(run)
     file = _require_data(f"the run {name}", data or _recorded_data(scores))
     if not file.is_file():
         what = f"the data file of the run {name} does not exist any more: {file}"
         raise OpsError(what, "Add --data FILE.")
     rows = read_jsonl(file)
     asked = _read_outputs(base, rows, file) if base else None
+    notes = [f"{name} is the newest run of that name, {run.name}"] if run.name != name else []
+    notes += [note] if note else []
+    if base and asked:
+        not_asked = len(rows) - len(asked.rows.keys() | asked.errors.keys())
+        if not_asked:
+            fix = f"phi3 run --resume {base.name}"
+            notes.append(f"{not_asked:,} of the failed lines were never asked, see {fix}")
     return ScoredRun(
         name,
         file,
@@ -131,12 +140,12 @@ def _load_stored(name: str, data: Path | None) -> ScoredRun:
         asked=asked,
         # The flow's folder comes first, so that a changed threshold takes effect at once.
         thresholds=find_thresholds(scores.flow or Path(), scores.folder / SNAPSHOT),
-        note=note,
+        note="; ".join(notes),
     )
 
 
 def _require_completed(name: str) -> StoredRun:
-    run = find_stored_run(name)
+    run = find_run(name)
     if run is None:
         what = (
             f"the run {name!r} does not exist in Prompt flow's store, nor does a file of that name"

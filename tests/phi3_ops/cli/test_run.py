@@ -106,14 +106,16 @@ def test_ctrl_c_keeps_the_answers_and_resume_runs_only_the_rest(endpoint, tmp_pa
     ) as child:
         wait_for(lambda: sum(endpoint.asked.values()) >= 4)
         child.send_signal(signal.SIGINT)
-        out, err = child.communicate(timeout=60)
+        _, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
     assert "Traceback" not in err
     answered = dict(endpoint.asked)
     assert 4 <= len(answered) < 30
-    (resume,) = [line for line in out.splitlines() if "phi3 run --resume" in line]
+    (interrupted,) = [line for line in err.splitlines() if "interrupted" in line]
+    counts = f"{len(answered)} answered, {30 - len(answered)} not asked"
+    assert interrupted.startswith(f"phi3: interrupted: {counts}; go on with: phi3 run --resume qa-")
     endpoint.seconds = 0.01
-    done = phi3("run", "--resume", resume.split()[-1])
+    done = phi3("run", "--resume", interrupted.split()[-1])
     assert done.returncode == 0, done.stderr
     assert "30 lines, 0 failed" in done.stdout
     assert all(endpoint.asked[question] == 1 for question in answered)  # no line ran again
@@ -155,6 +157,32 @@ def test_resume_runs_failed_lines_again(endpoint, tmp_path):
     again = phi3("run", "--resume", name_of(first))
     assert again.returncode == 0 and "3 lines, 0 failed" in again.stdout, again.stderr
     assert endpoint.asked == {"a": 1, "b": 1, "fail": 1}
+
+
+def test_a_complete_run_has_nothing_to_resume(endpoint, tmp_path, capsys):
+    data = write(tmp_path / "q.jsonl", ["a", "b"])
+    words = ["run", "--flow", "qa", "--data", str(data), *QUESTION, "--connection", "r"]
+    with default_signals():
+        assert cli.main([*words, "--name", "complete"]) == 0
+        name = capsys.readouterr().out.partition(":")[0]
+        assert cli.main(["run", "--resume", "complete", "--evaluate"]) == 0
+    newest, nothing, *scores = capsys.readouterr().out.splitlines()
+    assert newest == f"complete is the newest run of that name, {name}"
+    assert nothing == f"{name} is complete: 2 of 2 lines are answered; nothing to do"
+    assert any("exact_match" in line for line in scores)
+    assert endpoint.asked == {"a": 1, "b": 1}
+
+
+def test_a_wrong_evaluation_is_refused_before_the_first_question(endpoint, tmp_path, capsys):
+    data = tmp_path / "q.jsonl"
+    data.write_text('{"question": "a"}\n')
+    words = ["run", "--flow", "qa", "--data", str(data), *QUESTION, "--connection", "r"]
+    with default_signals():
+        assert cli.main([*words, "--evaluate"]) == 1
+        assert "needs a column 'ground_truth'" in capsys.readouterr().err
+        assert cli.main([*words, "--evaluate", "nowhere"]) == 1
+        assert "nowhere is not a flow" in capsys.readouterr().err
+    assert not endpoint.asked
 
 
 def test_a_data_file_that_has_changed_is_refused(endpoint, data):

@@ -27,8 +27,8 @@ from phi3_ops.runs.batch import (
     load_batch,
     new_run_name,
     require_data_file,
-    require_run,
 )
+from phi3_ops.runs.lookup import require_run
 from slow_endpoint import slow_endpoint
 
 QA = paths.FLOWS / "qa"
@@ -46,7 +46,7 @@ def test_lines_are_answered_in_their_places(server, ask, write_questions):
     done = ask(QA, write_questions(*(f"q{n}" for n in range(40))))
     assert [done.answers[n]["answer"] for n in range(40)] == [f"q{n}" for n in range(40)]
     assert len(server.requests) == 40
-    assert (done.lines, done.failed, done.reason, done.interrupted) == (40, 0, None, False)
+    assert (done.lines, done.failed, done.reason, done.not_asked) == (40, 0, None, 0)
 
 
 def test_a_connection_that_does_not_exist_is_named(ask, write_questions):

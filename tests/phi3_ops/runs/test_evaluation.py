@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from phi3_ops import paths
@@ -10,7 +12,14 @@ from phi3_ops.files.json_files import read_jsonl
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.pf.client import pf_client
 from phi3_ops.runs.batch import Batch
-from phi3_ops.runs.evaluation import ask_and_score, mean_by_kind, mean_scores, score_batch
+from phi3_ops.runs.evaluation import (
+    ask_and_score,
+    check_evaluation,
+    check_evaluation_of_run,
+    mean_by_kind,
+    mean_scores,
+    score_batch,
+)
 
 
 def test_a_failed_line_is_a_line_and_counts_0(server, write_questions):
@@ -51,6 +60,32 @@ def test_a_batch_is_scored_over_its_own_data_file(server, ask, write_questions):
     assert scored.name.startswith(f"{base.name}-eval-")
     assert {line: row["exact_match"] for line, row in scored.answers.items()} == {0: 1, 1: 0}
     assert progress == [1, 2]
+
+
+def test_an_evaluation_without_its_columns_is_refused_before_the_first_question(write_questions):
+    evaluation, qa = (FlowDefinition.read(paths.FLOWS / name) for name in ("eval", "qa"))
+    data = write_questions("right")
+    check_evaluation(evaluation, qa, data)
+    data.write_text('{"question": "right"}\n')
+    expected = (
+        "eval, the flow of --evaluate, needs a column 'ground_truth'. .*has the columns question, "
+        "and .*qa has the outputs answer"
+    )
+    with pytest.raises(OpsError, match=expected):
+        check_evaluation(evaluation, qa, data)
+
+
+def test_an_evaluation_without_its_connection_is_refused(write_questions):
+    judge, qa = (FlowDefinition.read(paths.FLOWS / name) for name in ("judge", "qa"))
+    with pytest.raises(OpsError, match="the connection '.*' does not exist"):
+        check_evaluation(
+            judge, replace(qa, outputs=("answer", "context")), write_questions("right")
+        )
+
+
+def test_the_evaluation_of_a_stored_run_is_checked(server, ask, write_questions):
+    done = ask(paths.FLOWS / "qa", write_questions("right"))
+    check_evaluation_of_run(FlowDefinition.read(paths.FLOWS / "eval"), done.name)
 
 
 def test_the_mean_is_over_all_lines_and_only_of_numbers():

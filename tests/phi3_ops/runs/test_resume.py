@@ -8,7 +8,9 @@ import pytest
 
 from phi3_ops import paths
 from phi3_ops.errors import OpsError
+from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.pf.stored_runs import RUNNING, find_stored_run, set_run_status
+from phi3_ops.runs.evaluation import score_batch
 from phi3_ops.runs.properties import CONNECTIONS_PROPERTY, FLOW_VERSION_PROPERTY
 from phi3_ops.runs.resume import resume_run
 
@@ -26,6 +28,21 @@ def test_only_failed_lines_run_again(server, ask, write_questions):
     old, new = (find_stored_run(run.name) for run in (first, again))
     assert new.title == old.title and new.column_mapping == old.column_mapping
     assert new.properties[CONNECTIONS_PROPERTY] == old.properties[CONNECTIONS_PROPERTY]
+
+
+def test_a_complete_run_is_returned_and_nothing_runs(server, ask, write_questions):
+    done = ask(QA, write_questions("a", "b"))
+    server.requests.clear()
+    assert resume_run(done.name) == done
+    assert resume_run("t") == done  # its display name
+    assert not server.requests
+
+
+def test_a_scoring_of_which_the_base_has_failed_lines_is_complete(server, ask, write_questions):
+    base = ask(QA, write_questions("right", "fail"))
+    scored = score_batch(FlowDefinition.read(paths.FLOWS / "eval"), base)
+    assert (scored.failed, scored.not_asked) == (1, 0)
+    assert resume_run(scored.name) == scored
 
 
 def test_a_flow_that_has_changed_is_refused(server, ask, write_questions, copy_of_qa, tmp_path):

@@ -10,9 +10,11 @@ import pytest
 
 from phi3_ops import paths
 from phi3_ops.errors import OpsError
+from phi3_ops.files.json_files import read_jsonl
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.stored_runs import RUNNING, find_stored_run, set_run_status
+from phi3_ops.runs.evaluation import score_batch
 from phi3_ops.runs.scored import load_scored_run
 from phi3_tools.evaluation.metrics import line_scores
 from processes import phi3
@@ -100,6 +102,25 @@ def test_an_evaluation_leads_to_its_base(store):
     assert run.thresholds == paths.FLOWS / "eval" / "thresholds.yaml"
 
 
+def test_a_display_name_stands_for_the_newest_run(server, ask, write_questions):
+    data = write_questions("right", "fail")
+    ask(paths.FLOWS / "qa", data)
+    newest = ask(paths.FLOWS / "qa", data)
+    run = load_scored_run("t")
+    assert run.name == "t" and run.note == f"t is the newest run of that name, {newest.name}"
+
+
+def test_lines_that_were_never_asked_are_named(server, ask, write_questions):
+    data = write_questions("right", "fail", "wrong")
+    done = ask(paths.FLOWS / "qa", data)
+    scored = score_batch(FlowDefinition.read(paths.FLOWS / "eval"), done)
+    folder = find_stored_run(done.name).folder
+    rows = read_jsonl(folder / "flow_outputs" / "output.jsonl")
+    write(folder / "flow_outputs" / "output.jsonl", rows[:1])
+    note = load_scored_run(scored.name).note
+    assert note == f"1 of the failed lines were never asked, see phi3 run --resume {done.name}"
+
+
 def test_the_metrics_of_the_aggregation_are_read(store):
     metrics = load_scored_run(store.name("base")).scored.metrics
     assert metrics["exact_match"] == 0.5
@@ -168,7 +189,8 @@ def test_two_runs_are_compared_by_their_names(store, tmp_path):
     """As in the documentation: two of Prompt flow's commands per run, then this one."""
     words = ("compare", store.name("base"), store.name("tuned"), "--out", tmp_path / "out")
     done = phi3(*words, "--metric", "exact_match", "--gate", "exact_match:0.02")
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "1 of 5 lines of A and 2 of 5 lines of B failed; 5% is accepted" in done.stdout
     assert "answer.model: base | tuned" in done.stdout
     assert "tuned" in done.stdout and "3 answered, 2 failed" in done.stdout
     summary = json.loads((tmp_path / "out" / "compare.json").read_text())

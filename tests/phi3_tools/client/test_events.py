@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from phi3_tools import RateLimitedError, ServerError, Usage
+from phi3_tools import AuthenticationError, RateLimitedError, ServerError, Usage
 from phi3_tools.client import CallObserver, observe_calls
 
 ANSWER = {"output": "Bill", "usage": {"prompt_tokens": 5, "completion_tokens": 2}}
@@ -17,13 +17,16 @@ caller = contextvars.ContextVar("caller", default="")
 
 class Recorder(CallObserver):
     def __init__(self):
-        self.throttled, self.answered = [], []
+        self.throttled, self.answered, self.failed = [], [], []
 
     def on_throttled(self, error):
         self.throttled.append((caller.get(), error))
 
     def on_answered(self, reply):
         self.answered.append((caller.get(), reply))
+
+    def on_failed(self, error):
+        self.failed.append(error)
 
 
 @pytest.fixture
@@ -47,6 +50,18 @@ def test_a_429_after_the_last_attempt_is_reported(server, connect, waits, record
     assert [error for _, error in recorder.throttled][-1] is caught.value
     assert len(recorder.throttled) == 2
     assert recorder.answered == []
+
+
+def test_the_error_of_a_call_is_reported_once_after_its_last_attempt(
+    server, connect, waits, recorder
+):
+    server.json({}, 503).json(ANSWER).json({}, 401)
+    client = connect(server, contract="chat")
+    client.chat("Hi")
+    assert recorder.failed == []
+    with pytest.raises(AuthenticationError) as caught:
+        client.chat("Hi")
+    assert recorder.failed == [caught.value]
 
 
 def test_a_complete_answer_is_reported_with_its_tokens(server, connect, recorder):

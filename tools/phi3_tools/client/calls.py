@@ -16,7 +16,8 @@ from ..errors import (
     ScoringFailedError,
 )
 from .contracts import Contract, Decoded, decode
-from .events import notify_throttled
+from .events import notify_failed, notify_throttled
+from .groups import join_group
 from .messages import Message, Reply, break_template_tokens
 from .params import Params
 from .redaction import redactor
@@ -62,6 +63,7 @@ class Call:
         self.params = params
         self.limits = limits
         self.deadline = deadline or Deadline(limits.deadline_s)
+        join_group(self.deadline)
         self.attempts = 0
         self._secrets: set[str] = set()  # the keys and tokens that were sent
         self._answered_in: Contract | None = None  # contract of an answer to another one's request
@@ -73,6 +75,13 @@ class Call:
             stream: whether to ask for server-sent events where the contract has them.
             finish: makes the result from a response; its errors count as the attempt's.
         """
+        try:
+            return self._send(stream, finish)
+        except Phi3Error as error:
+            notify_failed(error)
+            raise
+
+    def _send(self, stream: bool, finish: Callable[[Contract, Response], T]) -> T:
         known = self.session.detected_contract
         contracts = [known] if known else self.session.contracts
         misfits: list[Phi3Error] = []

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ..errors import RateLimitedError
+from ..errors import Phi3Error, RateLimitedError
 from .messages import Reply
 
 log = logging.getLogger("phi3_tools")
@@ -29,6 +29,9 @@ class CallObserver:
 
     def on_answered(self, reply: Reply) -> None:
         """Handle one complete answer; `reply.usage` is None where the token counts are not known."""
+
+    def on_failed(self, error: Phi3Error) -> None:
+        """Handle the error of one call that got no answer, after its last attempt."""
 
 
 _observers: tuple[CallObserver, ...] = ()  # replaced as a whole, so that reading needs no lock
@@ -67,3 +70,9 @@ def notify_answered(reply: Reply) -> None:
         )
     for observer in _observers:
         observer.on_answered(reply)
+
+
+def notify_failed(error: Phi3Error) -> None:
+    """Report the error of a call to the observers."""
+    for observer in _observers:
+        observer.on_failed(error)

@@ -1,0 +1,34 @@
+"""Find a stored run by its name, or the newest run by its display name."""
+
+from __future__ import annotations
+
+from ..errors import OpsError
+from ..pf import StoredRun, find_stored_run, list_stored_runs
+
+
+def find_run(reference: str) -> StoredRun | None:
+    """Return the run of that name, else the newest run of that display name, else None.
+
+    The display name is what the user gave as `--name`; the run's name also has the time and a suffix.
+    """
+    if run := find_stored_run(reference):
+        return run
+    titled = [run for run in list_stored_runs() if run.title == reference]
+    return max(titled, key=lambda run: run.created_on, default=None)
+
+
+def run_name(reference: str) -> str:
+    """Return the name of a run, see `require_run`."""
+    return require_run(reference).name
+
+
+def require_run(reference: str) -> StoredRun:
+    """Return the run of that name, or the newest run of that display name.
+
+    Raises:
+        OpsError: the run does not exist.
+    """
+    run = find_run(reference)
+    if run is None:
+        raise OpsError(f"the run {reference!r} does not exist", "`pf run list` shows the runs.")
+    return run
