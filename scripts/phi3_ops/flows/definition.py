@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,14 @@ class FlowDefinition:
         inputs: input name -> its definition.
         nodes: the definitions of the nodes.
         version: the flow's `tags.version` as written in the file, or None.
+        outputs: names of the outputs.
     """
 
     folder: Path
     inputs: Mapping[str, Mapping[str, Any]]
     nodes: list[Mapping[str, Any]]
     version: str | None
+    outputs: Sequence[str] = ()
 
     @classmethod
     def read(cls, flow: Path) -> FlowDefinition:
@@ -48,7 +50,8 @@ class FlowDefinition:
         try:
             content = load_yaml(folder / "flow.dag.yaml")
             version = (content.get("tags") or {}).get("version")
-            return cls(folder, dict(content["inputs"]), list(content["nodes"]), version)
+            outputs = tuple(content.get("outputs") or ())
+            return cls(folder, dict(content["inputs"]), list(content["nodes"]), version, outputs)
         except (OSError, yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
             what = f"{folder / 'flow.dag.yaml'} is not a valid flow"
             raise OpsError(what, "Compare it with flows/qa/flow.dag.yaml.") from error
