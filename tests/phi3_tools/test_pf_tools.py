@@ -391,3 +391,11 @@ def test_a_trace_does_not_contain_the_key(server, connection, flow):
     assert SECRET not in str(result.run_info.api_calls)
     calls = [child for call in result.run_info.api_calls for child in call["children"]]
     assert "phi3" in str([call["name"] for call in calls])
+
+
+def test_promptflows_advice_about_its_own_access_to_secrets_is_not_printed(capsys):
+    connection = CustomConnection(secrets={"key": "k"}, configs={"endpoint": "e"})
+    assert connection.key == "k"  # as promptflow's executor reads it
+    assert connection.endpoint == "e"
+    output = "".join(capsys.readouterr())
+    assert "connection.secrets[key]" not in output

@@ -6,6 +6,7 @@ flow counts, streams and reports.
 
 # This module must not import annotations from __future__: promptflow compares a tool's annotations with
 # the class PromptTemplate, and would get its name as text.
+import logging
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,6 +41,11 @@ from .evaluation import (
     judge_answer,
     judge_pair,
     select_rubrics,
+)
+
+# Prompt flow's executor reads a connection's secrets as attributes, and then warns its user of doing so.
+logging.getLogger("promptflow.core._connection").addFilter(
+    lambda record: "connection.secrets[key]" not in str(record.msg)
 )
 
 CACHED_CLIENTS = 16

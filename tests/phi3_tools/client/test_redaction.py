@@ -76,6 +76,12 @@ def without_backslashes(text):
     return re.sub(r"\\+(.)", r"\1", text)
 
 
+def test_a_key_that_is_a_word_of_error_messages_stays_readable():
+    text = "The key or token is missing, wrong or expired."
+    assert Redactor("wrong").redact(text) == text
+    assert Redactor("wr0ng").redact("not wr0ng") == f"not {MARK}"
+
+
 @pytest.mark.parametrize("encoding", ENCODINGS)
 @pytest.mark.parametrize("secret", [KEY, TOKEN], ids=["key", "token"])
 def test_every_encoding_is_found(encoding, secret):

@@ -281,7 +281,7 @@ def closed_port():
 
 def test_a_refused_connection(post, closed_port):
     with pytest.raises(
-        EndpointUnreachableError, match="no connection.*refused.*Check the connection's"
+        EndpointUnreachableError, match="no connection.*refused.*with `phi3 endpoint`"
     ):
         post(f"http://127.0.0.1:{closed_port}/score")
 

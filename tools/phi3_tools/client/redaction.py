@@ -17,6 +17,10 @@ MARK = "…"  # replaces a secret
 MIN_PART = (
     8  # a part of a secret with this many characters is removed; shorter secrets only as a word
 )
+# Words of error messages. They are no secrets, even if somebody uses one of them as a key.
+_COMMON_WORDS = frozenset(
+    ["expired", "invalid", "key", "missing", "none", "secret", "test", "token", "wrong"]
+)
 _ROUNDS = (
     4  # encodings inside each other that are decoded, for example JSON inside JSON inside a URL
 )
@@ -47,7 +51,7 @@ class Redactor:
         forms |= {form for text in tuple(forms) for form in _encoded_forms(text)}
         self._parts = {part for form in forms for part in _windows(form)}
         self._word = re.compile(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])") if secret else None
-        if len(secret) >= MIN_PART:
+        if len(secret) >= MIN_PART or secret.lower() in _COMMON_WORDS:
             self._word = None
 
     def __repr__(self) -> str:

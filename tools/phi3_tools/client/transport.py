@@ -218,6 +218,9 @@ def _use_pools(manager: Any) -> None:
     manager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
 
 
+START_ENDPOINT = "Start the endpoint with `phi3 endpoint`, or correct the connection's `endpoint`."
+
+
 class Transport:
     """Posts JSON to one endpoint. Safe to use from many threads.
 
@@ -284,7 +287,11 @@ class Transport:
             )
         except (HTTPError, OSError) as error:
             deadline.interrupt = None
-            raise _as_phi3_error(error, deadline) from error
+            failure = _as_phi3_error(error, deadline)
+            is_local = urlsplit(self.url).scheme == "http"
+            if is_local and isinstance(failure, EndpointUnreachableError):
+                failure.hint = START_ENDPOINT
+            raise failure from error
         if response.status != 200:
             raise _status_error(response)
         return Response(response, deadline, limits.max_answer_bytes)
