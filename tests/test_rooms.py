@@ -84,6 +84,8 @@ def exported(room: str) -> list[str]:
     return []
 
 
+# Used by flows and programs outside this repository; tests/phi3_tools/flow pins its names.
+PUBLIC = "phi3_tools.flow"
 ROOMS = sorted({room for name, _ in modules(ROOT) if (room := room_of(name))} - {"phi3_ops.cli"})
 
 
@@ -99,7 +101,7 @@ def test_a_room_exports_what_others_use_and_nothing_else(room):
     for node in (node for tree in flows for node in ast.walk(tree)):
         if isinstance(node, ast.ImportFrom) and node.module == room:
             used |= {alias.name for alias in node.names}
-    assert set(exported(room)) == used
+    assert set(exported(room)) == used or (room == PUBLIC and set(exported(room)) >= used)
 
 
 @pytest.mark.parametrize("room", [*ROOMS, "phi3_ops.cli"])

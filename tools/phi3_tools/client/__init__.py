@@ -10,6 +10,7 @@ from .cache import ClientCache
 from .client import Phi3Client
 from .completion import ChatCompletion
 from .events import CallObserver, observe_calls
+from .groups import CallGroup
 from .messages import (
     Message,
     Reply,
@@ -30,6 +31,7 @@ from .streams import AsyncStream, Stream
 __all__ = [
     "AsyncStream",
     "CAPTURE_VARIABLE",
+    "CallGroup",
     "CallObserver",
     "ChatCompletion",
     "ClientCache",

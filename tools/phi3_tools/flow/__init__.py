@@ -1,0 +1,38 @@
+"""Flows without promptflow: reads a flow.dag.yaml, runs its nodes, aggregates.
+
+Flows import `tool`, `log_metric` and `trace` from here. They are promptflow's where promptflow is
+installed, and this package's elsewhere and in this package's engine.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ..connections import Connection as CustomConnection
+from .definition import load_flow
+from .engine import Engine
+from .errors import FlowError, LineError, NodeError
+from .model import Flow, Node
+from .results import AggregationResult, LineResult, NodeRun
+
+if TYPE_CHECKING:
+    from .decorators import log_metric, tool, trace
+else:
+    from .shim import shared_name as __getattr__  # noqa: F401 - `tool`, `log_metric`, `trace`
+
+__all__ = [
+    "AggregationResult",
+    "CustomConnection",
+    "Engine",
+    "Flow",
+    "FlowError",
+    "LineError",
+    "LineResult",
+    "Node",
+    "NodeError",
+    "NodeRun",
+    "load_flow",
+    "log_metric",
+    "tool",
+    "trace",
+]
