@@ -1,23 +1,20 @@
-"""The package's tools for Prompt flow. This is the only module of the package that imports promptflow.
+"""The package's tools for flows, which run in Prompt flow and in the engine of `phi3_tools.flow`.
 
 A tool makes messages from its inputs, calls the client, and returns the reply in the form that prompt
 flow counts, streams and reports.
 """
 
-# This module must not import annotations from __future__: promptflow compares a tool's annotations with
-# the class PromptTemplate, and would get its name as text.
+# This module does not import promptflow, which takes seconds. It must not import annotations from
+# __future__ either: promptflow compares a tool's annotations with the class PromptTemplate, and would get
+# its name as text.
 import logging
+import sys
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import resources
 from typing import Any
-
-from promptflow.contracts.types import PromptTemplate
-from promptflow.core import tool
-from promptflow.core._connection import CustomConnection
-from promptflow.exceptions import ErrorTarget, SystemErrorException, UserErrorException
 
 from .client import (
     ChatCompletion,
@@ -42,6 +39,8 @@ from .evaluation import (
     judge_pair,
     select_rubrics,
 )
+from .flow import CustomConnection, PromptTemplate, tool_exception
+from .flow import package_tool as tool
 
 # Prompt flow's executor reads a connection's secrets as attributes, and then warns its user of doing so.
 logging.getLogger("promptflow.core._connection").addFilter(
@@ -57,27 +56,6 @@ DEFAULT_CONTEXT_WINDOW = 4096
 JUDGE_DEADLINE_S = 540.0
 LOGPROBS = ("auto", "off")
 REPLY_FIELDS = ("finish_reason", "model", "contract", "attempts")  # copied into a detailed answer
-
-
-# The last of an exception's error codes is `cause_name`, the name of the `Phi3Error` class.
-class Phi3UserError(UserErrorException):
-    """A `Phi3Error` that the caller has to fix: served as 4xx."""
-
-    cause_name = "Phi3Error"
-
-    @property
-    def error_codes(self) -> list[str]:
-        return ["UserError", type(self).__name__, self.cause_name]
-
-
-class Phi3SystemError(SystemErrorException):
-    """A `Phi3Error` that the endpoint caused: served as 5xx."""
-
-    cause_name = "Phi3Error"
-
-    @property
-    def error_codes(self) -> list[str]:
-        return ["SystemError", type(self).__name__, self.cause_name]
 
 
 # -- tools -----------------------------------------------------------------------------------------
@@ -223,13 +201,23 @@ def list_package_tools() -> dict[str, Any]:
 
     Prompt flow calls this function through the entry point group `package_tools`.
     """
-    from ruamel.yaml import YAML
-
+    load = _yaml_loader()
     tools: dict[str, Any] = {}
     for file in resources.files(__package__).joinpath("yamls").iterdir():
         if file.name.endswith(".yaml"):
-            tools.update(YAML(typ="safe").load(file.read_text(encoding="utf-8")))
+            tools.update(load(file.read_text(encoding="utf-8")))
     return tools
+
+
+def _yaml_loader() -> Callable[[str], Any]:
+    """Return a function that reads YAML: PyYAML comes with the engine, ruamel.yaml with promptflow."""
+    try:
+        import yaml
+    except ImportError:
+        from ruamel.yaml import YAML
+
+        return YAML(typ="safe").load  # type: ignore[no-any-return]
+    return yaml.safe_load
 
 
 # -- inputs ----------------------------------------------------------------------------------------
@@ -363,6 +351,8 @@ def _traced_as_llm(function: Callable[..., Any]) -> Callable[..., Any]:
     Prompt flow counts the tokens of LLM calls only, and its public `@trace` has no type. Without the
     private function the tokens are not counted.
     """
+    if "promptflow.tracing._trace" not in sys.modules:  # nobody counts
+        return function
     try:
         from promptflow.tracing._trace import _traced
         from promptflow.tracing.contracts.trace import TraceType
@@ -396,7 +386,6 @@ def _promptflow_errors() -> Iterator[None]:
     try:
         yield
     except Phi3Error as error:
-        kind = Phi3UserError if error.user_fault else Phi3SystemError
-        exception = kind(message=f"{type(error).__name__}: {error}", target=ErrorTarget.TOOL)
-        exception.cause_name = type(error).__name__
-        raise exception from None
+        cause = type(error).__name__
+        name = "Phi3UserError" if error.user_fault else "Phi3SystemError"
+        raise tool_exception(name, f"{cause}: {error}", cause, error.user_fault) from None

@@ -9,11 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..connections import Connection as CustomConnection
+from .decorators import tool as package_tool
 from .definition import load_flow
 from .engine import Engine
 from .errors import FlowError, LineError, NodeError
 from .model import Flow, Node
+from .restore import override_inputs, restore_line
 from .results import AggregationResult, LineResult, NodeRun
+from .shim import PromptTemplate, tool_exception
 
 if TYPE_CHECKING:
     from .decorators import log_metric, tool, trace
@@ -31,8 +34,11 @@ __all__ = [
     "Node",
     "NodeError",
     "NodeRun",
+    "PromptTemplate",
     "load_flow",
     "log_metric",
+    "package_tool",
     "tool",
+    "tool_exception",
     "trace",
 ]

@@ -7,12 +7,14 @@ runs in promptflow's engine gets promptflow's.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 from . import decorators
+from .errors import NodeError
 
 NAMES = ("tool", "log_metric", "trace")
 _loading: ContextVar[bool] = ContextVar("phi3_flow_loading", default=False)
@@ -57,3 +59,65 @@ def _promptflow_name(name: str) -> Any:
 def promptflow_is_loaded() -> bool:
     """Return whether this process has imported promptflow."""
     return "promptflow.exceptions" in sys.modules
+
+
+# -- for tool packages, whose tools both engines run -----------------------------------------------
+
+
+class _NamedAlike(type):
+    """The metaclass of a class that equals promptflow's class of the same name."""
+
+    def __eq__(cls, other: object) -> bool:
+        if cls is other:
+            return True
+        module = str(getattr(other, "__module__", ""))
+        return module.startswith("promptflow.") and getattr(other, "__name__", "") == cls.__name__
+
+    __hash__ = type.__hash__
+
+
+class PromptTemplate(str, metaclass=_NamedAlike):
+    """The type of a tool's parameter that gets the text of a prompt file."""
+
+
+def tool_exception(name: str, message: str, cause: str, is_user_error: bool) -> Exception:
+    """Return an exception that both engines report with its error codes.
+
+    It is one of promptflow's exceptions if promptflow is loaded, and else a `NodeError`.
+
+    Args:
+        name: name of the exception's class.
+        message: its text.
+        cause: the last error code, after the name of the class.
+        is_user_error: whether the caller has to fix it.
+    """
+    exception = _exception_class(name, is_user_error, promptflow_is_loaded())(message)
+    exception.cause_name = cause  # type: ignore[attr-defined]
+    return exception
+
+
+@cache
+def _exception_class(
+    name: str, is_user_error: bool, with_promptflow: bool
+) -> Callable[[str], Exception]:
+    root = "UserError" if is_user_error else "SystemError"
+    base: Any = NodeError
+    if with_promptflow:
+        from promptflow.exceptions import ErrorTarget, SystemErrorException, UserErrorException
+
+        base = UserErrorException if is_user_error else SystemErrorException
+
+    def initialize(self: Any, message: str) -> None:
+        if with_promptflow:
+            base.__init__(self, message=message, target=ErrorTarget.TOOL)
+        else:
+            base.__init__(self, message)
+
+    def codes(self: Any) -> list[str]:
+        return [root, name, self.cause_name]
+
+    def reduce(self: Any) -> tuple[Any, ...]:
+        return tool_exception, (name, str(self), self.cause_name, is_user_error)
+
+    members = {"__init__": initialize, "error_codes": property(codes), "__reduce__": reduce}
+    return type(name, (base,), members)
