@@ -5,23 +5,20 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import paths
-from ..terminal import console, one_line, print_text
+from ..terminal import console, print_text
 from ._common import integer, positive_int
+from ._comparison import print_comparison, print_line
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from ..comparison import Comparison, PairedResult
+    from ..comparison import Comparison
 
 EXIT_INCONCLUSIVE = 2
 DOCUMENT_FILE, PAGE_FILE = "compare.json", "compare.html"
 OUTPUT_FILES = (DOCUMENT_FILE, PAGE_FILE)
-MAX_FACT = 60  # characters of a recorded property that are printed
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -159,10 +156,10 @@ def _compare(args: argparse.Namespace) -> int:
         comparison = compare_runs(runs, load_thresholds(thresholds), settings)
         page = render_report(comparison, rows=args.rows)
     files = _write(comparison, page, args.out)
-    _print_comparison(screen, comparison)
+    print_comparison(screen, comparison)
     written = ", ".join(map(str, files))
-    _print_line(screen, f"thresholds: {thresholds}; written: {written}")
-    _print_line(screen, f"next: open {files[0]} in a browser")
+    print_line(screen, f"thresholds: {thresholds}; written: {written}")
+    print_line(screen, f"next: open {files[0]} in a browser")
     return comparison.exit_code
 
 
@@ -176,104 +173,3 @@ def _write(comparison: Comparison, page: str, folder: Path) -> tuple[Path, Path]
         (staging / PAGE_FILE).write_text(page, encoding="utf-8")
         stage_marker(staging, folder, OUTPUT_FILES)
     return folder / PAGE_FILE, folder / DOCUMENT_FILE
-
-
-# -- printing --------------------------------------------------------------------------------------
-
-
-def _print_comparison(screen: Any, comparison: Comparison) -> None:
-    _print_runs(screen, comparison)
-    table = _table("Scores", ("run", "score"))
-    for entry in comparison.comparisons:
-        table.add_row(entry.run, one_line(entry.metric), *_result_cells(entry.result))
-    screen.print(table)
-    if any(entry.slices for entry in comparison.comparisons):
-        screen.print(_slice_table(comparison))
-    _print_notes(screen, comparison)
-
-
-def _print_runs(screen: Any, comparison: Comparison) -> None:
-    data = comparison.data
-    _print_line(screen, f"{data.lines:,} lines of {one_line(data.path)}")
-    for run in comparison.runs:
-        failed = f", {run.failed:,} failed" if run.failed else ""
-        note = f" ({one_line(run.note)})" if run.note else ""
-        name = one_line(run.name)
-        _print_line(screen, f"  {run.letter}  {name}: {run.answered:,} answered{failed}{note}")
-    for difference in comparison.differences:
-        values = " | ".join(
-            "–" if value is None else _shorten(value) for value in difference.values
-        )
-        _print_line(screen, f"     {one_line(difference.fact)}: {values}")
-
-
-def _shorten(text: str) -> str:
-    line = one_line(text)
-    return line if len(line) <= MAX_FACT else line[: MAX_FACT - 1] + "…"
-
-
-def _slice_table(comparison: Comparison) -> Table:
-    table = _table("Slices", ("slice", "run", "score"))
-    parts = [(entry, part) for entry in comparison.comparisons for part in entry.slices]
-    parts.sort(key=lambda pair: (pair[1].by, pair[1].value))
-    previous = None
-    for entry, part in parts:
-        title = f"{part.by}: {part.value}"
-        cells = _result_cells(part.result)
-        table.add_row(
-            "" if title == previous else one_line(title), entry.run, one_line(entry.metric), *cells
-        )
-        previous = title
-    return table
-
-
-def _table(title: str, columns: Iterable[str]) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    for name in ("n", "mean of A", "mean", "difference", "95 % interval", "won/lost/tied", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
-    return table
-
-
-def _result_cells(result: PairedResult) -> tuple[str, ...]:
-    from ..comparison import format_number, format_p_value, format_signed
-
-    outcomes = result.outcomes
-    return (
-        f"{result.n:,}",
-        format_number(result.baseline_mean),
-        format_number(result.mean),
-        format_signed(result.difference),
-        f"{format_signed(result.low)} to {format_signed(result.high)}",
-        f"{outcomes.wins}/{outcomes.losses}/{outcomes.ties}" if outcomes else "–",
-        format_p_value(outcomes.p_value) if outcomes else "–",
-    )
-
-
-def _print_notes(screen: Any, comparison: Comparison) -> None:
-    entries = comparison.comparisons
-    for entry in entries:
-        if entry.unscored:
-            share = entry.unscored / comparison.data.lines
-            _print_line(
-                screen, f"{entry.run}, {entry.metric}: {share:.1%} of the lines have no score"
-            )
-    if len(entries) > 1:
-        note = "about 1 in 20 comparisons looks significant by chance"
-        _print_line(screen, f"{len(entries)} comparisons: {note}")
-    for entry in entries:
-        if entry.gate:
-            _print_line(
-                screen,
-                f"gate {entry.run}, {entry.metric}: {entry.gate.verdict} ({entry.gate.reason})",
-            )
-    if comparison.gate:
-        _print_line(screen, f"gate: {comparison.gate.verdict}")
-
-
-def _print_line(screen: Any, text: str) -> None:
-    screen.print(text, highlight=False, soft_wrap=True)
