@@ -1,8 +1,7 @@
 """Log the means over all lines, with their standard errors, as the metrics of the run."""
 
-from promptflow.core import log_metric, tool
-
 from phi3_tools.evaluation import corpus_scores, mean_of
+from phi3_tools.flow import log_metric, tool
 
 METRICS = ("exact_match", "token_f1", "rouge_l", "bleu", "chrf")
 

@@ -1,8 +1,7 @@
 """Score one line."""
 
-from promptflow.core import tool
-
 from phi3_tools.evaluation import line_scores
+from phi3_tools.flow import tool
 
 
 @tool

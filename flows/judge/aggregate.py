@@ -1,8 +1,7 @@
 """Log the summary of all verdicts as the metrics of the run."""
 
-from promptflow.core import log_metric, tool
-
 from phi3_tools.evaluation import summarise
+from phi3_tools.flow import log_metric, tool
 
 
 @tool

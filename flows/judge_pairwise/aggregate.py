@@ -1,8 +1,7 @@
 """Log wins, losses and ties as the metrics of the run."""
 
-from promptflow.core import log_metric, tool
-
 from phi3_tools.evaluation import summarise_pairs
+from phi3_tools.flow import log_metric, tool
 
 
 @tool
