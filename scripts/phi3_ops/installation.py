@@ -8,6 +8,16 @@ from importlib import metadata
 from .paths import ROOT
 
 PACKAGE = "phi3-promptflow"
+# Modules of other packages, by the extra that brings them.
+_MODULES = {
+    "local": "fastapi keyring markdown_it orjson packaging promptflow psutil pydantic rich uvicorn yaml",
+    "azure": "azure promptflow.azure",
+    "data": "datasets huggingface_hub pyarrow tokenizers",
+    "train": "accelerate gguf matplotlib mlflow peft torch transformers trl",
+    "serve": "onnx onnx_ir onnxruntime_genai",
+    "eval": "jinja2 numpy rouge_score sacrebleu",
+}
+_EXTRAS = {name: extra for extra, names in _MODULES.items() for name in names.split()}
 
 
 def install_command(*extras: str) -> str:
@@ -23,6 +33,17 @@ def install_command(*extras: str) -> str:
     if (ROOT / "pyproject.toml").is_file():
         return f"pip install -e {shlex.quote(f'{ROOT}{names}')}"
     return f"pip install {shlex.quote(f'./{wheel_name()}{names}')}"
+
+
+def extra_of_module(module: str) -> str | None:
+    """Return the extra in pyproject.toml that brings a module, or None if none is known to.
+
+    Args:
+        module: name of the module as in an import statement.
+    """
+    parts = module.split(".")
+    names = [".".join(parts[:length]) for length in range(len(parts), 0, -1)]
+    return next((_EXTRAS[name] for name in names if name in _EXTRAS), None)
 
 
 def wheel_name() -> str:

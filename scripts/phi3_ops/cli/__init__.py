@@ -147,6 +147,11 @@ def _error_line(error: Exception) -> str:
     """Return an error as one line; an unexpected error also says how to see its traceback."""
     from ..errors import ExplainedError
 
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        from ..installation import extra_of_module, install_command
+
+        if extra := extra_of_module(error.name):
+            return f"the module {error.name} is not installed. Run {install_command(extra)}"
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, ExplainedError):
         return text

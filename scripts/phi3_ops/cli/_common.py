@@ -37,6 +37,13 @@ def add_dry_run(parser: Any) -> None:
     )
 
 
+def add_reading_dry_run(parser: Any) -> None:
+    """Add `--dry-run` to the parser of a command that only reads, for scripts that always give it."""
+    parser.add_argument(
+        "--dry-run", action="store_true", help="no effect: this command changes nothing anyway"
+    )
+
+
 def add_yes(parser: Any) -> None:
     """Add `--yes` to a parser or a group of arguments."""
     parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")

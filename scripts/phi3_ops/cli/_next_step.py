@@ -43,6 +43,22 @@ def after_connection(name: str, *, when: str = "") -> None:
     print_next("phi3", "serve", *_option("--connection", name, "phi3"), when=when)
 
 
+def after_run(name: str, *, failed: int, earlier: str | None) -> None:
+    """Print how to complete a run, or how to compare it.
+
+    Args:
+        name: name of the run.
+        failed: number of failed lines.
+        earlier: an earlier run of the same flow over the same data, or None.
+    """
+    if failed:
+        print_next("phi3", "run", "--resume", name)
+    elif earlier:
+        print_next("phi3", "compare", earlier, name)
+    else:
+        print_next("phi3", "compare", name, "OTHER", when="after a run of another model")
+
+
 def _option(option: str, value: str, default: str) -> list[str]:
     """Return an option as words, or nothing if the value is the default."""
     return [] if value == default else [option, value]

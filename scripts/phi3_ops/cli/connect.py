@@ -10,6 +10,7 @@ from pathlib import Path
 from ..names import name_argument
 from ..terminal import console, print_text
 from ._common import add_config, add_dry_run
+from ._next_step import after_connection
 
 KEY_VARIABLE = "PHI3_KEY"
 FIELDS = ("endpoint", "contract", "template", "deployment", "auth", "model")
@@ -137,6 +138,7 @@ def _write(name: str, fields: dict[str, str], *, check: bool, replace: bool) -> 
             f"{fields['endpoint']} answers in {reply.latency_s:.2f} s ({reply.contract} contract)"
         )
     print_text(f"connection {name!r} {save_connection(name, fields, key)}")
+    after_connection(name)
     return 0
 
 

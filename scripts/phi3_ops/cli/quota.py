@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import console
-from ._common import add_config
+from ._common import add_config, add_reading_dry_run
 
 if TYPE_CHECKING:
     from ..azure import QuotaLine
@@ -23,6 +23,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "Exit code 1: cores are missing."
     )
     add_config(parser)
+    add_reading_dry_run(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -15,6 +15,7 @@ from ..names import name_argument
 from ..terminal import console, one_line, print_text
 from . import run_azure
 from ._common import positive_int
+from ._next_step import after_run
 from ._progress import progress_display
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ def _misuse(args: argparse.Namespace) -> str | None:
 
 
 def _run_here(args: argparse.Namespace) -> int:
-    from ..runs import resume_run, run_name
+    from ..runs import earlier_run, resume_run, run_name
 
     started = time.monotonic()
     old_name = _newest(args.resume, run_name(args.resume)) if args.resume else None
@@ -156,7 +157,9 @@ def _run_here(args: argparse.Namespace) -> int:
         print_text(f"{batch.name} is complete: {answered}; nothing to do")
     else:
         _print_batch(batch, time.monotonic() - started, display.tokens)
-    return _finish(args, batch)
+    code = _finish(args, batch)
+    after_run(batch.name, failed=batch.failed, earlier=earlier_run(batch.name))
+    return code
 
 
 def _newest(reference: str, name: str) -> str:

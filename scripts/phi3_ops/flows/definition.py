@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,11 +98,14 @@ class FlowDefinition:
             outputs: the outputs of the base run.
 
         Raises:
-            OpsError: an input has no source, or the mapping names an unknown input.
+            OpsError: an input has no source, or the mapping names an unknown input or column.
         """
         if unknown := sorted(set(mapping) - set(self.inputs)):
             fix = f"Its inputs are {', '.join(self.inputs)}."
             raise OpsError(f"{self.folder} has no input {unknown[0]!r}", fix)
+        for name, source in mapping.items():
+            _require_column(name, source, "data", data)
+            _require_column(name, source, "run.outputs", outputs)
         sources = dict(mapping)
         for name in self.inputs:
             if name not in mapping and name in outputs:
@@ -115,3 +119,20 @@ class FlowDefinition:
                 fix = f"Map one: --column-mapping {name}='${{data.COLUMN}}'. Columns: {columns}."
                 raise OpsError(f"the input {name!r} of {self.folder} has no column", fix)
         return sources
+
+
+def _require_column(name: str, source: str, kind: str, columns: Collection[str]) -> None:
+    """Raise OpsError if the source of an input is a column that does not exist.
+
+    Args:
+        name: name of the input.
+        source: `${data.x}`, `${run.outputs.x}` or a constant.
+        kind: `data` or `run.outputs`.
+        columns: the columns of that kind.
+    """
+    match = re.fullmatch(rf"\$\{{{re.escape(kind)}\.([^{{}}]+)\}}", source)
+    if not match or {match[1], re.split(r"[.\[]", match[1])[0]} & set(columns):
+        return
+    suggestion = did_you_mean(match[1], columns)
+    fix = f"The columns are {', '.join(sorted(columns)) or 'none'}{suggestion}"
+    raise OpsError(f"the input {name!r} is mapped to {source}, which does not exist", fix)

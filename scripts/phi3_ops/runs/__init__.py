@@ -24,7 +24,7 @@ from .evaluation import (
     mean_scores,
     score_batch,
 )
-from .lookup import run_name
+from .lookup import earlier_run, run_name
 from .properties import (
     SHORT_HASH,
     TOKEN_COUNTS,
@@ -55,6 +55,7 @@ __all__ = [
     "check_evaluation_of_run",
     "choose_columns",
     "count_unanswered_turns",
+    "earlier_run",
     "load_batch",
     "load_scored_run",
     "mean_by_kind",

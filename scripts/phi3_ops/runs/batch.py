@@ -264,10 +264,14 @@ def choose_columns(
         base: the run whose outputs the flow also reads, or None.
 
     Raises:
-        OpsError: an input has no source, or the mapping names an input that does not exist.
+        OpsError: the data file is empty, an input has no source, or the mapping names an input or a
+            column that does not exist.
     """
+    rows = read_jsonl(data)
+    if not rows:
+        raise OpsError(f"{data} is empty", "Give a file with one JSON object per line.")
     outputs = all_keys(base.answers.values()) if base else ()
-    return flow.columns(mapping, all_keys(read_jsonl(data)), outputs)
+    return flow.columns(mapping, all_keys(rows), outputs)
 
 
 def all_keys(rows: Collection[Mapping[str, Any]]) -> list[str]:

@@ -22,6 +22,22 @@ def run_name(reference: str) -> str:
     return require_run(reference).name
 
 
+def earlier_run(name: str) -> str | None:
+    """Return the name of the newest earlier run of the same flow over the same data, or None."""
+    runs = list_stored_runs()
+    run = next((run for run in runs if run.name == name), None)
+    if run is None or run.flow is None:
+        return None
+    earlier = [
+        other
+        for other in runs
+        if other.name != name
+        and other.created_on <= run.created_on
+        and (other.flow, other.data, other.base) == (run.flow, run.data, run.base)
+    ]
+    return max(earlier, key=lambda other: other.created_on).name if earlier else None
+
+
 def require_run(reference: str) -> StoredRun:
     """Return the run of that name, or the newest run of that display name.
 

@@ -12,6 +12,7 @@ import pytest
 
 from phi3_ops.cli import COMMANDS, main
 from phi3_ops.errors import OpsError
+from phi3_ops.installation import install_command
 from processes import phi3
 
 HEAVY = ("torch", "transformers", "promptflow", "fastapi", "pandas", "requests", "rich")
@@ -131,6 +132,16 @@ def test_an_unexpected_error_says_how_to_see_more(failing, capsys):
     assert capsys.readouterr().err == "phi3 doctor: ValueError: odd (--verbose shows where)\n"
     with pytest.raises(ValueError, match="odd"):
         main(["doctor", "--verbose"])
+
+
+@pytest.mark.parametrize(
+    ("module", "extra"), [("azure.ai.ml", "azure"), ("torch", "train"), ("rouge_score", "eval")]
+)
+def test_a_missing_package_is_named_with_its_extra(failing, capsys, module, extra):
+    failing(ModuleNotFoundError(f"No module named {module!r}", name=module))
+    assert main(["doctor"]) == 1
+    line = f"the module {module} is not installed. Run {install_command(extra)}"
+    assert capsys.readouterr().err == f"phi3 doctor: {line}\n"
 
 
 def test_an_interrupt_exits_130(failing, capsys):

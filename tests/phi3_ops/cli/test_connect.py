@@ -74,7 +74,7 @@ def test_an_unknown_choice_is_wrong_usage(option, capsys):
     with pytest.raises(SystemExit) as end:
         main(["connect", option, "nonsense"])
     assert end.value.code == 2
-    assert "invalid choice: 'nonsense'" in capsys.readouterr().err
+    assert f"'nonsense' is not a valid {option}" in capsys.readouterr().err
 
 
 @pytest.mark.finding(

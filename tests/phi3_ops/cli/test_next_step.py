@@ -42,6 +42,18 @@ WORKDIR = paths.WORKDIR
             lambda: _next_step.after_connection("mine"),
             "next: phi3 serve --connection mine",
         ),
+        (
+            lambda: _next_step.after_run("tuned-2", failed=3, earlier="base-1"),
+            "next: phi3 run --resume tuned-2",
+        ),
+        (
+            lambda: _next_step.after_run("tuned-2", failed=0, earlier="base-1"),
+            "next: phi3 compare base-1 tuned-2",
+        ),
+        (
+            lambda: _next_step.after_run("base-1", failed=0, earlier=None),
+            "next, after a run of another model: phi3 compare base-1 OTHER",
+        ),
     ],
 )
 def test_the_line_is_a_command_that_exists(print_it, line, capsys):

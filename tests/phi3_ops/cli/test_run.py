@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import subprocess
 import time
@@ -218,6 +219,12 @@ def test_a_data_file_that_has_changed_is_refused(endpoint, data):
         (["--flow", "nowhere", "--data", "DATA"], 1, "nowhere is not a flow"),
         (["--flow", "qa", "--data", "DATA"], 1, "the input 'input_data'"),
         (["--flow", "qa", "--data", "nowhere.jsonl"], 1, "nowhere.jsonl does not exist"),
+        (["--flow", "qa", "--data", os.devnull], 1, f"{os.devnull} is empty"),
+        (
+            ["--flow", "qa", "--data", "DATA", "--column-mapping", "input_data=${data.quesion}"],
+            1,
+            "the input 'input_data' is mapped to ${data.quesion}, which does not exist",
+        ),
         (
             ["--flow", "qa", "--data", "DATA", "--column-mapping", "x"],
             1,

@@ -31,7 +31,27 @@ def test_columns_come_by_name_and_the_base_runs_outputs_first():
 
 
 def test_the_given_mapping_wins():
-    assert flow(q={}).columns({"q": "${data.other}"}, ["q"]) == {"q": "${data.other}"}
+    assert flow(q={}).columns({"q": "${data.other}"}, ["q", "other"]) == {"q": "${data.other}"}
+
+
+@pytest.mark.parametrize(
+    ("source", "columns"),
+    [
+        ("${data.quesion}", "answer, question; did you mean question?"),
+        ("${run.outputs.text}", "reply$"),
+    ],
+)
+def test_a_mapping_to_a_column_that_does_not_exist_is_refused(source, columns):
+    with pytest.raises(
+        OpsError, match=f"'q' is mapped to .*, which does not exist.*{columns}"
+    ) as e:
+        flow(q={}).columns({"q": source}, ["question", "answer"], ["reply"])
+    assert source in str(e.value)
+
+
+def test_an_element_of_a_column_may_be_mapped():
+    mapping = {"q": "${data.messages[0].content}"}
+    assert flow(q={}).columns(mapping, ["messages"]) == mapping
 
 
 def test_an_input_is_left_to_its_default_when_another_varies():
