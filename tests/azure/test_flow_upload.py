@@ -14,6 +14,7 @@ from flow_uploads import KEY, ids, raise_version, share, upload, uploaded
 from phi3_ops.flows.content import content_hash
 from phi3_ops.flows.lock import LOCK_FILE, lock_flows
 from phi3_ops.pf.connections import delete_connection, save_connection
+from phi3_ops.publish.retirement import retirement_notice
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 
@@ -28,6 +29,11 @@ def test_exactly_the_staged_files_are_uploaded(service, phi3, home):
     assert share(service)["flow.dag.yaml"].startswith((home / "chat/flow.dag.yaml").read_bytes())
     assert not any(KEY.encode() in content for content in share(service).values())
     assert "phi3_chat" in share(service)[".promptflow/flow.tools.json"].decode()
+
+
+def test_the_end_of_the_service_is_said(service, phi3, home):
+    done = phi3("flow", "upload", "chat", "--folder", home, "--dry-run")
+    assert (done.code, done.err.splitlines()[-1]) == (0, retirement_notice())
 
 
 def test_the_create_request(service, phi3, home):

@@ -6,11 +6,13 @@ import copy
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pytest
 
 GROUP, WORKSPACE = "rg", "ws-one"
+TODAY = date(2026, 12, 1)  # before the end of Prompt flow's service
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def azure(one_azure: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Ite
     """An empty Azure that this process's clients call, in an empty current folder."""
     from azure.ai.ml.constants._common import LROConfigurations
 
+    from phi3_ops.publish import retirement
+
     one_azure.reset()
     one_azure.refused_hosts.clear()
     _forget_clients()
@@ -65,6 +69,7 @@ def azure(one_azure: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> Ite
     monkeypatch.delenv("PHI3_CONFIG", raising=False)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LROConfigurations, "SLEEP_TIME", 0.05)  # the SDK's own is 5 s
+    monkeypatch.setattr(retirement, "today", lambda: TODAY)
     yield one_azure
     assert not one_azure.refused_hosts, one_azure.refused_hosts  # no other host was called
 

@@ -177,21 +177,23 @@ def _upload_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _upload(args: argparse.Namespace) -> int:
-    from ..publish import require_locked
+    from ..publish import refuse_after_retirement, require_locked
 
+    refuse_after_retirement("phi3 flow upload")
     project, state = _project(args.config), require_locked(args.flow, args.folder)
     return _upload_to(project, state, dry_run=args.dry_run)
 
 
 def _upload_to(project: FoundryProject, state: FlowState, *, dry_run: bool) -> int:
     from ..azure import named_errors
-    from ..publish import plan_upload, staged_files, staged_flow
+    from ..publish import plan_upload, retirement_notice, staged_files, staged_flow
 
     with staged_flow(state) as folder, named_errors("flow upload"):
         if dry_run:
             for file in staged_files(folder):
                 _say(f"{file.size:>9,}  {file.path}")
         plan_upload(project, state, folder).run(console(), dry_run=dry_run)
+    print_text(retirement_notice(), to_stderr=True)
     return 0
 
 
@@ -315,10 +317,12 @@ def _promote(args: argparse.Namespace) -> int:
         gate_reasons,
         judge_gate,
         project_for_gate,
+        refuse_after_retirement,
         refuse_unfit_version,
         require_locked,
     )
 
+    refuse_after_retirement("phi3 flow promote")
     if not (args.baseline and args.candidate):
         what = "a promotion needs a comparison, and its runs are missing"
         raise OpsError(what, "Give --baseline RUN and --candidate RUN; `pf run list` lists runs.")

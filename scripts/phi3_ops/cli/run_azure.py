@@ -124,12 +124,17 @@ def run_batch(
         OpsError: the batch cannot be submitted, or it failed as a whole.
     """
     from ..azure import Cloud, load_config, named_errors
+    from ..publish import refuse_after_retirement, retirement_notice
 
+    if args.on_foundry:  # `--fetch` alone also works while the service is read-only
+        refuse_after_retirement("phi3 run --on-foundry")
     with named_errors("run"):
         submission = _submission(args, Cloud(load_config(args.config)), flow, columns, title)
         if args.fetch:
             return submission.fetch(args.fetch)
         submission.plan().run(console(), dry_run=args.dry_run)
+        if args.on_foundry:
+            print_text(retirement_notice(), to_stderr=True)
         if args.dry_run:
             return None
         print_text(f"{submission.kind} {submission.name}")

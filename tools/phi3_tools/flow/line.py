@@ -5,7 +5,15 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterable,
+    Iterator,
+    Mapping,
+)
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,25 +43,33 @@ class Line:
 
     Args:
         inputs: the flow's inputs.
-        values: input name -> value; other names are ignored.
-        stream: whether nodes that can stream return generators.
 
     Attributes:
-        inputs: the inputs with defaults, converted to their types.
-        stream: as given.
-
-    Raises:
-        LineError: an input is missing or has the wrong type.
+        inputs: the values of the inputs, with defaults and converted to their types.
+        stream: whether nodes that can stream return generators.
     """
 
-    def __init__(
-        self, inputs: Mapping[str, FlowInput], values: Mapping[str, Any], *, stream: bool = False
-    ) -> None:
-        self.inputs = line_inputs(inputs, values)
-        self.stream = stream
+    def __init__(self, inputs: Iterable[FlowInput] = ()) -> None:
+        self._definitions = {item.name: item for item in inputs}
+        self.inputs: dict[str, Any] = {}
+        self.stream = False
         self._outputs: dict[str, Any] = {}
         self._skipped: set[str] = set()
         self._calls = CallGroup()
+
+    def start(self, values: Mapping[str, Any], *, stream: bool = False) -> None:
+        """Begin a run, and forget the outputs of an earlier one.
+
+        Args:
+            values: input name -> value; other names are ignored.
+            stream: whether nodes that can stream return generators.
+
+        Raises:
+            LineError: an input is missing or has the wrong type.
+        """
+        self._outputs, self._skipped, self._calls = {}, set(), CallGroup()
+        self.stream = stream
+        self.inputs = line_inputs(self._definitions, values)
 
     # -- outputs of nodes --------------------------------------------------------------------------
 
@@ -158,11 +174,10 @@ class Line:
                 self.cancel()
         self._outputs[node] = "".join(texts)
 
-    async def join(self) -> None:
-        """Replace every output that is a generator by its complete text."""
-        for node in self._outputs:
-            async for _ in self.pieces(node):
-                pass
+    async def join(self, node: str) -> None:
+        """Replace the output of a node, if it is a generator, by its complete text."""
+        async for _ in self.pieces(node):
+            pass
 
 
 def line_inputs(inputs: Mapping[str, FlowInput], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -211,7 +226,7 @@ def _runner() -> Runner:
 
 
 def _without_skipped(tool: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
-    if SKIPPED not in arguments.values():
+    if not any(value is SKIPPED for value in arguments.values()):
         return arguments
     parameters = inspect.signature(tool).parameters
     given = {}
