@@ -68,7 +68,8 @@ Row = tuple[Sequence[str], dict[str, str]]  # the names, and the cells by their 
 def _slice_rows(comparison: Comparison) -> list[Row]:
     parts = [(entry, part) for entry in comparison.comparisons for part in entry.slices]
     parts.sort(key=lambda pair: (pair[1].by, pair[1].value))
-    rows, previous = [], None
+    rows: list[Row] = []
+    previous = None
     for entry, part in parts:
         title = one_line(f"{part.by}: {part.value}")
         names = ("" if title == previous else title, entry.run, one_line(entry.metric))

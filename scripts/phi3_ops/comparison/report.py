@@ -13,16 +13,16 @@ from numpy.typing import NDArray
 
 from ..hashing import sha256_base64
 from ..terminal import escape_invisible
+from .page_text import page_text
 from .paired_stats import TIE, Array
 from .results import Comparison, LineScores, MetricComparison, RunSummary
 
 TEMPLATES = Path(__file__).parent / "templates"
 MAX_LINES = 500
-SHORT = 400  # characters; a longer text is folded
-LONGEST = 20_000  # characters of a text that are shown
 BINS = 21
 SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the intervals, as shares of a score's range
 WIN, LOSS, TIED = "win", "loss", "tie"  # CSS classes, too
+FAILED = "f"  # CSS class of a line that failed in a run
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,27 @@ class Line:
 
 
 @dataclass(frozen=True)
+class FilterChoice:
+    """One choice of a filter.
+
+    Attributes:
+        name: CSS class of its lines.
+        shown: number of its lines on the page.
+        total: number of its lines in the data.
+    """
+
+    name: str
+    shown: int
+    total: int
+
+
+@dataclass(frozen=True)
 class Filter:
-    """The filters of one comparison: outcome -> CSS class and number of shown lines."""
+    """The filters of one comparison, by their outcome."""
 
     run: str
     metric: str
-    counts: dict[str, tuple[str, int]]
+    choices: dict[str, FilterChoice]
 
 
 def render_report(comparison: Comparison, *, rows: int = MAX_LINES) -> str:
@@ -123,7 +138,7 @@ def render_report(comparison: Comparison, *, rows: int = MAX_LINES) -> str:
         reach=reach,
         lines=lines,
         filters=_filters(comparison.comparisons, lines),
-        failed_lines=sum("f" in line.classes for line in lines),
+        failed=_failed_choice(comparison, lines),
         total=comparison.data.lines,
         css=css,
         style_hash=f"sha256-{sha256_base64(css.encode())}",
@@ -140,11 +155,11 @@ def _template() -> Template:
     )
     environment.filters |= {
         "visible": escape_invisible,
+        "page_text": page_text,
         "number": format_number,
         "signed": format_signed,
         "p_value": format_p_value,
     }
-    environment.globals |= {"SHORT": SHORT, "LONGEST": LONGEST}
     return environment.get_template("compare.html")
 
 
@@ -251,7 +266,7 @@ def _line(
         cells.append(run.cell(number, row, by_metric))
     classes = [f"{outcome}{index}" for index, outcome in outcomes.items()]
     if any(cell.failed for cell in cells):
-        classes.append("f")
+        classes.append(FAILED)
     return Line(number, list(row.items()), classes, cells)
 
 
@@ -273,18 +288,27 @@ def _outcomes(
 def _filters(entries: Sequence[MetricComparison], lines: Sequence[Line]) -> list[Filter]:
     filters = []
     for index, entry in enumerate(entries):
-        if entry.result.outcomes:
-            names = {outcome: f"{outcome}{index}" for outcome in (WIN, LOSS, TIED)}
-            counts = {
-                outcome: (name, sum(name in line.classes for line in lines))
-                for outcome, name in names.items()
+        if outcomes := entry.result.outcomes:
+            totals = {LOSS: outcomes.losses, WIN: outcomes.wins, TIED: outcomes.ties}
+            choices = {
+                outcome: _choice(f"{outcome}{index}", lines, total)
+                for outcome, total in totals.items()
             }
-            filters.append(Filter(entry.run, entry.metric, counts))
+            filters.append(Filter(entry.run, entry.metric, choices))
     return filters
 
 
+def _failed_choice(comparison: Comparison, lines: Sequence[Line]) -> FilterChoice:
+    failed = np.any([scores.failed for scores in comparison.line_scores], axis=0)
+    return _choice(FAILED, lines, int(failed.sum()))
+
+
+def _choice(name: str, lines: Sequence[Line], total: int) -> FilterChoice:
+    return FilterChoice(name, sum(name in line.classes for line in lines), total)
+
+
 def _filters_css(comparisons: int) -> str:
-    names = ["f", *(f"{o}{index}" for index in range(comparisons) for o in (WIN, LOSS, TIED))]
+    names = [FAILED, *(f"{o}{index}" for index in range(comparisons) for o in (WIN, LOSS, TIED))]
     return "".join(
         f".lines:has(#pick-{name}:checked) .listing tbody tr:not(.{name}){{display:none}}\n"
         for name in names

@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 
 from hostile_answers import HOSTILE, hostile_report
+from phi3_ops.comparison.page_text import LONGEST
 from phi3_ops.comparison.report import (
-    LONGEST,
     format_number,
     format_p_value,
     format_signed,

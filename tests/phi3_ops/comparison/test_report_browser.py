@@ -16,6 +16,8 @@ from phi3_ops.terminal import escape_invisible
 CHROMIUM = shutil.which("chromium")
 QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 QUIET += ["--disable-component-update", "--disable-sync"]
+TALLEST_LINE = """Math.max(
+    ...[...document.querySelectorAll('.listing tbody tr')].map(row => row.offsetHeight))"""
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 
@@ -98,6 +100,35 @@ def test_filters_work_without_script(look):
     assert visible_lines(page) == everything
 
 
+def test_filters_of_a_shortened_page_count_its_lines_and_all_lines(chromium, tmp_path):
+    path = tmp_path / "short.html"
+    report = hostile_report(tmp_path)
+    path.write_text(render_report(report, rows=12), encoding="utf-8")
+    page = chromium.new_page()
+    page.goto(path.as_uri())
+    assert page.get_by_text("Show, of the 12 lines on this page").is_visible()
+    outcomes = report.comparisons[0].result.outcomes
+    totals = {"loss": outcomes.losses, "win": outcomes.wins, "tie": outcomes.ties}
+    for outcome, total in totals.items():
+        box = page.locator(f"#pick-{outcome}0")
+        label = box.locator("xpath=..").inner_text().split()
+        box.check()
+        shown = len(visible_lines(page))
+        assert label[1:] == ([str(shown)] if shown == total else [str(shown), "of", str(total)])
+    page.close()
+
+
+def test_a_phone_shows_every_number_of_the_tables(look):
+    page = look(viewport={"width": 390, "height": 800})
+    for cell in page.locator(".cards td:visible").all():
+        box = cell.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= 390
+    assert page.locator(".cards td[data-label='interval']").first.is_visible()
+    for label in page.locator("fieldset label").all():
+        box = label.bounding_box()
+        assert box["x"] + box["width"] <= 390
+
+
 def test_filters_work_from_the_keyboard(look):
     page = look()
     page.locator("#pick-all").focus()
@@ -105,13 +136,15 @@ def test_filters_work_from_the_keyboard(look):
     assert visible_lines(page) == {20, 21}
 
 
-def test_long_answers_fold(look):
+def test_long_answers_are_clipped_until_the_reader_wants_all(look):
     page = look(java_script_enabled=False)
-    fold = page.locator("details:has-text('(100,000 characters)')").first
-    assert not fold.locator(".text").is_visible()
-    fold.locator("summary").click()
-    assert fold.locator(".text").is_visible()
-    assert "The rest of the text is not shown." in fold.inner_text()
+    clipped = page.locator("details:has-text('(100,000 characters)')").first
+    preview, full_text = clipped.locator(".preview"), clipped.locator("> .text")
+    assert preview.is_visible() and not full_text.is_visible()
+    assert clipped.bounding_box()["height"] < 300
+    clipped.locator(".toggle").click()
+    assert full_text.is_visible() and not preview.is_visible()
+    assert "The rest of the text is not shown." in clipped.inner_text()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -119,5 +152,7 @@ def test_long_answers_fold(look):
 def test_it_fits_every_screen_and_can_be_read(look, scheme, width):
     page = look(color_scheme=scheme, viewport={"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    # Each line of the data takes at most about a screen, whatever was answered.
+    assert page.evaluate(TALLEST_LINE) <= (1400 if width == 390 else 800)
     poor = page.evaluate(CONTRAST)
     assert poor == []
