@@ -10,6 +10,7 @@ from .background import (
     ENDPOINT_KEY_VARIABLE,
     start_background,
     start_endpoint,
+    stop_all_endpoints,
     stop_endpoint,
 )
 from .container import Deployment
@@ -37,5 +38,6 @@ __all__ = [
     "serve_models",
     "start_background",
     "start_endpoint",
+    "stop_all_endpoints",
     "stop_endpoint",
 ]

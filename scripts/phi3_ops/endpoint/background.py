@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from ..errors import OpsError
 from ..waiting import WaitTimeoutError, wait_until
@@ -19,6 +19,8 @@ from .registration import (
     find_endpoint,
     log_file,
     remove_note,
+    running_endpoints,
+    starting_endpoints,
 )
 
 ENDPOINT_KEY_VARIABLE = "PHI3_ENDPOINT_KEY"
@@ -124,13 +126,34 @@ def _wait_until_ready(
 
 def stop_endpoint(workdir: Path, name: str) -> bool:
     """Stop an endpoint after its requests in flight, and return whether one was running."""
-    import psutil
-
     running = find_endpoint(workdir, name)
     process = endpoint_process(workdir, running) if running else None
     remove_note(workdir, name)
     if process is None:
         return False
+    _end(process)
+    return True
+
+
+def stop_all_endpoints(workdir: Path) -> list[str]:
+    """Stop every endpoint and chat page of a workdir, also those that are still starting.
+
+    Returns:
+        The names of those that were running.
+    """
+    running = list(running_endpoints(workdir))
+    stopped = [each.name for each in running if stop_endpoint(workdir, each.name)]
+    for name, process in list(starting_endpoints(workdir)):
+        _end(process)
+        remove_note(workdir, name)
+        stopped.append(name)
+    return stopped
+
+
+def _end(process: Any) -> None:
+    """End a process: ask it first, kill it after `STOP_TIMEOUT_S`."""
+    import psutil
+
     process.terminate()
     try:
         process.wait(STOP_TIMEOUT_S)
@@ -139,7 +162,6 @@ def stop_endpoint(workdir: Path, name: str) -> bool:
         with suppress(psutil.TimeoutExpired):
             process.wait(KILL_TIMEOUT_S)
     _reap(process.pid)
-    return True
 
 
 def _reap(pid: int) -> None:

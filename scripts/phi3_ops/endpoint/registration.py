@@ -177,6 +177,33 @@ def running_endpoints(workdir: Path) -> Iterator[RunningEndpoint]:
             yield running
 
 
+def starting_endpoints(workdir: Path) -> Iterator[tuple[str, Any]]:
+    """Yield name and psutil.Process of every endpoint of a workdir that is not registered yet.
+
+    Such an endpoint loads its model. The command that started it may have been killed.
+    """
+    import psutil
+
+    locks = {str(file.resolve()): file.stem for file in _lock_files(workdir)}
+    if not locks or os.name == "nt":  # Windows does not tell which files a process has open
+        return
+    for process in psutil.process_iter():
+        try:
+            if not _runs_endpoint(process.cmdline()):
+                continue
+            names = [locks[file.path] for file in process.open_files() if file.path in locks]
+        except (psutil.Error, OSError):
+            continue
+        for name in names:
+            if find_endpoint(workdir, name) is None:
+                yield name, process
+
+
+def _lock_files(workdir: Path) -> list[Path]:
+    folder = workdir / ENDPOINTS_FOLDER
+    return [] if folder.is_symlink() else sorted(folder.glob("*.lock"))
+
+
 def _read_note(workdir: Path, name: str) -> RunningEndpoint | None:
     """Return the content of a note; None if it is missing or not valid."""
     note = endpoint_state_file(workdir, name)

@@ -1,11 +1,14 @@
 """Endpoints in the background: started, found and stopped."""
 
+import subprocess
+import sys
+
 import pytest
 import requests
 
 from endpoint_requests import gone
 from phi3_ops.endpoint import background
-from phi3_ops.endpoint.background import start_endpoint, stop_endpoint
+from phi3_ops.endpoint.background import start_endpoint, stop_all_endpoints, stop_endpoint
 from phi3_ops.endpoint.registration import endpoint_state_file, find_endpoint, log_file
 from phi3_ops.errors import OpsError
 from tiny_endpoint import HANG_S, KEY
@@ -49,3 +52,27 @@ def test_an_endpoint_that_is_not_ready_in_time_is_ended(tmp_path, monkeypatch, s
         start_endpoint(tmp_path / "none", tmp_path, "tuned", key=KEY)
     (process,) = started
     assert process.poll() is not None
+
+
+STARTING = """
+import sys, time
+from pathlib import Path
+from phi3_ops.endpoint.registration import own_endpoint_name
+
+with own_endpoint_name(Path(sys.argv[3]), "base"):
+    print("loading", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_an_endpoint_that_is_still_starting_is_stopped_too(tmp_path):
+    """The command that started it was killed, so nobody waits for it."""
+    command = [sys.executable, "-c", STARTING, "phi3_ops", "endpoint", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "loading\n"
+        assert not stop_endpoint(tmp_path, "base")
+        assert stop_all_endpoints(tmp_path / "other") == []
+        assert process.poll() is None
+        assert stop_all_endpoints(tmp_path) == ["base"]
+        assert gone(process.pid)
+    assert stop_all_endpoints(tmp_path) == []
