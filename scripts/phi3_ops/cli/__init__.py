@@ -32,6 +32,7 @@ GROUPS = {
     },
     "measure it": {
         "run": "run a flow over a data file, many lines at a time",
+        "runs": "list, show and delete runs",
         "compare": "compare runs line by line, with confidence intervals and a gate for CI",
     },
     "flows": {

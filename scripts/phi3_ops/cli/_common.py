@@ -49,6 +49,17 @@ def add_yes(parser: Any) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
 
+def add_engine(parser: Any) -> None:
+    """Add `--engine` to a parser or a group of arguments."""
+    parser.add_argument(
+        "--engine",
+        choices=["phi3", "promptflow"],
+        default="phi3",
+        help="engine that runs the flow: phi3, which needs no Prompt flow, or promptflow, Prompt flow's "
+        "own (default: %(default)s)",
+    )
+
+
 def positive_int(text: str) -> int:
     """Parse an integer of at least 1 for argparse."""
     try:

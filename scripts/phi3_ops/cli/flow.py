@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import paths
 from ..names import name_argument
 from ..terminal import console, print_text
-from . import flow_build
+from . import flow_build, flow_export
 from ._common import add_config, add_dry_run, positive_number
 
 if TYPE_CHECKING:
@@ -325,7 +325,7 @@ def _promote(args: argparse.Namespace) -> int:
     refuse_after_retirement("phi3 flow promote")
     if not (args.baseline and args.candidate):
         what = "a promotion needs a comparison, and its runs are missing"
-        raise OpsError(what, "Give --baseline RUN and --candidate RUN; `pf run list` lists runs.")
+        raise OpsError(what, "Give --baseline RUN and --candidate RUN; `phi3 runs` lists runs.")
     state = require_locked(args.flow, args.folder)
     gate = Gate(args.baseline, args.candidate, args.data, args.thresholds)
     with named_errors("flow promote"):
@@ -358,6 +358,11 @@ SUBCOMMANDS = {
         "write the build context of an image for `docker build`",
         flow_build.arguments,
         flow_build.run,
+    ),
+    "export": Subcommand(
+        "write a flow as Python code that runs without Prompt flow",
+        flow_export.arguments,
+        flow_export.run,
     ),
     "promote": Subcommand(
         "upload a locked version to another environment, if its comparison passes there",

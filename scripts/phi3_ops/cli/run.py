@@ -14,7 +14,7 @@ from .. import paths
 from ..names import name_argument
 from ..terminal import console, one_line, print_text
 from . import run_azure
-from ._common import positive_int
+from ._common import add_engine, positive_int
 from ._next_step import after_run
 from ._progress import progress_display
 
@@ -54,9 +54,10 @@ def failure_limit(text: str) -> FailureLimit:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Run a flow over a data file, many lines at once. The run is stored in Prompt flow's own store, "
-        "so `pf run show-details` and the like work. Exit code: 0; 1 if more lines failed than "
-        "--max-failures allows; 130 after a Ctrl-C, which keeps all answers."
+        "Run a flow over a data file, many lines at once. `phi3 runs` lists the runs. Where Prompt flow "
+        "is installed, they are in its store, so `pf run show-details` and the like work too. Exit code: "
+        "0; 1 if more lines failed than --max-failures allows; 130 after a Ctrl-C, which keeps all "
+        "answers."
     )
     parser.add_argument("--flow", type=Path, help="folder of a flow, or name of a shipped flow")
     parser.add_argument(
@@ -78,6 +79,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=name_argument,
         help="connection for every node (default: the connections of the flow)",
     )
+    parser.add_argument(
+        "--variant",
+        metavar="NODE.VARIANT",
+        help="variant of a node, instead of its default one",
+    )
+    add_engine(parser)
     parser.add_argument(
         "--evaluate",
         nargs="?",
@@ -126,10 +133,12 @@ def run(args: argparse.Namespace) -> int:
     _check_evaluation(args)
     if run_azure.is_requested(args):
         return _run_on_azure(args)
-    from ..pf import untested_warning
+    if args.engine == "promptflow":
+        from ..pf import require_promptflow, untested_warning
 
-    if warning := untested_warning():
-        print_text(f"warning: {warning}", to_stderr=True)
+        require_promptflow("--engine promptflow")
+        if warning := untested_warning():
+            print_text(f"warning: {warning}", to_stderr=True)
     return _replay(args) if args.replay else _run_here(args)
 
 
@@ -149,7 +158,9 @@ def _run_here(args: argparse.Namespace) -> int:
     old_name = _newest(args.resume, run_name(args.resume)) if args.resume else None
     with progress_display() as display:
         if old_name:
-            batch = resume_run(old_name, in_flight=args.in_flight, on_progress=display)
+            batch = resume_run(
+                old_name, in_flight=args.in_flight, on_progress=display, engine=args.engine
+            )
         else:
             batch = _run_flow(args, display)
     if batch.name == old_name:
@@ -200,6 +211,8 @@ def _run_flow(args: argparse.Namespace, on_progress: ProgressCallback) -> Batch:
         connections=flow.connections(args.connection) if args.connection else None,
         in_flight=args.in_flight,
         on_progress=on_progress,
+        engine=args.engine,
+        variant=args.variant,
     )
 
 
@@ -230,6 +243,7 @@ def _replay(args: argparse.Namespace) -> int:
             connections=flow.connections(args.connection) if args.connection else None,
             in_flight=args.in_flight,
             on_progress=display,
+            engine=args.engine,
         )
     for turn in turns:
         print_text(f"turn {turn.number}: ", end="")
@@ -266,7 +280,9 @@ def _evaluate(args: argparse.Namespace, batch: Batch) -> None:
 
     flow = FlowDefinition.read(args.evaluate)
     with progress_display() as display:
-        scored = score_batch(flow, batch, in_flight=args.in_flight, on_progress=display)
+        scored = score_batch(
+            flow, batch, in_flight=args.in_flight, on_progress=display, engine=args.engine
+        )
     console().print(_score_table(scored))
 
 
@@ -293,7 +309,7 @@ def _print_batch(batch: Batch, seconds: float | None = None, tokens: int = 0) ->
     print_text(f"{batch.name}: {batch.lines} lines, {batch.failed} failed{rate}{counted}")
     if batch.failed and batch.reason:
         print_text(f"  first failure: {one_line(batch.reason)}")
-    print_text(f"  details: pf run show-details --name {batch.name}")
+    print_text(f"  details: phi3 runs --show {batch.name}")
 
 
 def _score_table(scored: Batch) -> Any:

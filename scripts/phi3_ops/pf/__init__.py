@@ -28,14 +28,23 @@ from .expectations import COMPLETED, LINE_NUMBER, untested_warning
 from .keyring_store import KEYRING_VARIABLE, OwnerOnlyFileKeyring
 from .middleware import App, Scope
 from .pace import BatchCallObserver, ConcurrencyLimit
-from .serving import close_tool_stream, create_flow_app, shared_tool_threads, wrap_line_execution
-from .stored_runs import (
+from .run_types import (
     CANCELED,
+    FAILED,
+    PHI3,
+    PROMPTFLOW,
     RUNNING,
     Connections,
     NewRun,
     StoredRun,
+)
+from .serving import close_tool_stream, create_flow_app, shared_tool_threads, wrap_line_execution
+from .store_database import require_promptflow
+from .stored_runs import (
     add_run,
+    begin_run,
+    delete_stored_run,
+    end_run,
     execute_run,
     find_stored_run,
     list_stored_runs,
@@ -43,6 +52,12 @@ from .stored_runs import (
 )
 
 __all__ = [
+    "end_run",
+    "delete_stored_run",
+    "begin_run",
+    "PROMPTFLOW",
+    "PHI3",
+    "FAILED",
     "App",
     "BatchCallObserver",
     "CANCELED",
@@ -81,6 +96,7 @@ __all__ = [
     "quiet_environment",
     "refuse_replacing_connection",
     "require_connection",
+    "require_promptflow",
     "save_connection",
     "set_run_status",
     "shared_tool_threads",

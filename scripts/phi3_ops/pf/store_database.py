@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+from ..errors import OpsError
+from ..installation import install_command
 from .expectations import TESTED_SERIES, installed_version
 
 TIMEOUT_S = 30.0  # time to wait for another process that writes
@@ -37,6 +39,17 @@ def store_folder() -> Path:
 def is_installed() -> bool:
     """Return whether Prompt flow with its store is installed."""
     return bool(installed_version("promptflow-devkit"))
+
+
+def require_promptflow(purpose: str) -> None:
+    """Raise OpsError if Prompt flow is not installed.
+
+    Args:
+        purpose: what needs it, for the error.
+    """
+    if not is_installed():
+        what = f"{purpose} needs Prompt flow, which is not installed"
+        raise OpsError(what, f"Install it with {install_command('promptflow')}")
 
 
 @contextmanager

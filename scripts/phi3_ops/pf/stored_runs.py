@@ -1,14 +1,15 @@
-"""The runs of Prompt flow's local store: find, list, execute and add them.
+"""Stored runs: find, list, begin, end, delete, add them, or execute them with Prompt flow's engine.
 
-The rest of the project reads and writes runs through the dataclasses of this module.
+Where Prompt flow is installed, runs are in its store, so that `pf run` shows them. Elsewhere they are in
+the package's own store. The rest of the project reads and writes runs through these functions.
 """
 
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,66 +18,47 @@ from ..errors import OpsError, first_line
 from .client import pf_client
 from .engine import limited_engine
 from .expectations import BATCH_ENGINE, COMPLETED, is_supported
+from .own_runs import (
+    begin_own_run,
+    delete_own_run,
+    find_own_run,
+    list_own_runs,
+    update_own_run,
+)
 from .pace import ConcurrencyLimit
+from .run_rows import end_row, find_row, insert_row, list_rows, runs_folder, update_status
+from .run_types import NewRun, StoredRun
+from .store_database import is_installed, open_database
 
-RUNNING, CANCELED = "Running", "Canceled"  # further values of a run's status
 _WORKERS = "PF_WORKER_COUNT"  # number of lines that Prompt flow's own engine runs at once
-
-# Node -> input -> name of the connection that replaces the flow's.
-Connections = Mapping[str, Mapping[str, str]]
+_TABLE = "run_info"
 
 
-@dataclass(frozen=True)
-class StoredRun:
-    """A run of the store.
-
-    Attributes:
-        name: its name, for `pf run show --name`.
-        title: its display name.
-        status: for example `COMPLETED`.
-        folder: its outputs, inputs, records and a copy of its flow.
-        flow: folder or file of its flow, or None.
-        data: its data file, or None.
-        base: name of the run whose outputs it reads, or None.
-        column_mapping: flow input -> `${data.x}`, `${run.outputs.x}` or a constant.
-        properties: further properties, by name.
-        created_on: the time at which it was created.
-    """
-
-    name: str
-    title: str
-    status: str
-    folder: Path
-    flow: Path | None
-    data: Path | None
-    base: str | None
-    column_mapping: Mapping[str, str]
-    properties: Mapping[str, Any]
-    created_on: datetime
-
-
-@dataclass(frozen=True)
-class NewRun:
-    """A run to execute; the fields are those of `StoredRun`.
-
-    Attributes:
-        connections: node -> input -> connection, which replaces the flow's.
-        resume_from: name of the run whose completed lines are copied, or None.
-    """
-
-    name: str
-    title: str
-    flow: Path | None
-    data: Path
-    base: str | None
-    column_mapping: Mapping[str, str]
-    connections: Connections | None
-    properties: Mapping[str, Any] = field(default_factory=dict)
-    resume_from: str | None = None
+@contextmanager
+def _database() -> Iterator[sqlite3.Connection | None]:
+    """Open Prompt flow's database inside the block; None if Prompt flow's client must be used."""
+    try:
+        with open_database(_TABLE) as database:
+            yield database
+    except sqlite3.Error as error:
+        raise OpsError(f"Prompt flow's store cannot be used: {first_line(error)}") from error
 
 
 def find_stored_run(name: str) -> StoredRun | None:
-    """Return the run of that name, or None if it does not exist."""
+    """Return the run of that name, or None if it does not exist.
+
+    Raises:
+        OpsError: a store cannot be read.
+    """
+    return _find_in_promptflow(name) or find_own_run(name)
+
+
+def _find_in_promptflow(name: str) -> StoredRun | None:
+    if not is_installed():
+        return None
+    with _database() as database:
+        if database is not None:
+            return find_row(database, name)
     client = pf_client()
     from promptflow.exceptions import UserErrorException
 
@@ -87,13 +69,95 @@ def find_stored_run(name: str) -> StoredRun | None:
 
 
 def list_stored_runs() -> list[StoredRun]:
-    """Return every run of the store that is not archived."""
-    return [_stored_run(run) for run in pf_client().runs.list(max_results=None)]
+    """Return every run that is not archived, the newest first.
+
+    Raises:
+        OpsError: a store cannot be read.
+    """
+    if not is_installed():
+        return list_own_runs()
+    with _database() as database:
+        if database is not None:
+            return [*list_rows(database), *list_own_runs()]
+    runs = [_stored_run(run) for run in pf_client().runs.list(max_results=None)]
+    return [*runs, *list_own_runs()]
 
 
 def set_run_status(name: str, status: str) -> None:
     """Change the status of a run."""
+    if find_own_run(name) is not None:
+        update_own_run(name, status)
+        return
+    with _database() as database:
+        if database is not None:
+            update_status(database, name, status)
+            return
     pf_client().runs.update(name, status=status)
+
+
+def begin_run(new: NewRun) -> Path:
+    """Add a run that starts now, and return its folder.
+
+    Raises:
+        OpsError: a run of that name exists, or the store cannot be written.
+    """
+    if not is_installed():
+        return begin_own_run(new)
+    with open_database(_TABLE) as database:
+        has_table = database is not None
+    if not has_table:
+        _create_database()
+    folder = runs_folder(new.flow or Path()) / new.name
+    try:
+        with open_database(_TABLE) as database:
+            if database is None:  # an untested version of Prompt flow
+                return begin_own_run(new)
+            insert_row(database, new, folder)
+            folder.mkdir(parents=True)
+    except sqlite3.IntegrityError as error:
+        raise OpsError(f"the run {new.name} exists already", "Choose another name.") from error
+    except (sqlite3.Error, OSError) as error:
+        what = f"cannot add the run {new.name} to Prompt flow's store: {first_line(error)}"
+        raise OpsError(what) from error
+    return folder
+
+
+def _create_database() -> None:
+    """Let Prompt flow create its database, as at its first use."""
+    pf_client().runs.list(max_results=1)
+
+
+def end_run(name: str, status: str, system_metrics: Mapping[str, Any]) -> None:
+    """Note that a run of `begin_run` has ended now.
+
+    Args:
+        name: its name.
+        status: `COMPLETED`, `FAILED` or `CANCELED`.
+        system_metrics: counts of lines and tokens, and the duration in seconds.
+    """
+    if find_own_run(name) is not None:
+        update_own_run(name, status, system_metrics)
+        return
+    with _database() as database:
+        if database is not None:
+            end_row(database, name, status, system_metrics)
+
+
+def delete_stored_run(name: str) -> bool:
+    """Delete a run with its folder, and return whether it existed.
+
+    Raises:
+        OpsError: the run cannot be deleted.
+    """
+    if delete_own_run(name):
+        return True
+    if _find_in_promptflow(name) is None:
+        return False
+    try:
+        pf_client().runs.delete(name)
+    except Exception as error:  # Prompt flow has no base class for the errors of its store
+        raise OpsError(f"cannot delete the run {name}: {first_line(error)}") from error
+    return True
 
 
 def execute_run(new: NewRun, limit: ConcurrencyLimit, on_line: Callable[[bool], None]) -> StoredRun:
@@ -118,6 +182,7 @@ def execute_run(new: NewRun, limit: ConcurrencyLimit, on_line: Callable[[bool], 
         data=new.data,
         run=new.base,
         column_mapping=dict(new.column_mapping),
+        variant=f"${{{new.variant}}}" if new.variant else None,
         connections=new.connections,
         name=new.name,
         display_name=new.title,
@@ -161,6 +226,11 @@ def add_run(
     """
     if find_stored_run(name) is not None:
         return
+    if not is_installed():
+        new = NewRun(name, title, flow, data, None, column_mapping, None, properties)
+        begin_own_run(new, folder.resolve())
+        update_own_run(name, COMPLETED, {})
+        return
     from promptflow.entities import Run
 
     now = datetime.now(timezone.utc)
@@ -194,7 +264,7 @@ def _stored_run(run: Any) -> StoredRun:
         status=run.status,
         folder=Path(getattr(run, "_output_path", "")),  # runs of a remote flow have none
         flow=Path(run.flow) if run.flow else None,
-        data=Path(run.data) if run.data else None,
+        data=Path(run.data).resolve() if run.data else None,
         base=str(getattr(run.run, "name", run.run) or "") or None,
         column_mapping=run.column_mapping or {},
         properties=run.properties or {},

@@ -16,6 +16,7 @@ from .batch import (
     run_flow,
 )
 from .conversations import count_unanswered_turns, replay_conversations
+from .details import RunDetails, delete_run, list_runs, run_details
 from .evaluation import (
     ask_and_score,
     check_evaluation,
@@ -47,6 +48,7 @@ __all__ = [
     "RunProperties",
     "SHORT_HASH",
     "SNAPSHOT",
+    "RunDetails",
     "ScoredRun",
     "THRESHOLDS_FILE",
     "TOKEN_COUNTS",
@@ -55,13 +57,16 @@ __all__ = [
     "check_evaluation_of_run",
     "choose_columns",
     "count_unanswered_turns",
+    "delete_run",
     "earlier_run",
+    "list_runs",
     "load_batch",
     "load_scored_run",
     "mean_by_kind",
     "mean_scores",
     "replay_conversations",
     "resume_run",
+    "run_details",
     "run_flow",
     "run_name",
     "score_batch",

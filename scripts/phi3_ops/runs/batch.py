@@ -23,6 +23,8 @@ from ..names import LONGEST, safe_name
 from ..pf import (
     CANCELED,
     COMPLETED,
+    PHI3,
+    PROMPTFLOW,
     BatchCallObserver,
     ConcurrencyLimit,
     Connections,
@@ -32,6 +34,7 @@ from ..pf import (
     find_stored_run,
     set_run_status,
 )
+from .engine_run import run_lines
 from .lookup import require_run
 from .process import describe_this_process
 from .properties import RunProperties
@@ -132,8 +135,10 @@ def run_flow(
     connections: Connections | None = None,
     in_flight: int = DEFAULT_IN_FLIGHT,
     on_progress: ProgressCallback | None = None,
+    engine: str = PHI3,
+    variant: str | None = None,
 ) -> Batch:
-    """Run a flow over a JSONL file, and optionally over a run's outputs, with Prompt flow's engine.
+    """Run a flow over a JSONL file, and optionally over a run's outputs.
 
     A Ctrl-C lets the lines in flight end, keeps all answers and starts no further line. A second one
     ends the process. While the endpoint answers 429, fewer lines run at once.
@@ -147,6 +152,8 @@ def run_flow(
         connections: node -> input -> connection that replaces the flow's.
         in_flight: maximum number of lines that run at once.
         on_progress: called whenever a line has ended.
+        engine: `PHI3`, or `PROMPTFLOW` for Prompt flow's own engine.
+        variant: `node.variant` that replaces the node's default one, or None.
 
     Raises:
         OpsError: the run failed as a whole, or it stopped because the same lasting error came again and
@@ -168,6 +175,8 @@ def run_flow(
         column_mapping=columns,
         connections=connections,
         properties=properties.to_properties(),
+        engine=engine,
+        variant=variant,
     )
     return execute_batch(new, in_flight, on_progress)
 
@@ -197,9 +206,10 @@ def execute_batch(new: NewRun, in_flight: int, on_progress: ProgressCallback | N
 
     calls = observe_calls(BatchCallObserver(limit, progress.add_tokens))
     with _interruptible(limit, new.name), calls, observe_calls(repeated):
-        run = execute_run(new, limit, on_line)
+        execute = execute_run if new.engine == PROMPTFLOW else run_lines
+        run = execute(new, limit, on_line)
     if run.status != COMPLETED:
-        fix = f"See `pf run show --name {new.name}`."
+        fix = f"See `phi3 runs --show {new.name}`."
         raise OpsError(f"the batch {new.name} ended with the status {run.status}", fix)
     batch = _batch(run, progress.lines)
     if repeated.error is not None and batch.not_asked:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import OpsError
 from ..files import read_jsonl, write_jsonl
-from ..pf import Connections
+from ..pf import PHI3, Connections
 from .batch import (
     DEFAULT_IN_FLIGHT,
     Batch,
@@ -90,6 +90,7 @@ def replay_conversations(
     connections: Connections | None = None,
     in_flight: int = DEFAULT_IN_FLIGHT,
     on_progress: ProgressCallback | None = None,
+    engine: str = PHI3,
 ) -> list[Turn]:
     """Replay the conversations of a file, and return their turns.
 
@@ -104,6 +105,7 @@ def replay_conversations(
         connections: node -> input -> connection that replaces the flow's.
         in_flight: maximum number of lines that run at once.
         on_progress: called whenever a line has ended.
+        engine: as in `run_flow`.
 
     Returns:
         The turns. A Ctrl-C ends the replay: the last turn then is `interrupted`.
@@ -127,6 +129,7 @@ def replay_conversations(
                 connections=connections,
                 in_flight=in_flight,
                 on_progress=on_progress,
+                engine=engine,
             )
         except BatchInterrupted as interruption:
             turns.append(Turn(len(turns) + 1, interruption.batch, rows, file, interrupted=True))

@@ -12,7 +12,7 @@ from .. import paths
 from ..errors import OpsError
 from ..files import read_jsonl
 from ..flows import FlowDefinition
-from ..pf import require_connection
+from ..pf import PHI3, require_connection
 from .batch import (
     DEFAULT_IN_FLIGHT,
     Batch,
@@ -68,6 +68,7 @@ def score_batch(
     *,
     in_flight: int = DEFAULT_IN_FLIGHT,
     on_progress: ProgressCallback | None = None,
+    engine: str = PHI3,
 ) -> Batch:
     """Run an evaluation flow over the answers of a batch and its data file.
 
@@ -76,6 +77,7 @@ def score_batch(
         base: the batch whose answers are scored.
         in_flight: maximum number of lines that run at once.
         on_progress: called whenever a line has ended.
+        engine: as in `run_flow`.
 
     Raises:
         OpsError: an input of the flow has no source, or the run failed as a whole.
@@ -89,6 +91,7 @@ def score_batch(
         base=base,
         in_flight=in_flight,
         on_progress=on_progress,
+        engine=engine,
     )
 
 
@@ -99,6 +102,7 @@ def ask_and_score(
     connection: str,
     max_new_tokens: int | None = None,
     on_progress: ProgressCallback | None = None,
+    engine: str = PHI3,
 ) -> tuple[Batch, Batch]:
     """Send every question of a data file to flows/qa, then score the answers with flows/eval.
 
@@ -108,6 +112,7 @@ def ask_and_score(
         connection: connection to the endpoint.
         max_new_tokens: maximum number of tokens of an answer; None takes the flow's number.
         on_progress: called whenever a question has been answered.
+        engine: as in `run_flow`.
 
     Returns:
         The run with the answers and the run with the scores.
@@ -127,6 +132,7 @@ def ask_and_score(
         title=title,
         connections={"answer": {"connection": connection}},
         on_progress=on_progress,
+        engine=engine,
     )
     if not asked.answers:
         raise OpsError(f"all {asked.lines} lines of {asked.name} failed: {asked.reason}")
@@ -136,6 +142,7 @@ def ask_and_score(
         {"answer": "${run.outputs.answer}", "ground_truth": "${data.ground_truth}"},
         title=f"{title}-eval",
         base=asked,
+        engine=engine,
     )
     return asked, scored
 

@@ -46,5 +46,5 @@ def require_run(reference: str) -> StoredRun:
     """
     run = find_run(reference)
     if run is None:
-        raise OpsError(f"the run {reference!r} does not exist", "`pf run list` shows the runs.")
+        raise OpsError(f"the run {reference!r} does not exist", "`phi3 runs` lists the runs.")
     return run

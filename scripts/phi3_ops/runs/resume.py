@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import OpsError
 from ..files import read_jsonl
 from ..hashing import file_sha256
-from ..pf import COMPLETED, RUNNING, NewRun, StoredRun, set_run_status
+from ..pf import COMPLETED, PHI3, RUNNING, NewRun, StoredRun, set_run_status
 from .batch import (
     DEFAULT_IN_FLIGHT,
     Batch,
@@ -30,6 +30,7 @@ def resume_run(
     *,
     in_flight: int = DEFAULT_IN_FLIGHT,
     on_progress: ProgressCallback | None = None,
+    engine: str = PHI3,
 ) -> Batch:
     """Run only the lines of a run that are missing or failed, as a new run that has all lines.
 
@@ -40,6 +41,7 @@ def resume_run(
             failed lines.
         in_flight: maximum number of lines that run at once.
         on_progress: called whenever a line has ended; first for the lines that are copied.
+        engine: as in `run_flow`.
 
     Raises:
         OpsError: the run does not exist, is still running, its data file or flow has changed, or it
@@ -71,8 +73,16 @@ def resume_run(
         connections=connections,
         properties=properties.to_properties(),
         resume_from=old.name,
+        engine=engine,
+        variant=_variant(old),
     )
     return execute_batch(new, in_flight, on_progress)
+
+
+def _variant(run: StoredRun) -> str | None:
+    """Return the variant that a run used, as `node.variant`, or None."""
+    variant = str(run.properties.get("node_variant") or "")
+    return variant.removeprefix("${").removesuffix("}") or None
 
 
 def _refuse_changes(

@@ -150,9 +150,9 @@ def _require_completed(name: str) -> StoredRun:
         what = (
             f"the run {name!r} does not exist in Prompt flow's store, nor does a file of that name"
         )
-        raise OpsError(what, "`pf run list` shows the runs.")
+        raise OpsError(what, "`phi3 runs` lists the runs.")
     if run.status != COMPLETED:
-        raise OpsError(f"the run {name} is {run.status}", f"See `pf run show --name {name}`.")
+        raise OpsError(f"the run {name} is {run.status}", f"See `phi3 runs --show {name}`.")
     return run
 
 

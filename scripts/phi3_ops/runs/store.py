@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -226,6 +226,41 @@ def write_run_folder(
             write_json(new / "error.json", {"additionalInfo": [{"info": {"errors": reports}}]})
         for name in ("outputs.jsonl", _OUTPUT_FILE):
             write_jsonl(new / name, _numbered(answers))
+
+
+def write_results(
+    folder: Path,
+    *,
+    inputs: RowsByLine,
+    answers: RowsByLine,
+    failures: Sequence[Row],
+    metrics: Row,
+) -> None:
+    """Write the results of a run into its folder.
+
+    Args:
+        folder: the folder of the run.
+        inputs: the inputs of each line that has run.
+        answers: the outputs of each answered line.
+        failures: `line_number`, or the name of an aggregation node, and `error` of each failure.
+        metrics: the metrics that the aggregation logged.
+
+    Raises:
+        OpsError: the folder cannot be written.
+    """
+    write_jsonl(folder / "inputs.jsonl", _numbered(inputs))
+    if failures:
+        report = {
+            "message": f"First error message is: {failures[0]['error']['message']}",
+            **{"messageFormat": "", "messageParameters": {}, "referenceCode": "Runtime"},
+            **{"code": "UserError", "innerError": {"code": "BulkRunException", "innerError": None}},
+            "additionalInfo": [{"type": "BulkRunErrors", "info": {"errors": list(failures)}}],
+        }
+        write_json(folder / "error.json", report)
+    write_json(folder / "metrics.json", dict(metrics))
+    (folder / _OUTPUT_FILE).parent.mkdir(exist_ok=True)
+    for name in ("outputs.jsonl", _OUTPUT_FILE):
+        write_jsonl(folder / name, _numbered(answers))
 
 
 def complete_run_folder(folder: Path) -> None:

@@ -14,9 +14,8 @@ from phi3_ops.pf import expectations
 from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.expectations import COMPLETED
 from phi3_ops.pf.pace import ConcurrencyLimit
+from phi3_ops.pf.run_types import CANCELED, NewRun
 from phi3_ops.pf.stored_runs import (
-    CANCELED,
-    NewRun,
     add_run,
     execute_run,
     find_stored_run,

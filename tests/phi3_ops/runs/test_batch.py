@@ -109,7 +109,7 @@ def test_a_stored_run_is_loaded(server, ask, write_questions):
 
 def test_a_run_that_does_not_exist_is_named():
     for load in (load_batch, require_run):
-        with pytest.raises(OpsError, match="the run 'nowhere' does not exist.*pf run list"):
+        with pytest.raises(OpsError, match="the run 'nowhere' does not exist.*phi3 runs"):
             load("nowhere")
 
 

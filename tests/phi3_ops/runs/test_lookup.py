@@ -32,5 +32,5 @@ def test_a_run_over_other_data_is_not_comparable(server, ask, write_questions, t
 
 def test_a_run_that_does_not_exist():
     assert find_run("nowhere") is None
-    with pytest.raises(OpsError, match="the run 'nowhere' does not exist.*pf run list"):
+    with pytest.raises(OpsError, match="the run 'nowhere' does not exist.*phi3 runs"):
         require_run("nowhere")

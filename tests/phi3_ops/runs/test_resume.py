@@ -9,7 +9,8 @@ import pytest
 from phi3_ops import paths
 from phi3_ops.errors import OpsError
 from phi3_ops.flows.definition import FlowDefinition
-from phi3_ops.pf.stored_runs import RUNNING, find_stored_run, set_run_status
+from phi3_ops.pf.run_types import RUNNING
+from phi3_ops.pf.stored_runs import find_stored_run, set_run_status
 from phi3_ops.runs.evaluation import score_batch
 from phi3_ops.runs.properties import CONNECTIONS_PROPERTY, FLOW_VERSION_PROPERTY
 from phi3_ops.runs.resume import resume_run

@@ -13,7 +13,8 @@ from phi3_ops.errors import OpsError
 from phi3_ops.files.json_files import read_jsonl
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.pf.client import pf_client
-from phi3_ops.pf.stored_runs import RUNNING, find_stored_run, set_run_status
+from phi3_ops.pf.run_types import RUNNING
+from phi3_ops.pf.stored_runs import find_stored_run, set_run_status
 from phi3_ops.runs.evaluation import score_batch
 from phi3_ops.runs.scored import load_scored_run
 from phi3_tools.evaluation.metrics import line_scores
@@ -160,7 +161,7 @@ def test_data_that_has_changed_is_refused(store, tmp_path):
 
 
 def test_a_run_that_does_not_exist_is_named(store):
-    with pytest.raises(OpsError, match="the run 'nowhere' does not exist.*pf run list"):
+    with pytest.raises(OpsError, match="the run 'nowhere' does not exist.*phi3 runs"):
         load_scored_run("nowhere")
 
 

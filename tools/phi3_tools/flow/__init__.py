@@ -9,14 +9,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..connections import Connection as CustomConnection
+from .decorators import collect_metrics
 from .decorators import tool as package_tool
 from .definition import load_flow
 from .engine import Engine
 from .errors import FlowError, LineError, NodeError
-from .model import Flow, Node
+from .imports import is_replaced_import
+from .line import SKIPPED, Line, connection, prompt_tool, run_sync
+from .model import PACKAGE, PROMPT, Flow, FlowInput, Node
+from .references import Assignment, InputReference, Literal, NodeReference
 from .restore import override_inputs, restore_line
 from .results import AggregationResult, LineResult, NodeRun
 from .shim import PromptTemplate, tool_exception
+from .tools import Tool, load_tools
 
 if TYPE_CHECKING:
     from .decorators import log_metric, tool, trace
@@ -25,19 +30,37 @@ else:
 
 __all__ = [
     "AggregationResult",
+    "Assignment",
     "CustomConnection",
     "Engine",
     "Flow",
     "FlowError",
+    "FlowInput",
+    "InputReference",
+    "Line",
     "LineError",
     "LineResult",
+    "Literal",
     "Node",
     "NodeError",
+    "NodeReference",
     "NodeRun",
+    "PACKAGE",
+    "PROMPT",
     "PromptTemplate",
+    "SKIPPED",
+    "Tool",
+    "collect_metrics",
+    "connection",
+    "is_replaced_import",
     "load_flow",
+    "load_tools",
     "log_metric",
+    "override_inputs",
     "package_tool",
+    "prompt_tool",
+    "restore_line",
+    "run_sync",
     "tool",
     "tool_exception",
     "trace",

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from .definition import Flow, Node
 from .errors import FlowError
+from .model import Flow, Node
 from .references import Literal, NodeReference, value_of
 from .results import LineResult
 

@@ -1,0 +1,113 @@
+"""`phi3 runs`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from ..terminal import console, one_line, print_text
+from ._common import add_yes, positive_int
+
+if TYPE_CHECKING:
+    from ..runs import RunDetails
+
+COLUMNS = ("name", "display name", "status", "flow", "created")
+SHOWN_LINES = 10
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "List the runs on this machine, the newest first. A run can be named by its display name, which "
+        "stands for the newest run of that name."
+    )
+    action = parser.add_mutually_exclusive_group()
+    action.add_argument(
+        "--show", metavar="NAME", help="show a run: its metrics, its failures and its first lines"
+    )
+    action.add_argument("--delete", metavar="NAME", help="delete a run with its answers")
+    parser.add_argument(
+        "--last",
+        type=positive_int,
+        default=20,
+        metavar="N",
+        help="number of runs that are listed (default: %(default)s)",
+    )
+    add_yes(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    if args.show:
+        return _show(args.show)
+    if args.delete:
+        return _delete(args.delete, confirmed=args.yes)
+    return _list(args.last)
+
+
+def _list(count: int) -> int:
+    from ..runs import list_runs
+
+    runs = list_runs()
+    if not runs:
+        print_text("no runs; start one with phi3 run --flow FLOW --data FILE")
+        return 0
+    table = _table(COLUMNS)
+    for stored in runs[:count]:
+        created = stored.created_on.astimezone().strftime("%Y-%m-%d %H:%M")
+        flow = stored.flow.name if stored.flow else ""
+        table.add_row(*map(one_line, (stored.name, stored.title, stored.status, flow, created)))
+    console().print(table)
+    if len(runs) > count:
+        print_text(f"{len(runs) - count} older runs are not listed; --last {len(runs)} lists all")
+    return 0
+
+
+def _show(reference: str) -> int:
+    from ..runs import run_details
+
+    details = run_details(reference)
+    stored = details.run
+    print_text(f"{stored.name}: {stored.status}, {details.counts}")
+    facts = {"flow": stored.flow, "data": stored.data, "base run": stored.base}
+    for name, fact in {**facts, "folder": stored.folder}.items():
+        if fact:
+            print_text(f"  {name}: {fact}")
+    for name, value in details.outputs.metrics.items():
+        print_text(f"  metric {name}: {value}")
+    console().print(_lines_table(details))
+    if len(details.lines) > SHOWN_LINES:
+        print_text(f"the other {len(details.lines) - SHOWN_LINES} lines are in the folder")
+    return 0
+
+
+def _lines_table(details: RunDetails) -> Any:
+    names = list(dict.fromkeys(name for row in details.outputs.rows.values() for name in row))
+    table = _table(("line", *names))
+    for line in details.lines[:SHOWN_LINES]:
+        row = details.outputs.rows.get(line)
+        if row is None:
+            failure = one_line(details.outputs.errors.get(line, "no answer"))
+            table.add_row(str(line), f"failed: {failure}")
+        else:
+            table.add_row(str(line), *(one_line(str(row.get(name, ""))) for name in names))
+    return table
+
+
+def _delete(reference: str, *, confirmed: bool) -> int:
+    from ..runs import delete_run, run_details
+
+    stored = run_details(reference).run
+    if not confirmed and input(f"Delete the run {one_line(stored.name)}? [y/N] ").lower() != "y":
+        print_text("nothing was deleted")
+        return 1
+    delete_run(stored.name)
+    print_text(f"deleted {stored.name}")
+    return 0
+
+
+def _table(columns: tuple[str, ...]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(one_line(column), overflow="fold")
+    return table

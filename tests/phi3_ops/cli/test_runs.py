@@ -1,0 +1,38 @@
+"""`phi3 runs` lists, shows and deletes runs of either store."""
+
+from __future__ import annotations
+
+import pytest
+
+from phi3_ops import paths
+from phi3_ops.cli import main
+from phi3_ops.files import write_jsonl
+from phi3_ops.pf import store_database
+from phi3_ops.runs.batch import run_flow
+
+COLUMNS = {"answer": "${data.answer}", "ground_truth": "${data.ground_truth}"}
+
+
+@pytest.fixture(params=["1.18.5", ""], ids=["with promptflow", "without promptflow"])
+def run(request, tmp_path, monkeypatch):
+    if not request.param:
+        monkeypatch.setattr(store_database, "installed_version", lambda package: "")
+        monkeypatch.setenv("PHI3_HOME", str(tmp_path / "phi3"))
+    data = tmp_path / "answers.jsonl"
+    write_jsonl(data, [{"answer": "a\x1b[2J", "ground_truth": "a"}] * 12)
+    return run_flow(paths.FLOWS / "eval", data, COLUMNS, title="listed")
+
+
+def test_list_show_and_delete(run, capsys, monkeypatch):
+    assert main(["runs", "--last", "1"]) == 0
+    assert f"{run.name}" in capsys.readouterr().out.replace("\n", "")
+    assert main(["runs", "--show", "listed"]) == 0
+    output = capsys.readouterr().out
+    assert f"{run.name}: Completed, 12 answered, 0 failed" in output
+    assert "  metric exact_match: " in output and "the other 2 lines" in output
+    assert "\x1b" not in output
+    monkeypatch.setattr("builtins.input", lambda prompt: "n")
+    assert main(["runs", "--delete", run.name]) == 1
+    assert main(["runs", "--delete", run.name, "--yes"]) == 0
+    assert main(["runs", "--show", run.name]) == 1
+    assert "does not exist" in capsys.readouterr().err
