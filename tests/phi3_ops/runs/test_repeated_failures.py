@@ -11,6 +11,7 @@ from phi3_ops import paths
 from phi3_ops.errors import OpsError
 from phi3_ops.pf.connections import save_connection
 from phi3_ops.pf.pace import ConcurrencyLimit
+from phi3_ops.pf.run_types import PHI3, PROMPTFLOW
 from phi3_ops.runs.repeated_failures import MAX_FAILURES, RepeatedFailures
 from phi3_ops.runs.resume import resume_run
 from phi3_tools import (
@@ -67,14 +68,15 @@ def test_a_failure_after_a_ctrl_c_is_not_the_reason_of_the_stop(failures):
     assert failures.error is None
 
 
+@pytest.mark.parametrize("engine", [PHI3, PROMPTFLOW])
 def test_a_wrong_key_stops_the_run_and_resume_goes_on_with_the_right_one(
-    server, ask, write_questions
+    server, ask, write_questions, engine
 ):
     fields = {"endpoint": server.url, "contract": "chat"}
     save_connection("runs", fields, "wrong")
     questions = [f"q{n}" for n in range(60)]
     with pytest.raises(OpsError, match="stopped after 10 equal failures: .*401") as stopped:
-        ask(QA, write_questions(*questions), in_flight=4)
+        ask(QA, write_questions(*questions), in_flight=4, engine=engine)
     assert MAX_FAILURES <= len(server.requests) < MAX_FAILURES + 4
     failed = len(server.requests)
     rest = f"0 answered, {failed} failed, {60 - failed} not asked; go on with: phi3 run --resume t-"
