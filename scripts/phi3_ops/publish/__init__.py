@@ -1,4 +1,4 @@
-"""Flows in a Foundry project: upload, check, pull, and promote a version behind a gate.
+"""Flows in a Foundry project: upload, check, pull, promote behind a gate. Export of flows as code.
 
 It may import `deploy`, `doctor`, `comparison` and every room below them.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from .check import check_flow
 from .connection_fields import local_connection, shared_connection
+from .export import export_flow
 from .pf_client import foundry_errors
 from .project import FoundryProject
 from .promote import Gate, gate_reasons, judge_gate, project_for_gate, refuse_unfit_version
@@ -21,6 +22,7 @@ __all__ = [
     "check_flow",
     "diff_flow",
     "display_name",
+    "export_flow",
     "flow_rows",
     "foundry_errors",
     "gate_reasons",

@@ -24,6 +24,12 @@ REPLACED_MODULES = frozenset(
 )
 
 
+def is_replaced_import(node: ast.ImportFrom) -> bool:
+    """Return whether a statement imports only names of promptflow that this package has as well."""
+    names = {alias.name for alias in node.names}
+    return node.level == 0 and node.module in REPLACED_MODULES and names <= REPLACED_NAMES
+
+
 class PromptflowImports(ast.NodeTransformer):
     """Replaces `from promptflow.core import tool` by `from phi3_tools.flow import tool`, and the like.
 
@@ -31,8 +37,7 @@ class PromptflowImports(ast.NodeTransformer):
     """
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.ImportFrom:  # noqa: N802 - ast's name
-        names = {alias.name for alias in node.names}
-        if node.module in REPLACED_MODULES and node.level == 0 and names <= REPLACED_NAMES:
+        if is_replaced_import(node):
             return ast.copy_location(ast.ImportFrom(REPLACEMENT, node.names, 0), node)
         return node
 

@@ -10,12 +10,13 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Coroutine,
     Iterable,
     Iterator,
     Mapping,
 )
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ..client import CallGroup
 from ..connections import require_connection
@@ -25,6 +26,8 @@ from .prompts import render_function
 from .references import NodeReference, value_of
 from .runner import Runner
 from .values import convert
+
+T = TypeVar("T")
 
 MAX_THREADS = 256  # nodes and streams at once in this process
 _END: Final = object()
@@ -218,6 +221,11 @@ def connection(name: str) -> Any:
         ConfigError: it does not exist, or cannot be read.
     """
     return require_connection(name)
+
+
+def run_sync(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine from a function that is not async, whether or not its thread has an event loop."""
+    return _runner().in_loop(coroutine)
 
 
 @functools.cache

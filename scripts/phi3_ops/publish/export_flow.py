@@ -1,0 +1,178 @@
+"""Loads a flow with all its variants, and refuses what cannot be exported."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+from phi3_tools.flow import (
+    CustomConnection,
+    Flow,
+    FlowError,
+    Node,
+    NodeReference,
+    Tool,
+    load_flow,
+    load_tools,
+)
+
+from ..errors import OpsError
+
+OWN_TOOLS = "phi3_tools."
+
+
+@dataclass(frozen=True)
+class ExportedFlow:
+    """A flow that can be exported.
+
+    Attributes:
+        flow: the flow with its default variants.
+        nodes: the nodes of lines with all their variants, as tools; the defaults first.
+        aggregation: tools of the aggregation nodes.
+        needs: node of a line -> the nodes that it needs, in any variant; in a possible order.
+        may_be_skipped: names of the nodes that may not run.
+        streamed: the output that can stream and its node, or None.
+        connections: names of the connections.
+    """
+
+    flow: Flow
+    nodes: Mapping[str, Mapping[str, Tool]]
+    aggregation: tuple[Tool, ...]
+    needs: Mapping[str, frozenset[str]]
+    may_be_skipped: frozenset[str]
+    streamed: tuple[str, str] | None
+    connections: tuple[str, ...]
+
+    @property
+    def levels(self) -> list[list[str]]:
+        """The nodes in groups: each needs only nodes of earlier groups."""
+        depth: dict[str, int] = {}
+        for name, needs in self.needs.items():
+            depth[name] = 1 + max((depth[need] for need in needs), default=-1)
+        groups: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+        for name, level in depth.items():
+            groups[level].append(name)
+        return groups
+
+
+def read_flow(folder: Path) -> ExportedFlow:
+    """Load a flow with all its variants.
+
+    Raises:
+        OpsError: the flow cannot be exported; one line names the node and the fix.
+    """
+    names: dict[str, CustomConnection] = {}
+
+    def connection(name: str) -> CustomConnection:
+        return names.setdefault(name, CustomConnection(name))
+
+    try:
+        flow = load_flow(folder)
+        _refuse_includes(flow)
+        tools = {tool.node.name: tool for tool in load_tools(flow, connection)}
+        nodes = {node.name: {"": tools[node.name]} for node in flow.line_nodes}
+        for name, variants in flow.variants.items():
+            for variant in variants[1:] if name in nodes else ():
+                choice = f"{name}.{variant}"
+                other = load_flow(folder, choice)
+                nodes[name][choice] = next(
+                    tool for tool in load_tools(other, connection) if tool.node.name == name
+                )
+    except FlowError as error:
+        node = f"node {error.node!r}: " if error.node else ""
+        place = f"`{error.field}`: " if error.field else ""
+        what = f"{folder} cannot be exported: {node}{place}{error.reason}"
+        raise OpsError(what, f"{error.fix[:1].upper()}{error.fix[1:]}.") from error
+    for tool in [*tools.values(), *(t for choices in nodes.values() for t in choices.values())]:
+        _refuse_foreign_tool(tool.node)
+    needs = _needs(nodes)
+    return ExportedFlow(
+        flow,
+        nodes,
+        tuple(tools[node.name] for node in flow.aggregation_nodes),
+        needs,
+        _skippable(nodes, needs),
+        _streamed(flow, nodes),
+        tuple(names),
+    )
+
+
+def _refuse_foreign_tool(node: Node) -> None:
+    """Raise OpsError if a node uses a tool of another package, which is made for promptflow."""
+    if node.tool and not node.tool.startswith(OWN_TOOLS):
+        what = f"node {node.name!r}: {node.tool} is a tool of another package"
+        raise OpsError(what, "Write its work as a python node, or use a tool of phi3_tools.")
+
+
+def _refuse_includes(flow: Flow) -> None:
+    if includes := flow.content.get("additional_includes"):
+        raise FlowError(
+            f"it includes {includes[0]}, which is outside the flow's folder",
+            "copy the file into the folder of the flow",
+            field="additional_includes",
+        )
+
+
+def _needs(nodes: Mapping[str, Mapping[str, Tool]]) -> dict[str, frozenset[str]]:
+    needs = {
+        name: frozenset(need for tool in choices.values() for need in tool.node.references)
+        for name, choices in nodes.items()
+    }
+    try:
+        order = list(TopologicalSorter(needs).static_order())
+    except CycleError as error:
+        names = ", ".join(dict.fromkeys(error.args[1]))
+        what = f"the nodes {names} need each other in a circle, in different variants"
+        raise OpsError(what, "Remove one of their references.") from error
+    return {name: needs[name] for name in order}
+
+
+def _skippable(
+    nodes: Mapping[str, Mapping[str, Tool]], needs: Mapping[str, frozenset[str]]
+) -> frozenset[str]:
+    skippable: set[str] = set()
+    for name in needs:
+        for tool in nodes[name].values():
+            references = input_references(tool)
+            if tool.node.activate or (references and references <= skippable):
+                skippable.add(name)
+    return frozenset(skippable)
+
+
+def input_references(tool: Tool) -> set[str]:
+    """Return the names of the nodes whose outputs are inputs of a tool."""
+    return {each.node for each in tool.inputs.values() if isinstance(each, NodeReference)}
+
+
+def _streamed(flow: Flow, nodes: Mapping[str, Mapping[str, Tool]]) -> tuple[str, str] | None:
+    """Return the output that can stream, and its node.
+
+    Raises:
+        OpsError: several outputs can stream.
+    """
+    streaming = {
+        name
+        for name in flow.streaming_nodes
+        if name in nodes and any(map(_can_stream, nodes[name].values()))
+    }
+    outputs = [
+        (name, output.reference.node)
+        for name, output in flow.outputs.items()
+        if isinstance(output.reference, NodeReference)
+        and not output.reference.properties
+        and output.reference.node in streaming
+    ]
+    if len(outputs) > 1:
+        names = " and ".join(name for name, _ in outputs)
+        what = f"{flow.folder} cannot be exported: the outputs {names} stream, but only one may"
+        raise OpsError(what, "Remove one of them, or let a node join the pieces.")
+    return outputs[0] if outputs else None
+
+
+def _can_stream(tool: Tool) -> bool:
+    function = getattr(tool.function, "__original_function", tool.function)
+    is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+    return bool(tool.streaming_option) or is_generator
