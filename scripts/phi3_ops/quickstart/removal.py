@@ -20,6 +20,7 @@ from ..pf import (
     delete_stored_run,
     list_stored_runs,
 )
+from ..runs import url_without_secrets
 from ..training import CACHE_NAMES
 from .lock import only_quickstart
 from .results import PAGE, SUMMARY_FILE
@@ -69,12 +70,13 @@ def remove_quickstart(workdir: Path, confirm: Callable[[str], bool]) -> list[str
         return lines + _remove_files(workdir)
 
 
-def _remove_connection(name: str, url: str) -> str:
+def _remove_connection(name: str, recorded: str) -> str:
     present = connection_url(name)
     if present is None:
         return f"the connection {name!r} does not exist any more"
-    if present != url:
-        return f"kept the connection {name!r}: it leads to another endpoint now, {present}"
+    if present != recorded:
+        url = url_without_secrets(present)
+        return f"kept the connection {name!r}: it leads to another endpoint now, {url}"
     delete_connection(name)
     return f"deleted the connection {name!r}"
 
