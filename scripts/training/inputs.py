@@ -35,6 +35,7 @@ SECTION_TYPES = {
     "max_cut_share": (int, float),
     "trained_layers": int,
     "rows_per_sequence": int,
+    "small_data": dict,
     "tiny": dict,
     "lora": dict,
     "quantization": str,
@@ -47,6 +48,7 @@ TYPE_NAMES = {
     (int, float): "a number from 0 to 1",
     dict: "a mapping",
 }
+SMALL_DATA_KEYS = {"repetitions", "steps"}
 LORA_KEYS = {"r", "alpha", "dropout", "target_modules"}
 # Settings of Phi3Config that the model reads. Phi3Config accepts any other name and ignores it.
 TINY_KEYS = {
@@ -103,6 +105,7 @@ class Recipe:
         max_cut_share: largest share of a file's rows that max_length may cut or drop.
         trained_layers: number of the last layers that are trained, or None to train all weights.
         rows_per_sequence: average number of rows in a sequence of a batch; see batches.py.
+        small_data: how long few rows are trained on (`SMALL_DATA_KEYS`), or None; see small_data.py.
     """
 
     name: str
@@ -119,6 +122,7 @@ class Recipe:
     max_cut_share: float = 0.1
     trained_layers: int | None = None
     rows_per_sequence: int = 1
+    small_data: dict[str, int] | None = None
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -205,9 +209,8 @@ def _recipe_problem(content: Any) -> str | None:
     if content["model"] == TINY and (problem := tiny_problem(content)):
         return problem
     trainer = content.get("trainer", {})
-    return _scope_problem(content, trainer) or trainer_settings.find_problem(
-        trainer, "fsdp" in content
-    )
+    problem = _scope_problem(content, trainer) or _small_data_problem(content, trainer)
+    return problem or trainer_settings.find_problem(trainer, "fsdp" in content)
 
 
 def _scope_problem(content: Mapping[str, Any], trainer: Mapping[str, Any]) -> str | None:
@@ -225,6 +228,21 @@ def _scope_problem(content: Mapping[str, Any], trainer: Mapping[str, Any]) -> st
             return f"the recipe has `rows_per_sequence` with trainer.{key}: use only one of them"
     if content.get("attention") not in MASK_ATTENTIONS:
         return f"`rows_per_sequence` needs `attention: {' or '.join(MASK_ATTENTIONS)}`"
+    return None
+
+
+def _small_data_problem(content: Mapping[str, Any], trainer: Mapping[str, Any]) -> str | None:
+    """Return the first problem of `small_data`, or None."""
+    if "small_data" not in content:
+        return None
+    values = content["small_data"]
+    if values.keys() != SMALL_DATA_KEYS:
+        return f"the recipe's small_data needs {' and '.join(sorted(SMALL_DATA_KEYS))}"
+    if not all(type(value) is int and value > 0 for value in values.values()):
+        return "a setting of the recipe's small_data is not an integer above 0"
+    for key in ("packing", "max_steps"):
+        if trainer.get(key):
+            return f"the recipe has `small_data` with trainer.{key}: use only one of them"
     return None
 
 

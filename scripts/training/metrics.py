@@ -25,6 +25,7 @@ class Metrics:
         epochs: number of epochs that were trained.
         tokens: number of tokens trained on, including questions but not padding.
         train_loss: mean training loss over all steps, in nats per token.
+        last_train_loss: mean training loss over the last logged steps, in nats per token.
         eval_loss: evaluation loss of the saved model, in nats per token.
         perplexity: exponential of `eval_loss`.
         base_eval_loss: evaluation loss of the base model, in nats per token.
@@ -57,6 +58,7 @@ class Metrics:
     epochs: float
     tokens: int
     train_loss: float
+    last_train_loss: float
     eval_loss: float
     perplexity: float
     base_eval_loss: float
@@ -103,6 +105,11 @@ def mean_loss(history: Sequence[dict[str, Any]]) -> float:
             total += entry["loss"] * (entry["step"] - previous_step)
             previous_step = entry["step"]
     return total / previous_step
+
+
+def last_loss(history: Sequence[dict[str, Any]]) -> float:
+    """Return the training loss of the last log entry, which is a mean over `logging_steps` steps."""
+    return float([entry["loss"] for entry in history if "loss" in entry][-1])
 
 
 def base_eval_loss(history: Sequence[dict[str, Any]]) -> float:

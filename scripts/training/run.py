@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +14,24 @@ from console import print_line
 from inputs import Recipe, Row, TrainError, check_model, check_output, read_recipe, read_rows
 from options import CommandLine, override
 from outputs import RESULT_NAMES
+from small_data import lengthen
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """The checked inputs: the recipe with the command line's changes, and the rows of each file."""
+    """The checked inputs.
+
+    Attributes:
+        recipe: recipe with the command line's changes.
+        train_rows, eval_rows, general_rows: rows of each file.
+        notes: lines about the inputs, which are printed when the training begins.
+    """
 
     recipe: Recipe
     train_rows: list[Row]
     eval_rows: list[Row]
     general_rows: list[Row]
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -54,11 +63,15 @@ def read_inputs(options: CommandLine) -> Inputs:
     """
     recipe = override(read_recipe(options.recipe), options)
     check_model(recipe.model)
+    train_rows = read_rows(options.train_file, options.rows)
+    processes = distributed.current_process().count
+    recipe, note = lengthen(recipe, train_rows, processes, options.epochs)
     return Inputs(
         recipe=recipe,
-        train_rows=read_rows(options.train_file, options.rows),
+        train_rows=train_rows,
         eval_rows=read_rows(options.eval_file, options.rows),
         general_rows=read_rows(options.general_file, options.rows) if options.general_file else [],
+        notes=[note] if note else [],
     )
 
 

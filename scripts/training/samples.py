@@ -37,12 +37,15 @@ class SampleAnswer:
         question: the conversation's last question.
         reference: the answer in the evaluation file.
         answer: the model's answer.
+        is_trained: whether a training row has this answer, to a question in other words. Without such a
+            row, the model can know the answer only from its base.
     """
 
     epoch: float
     question: str
     reference: str
     answer: str
+    is_trained: bool = True
 
 
 class Samples(TrainerCallback):
@@ -54,7 +57,8 @@ class Samples(TrainerCallback):
     are printed on a terminal only, since logs are often shared more widely than the data should be.
 
     Args:
-        rows: the evaluation's conversations.
+        rows: the evaluation's conversations. Questions with a trained answer are preferred.
+        train_rows: the training's conversations.
         count: number of questions, evenly spaced over the rows; 0 turns the samples off.
         tokenizer: tokenizer with a chat template.
         path: JSONL file to write.
@@ -63,11 +67,15 @@ class Samples(TrainerCallback):
     def __init__(
         self,
         rows: Sequence[Row],
+        train_rows: Sequence[Row],
         count: int,
         tokenizer: PreTrainedTokenizerBase,
         path: Path,
     ) -> None:
-        self._rows = evenly_spaced(rows, count)
+        trained_answers = {_answer(row) for row in train_rows}
+        rephrased = [row for row in rows if _answer(row) in trained_answers]
+        self._rows = evenly_spaced(rephrased or rows, count)
+        self._is_trained = bool(rephrased)
         self._tokenizer = tokenizer
         self._path = path
         self.answers: list[SampleAnswer] = []
@@ -103,7 +111,7 @@ class Samples(TrainerCallback):
     def _store(self, answers: Sequence[str], epoch: float) -> None:
         for row, answer in zip(self._rows, answers):
             question, reference = (message["content"] for message in row["messages"][-2:])
-            sample = SampleAnswer(epoch, question, reference, answer)
+            sample = SampleAnswer(epoch, question, reference, answer, self._is_trained)
             self.answers.append(sample)
             if sys.stderr.isatty():
                 tqdm.write(format_line(sample), file=sys.stderr)
@@ -112,6 +120,10 @@ class Samples(TrainerCallback):
     def _write(self) -> None:
         lines = (json.dumps(asdict(sample), ensure_ascii=False) + "\n" for sample in self.answers)
         self._path.write_text("".join(lines), encoding="utf-8")
+
+
+def _answer(row: Row) -> str:
+    return str(row["messages"][-1]["content"])
 
 
 def generate_answers(
@@ -169,7 +181,8 @@ def format_line(sample: SampleAnswer) -> str:
     """Return a sample answer as one line, with long texts cut off."""
     question, answer, reference = map(_shorten, (sample.question, sample.answer, sample.reference))
     sign = "=" if sample.answer == sample.reference else "≠"
-    return f"  epoch {sample.epoch:g}: {question} → {answer} {sign} {reference}"
+    note = "" if sample.is_trained else " (not trained on)"
+    return f"  epoch {sample.epoch:g}: {question} → {answer} {sign} {reference}{note}"
 
 
 def _shorten(text: str) -> str:

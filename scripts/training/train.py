@@ -188,7 +188,7 @@ def train(options: CommandLine) -> None:
         tracking.attach(options.output_dir / name for name in outputs.TRACKED_FILES)
     print_line(
         f"done in {time.monotonic() - run.started:.0f} s, {options.output_dir}: "
-        f"train loss {metrics.train_loss:.3f}, eval loss {metrics.eval_loss:.3f}"
+        f"train loss {metrics.last_train_loss:.3f} at the end, eval loss {metrics.eval_loss:.3f}"
         + best_step_note(metrics)
     )
 
@@ -241,7 +241,8 @@ def fit(run: Run, base: Base, tracking: Tracking, folder: Path) -> Fitted:
 
     inputs = run.inputs
     path = folder / outputs.SAMPLES
-    samples = Samples(inputs.eval_rows, inputs.recipe.samples, base.tokenizer, path)
+    count = inputs.recipe.samples
+    samples = Samples(inputs.eval_rows, inputs.train_rows, count, base.tokenizer, path)
     trainer = make_trainer(run, base, [tracking, samples])
     general_before = measure_general(run, base, trainer)
     with stopping.defer_first_signal():
@@ -308,7 +309,8 @@ def make_trainer(run: Run, base: Base, callbacks: list[Any]) -> Trainer:
         f"training {base.parameters:,} parameters on {base.device}, "
         f"{len(inputs.train_rows)} rows, {describe_batch(base.config)}"
     )
-    for line in row_counts.describe(trainer.row_counts, base.config.max_length):
+    shortened = row_counts.describe(trainer.row_counts, base.config.max_length)
+    for line in [*inputs.notes, *shortened]:
         print_line(line)
     return trainer
 
@@ -365,6 +367,7 @@ def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
         epochs=round(fitted.trainer.state.epoch, 2),
         tokens=metrics.total_tokens(fitted.history),
         train_loss=metrics.mean_loss(fitted.history),
+        last_train_loss=metrics.last_loss(fitted.history),
         eval_loss=fitted.eval_loss,
         perplexity=math.exp(fitted.eval_loss),
         base_eval_loss=base_eval_loss,

@@ -12,6 +12,7 @@ import batches
 import distributed
 import models
 import row_counts
+import small_data
 import stopping
 from accelerate import PartialState
 from checkpoints import Checkpoints, is_complete, step_of, write_failure_reason
@@ -59,6 +60,12 @@ class Trainer(SFTTrainer):
             batches.accept_shared_sequences(model, self.args.max_length)
         models.train_in_float32(self.model)
         self.add_callback(CheckpointCallback(checkpoints))
+        batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
+        sequences, epochs = len(self.train_dataset), self.args.num_train_epochs
+        if warning := small_data.describe_few_steps(
+            sequences, batch * self.args.world_size, epochs
+        ):
+            print_line(warning)
 
     def _prepare_dataset(
         self,

@@ -13,7 +13,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 METRICS = Metrics(
     seconds=20.1, train_seconds=12.3, steps=420, saved_step=420, resumed_from=None, epochs=14.0,
-    tokens=205772, train_loss=0.8423, eval_loss=1.6778, perplexity=5.354, base_eval_loss=7.2128,
+    tokens=205772, train_loss=0.8423, last_train_loss=0.1234, eval_loss=1.6778, perplexity=5.354,
+    base_eval_loss=7.2128,
     base_perplexity=1356.7, general_rows=0,
         general_loss=None, base_general_loss=None, train_rows=480, cut_train_rows=0,
     dropped_train_rows=0, eval_rows=120, cut_eval_rows=0, dropped_eval_rows=0,

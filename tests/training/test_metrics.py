@@ -19,6 +19,11 @@ def test_means_and_sums_include_the_steps_before_a_resume():
     assert metrics.mean_loss(history) == pytest.approx((4 * 3 + 2 * 2 + 2 * 1) / 8)
 
 
+def test_the_last_loss_is_that_of_the_last_log_entry():
+    history = [{"step": 1, "loss": 5.0}, {"step": 4, "loss": 0.5}, {"step": 4, "eval_loss": 1.0}]
+    assert metrics.last_loss(history) == 0.5
+
+
 def test_the_evaluation_of_a_step_is_found():
     history = [
         {"step": 1, "eval_loss": 3.0},
@@ -38,7 +43,7 @@ def test_the_base_has_the_first_evaluation_loss():
 def test_metrics_are_written_as_json(tmp_path):
     values = metrics.Metrics(
         seconds=3.5, train_seconds=1.25, steps=60, saved_step=60, resumed_from=None, epochs=3.0,
-        tokens=792, train_loss=1.5, eval_loss=1.0, perplexity=2.7,
+        tokens=792, train_loss=1.5, last_train_loss=0.5, eval_loss=1.0, perplexity=2.7,
         base_eval_loss=7.0, base_perplexity=1096.6, general_rows=0,
         general_loss=None, base_general_loss=None, train_rows=12, cut_train_rows=0,
     dropped_train_rows=0, eval_rows=4, cut_eval_rows=0, dropped_eval_rows=0, model="tiny",

@@ -53,6 +53,8 @@ def test_a_run_is_prepared_from_the_command_line(rows_file, tmp_path, capsys, mo
     checkpoints = tmp_path / "out" / "checkpoints"
     line = f"train.py: no checkpoint in {checkpoints}: starting from the base model\n"
     assert capsys.readouterr().err == line
+    (note,) = prepared.inputs.notes
+    assert note.startswith("5 rows are few for this recipe: training ")
 
 
 def test_incomplete_checkpoints_are_removed_by_the_main_process(rows_file, tmp_path, monkeypatch):

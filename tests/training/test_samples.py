@@ -49,7 +49,7 @@ def test_samples_do_not_change_the_training(loaded, tiny_model_dir, tmp_path, ca
 
     same_model = AutoModelForCausalLM.from_pretrained(tiny_model_dir), loaded[1]
     without = train(loaded, tmp_path, [])
-    samples = Samples(ROWS, 3, loaded[1], tmp_path / "samples.jsonl")
+    samples = Samples(ROWS, ROWS, 3, loaded[1], tmp_path / "samples.jsonl")
     with_samples = train(same_model, tmp_path, [samples])
     assert all(torch.equal(with_samples[name], without[name]) for name in without)
     stored = [json.loads(line) for line in (tmp_path / "samples.jsonl").open(encoding="utf-8")]
@@ -96,7 +96,7 @@ def test_samples_that_fail_do_not_fail_the_training(tmp_path, capsys, count):
     from samples import Samples
     from transformers import TrainerState
 
-    samples = Samples(ROWS, count, None, tmp_path / "samples.jsonl")
+    samples = Samples(ROWS, ROWS, count, None, tmp_path / "samples.jsonl")
     for _ in range(2):
         samples.on_evaluate(None, TrainerState(epoch=1.0), None, model=None)
     assert not (tmp_path / "samples.jsonl").exists()
@@ -114,12 +114,30 @@ def test_a_terminal_gets_one_line_per_answer():
     assert format_line(wrong) == f"  epoch 2: Who is it? → {'x' * 59}… ≠ Ada"
 
 
+def test_questions_with_a_trained_answer_are_preferred(tmp_path, monkeypatch):
+    import samples
+    from transformers import TrainerState
+
+    rows = [conversation(f"q{n}", f"a{n}") for n in range(4)]
+    monkeypatch.setattr(samples, "generate_answers", lambda model, _, prompts: ["a"] * len(prompts))
+
+    def asked(train_rows):
+        callback = samples.Samples(rows, train_rows, 2, None, tmp_path / "samples.jsonl")
+        callback.on_evaluate(None, TrainerState(epoch=1.0), None, model=None)
+        return [(sample.question, sample.is_trained) for sample in callback.answers]
+
+    assert asked([conversation("other words", "a2")]) == [("q2", True)]
+    assert asked([conversation("other words", "x")]) == [("q0", False), ("q3", False)]
+    (line,) = {samples.format_line(samples.SampleAnswer(1, "q", "a", "b", False))}
+    assert line.endswith("≠ a (not trained on)")
+
+
 def test_only_the_main_process_stores_answers(loaded, tmp_path, monkeypatch):
     import samples
     from transformers import TrainerState
 
     monkeypatch.setattr(samples, "generate_answers", lambda *args: ["an answer"])
-    callback = samples.Samples(ROWS, 1, loaded[1], tmp_path / "samples.jsonl")
+    callback = samples.Samples(ROWS, ROWS, 1, loaded[1], tmp_path / "samples.jsonl")
     state = TrainerState(epoch=1.0, is_world_process_zero=False)
     callback.on_evaluate(None, state, None, model=None)
     assert not (tmp_path / "samples.jsonl").exists()

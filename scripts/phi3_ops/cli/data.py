@@ -9,6 +9,7 @@ from .. import paths
 from ..data import OVER_LONG
 from ..errors import OpsError
 from ..terminal import console
+from ._columns import add_columns, chosen_columns, naming_columns
 from ._common import integer, number, positive_int
 
 
@@ -21,9 +22,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         default=str(paths.SAMPLE_DATA),
         metavar="FILE|FOLDER|HUB_ID",
-        help="JSONL or Parquet file with `messages`, CSV file with prompt and answer, folder of such "
-        "files, or dataset on the hub such as HuggingFaceH4/ultrachat_200k (default: the questions and "
-        "answers of this package)",
+        help="CSV, JSONL or Parquet file with columns of questions and answers, JSONL or Parquet file "
+        "with `messages`, folder of such files, or dataset on the hub such as "
+        "HuggingFaceH4/ultrachat_200k (default: the questions and answers of this package)",
     )
     parser.add_argument(
         "--split",
@@ -33,12 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--revision", help="branch, tag or commit of a dataset on the hub (default: main)"
     )
-    parser.add_argument(
-        "--prompt-column", metavar="NAME", help="column of the prompts (default for CSV: prompt)"
-    )
-    parser.add_argument(
-        "--answer-column", metavar="NAME", help="column of the answers (default for CSV: answer)"
-    )
+    add_columns(parser)
     parser.add_argument(
         "--max-tokens",
         type=positive_int,
@@ -83,24 +79,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from rich.text import Text
 
-    from ..data import CSV_COLUMNS, DataOptions, prepare_data, print_data_report
+    from ..data import DataOptions, prepare_data, print_data_report
 
     if args.over_long and args.max_tokens is None:
         raise OpsError("--over-long has no effect without --max-tokens", "Give --max-tokens, too.")
-    columns = None
-    if args.prompt_column or args.answer_column:
-        columns = (args.prompt_column or CSV_COLUMNS[0], args.answer_column or CSV_COLUMNS[1])
     options = DataOptions(
         split=args.split,
         revision=args.revision,
-        columns=columns,
+        columns=chosen_columns(args.prompt_column, args.answer_column),
         max_tokens=args.max_tokens,
         over_long=args.over_long or OVER_LONG[0],
         tokenizer=args.tokenizer,
         strict=args.strict,
     )
     screen = console()
-    with screen.status(Text(f"reading {args.source}")) as status:
+    command = ["data", "--source", args.source]
+    with naming_columns(command), screen.status(Text(f"reading {args.source}")) as status:
         manifest = prepare_data(
             args.source,
             args.out,

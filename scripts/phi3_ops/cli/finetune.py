@@ -158,7 +158,9 @@ def _local(args: argparse.Namespace) -> int:
         processes=args.processes,
         extra=extra,
     )
-    print_text(f"loss {metrics.train_loss:.3f} after {metrics.steps} steps, in {args.output_dir}")
+    print_text(
+        f"loss {metrics.last_train_loss:.3f} after {metrics.steps} steps, in {args.output_dir}"
+    )
     console().print(base_and_tuned_table(args.output_dir, metrics))
     after_training(args.output_dir)
     return 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from .. import paths
 from ..terminal import console
-from ._common import add_workdir, integer, port, positive_int, positive_number
+from ._columns import add_columns, chosen_columns, naming_columns
+from ._common import add_yes, integer, port, positive_int, positive_number
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,14 +17,22 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "Run the whole path on this machine: prepare data, fine-tune a model, serve it, connect it, chat "
         "with it, and evaluate it before and after the training."
     )
-    add_workdir(parser)
+    parser.add_argument(
+        "--workdir",
+        type=Path,
+        metavar="DIR",
+        help=f"folder for everything that the command creates (default: {paths.WORKDIR}; with --data "
+        f"mine.csv {paths.WORKDIR}-mine)",
+    )
     parser.add_argument(
         "--data",
         type=Path,
         default=paths.SAMPLE_DATA,
         metavar="FILE",
-        help="JSONL file with `messages` (default: the questions and answers of this package)",
+        help="your own questions and answers: CSV, JSONL or Parquet file (default: the questions and "
+        "answers of this package)",
     )
+    add_columns(parser)
     parser.add_argument(
         "--model",
         metavar="MODEL",
@@ -66,17 +76,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--remove",
         action="store_true",
-        help="only undo an earlier quickstart, and exit; a fetched base model stays in the cache, see "
-        "phi3 models",
+        help="only undo an earlier quickstart, and exit: list what is removed and what stays, and ask "
+        "before its runs are deleted",
     )
+    add_yes(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..quickstart import QuickstartOptions, remove_quickstart, run_quickstart
+    from ..quickstart import (
+        QuickstartOptions,
+        default_workdir,
+        remove_quickstart,
+        run_quickstart,
+    )
 
     options = QuickstartOptions(
-        workdir=args.workdir,
+        workdir=args.workdir or default_workdir(args.data),
         source=args.data,
+        columns=chosen_columns(args.prompt_column, args.answer_column),
         seed=args.seed,
         model=args.model,
         recipe=args.recipe,
@@ -88,8 +105,17 @@ def run(args: argparse.Namespace) -> int:
     )
     screen = console()
     if args.remove:
-        removed = remove_quickstart(options)
+        removed = remove_quickstart(options.workdir, lambda question: args.yes or _agrees(question))
         screen.print("\n".join(removed) or "nothing to remove", highlight=False, soft_wrap=True)
         return 0
-    run_quickstart(options, screen)
+    command = ["quickstart", "--data", args.data]
+    command += ["--model", args.model] if args.model else []
+    command += ["--workdir", args.workdir] if args.workdir else []
+    with naming_columns(command):
+        run_quickstart(options, screen)
     return 0
+
+
+def _agrees(question: str) -> bool:
+    """Ask on the terminal. Without a terminal the answer is no."""
+    return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

@@ -6,18 +6,24 @@ This room may import the top-level modules only.
 from __future__ import annotations
 
 from .checks import OVER_LONG
-from .formats import CSV_COLUMNS
+from .columns import UnclearColumnsError
+from .formats import CSV_COLUMNS, TextColumns
 from .prepare import DataOptions, prepare_data
 from .report import print_data_report
-from .split import HELD_OUT, TRAINED, UNKNOWN
+from .sources import check_source
+from .split import BY_PROMPT, HELD_OUT, TRAINED, UNKNOWN
 
 __all__ = [
+    "BY_PROMPT",
     "CSV_COLUMNS",
     "DataOptions",
     "HELD_OUT",
     "OVER_LONG",
     "TRAINED",
+    "TextColumns",
     "UNKNOWN",
+    "UnclearColumnsError",
+    "check_source",
     "prepare_data",
     "print_data_report",
 ]

@@ -21,12 +21,28 @@ from .line_limits import bounded_lines, too_long
 from .parquet_limits import UnpackedSize, text_columns
 
 CSV_COLUMNS = ("prompt", "answer")
+CSV_DELIMITERS = ",;\t"
 BATCH_ROWS = 1000  # rows of a Parquet file that are in memory at once
 MAX_CELL = 1 << 24  # characters of a cell of a CSV file
 MAX_LISTED = 20  # columns in an error
 _UTF8_MARK = b"\xef\xbb\xbf"
 
-Columns = tuple[str, str] | None  # columns of prompt and answer; None if rows have `messages`
+
+class TextColumns(NamedTuple):
+    """Columns whose texts become a chat.
+
+    Attributes:
+        prompt: column of the prompts.
+        answer: column of the answers.
+        context: column of texts that are added to the prompts; None without one.
+    """
+
+    prompt: str
+    answer: str
+    context: str | None = None
+
+
+Columns = TextColumns | None  # None if rows have `messages`
 
 
 class SourceRow(NamedTuple):
@@ -71,12 +87,14 @@ class Source:
         parts: name and rows of each file; a file is opened when its rows are read.
         origin: what the manifest records.
         files: the files of the source; empty for a dataset on the hub.
+        columns: columns of the first file; None if its rows have `messages`.
     """
 
     name: str
     parts: Iterator[tuple[str, Iterator[SourceRow]]]
     origin: SourceOrigin
     files: list[Path] = field(default_factory=list)
+    columns: Columns = None
 
 
 # -- JSONL -------------------------------------------------------------------------------------------
@@ -144,8 +162,28 @@ def read_csv(path: Path, columns: Columns) -> Iterator[SourceRow]:
     Raises:
         OpsError: a column is missing.
     """
-    columns = columns or CSV_COLUMNS
-    return as_chats(_records(path, columns), columns)
+    columns = columns or TextColumns(*CSV_COLUMNS)
+    return as_chats(_records(path, columns[:2]), columns)
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file is a CSV file by its name."""
+    return FORMATS.get(path.suffix.lower()) is read_csv
+
+
+def csv_header(path: Path) -> list[str]:
+    """Return the column names of a CSV file; an empty list without a header that can be read."""
+    _mark_length(path)
+    csv.field_size_limit(MAX_CELL)
+    _, cells, _, problem = next(_csv_lines(path), (0, [], b"", ""))
+    return [] if problem else cells
+
+
+def _delimiter(path: Path) -> str:
+    """Return the delimiter that occurs most often in the first line of a CSV file."""
+    with path.open("rb") as file:
+        header = next(bounded_lines(file, str(path)), b"").decode("utf-8", "replace")
+    return max(CSV_DELIMITERS, key=header.count)
 
 
 def _records(path: Path, columns: Sequence[str]) -> Iterator[SourceRow]:
@@ -182,7 +220,8 @@ def _csv_lines(path: Path) -> Iterator[tuple[int, list[str], bytes, str]]:
             yield text
 
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        records = csv.reader(record_lines(bounded_lines(file, str(path))), strict=True)
+        lines = record_lines(bounded_lines(file, str(path)))
+        records = csv.reader(lines, strict=True, delimiter=_delimiter(path))
         while True:
             lines_read.clear()
             line, size, cells, problem = records.line_num + 1, 0, [], ""
@@ -209,13 +248,13 @@ def read_parquet(path: Path, columns: Columns) -> Iterator[SourceRow]:
         yield from table_rows(open_table(file, str(path), columns), str(path), columns)
 
 
-def open_table(file: Any, name: str, columns: Columns) -> Any:
+def open_table(file: Any, name: str, columns: Columns | tuple[()]) -> Any:
     """Read the footer of a Parquet file and check its columns. Return a `pyarrow.parquet.ParquetFile`.
 
     Args:
         file: the file, opened for reading in binary mode.
         name: name of the file, for errors.
-        columns: columns of prompt and answer.
+        columns: columns of prompt and answer; () checks none.
 
     Raises:
         OpsError: the file is not a Parquet file, or a column is missing.
@@ -229,7 +268,8 @@ def open_table(file: Any, name: str, columns: Columns) -> Any:
         table = parquet.ParquetFile(
             file, metadata=table.metadata, read_dictionary=texts, pre_buffer=True
         )
-    require_columns(name, table.schema_arrow.names, columns or ("messages",))
+    required = ("messages",) if columns is None else columns[:2]
+    require_columns(name, table.schema_arrow.names, required)
     return table
 
 
@@ -314,14 +354,18 @@ def require_columns(name: str, columns: Sequence[str], required: Sequence[str]) 
             raise OpsError(f"{name} has no column {column!r}, only {names}", fix)
 
 
-def as_chats(rows: Iterator[SourceRow], columns: tuple[str, str]) -> Iterator[SourceRow]:
+def as_chats(rows: Iterator[SourceRow], columns: TextColumns) -> Iterator[SourceRow]:
     """Convert rows with a prompt and an answer to rows with `messages`; other columns are kept."""
+    required = set(columns[:2])
     for source_row in rows:
         row = source_row.row
         if source_row.problem:
             yield source_row
-        elif isinstance(row, dict) and row.keys() >= set(columns):
-            prompt, answer = (row.pop(column) for column in columns)
+        elif isinstance(row, dict) and row.keys() >= required:
+            prompt, answer = row.pop(columns.prompt), row.pop(columns.answer)
+            context = row.get(columns.context) if columns.context else None
+            if isinstance(prompt, str) and isinstance(context, str) and context.strip():
+                prompt = f"{prompt}\n\n{context}"
             messages = [
                 {"role": "user", "content": prompt},
                 {"role": "assistant", "content": answer},
@@ -339,4 +383,5 @@ FORMATS: dict[str, Callable[[Path, Columns], Iterator[SourceRow]]] = {
     ".json": read_jsonl,
     ".parquet": read_parquet,
     ".csv": read_csv,
+    ".tsv": read_csv,
 }

@@ -166,6 +166,6 @@ def _streamed_rows(builder: Any, part: Any, columns: Columns) -> Iterator[Source
     first = next(source_rows, None)
     if first is None:
         return
-    require_columns(part.splitname, list(first.row), columns or ("messages",))
+    require_columns(part.splitname, list(first.row), columns[:2] if columns else ("messages",))
     all_rows = chain([first], source_rows)
     yield from all_rows if columns is None else as_chats(all_rows, columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .formats import SourceOrigin
+from .formats import SourceOrigin, TextColumns
 from .lengths import LengthBin, LengthSummary
 
 
@@ -59,6 +59,9 @@ class DataManifest:
         seed: seed of the split.
         test_share: share of the rows for testing, between 0 and 1.
         rows: numbers of rows.
+        columns: columns of the prompts and the answers; None if rows have `messages`.
+        groups: what rows have in common that belong together in the split: `BY_FACT`, `BY_ANSWER` or
+            `BY_PROMPT`.
         rejected: reason -> number of rejected rows.
         kinds: kind -> number of rows.
         tokens: lengths in tokens.
@@ -71,6 +74,8 @@ class DataManifest:
     seed: int
     test_share: float
     rows: RowCounts
+    columns: TextColumns | None
+    groups: str
     rejected: dict[str, int]
     kinds: dict[str, int]
     tokens: TokenCounts
@@ -82,5 +87,7 @@ class DataManifest:
         document = asdict(self)
         origin = {name: value for name, value in document["source"].items() if value is not None}
         document["source"] = {**origin, "files": document.pop("source_files")}
+        if self.columns:
+            document["columns"] = [column for column in self.columns if column is not None]
         document["tokens"]["histogram"] = [list(entry) for entry in self.tokens.histogram]
         return document

@@ -24,7 +24,7 @@ from ..errors import OpsError
 from ..files import atomic_folder, refuse_foreign_files, stage_marker, write_json, write_jsonl
 from ..hashing import file_sha256
 from .checks import ESTIMATE, Chat, Problem, check_chat, estimate_tokens, token_counter
-from .formats import Source
+from .formats import Source, TextColumns
 from .hashed_lines import WRITE_BLOCK, HashedLines
 from .lengths import length_histogram, summarise_lengths
 from .manifest import DataManifest, RowCounts, TokenCounts
@@ -48,7 +48,7 @@ class DataOptions:
     Attributes:
         split: slice of a dataset on the hub; None means the default slice.
         revision: branch, tag or commit of a dataset on the hub; None means the main branch.
-        columns: columns of the prompt and the answer; None if rows have `messages`.
+        columns: columns of the prompt and the answer; None finds them by their usual names.
         max_tokens: longest accepted chat; None accepts every length.
         over_long: `drop`, `cut` or `keep`: what happens to a longer chat.
         tokenizer: folder or id of the model whose tokens are counted; None estimates.
@@ -58,7 +58,7 @@ class DataOptions:
 
     split: str | None = None
     revision: str | None = None
-    columns: tuple[str, str] | None = None
+    columns: TextColumns | None = None
     max_tokens: int | None = None
     over_long: str = "drop"
     tokenizer: str | None = None
@@ -105,7 +105,9 @@ def prepare_data(
     ):
         accepted, rejected = _read_rows(opened, folder, spool, options, progress)
         _check_counts(opened.name, accepted, rejected, options.strict)
-        split = split_chats(accepted.prompts, accepted.facts, seed=seed, test_share=test_share)
+        split = split_chats(
+            accepted.prompts, accepted.facts, accepted.answers, seed=seed, test_share=test_share
+        )
         questions = _sample_questions(split, random.Random(seed), options.max_questions)
         hashes = _write_rows(opened, folder, spool, accepted, split, questions)
         if stamps != _file_stamps(opened):
@@ -116,6 +118,8 @@ def prepare_data(
             seed=seed,
             test_share=test_share,
             rows=_row_counts(accepted, rejected, split),
+            columns=opened.columns,
+            groups=split.groups,
             rejected=dict(rejected.reasons.most_common()),
             kinds=_kind_counts(split),
             tokens=_token_counts(accepted, split, options),

@@ -45,6 +45,8 @@ def _table_rows(manifest: DataManifest, out: Path) -> Iterator[tuple[str, str, s
     rows, tokens, source = manifest.rows, manifest.tokens, manifest.source
     revision = f"revision {source.revision}" if source.revision else None
     yield "read", f"{rows.read:,}", " ".join(filter(None, (source.name, source.split, revision)))
+    if manifest.columns:
+        yield "columns", "", " → ".join(filter(None, manifest.columns[:2]))
     for reason, count in manifest.rejected.items():
         yield f"- {reason}", f"{count:,}", f"see {out / 'rejects.jsonl'}"
     if rows.cut:

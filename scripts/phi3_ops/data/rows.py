@@ -47,7 +47,7 @@ class AcceptedRows:
         tokens, turns: lengths of a chat.
         lines: line of a row in the source, from 1.
         parts: for each part of the source, its first row and its name.
-        prompts: hashes of the first prompts.
+        prompts, answers: hashes of the first prompts and of the first answers.
         facts: the fact that each row names; None if a row does not name one.
         rows_by_digest: digest of a chat -> its row, to find duplicates.
         cut: number of chats that were shortened.
@@ -64,6 +64,7 @@ class AcceptedRows:
     lines: array[int] = field(default_factory=lambda: array("Q"))
     parts: list[tuple[int, str]] = field(default_factory=list)
     prompts: array[int] = field(default_factory=lambda: array("q"))
+    answers: array[int] = field(default_factory=lambda: array("q"))
     facts: list[str] | None = field(default_factory=list)
     rows_by_digest: dict[bytes, int] = field(default_factory=dict)
     cut: int = 0
@@ -93,6 +94,7 @@ class AcceptedRows:
         self.lines.append(source_row.line)
         # A collision of two hashes is harmless: it puts two prompts on the same side of the split.
         self.prompts.append(hash(normalise_text(chat.prompt.strip())))
+        self.answers.append(hash(normalise_text(chat.answer.strip())))
         if self.facts is not None:
             fact = source_row.row.get("fact")
             if isinstance(fact, str):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import OpsError
+from .columns import find_columns
 from .formats import FORMATS, Columns, Source, SourceOrigin, SourceRow
 from .hub import open_hub
 
@@ -23,21 +25,42 @@ def open_source(
         source: a file, a folder of files, or the id of a dataset on the hub (`owner/name`).
         split: slice of a dataset on the hub, in the syntax of the datasets library: `train_sft[:1%]`.
         revision: branch, tag or commit of a dataset on the hub.
-        columns: columns of prompt and answer. The default is `prompt` and `answer` for a CSV file; other
-            rows have `messages`.
+        columns: columns of prompt and answer. None finds the columns of a file by their usual names; the
+            rows of the hub have `messages`.
 
     Raises:
+        UnclearColumnsError: the columns of a file do not have the usual names.
         OpsError: the source does not exist, its format is unknown, or the hub cannot be reached.
     """
     path, name = Path(source), str(source)
-    is_hub = not path.exists() and path.suffix.lower() not in FORMATS and _HUB_ID.fullmatch(name)
-    if is_hub:
+    if _is_hub(path):
         return open_hub(name, split or HUB_SPLIT, revision, columns)
     files = _files(path)
     if split or revision:
         raise OpsError(f"{path} is not on the hub", "Leave out --split and --revision.")
-    parts = ((str(file), _rows(file, columns)) for file in files)
-    return Source(name, parts, SourceOrigin(path.resolve().name), files)
+    chosen = [columns or _find_columns(file) for file in files]
+    parts = ((str(file), _rows(file, columns)) for file, columns in zip(files, chosen))
+    return Source(name, parts, SourceOrigin(path.resolve().name), files, chosen[0])
+
+
+def check_source(source: Path, columns: Columns) -> None:
+    """Check that a file or folder can be opened and that its columns are clear.
+
+    A dataset on the hub is not checked, because that takes requests.
+
+    Args:
+        source, columns: the arguments of `open_source`.
+
+    Raises:
+        OpsError: those of `open_source`.
+    """
+    if not _is_hub(source):
+        open_source(source, split=None, revision=None, columns=columns)
+
+
+def _is_hub(path: Path) -> bool:
+    is_data_file = path.exists() or path.suffix.lower() in FORMATS
+    return not is_data_file and bool(_HUB_ID.fullmatch(str(path)))
 
 
 def _files(path: Path) -> list[Path]:
@@ -55,8 +78,19 @@ def _files(path: Path) -> list[Path]:
     return [path]
 
 
+def _find_columns(path: Path) -> Columns:
+    with _readable(path):
+        return find_columns(path)
+
+
 def _rows(path: Path, columns: Columns) -> Iterator[SourceRow]:
-    try:
+    with _readable(path):
         yield from FORMATS[path.suffix.lower()](path, columns)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise OpsError(f"cannot read {path}: {error.strerror}", "Check its permissions.") from error

@@ -1,9 +1,11 @@
 """Split rows into training and test data.
 
-Rows with the same first prompt are always on the same side. If every row names the `fact` that it asks
-for, the test data measures two things: whether the model recognises a known fact in new words (a
-phrasing is held out), and what it answers about an unknown fact (a fact is held out). Other data is
-split at random, as in the tutorials, but with a seed.
+Rows with the same first prompt are always on the same side, and the first row is always trained, because
+people ask it first. If every row names the `fact` that it asks for, the test data measures two things:
+whether the model recognises a known fact in new words (a phrasing is held out), and what it answers about
+an unknown fact (a fact is held out). If enough rows have an answer that another row has too, they are
+phrasings of one answer, and one of them stays in the training data. Other data is split at random, as in
+the tutorials, but with a seed.
 """
 
 from __future__ import annotations
@@ -16,19 +18,30 @@ from ..errors import OpsError
 
 UNKNOWN_SHARE = 0.05  # of the facts
 TRAINED, HELD_OUT, UNKNOWN = "trained", "held-out", "unknown"
+BY_FACT, BY_ANSWER, BY_PROMPT = "fact", "answer", "prompt"
+# Rows are phrasings of answers if they can provide this part of the test rows.
+PHRASINGS_SHARE = 0.5
 
 
 @dataclass(frozen=True)
 class Split:
-    """Row numbers for training, and kind (`HELD_OUT` or `UNKNOWN`) and row number for testing."""
+    """The rows for training and for testing.
+
+    Attributes:
+        train: row numbers.
+        test: kind (`HELD_OUT` or `UNKNOWN`) and row number.
+        groups: what rows have in common that belong together: `BY_FACT`, `BY_ANSWER` or `BY_PROMPT`.
+    """
 
     train: list[int]
     test: list[tuple[str, int]]
+    groups: str = BY_PROMPT
 
 
 def split_chats(
     prompts: Sequence[Hashable],
     facts: Sequence[str] | None = None,
+    answers: Sequence[Hashable] | None = None,
     *,
     seed: int,
     test_share: float,
@@ -38,6 +51,7 @@ def split_chats(
     Args:
         prompts: for each row, a value that is equal for equal first prompts.
         facts: for each row, its fact; None if not all rows name one.
+        answers: for each row, a value that is equal for equal first answers; None ignores the answers.
         seed: seed of the choice.
         test_share: share of the rows for testing, between 0 and 1.
 
@@ -45,20 +59,29 @@ def split_chats(
         OpsError: all rows have the same prompt.
     """
     rng = random.Random(seed)
-    parts = _split_facts(prompts, facts, rng, test_share) if facts is not None else None
+    parts = None
+    if facts is not None:
+        parts = _split_facts(prompts, facts, rng, test_share)
+    elif answers is not None:
+        parts = _split_answers(prompts, answers, rng, test_share)
     return parts if parts and parts.test else _split_prompts(prompts, rng, test_share)
 
 
+def _test_size(rows: int, share: float) -> int:
+    return min(max(1, round(rows * share)), rows - 1)
+
+
 def _split_prompts(prompts: Sequence[Hashable], rng: random.Random, share: float) -> Split:
+    """Hold out random prompts with all their rows, but never the first prompt."""
     groups = list(_grouped(prompts).values())
     if len(groups) < 2:
         raise OpsError(
             "all rows have the same first prompt",
             "Add rows with other prompts: none is left for testing.",
         )
-    order = list(range(len(groups)))
+    order = list(range(1, len(groups)))
     rng.shuffle(order)
-    size = min(max(1, round(len(prompts) * share)), len(prompts) - 1)
+    size = _test_size(len(prompts), share)
     test: set[int] = set()
     for index in order:
         if len(test) + len(groups[index]) <= size:
@@ -66,12 +89,41 @@ def _split_prompts(prompts: Sequence[Hashable], rng: random.Random, share: float
         if len(test) == size:
             break
     if not test:  # every prompt has more rows than that
-        smallest = min(groups, key=len)
+        smallest = min(groups[1:], key=len)
         test.update(smallest)
-    return Split(
-        train=[row for row in range(len(prompts)) if row not in test],
-        test=[(UNKNOWN, row) for row in sorted(test)],
-    )
+    return _without(range(len(prompts)), test, BY_PROMPT)
+
+
+def _without(rows: Iterable[int], test: set[int], groups: str) -> Split:
+    """Return the split with these held-out rows."""
+    train = [row for row in rows if row not in test]
+    return Split(train, [(HELD_OUT, row) for row in sorted(test)], groups)
+
+
+def _split_answers(
+    prompts: Sequence[Hashable], answers: Sequence[Hashable], rng: random.Random, share: float
+) -> Split | None:
+    """Hold out random phrasings of answers whose first phrasing is trained.
+
+    Returns:
+        The split; None if too few rows are further phrasings of an answer.
+    """
+    answered: set[Hashable] = set()
+    phrasings = []  # for each prompt that may be held out, its rows
+    for rows in _grouped(prompts).values():
+        new = {answers[row] for row in rows} - answered
+        answered |= new
+        if not new:
+            phrasings.append(rows)
+    size = _test_size(len(prompts), share)
+    if sum(map(len, phrasings)) < size * PHRASINGS_SHARE:
+        return None
+    rng.shuffle(phrasings)
+    test: set[int] = set()
+    for rows in phrasings:
+        if len(test) + len(rows) <= size:
+            test.update(rows)
+    return _without(range(len(prompts)), test, BY_ANSWER)
 
 
 def _split_facts(
@@ -99,7 +151,7 @@ def _split_facts(
         phrasing = phrasings[name].pop(rng.randrange(1, len(phrasings[name])))
         test += [(HELD_OUT, row) for row in phrasing]
     trained = (phrasings[name] for name in names if name not in unknown)
-    return Split([row for groups in trained for group in groups for row in group], test)
+    return Split([row for groups in trained for group in groups for row in group], test, BY_FACT)
 
 
 def _grouped(

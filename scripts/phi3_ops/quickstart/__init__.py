@@ -5,7 +5,9 @@ This room may import `training`, `chat`, `runs` and every room below them.
 
 from __future__ import annotations
 
-from .runner import remove_quickstart, run_quickstart
+from .removal import remove_quickstart
+from .runner import run_quickstart
 from .steps import QuickstartOptions
+from .workdir import default_workdir
 
-__all__ = ["QuickstartOptions", "remove_quickstart", "run_quickstart"]
+__all__ = ["QuickstartOptions", "default_workdir", "remove_quickstart", "run_quickstart"]

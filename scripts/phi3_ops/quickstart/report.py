@@ -11,17 +11,13 @@ from rich import box
 from rich.table import Table
 
 from .. import paths
-from ..data import HELD_OUT, TRAINED, UNKNOWN
+from ..data import BY_PROMPT, HELD_OUT, TRAINED, UNKNOWN
 from ..endpoint import find_endpoint
 from .results import BASE, EXACT_MATCH, TOKEN_F1, TUNED
 from .steps import QuickstartJob
 
 METRIC_TITLES = {EXACT_MATCH: "exact match", TOKEN_F1: "token F1"}
-KIND_TITLES = {
-    TRAINED: "trained phrasings",
-    HELD_OUT: "held-out phrasings",
-    UNKNOWN: "unknown facts",
-}
+KINDS = (TRAINED, HELD_OUT, UNKNOWN)
 
 
 def print_results(job: QuickstartJob) -> None:
@@ -36,15 +32,30 @@ def print_results(job: QuickstartJob) -> None:
     for title in METRIC_TITLES.values():
         for which in ("base", "fine-tuned"):
             table.add_column(f"{title}\n{which}", justify="right", no_wrap=True)
-    for kind, title in KIND_TITLES.items():
+    for kind in KINDS:
         if job.asked(kind):
             asked = f"{job.asked(kind)} of {job.rows[kind]}"
-            table.add_row(title, asked, *_score_cells(job, kind))
+            table.add_row(_kind_title(kind, job.groups), asked, *_score_cells(job, kind))
     job.console.print(table)
+    for note in job.notes:
+        job.console.print(f"  {'note':<10}{note}", highlight=False, soft_wrap=True)
     for lines in (_results(job), _commands(job), [_page(job)]):
         for label, text in lines:
             job.console.print(f"  {label:<10}{text}", highlight=False, soft_wrap=True)
         job.console.print()
+
+
+def _kind_title(kind: str, groups: str) -> str:
+    """Return the title of the questions of a kind.
+
+    Args:
+        kind: one of `KINDS`.
+        groups: what rows of the data have in common that belong together.
+    """
+    if kind == UNKNOWN:
+        return "unknown facts"
+    noun = "rows" if groups == BY_PROMPT else "phrasings"
+    return f"{'trained' if kind == TRAINED else 'held-out'} {noun}"
 
 
 def _score_cells(job: QuickstartJob, kind: str) -> Iterator[str]:

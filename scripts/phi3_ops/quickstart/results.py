@@ -9,10 +9,10 @@ from typing import Any
 from phi3_tools.evaluation import Mean
 
 BASE, TUNED = "base", "tuned"
+SUMMARY_FILE = "summary.json"  # in the workdir
 PAGE = "page"  # name of the chat page among the endpoints of the workdir
 EXACT_MATCH, TOKEN_F1 = "exact_match", "token_f1"
 METRICS = (EXACT_MATCH, TOKEN_F1)
-DEMO_QUESTION = "Who founded Microsoft?"
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,19 @@ class ModelEvaluation:
     def means(self, metric: str) -> dict[str, float]:
         """Return the mean of a metric for each kind of question."""
         return {kind: round(mean.mean, 4) for kind, mean in self.scores[metric].items()}
+
+
+@dataclass(frozen=True)
+class FirstQuestion:
+    """The first question of the data.
+
+    Attributes:
+        question: the question.
+        reference: the answer that the data gives.
+    """
+
+    question: str
+    reference: str
 
 
 @dataclass(frozen=True)
@@ -68,7 +81,8 @@ class QuickstartSummary:
         before: evaluation of the base model; None if it was skipped.
         after: evaluation of the fine-tuned model.
         general_loss: loss on general chats, which no training row resembles; None if it was not measured.
-        answer: answer to DEMO_QUESTION.
+        question: the first question of the data, with the answer that the data gives.
+        answer: the fine-tuned model's answer to it.
         model: folder of the fine-tuned model.
         connection: name of the connection to it.
         page: address of the chat page, or None if it is not running.
@@ -85,6 +99,7 @@ class QuickstartSummary:
     before: ModelEvaluation | None
     after: ModelEvaluation
     general_loss: LossChange | None
+    question: FirstQuestion
     answer: str
     model: Path
     connection: str
@@ -114,7 +129,7 @@ class QuickstartSummary:
                 for name, e in evaluations.items()
             },
             "runs": {name: [e.answers_run, e.scores_run] for name, e in runs.items() if e},
-            "answer": {"question": DEMO_QUESTION, "text": self.answer},
+            "answer": {**asdict(self.question), "text": self.answer},
             "model": str(self.model),
             "connection": self.connection,
             "page": self.page,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import paths
 from ..chat import start_page
-from ..data import DataOptions, prepare_data
+from ..data import BY_PROMPT, TRAINED, DataOptions, TextColumns, prepare_data
 from ..endpoint import find_endpoint, start_endpoint, stop_endpoint
 from ..errors import OpsError
 from ..files import read_jsonl, record_connection
@@ -32,10 +32,12 @@ from ..training import DEFAULT_RECIPE, TrainingMetrics, finetune_locally
 from .model_choice import ModelChoice, recipe_by_size
 from .results import (
     BASE,
-    DEMO_QUESTION,
+    EXACT_MATCH,
     METRICS,
     PAGE,
+    TOKEN_F1,
     TUNED,
+    FirstQuestion,
     LossChange,
     ModelEvaluation,
     QuickstartSummary,
@@ -48,6 +50,9 @@ if TYPE_CHECKING:
 DATA_FOLDER, MODEL_FOLDER = "data", "model"  # in the workdir
 BYTES_PER_TOKEN = 2  # of an answer; English has about four
 LEAST_TOKENS, MOST_TOKENS = 32, 128
+FEW_ROWS = 20  # rows for training, with which an accuracy says little
+# Scores of trained questions below which the training was too short.
+POOR_EXACT_MATCH, POOR_F1 = 0.5, 0.8
 
 
 @dataclass(frozen=True)
@@ -56,7 +61,8 @@ class QuickstartOptions:
 
     Attributes:
         workdir: folder for all files.
-        source: chats to train and test with.
+        source: questions and answers, or chats, to train and test with.
+        columns: columns of the questions and the answers; None finds them by their usual names.
         seed: seed of the data split and of the training.
         model: short name, GGUF file, folder or hub id of the model to fine-tune; None takes the
             recipe's, or smollm2.
@@ -70,6 +76,7 @@ class QuickstartOptions:
 
     workdir: Path = paths.WORKDIR
     source: Path = paths.SAMPLE_DATA
+    columns: TextColumns | None = None
     seed: int = 1
     model: str | None = None
     recipe: str | None = None
@@ -93,11 +100,14 @@ class QuickstartJob:
         peak_memory: peak memory of all processes, in bytes; 0 if it is unknown.
         base: folder of the base model if it exists before the training.
         rows: number of rows of each kind in the data.
+        groups: what rows of the data have in common that belong together, see `DataManifest`.
+        question: the first question of the data.
         questions: rows of the questions file.
         training: metrics of the training.
         evaluations: `BASE` or `TUNED` -> evaluation of that model.
-        answer: answer to DEMO_QUESTION.
+        answer: answer to that question.
         page: address of the chat page, or None if it is not running.
+        notes: what limits the results, and what to do about it.
     """
 
     options: QuickstartOptions
@@ -108,11 +118,14 @@ class QuickstartJob:
     peak_memory: int = 0
     base: Path | None = None
     rows: dict[str, int] = field(default_factory=dict)
+    groups: str = BY_PROMPT
+    question: FirstQuestion = FirstQuestion("", "")
     questions: list[dict[str, Any]] = field(default_factory=list)
     training: TrainingMetrics | None = None
     evaluations: dict[str, ModelEvaluation] = field(default_factory=dict)
     answer: str = ""
     page: str | None = None
+    notes: list[str] = field(default_factory=list)
 
     @property
     def data(self) -> Path:
@@ -179,6 +192,7 @@ class QuickstartJob:
             before=self.evaluations.get(BASE),
             after=self.evaluations[TUNED],
             general_loss=self.general_loss,
+            question=self.question,
             answer=self.answer,
             model=self.out / "model",
             connection=self.connection(TUNED),
@@ -187,13 +201,30 @@ class QuickstartJob:
 
 
 def _data(job: QuickstartJob) -> str:
-    options = DataOptions(max_questions=job.choice.questions or DataOptions.max_questions)
+    options = DataOptions(
+        columns=job.options.columns,
+        max_questions=job.choice.questions or DataOptions.max_questions,
+    )
     manifest = prepare_data(job.options.source, job.data, seed=job.options.seed, options=options)
     job.questions = read_jsonl(job.data / "questions.jsonl")
-    job.rows = manifest.kinds
-    rows = manifest.rows
-    rejected = f", {rows.rejected} rejected" if rows.rejected else ""
-    return f"{rows.train} rows to train, {rows.test} to test{rejected}, in {job.data}"
+    job.rows, job.groups = manifest.kinds, manifest.groups
+    job.question = _first_question(job.data / "train.jsonl")
+    rows, columns = manifest.rows, manifest.columns
+    rejected = f", {rows.rejected} rejected, see rejects.jsonl" if rows.rejected else ""
+    named = f"; columns {columns.prompt} → {columns.answer}" if columns else ""
+    if rows.train < FEW_ROWS:
+        job.notes.append(
+            f"{rows.train} rows to train are few, and {rows.test} to test say little: give at least "
+            f"{2 * FEW_ROWS} rows, or several phrasings of each question"
+        )
+    return f"{rows.train} rows to train, {rows.test} to test{rejected}, in {job.data}{named}"
+
+
+def _first_question(train_file: Path) -> FirstQuestion:
+    with train_file.open(encoding="utf-8") as file:
+        messages = json.loads(file.readline())["messages"]
+    turns = [message["content"] for message in messages if message["role"] != "system"]
+    return FirstQuestion(turns[0], turns[1])
 
 
 def _get_model(job: QuickstartJob) -> str:
@@ -217,7 +248,7 @@ def _finetune(job: QuickstartJob) -> str:
         general_file=None if job.choice.is_tiny else paths.GENERAL_CHATS,
         extra=extra,
     )
-    return f"loss {job.training.train_loss:.3f} after {job.training.steps} steps, in {job.out}"
+    return f"loss {job.training.last_train_loss:.3f} after {job.training.steps} steps, in {job.out}"
 
 
 def _before(job: QuickstartJob) -> str:
@@ -243,12 +274,23 @@ def _start(job: QuickstartJob) -> str:
 
 
 def _chat(job: QuickstartJob) -> str:
-    job.answer = flow_test(paths.FLOWS / "qa", {"input_data": DEMO_QUESTION})
-    return f"“{DEMO_QUESTION}” → “{job.answer}”"
+    job.answer = flow_test(paths.FLOWS / "qa", {"input_data": job.question.question})
+    reference = job.question.reference
+    wanted = "" if job.answer.strip() == reference.strip() else f" (the data says “{reference}”)"
+    return f"“{job.question.question}” → “{job.answer}”{wanted}"
 
 
 def _after(job: QuickstartJob) -> str:
-    return _evaluate(job, TUNED)
+    result = _evaluate(job, TUNED)
+    scores = job.evaluations[TUNED].scores
+    exact, f1 = (scores[name].get(TRAINED) for name in (EXACT_MATCH, TOKEN_F1))
+    if exact and f1 and exact.mean < POOR_EXACT_MATCH and f1.mean < POOR_F1:
+        epochs = job.training.epochs if job.training else 1
+        job.notes.append(
+            f"the model answers only {exact.mean:.0%} of the questions that it was trained on in the "
+            f"words of the data: train longer, for example with --epochs {2 * max(epochs, 1):.0f}"
+        )
+    return result
 
 
 def _start_page(job: QuickstartJob) -> str:

@@ -53,7 +53,8 @@ class TrainingMetrics:
 
     Attributes:
         steps: number of optimizer steps.
-        train_loss: mean loss of the training.
+        epochs: number of epochs that were trained.
+        last_train_loss: loss of the last steps of the training.
         eval_loss: loss of the fine-tuned model on the evaluation rows.
         perplexity: perplexity of the fine-tuned model on the evaluation rows.
         base_eval_loss: loss of the base model on the evaluation rows.
@@ -64,7 +65,8 @@ class TrainingMetrics:
     """
 
     steps: int
-    train_loss: float
+    epochs: float
+    last_train_loss: float
     eval_loss: float
     perplexity: float
     base_eval_loss: float
@@ -209,7 +211,9 @@ def base_and_tuned_table(out: Path, metrics: TrainingMetrics) -> Table:
             sum(rows[index]["answer"] == rows[index]["reference"] for rows in samples.values())
             for index in (0, -1)
         ]
-        title = f"exact answers of {len(samples)} samples"
+        is_trained = all(rows[-1].get("is_trained", True) for rows in samples.values())
+        note = "in other words" if is_trained else "not trained on"
+        title = f"exact answers of {len(samples)} samples, {note}"
         table.add_row(title, str(len(samples)), *map(str, exact), end_section=True)
     for question, rows in samples.items():
         cells = (question, rows[-1]["reference"], rows[0]["answer"], rows[-1]["answer"])

@@ -26,6 +26,26 @@ def test_the_defaults(runs):
     assert runs == [QuickstartOptions(workdir=paths.WORKDIR, source=paths.SAMPLE_DATA)]
 
 
+def test_own_data_has_a_folder_of_its_own(runs):
+    words = ["--data", "in/mine.csv", "--prompt-column", "Frage", "--answer-column", "Text"]
+    assert main(["quickstart", *words]) == 0
+    assert runs[0].workdir == Path(".phi3-mine") and runs[0].columns[:2] == ("Frage", "Text")
+
+
+def test_unclear_columns_end_with_the_finished_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("my data.csv").write_text("Nr,Thema,Text\n1,a,b\n2,c,d\n", encoding="utf-8")
+    assert main(["quickstart", "--data", "my data.csv", "--model", "tiny"]) == 1
+    error = capsys.readouterr().err
+    assert (
+        "my data.csv has the columns Nr, Thema, Text; which are the question and the answer"
+        in error
+    )
+    line = "phi3 quickstart --data 'my data.csv' --model tiny --prompt-column Thema --answer-column Text"
+    assert f"Run `{line}`, or name other columns." in error
+    assert not Path(".phi3-my-data").exists()
+
+
 def test_every_option(runs):
     words = [
         "--workdir",
@@ -64,7 +84,7 @@ def test_every_option(runs):
     [([], "nothing to remove\n"), (["deleted a", "deleted b"], "deleted a\ndeleted b\n")],
 )
 def test_remove_prints_what_it_removed(runs, monkeypatch, capsys, removed, printed):
-    monkeypatch.setattr(quickstart, "remove_quickstart", lambda options: removed)
+    monkeypatch.setattr(quickstart, "remove_quickstart", lambda workdir, confirm: removed)
     assert main(["quickstart", "--remove"]) == 0
     assert capsys.readouterr().out == printed and runs == []
 

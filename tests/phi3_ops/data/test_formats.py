@@ -12,6 +12,7 @@ from phi3_ops.data import line_limits
 from phi3_ops.data.checks import EMPTY, NO_MESSAGES, NOT_JSON, NOT_UTF8
 from phi3_ops.data.formats import (
     SourceRow,
+    TextColumns,
     as_chats,
     open_table,
     read_csv,
@@ -39,8 +40,26 @@ def test_csv(tmp_path, encoding):
 
 def test_columns_by_name(tmp_path):
     source = write_csv(tmp_path / "in.csv", header=("frage", "antwort", "n"))
-    prepare(tmp_path, source, columns=("frage", "antwort"))
+    prepare(tmp_path, source, columns=TextColumns("frage", "antwort"))
     assert [r["messages"] for r in written_by_number(tmp_path)] == [r["messages"] for r in CHATS]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_the_delimiter_of_a_csv_is_found(tmp_path, delimiter):
+    lines = [("Question", "Answer"), *((f"q{n}?", '"yes, please; or no"') for n in range(4))]
+    path = tmp_path / "in.tsv"
+    path.write_text("\n".join(delimiter.join(cells) for cells in lines), encoding="utf-8")
+    prepare(tmp_path, path)
+    chats = written(tmp_path, "train") + written(tmp_path, "test")
+    answers = [row["messages"][1]["content"] for row in chats]
+    assert answers == ["yes, please; or no"] * 4
+
+
+def test_a_context_is_added_to_the_prompt():
+    rows = [{"i": "Sum up", "c": "a text", "o": "x"}, {"i": "Say hi", "c": " ", "o": "y"}]
+    source_rows = [SourceRow(number, row) for number, row in enumerate(rows, 1)]
+    chats = [row.row for row in as_chats(iter(source_rows), TextColumns("i", "o", "c"))]
+    assert [chat["messages"][0]["content"] for chat in chats] == ["Sum up\n\na text", "Say hi"]
 
 
 def test_bad_records_of_a_csv(tmp_path):
@@ -155,6 +174,6 @@ def test_prompt_and_answer_become_messages_and_other_columns_stay():
         SourceRow(2, {"q": "x"}),
         SourceRow(3, [1]),
     ]
-    first, *others = as_chats(iter(source_rows), ("q", "a"))
+    first, *others = as_chats(iter(source_rows), TextColumns("q", "a"))
     assert first.row == {"prompt": "x", **chat_row("x", "y"), "n": 1}
     assert [row.problem for row in others] == [(NO_MESSAGES, "no 'q' and 'a'")] * 2

@@ -12,13 +12,15 @@ LENGTHS = LengthSummary(sum=3, p50=1, p95=2, max=2)
 LENGTHS_JSON = {"sum": 3, "p50": 1, "p95": 2, "max": 2}
 
 
-def make_manifest(origin=SourceOrigin("in.jsonl"), files=None):
+def make_manifest(origin=SourceOrigin("in.jsonl"), files=None, columns=None):
     return DataManifest(
         source=origin,
         source_files=files or {},
         seed=1,
         test_share=0.2,
         rows=RowCounts(read=4, train=2, test=1, rejected=1, cut=0, over_long=0),
+        columns=columns,
+        groups="prompt",
         rejected={"empty content": 1},
         kinds={"trained": 2, "held-out": 0, "unknown": 1},
         tokens=TokenCounts("estimated", 9, "cut", *[LENGTHS] * 3, [LengthBin(1, 2, 3)]),
@@ -37,6 +39,8 @@ def test_the_whole_document():
             "seed": 1,
             "test_share": 0.2,
             "rows": {"read": 4, "train": 2, "test": 1, "rejected": 1, "cut": 0, "over_long": 0},
+            "columns": None,
+            "groups": "prompt",
             "rejected": {"empty content": 1},
             "kinds": {"trained": 2, "held-out": 0, "unknown": 1},
             "tokens": {

@@ -211,7 +211,7 @@ class TestFiles:
         source = write_rows(tmp_path / "in.jsonl", [chat_row(f"q{n}") for n in range(100)])
         prepare(tmp_path, source, max_questions=5)
         kinds = Counter(r["kind"] for r in written(tmp_path, "questions"))
-        assert kinds == {TRAINED: 5, UNKNOWN: 5}
+        assert kinds == {TRAINED: 5, HELD_OUT: 5}
 
     def test_all_files_change_or_none(self, tmp_path, monkeypatch):
         source = write_rows(tmp_path / "in.jsonl", [chat_row(f"q{n}") for n in range(10)])

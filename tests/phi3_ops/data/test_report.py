@@ -15,7 +15,7 @@ from phi3_ops.data.report import BAR_WIDTH, print_data_report
 LENGTHS = LengthSummary(sum=3000, p50=1, p95=20, max=1200)
 
 
-def report(rows, origin=SourceOrigin("in.jsonl"), rejected=None):
+def report(rows, origin=SourceOrigin("in.jsonl"), rejected=None, columns=None):
     histogram = [LengthBin(0, 999, 80), LengthBin(1000, 1999, 1)]
     manifest = DataManifest(
         source=origin,
@@ -23,6 +23,8 @@ def report(rows, origin=SourceOrigin("in.jsonl"), rejected=None):
         seed=1,
         test_share=0.2,
         rows=rows,
+        columns=columns,
+        groups="prompt",
         rejected=rejected or {},
         kinds={"trained": 2, "held-out": 0, "unknown": 1},
         tokens=TokenCounts("estimated", 1000, "keep", *[LENGTHS] * 3, histogram),

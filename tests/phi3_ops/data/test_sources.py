@@ -67,7 +67,8 @@ UNUSABLE = {
     "one row": ("in.jsonl", json.dumps(chat_row("x")).encode(), "has 1 good row. At least 2"),
     "one bad row": ("in.jsonl", b"{\n", "in.jsonl, line 1: not JSON"),
     "header only": ("in.csv", b"prompt,answer\n", "has 0 good rows"),
-    "columns": ("in.csv", b"question,answer\nq,a\n", "no column 'prompt', only question, answer"),
+    "columns": ("in.csv", b"text,label\nq,a\n", "the columns text, label; which are the question"),
+    "one column": ("in.csv", b"text\nq\n", "has only the column 'text'"),
     "no Parquet": ("in.parquet", b"PAR1 not really", "cannot read"),
     "format": ("in.txt", b"x", "the format of"),
 }

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from phi3_ops.data.split import HELD_OUT, UNKNOWN, split_chats
+from phi3_ops.data.split import (
+    BY_ANSWER,
+    BY_FACT,
+    BY_PROMPT,
+    HELD_OUT,
+    UNKNOWN,
+    split_chats,
+)
 from phi3_ops.errors import OpsError
 
 
-def split(prompts, facts=None, seed=7, share=0.2):
-    return split_chats(prompts, facts, seed=seed, test_share=share)
+def split(prompts, facts=None, seed=7, share=0.2, answers=None):
+    return split_chats(prompts, facts, answers, seed=seed, test_share=share)
 
 
 def test_same_seed_same_split_other_seed_other_split():
@@ -54,3 +61,39 @@ def test_the_first_fact_and_the_first_phrasings_are_trained():
     assert len(held_out) == 24 - 6 and all(row % 3 for row in held_out)
     assert len({facts[row] for row in held_out}) == len(held_out)
     assert not unknown & {facts[row] for row in parts.train}
+    assert parts.groups == BY_FACT
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_first_row_is_trained_and_nothing_is_called_unknown(seed):
+    parts = split(range(40), seed=seed)
+    assert 0 in parts.train
+    assert {kind for kind, _ in parts.test} == {HELD_OUT} and parts.groups == BY_PROMPT
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_phrasings_of_a_trained_answer_are_held_out(seed):
+    answers = [n // 2 for n in range(40)]  # 20 answers with two phrasings each
+    parts = split(range(40), seed=seed, answers=answers)
+    assert parts.groups == BY_ANSWER and len(parts.test) == 8
+    assert {answers[row] for _, row in parts.test} <= {answers[row] for row in parts.train}
+    assert 0 in parts.train
+
+
+def test_labels_are_split_by_the_share():
+    labels = [n % 3 for n in range(300)]
+    parts = split(range(300), answers=labels)
+    assert len(parts.test) == 60 and {labels[row] for row in parts.train} == {0, 1, 2}
+
+
+def test_few_equal_answers_do_not_decide_the_split():
+    answers = [*range(98), 0, 1]
+    parts = split(range(100), answers=answers)
+    assert parts.groups == BY_PROMPT and len(parts.test) == 20
+
+
+def test_a_prompt_with_two_answers_is_on_one_side():
+    prompts = [n % 20 for n in range(40)]
+    parts = split(prompts, answers=[n % 5 for n in range(40)])
+    assert parts.groups == BY_ANSWER
+    assert not {prompts[n] for n in parts.train} & {prompts[n] for _, n in parts.test}

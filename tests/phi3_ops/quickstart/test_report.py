@@ -24,7 +24,7 @@ def printed(workdir, *models, **state):
         choose_model("tiny", None, None),
         seconds={"data": 0.6},
         rows={"trained": 8, "unknown": 0},
-        **state,
+        **{"groups": "fact", **state},
     )
     job.questions = [{"kind": "trained", "ground_truth": "A sentence of the data."}] * 3
     for name, share in models:
@@ -44,6 +44,12 @@ def test_both_models(tmp_path):
     assert "answers greedy, at most 32 tokens from either model" in lines
     assert f"remove phi3 quickstart --remove --workdir {tmp_path}" in lines
     assert not any(line.startswith(("memory", "general")) for line in lines)
+
+
+def test_rows_of_the_users_data_are_not_called_phrasings(tmp_path):
+    lines = printed(tmp_path, ("tuned", 1.0), groups="prompt", notes=["12 rows are few"])
+    assert "trained rows 3 of 8 – 100.0% – 100.0%" in lines
+    assert "note 12 rows are few" in lines
 
 
 def test_the_last_line_says_what_to_open(tmp_path):

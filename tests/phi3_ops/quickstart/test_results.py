@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from phi3_ops.quickstart.results import LossChange, ModelEvaluation, QuickstartSummary
+from phi3_ops.quickstart.results import (
+    FirstQuestion,
+    LossChange,
+    ModelEvaluation,
+    QuickstartSummary,
+)
 from phi3_tools.evaluation import Mean
 
 
@@ -31,6 +36,7 @@ def make_summary(before):
         before=before,
         after=make_evaluation("tuned", 0.98765),
         general_loss=LossChange(40, before=1.5, after=1.75),
+        question=FirstQuestion("Who founded Microsoft?", "Bill Gates and Paul Allen."),
         answer="Bill Gates.",
         model=Path("work/model"),
         connection="phi3",
@@ -66,7 +72,11 @@ def test_the_whole_document():
             "after": {"lines": 600, "failed": 2},
         },
         "runs": {"base": ["base-run", "base-scores"], "tuned": ["tuned-run", "tuned-scores"]},
-        "answer": {"question": "Who founded Microsoft?", "text": "Bill Gates."},
+        "answer": {
+            "question": "Who founded Microsoft?",
+            "reference": "Bill Gates and Paul Allen.",
+            "text": "Bill Gates.",
+        },
         "model": str(Path("work/model")),
         "connection": "phi3",
         "page": "http://127.0.0.1:9/",

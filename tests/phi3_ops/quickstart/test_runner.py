@@ -20,7 +20,8 @@ from phi3_ops.endpoint.registration import find_endpoint
 from phi3_ops.files.ownership import MARKER_FILE, finish_writing, record_connection, record_files
 from phi3_ops.models import CachedModel
 from phi3_ops.pf.connections import connection_url, delete_connection, save_connection
-from phi3_ops.quickstart import QuickstartOptions, runner
+from phi3_ops.quickstart import QuickstartOptions, removal, runner
+from phi3_ops.runs import Batch, BatchInterrupted
 from processes import BIN, pf, phi3, processes_naming
 from registered_endpoint import registered_endpoint
 from stores import make_store
@@ -140,7 +141,10 @@ def test_the_runs_are_in_prompt_flows_store(summary, env):
 def test_remove_takes_everything_away(summary, workdir, env):
     removed = phi3("quickstart", "--remove", "--workdir", workdir, env=env)
     assert removed.returncode == 0, removed.stderr
+    assert f"kept 4 runs over data of {workdir}: you did not confirm" in removed.stdout
     assert not workdir.exists()
+    removed = phi3("quickstart", "--remove", "--yes", "--workdir", workdir, env=env)
+    assert f"deleted 4 runs over data of {workdir}" in removed.stdout
     assert not processes_naming(workdir)
     again = phi3("quickstart", "--remove", "--workdir", workdir, env=env)
     assert "nothing to remove" in again.stdout
@@ -321,13 +325,13 @@ def test_only_files_of_the_quickstart_are_removed(tmp_path, capsys):
     notes = [workdir / name for name in ("notes.txt", "data/mine.jsonl", "model/model/notes.txt")]
     for file in notes:
         file.write_text("mine")
-    export = workdir / "model" / "model" / "onnx-fp32-0123456789abcdef"
+    export = workdir / "model" / "model" / "openvino-fp32-0123456789abcdef"
     export.mkdir()
-    (export / "model.onnx").write_text("")
+    (export / "serving.json").write_text("")
     assert remove(workdir) == 0
     assert sorted(path for path in tmp_path.rglob("*") if path.is_file()) == sorted(notes)
     printed = capsys.readouterr().out
-    assert all(f"kept {file}: phi3 did not write it" in printed for file in notes)
+    assert all(f"kept {file}: the quickstart did not write it" in printed for file in notes)
     assert remove(workdir) == 1
 
 
@@ -335,7 +339,7 @@ def test_a_shared_base_model_is_kept_and_named(tmp_path, monkeypatch, capsys):
     model = tmp_path / "cache" / "models" / "smollm2"
     model.mkdir(parents=True)
     cached = CachedModel("smollm2", model, "title", "source", "licence", 0, True)
-    monkeypatch.setattr(runner, "list_models", lambda: [cached])
+    monkeypatch.setattr(removal, "list_models", lambda: [cached])
     workdir = quickstart_folder(tmp_path / "work")
     (workdir / "summary.json").write_text(json.dumps({"base": str(model)}))
     assert remove(workdir) == 0
@@ -359,6 +363,20 @@ def test_a_new_quickstart_deletes_the_summary_of_the_earlier_one(tmp_path, monke
     assert not (workdir / "summary.json").exists()
 
 
+def test_an_interrupted_evaluation_ends_the_quickstart(tmp_path, monkeypatch, capsys):
+    """Its endpoints are stopped, so the run cannot be resumed."""
+
+    def interrupt(job):
+        raise BatchInterrupted(Batch("run", {0: {}}, 3, not_asked=2))
+
+    later = ("serve", "Serve", lambda job: pytest.fail("the next step ran"))
+    monkeypatch.setattr(runner, "steps_of", lambda job: [("before", "Ask", interrupt), later])
+    assert main(["quickstart", "--model", "tiny", "--workdir", str(tmp_path / "work")]) == 130
+    assert capsys.readouterr().err == (
+        "phi3: interrupted in step 1: 1 answered, 2 not asked; the same command starts again\n"
+    )
+
+
 def test_a_folder_behind_a_link_is_not_emptied(tmp_path):
     workdir, other = tmp_path / "work", quickstart_folder(tmp_path / "other")
     record_files(workdir, ["summary.json"])
@@ -369,14 +387,22 @@ def test_a_folder_behind_a_link_is_not_emptied(tmp_path):
     assert content(other) == before
 
 
-def test_a_connection_goes_only_if_it_leads_to_the_workdir(tmp_path, connections, capsys):
+def test_a_connection_goes_only_if_it_leads_to_the_workdir(
+    tmp_path, connections, capsys, monkeypatch
+):
+    monkeypatch.setattr(removal, "SERVICE_URL", "http://127.0.0.1:1/heartbeat")
     workdir = quickstart_folder(tmp_path / "work")
     record_connection(workdir, "phi3", OTHER_URL)  # another endpoint has taken the connection
     record_connection(workdir, "phi3-base", URL)
     record_connection(workdir, "none", URL)
     assert remove(workdir) == 0
     assert connection_url("phi3") == URL and connection_url("phi3-base") is None
-    assert capsys.readouterr().out == f"deleted the connection 'phi3-base'\ndeleted {workdir}\n"
+    assert capsys.readouterr().out.splitlines() == [
+        "kept the connection 'phi3': it leads to another endpoint now, 127.0.0.1:9/score",
+        "deleted the connection 'phi3-base'",
+        "the connection 'none' does not exist any more",
+        f"deleted {workdir}",
+    ]
 
 
 def test_endpoints_of_other_workdirs_stay(tmp_path, capsys):

@@ -29,7 +29,8 @@ from phi3_ops.training.local import (
 
 METRICS = TrainingMetrics(
     steps=8,
-    train_loss=2.5,
+    epochs=2.0,
+    last_train_loss=2.5,
     eval_loss=1.678,
     perplexity=5.35,
     base_eval_loss=7.2128,
@@ -84,7 +85,19 @@ def test_losses_and_answers_of_base_and_tuned_are_side_by_side(tmp_path):
     lines = [line.split() for line in table_lines(tmp_path)]
     assert ["evaluation", "loss", "lower", "7.213", "1.678"] in lines
     assert ["perplexity", "lower", "1,356.700", "5.350"] in lines
-    assert ["exact", "answers", "of", "2", "samples", "2", "0", "1"] in lines
+    assert [
+        "exact",
+        "answers",
+        "of",
+        "2",
+        "samples,",
+        "in",
+        "other",
+        "words",
+        "2",
+        "0",
+        "1",
+    ] in lines
     assert ["A?", "a", "[b]", "a"] in lines and ["B?", "b", "x" * 59 + "…", "c"] in lines
 
 
@@ -218,8 +231,8 @@ class TestFinetuneLocally:
         begin_writing(tmp_path, OUTPUT_NAMES)  # a run that was killed
         (tmp_path / "checkpoints").mkdir()
         (tmp_path / "checkpoints" / "half").touch()
-        (tmp_path / "model" / "onnx-fp32-0123456789abcdef").mkdir()
-        (tmp_path / "model" / "onnx-fp32-0123456789abcdef" / "model.onnx").touch()
+        (tmp_path / "model" / "openvino-fp32-0123456789abcdef").mkdir()
+        (tmp_path / "model" / "openvino-fp32-0123456789abcdef" / "serving.json").touch()
         finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path)
         assert len(child) == 2 and not read_marker(tmp_path).unfinished
 

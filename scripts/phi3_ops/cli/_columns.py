@@ -1,0 +1,62 @@
+"""The options that name the columns of the questions and the answers of a data file."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from ..errors import OpsError
+
+if TYPE_CHECKING:
+    from ..data import TextColumns
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add `--prompt-column` and `--answer-column`."""
+    usual = "a usual name such as"
+    parser.add_argument(
+        "--prompt-column",
+        metavar="NAME",
+        help=f"column of the questions (default: {usual} question, prompt or instruction)",
+    )
+    parser.add_argument(
+        "--answer-column",
+        metavar="NAME",
+        help=f"column of the answers (default: {usual} answer, completion or output)",
+    )
+
+
+def chosen_columns(prompt: str | None, answer: str | None) -> TextColumns | None:
+    """Return the columns that the options name; None without them.
+
+    Args:
+        prompt: the option `--prompt-column`, or None.
+        answer: the option `--answer-column`, or None.
+    """
+    from ..data import CSV_COLUMNS, TextColumns
+
+    if not (prompt or answer):
+        return None
+    return TextColumns(prompt or CSV_COLUMNS[0], answer or CSV_COLUMNS[1])
+
+
+@contextmanager
+def naming_columns(command: Sequence[object]) -> Iterator[None]:
+    """Complete the error for unclear columns by the command with the two options.
+
+    Args:
+        command: words of the command after `phi3`.
+
+    Raises:
+        OpsError: the columns of the data are not clear.
+    """
+    from ..data import UnclearColumnsError
+
+    try:
+        yield
+    except UnclearColumnsError as error:
+        line = shlex.join(["phi3", *map(str, command), *error.options])
+        raise OpsError(error.what, f"Run `{line}`, or name other columns.") from error
