@@ -6,17 +6,18 @@ Environment variables:
     PHI3_ONNX_CACHE: folder for exports; by default the model's folder.
     PHI3_CACHE_MIB: memory for the keys and values of all requests, in MiB.
     PHI3_THREADS: number of threads that ONNX Runtime uses.
+    PHI3_EXPECT_GPU, CUDA_VISIBLE_DEVICES: see gpu.py.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import gpu
 from batching import Backend
 from model_files import ModelFiles
 
@@ -48,11 +49,14 @@ def load_backend(files: ModelFiles) -> LoadedBackend:
     runtime and the log contain the reason.
 
     Raises:
-        ValueError: an environment variable has an invalid value.
+        ValueError: an environment variable has an invalid value, or this machine has a GPU that torch
+            cannot use and PHI3_ENGINE is not onnx.
         Exception: any error of the backend.
     """
     engine = _read_setting("PHI3_ENGINE", ("auto", "onnx", "transformers"))
     precision = _read_setting("PHI3_PRECISION", ("fp32", "int8", "int4"))
+    if engine != "onnx":
+        _refuse_unused_gpu()
     reason = ""
     if engine == "onnx" or (engine == "auto" and not _has_gpu()):
         try:
@@ -92,8 +96,17 @@ def _load_onnx(files: ModelFiles, precision: str) -> OnnxBackend:
     return OnnxBackend(ensure_export(files, precision))
 
 
+def _refuse_unused_gpu() -> None:
+    if not gpu.is_expected():
+        return  # importing torch takes seconds
+    if reason := gpu.unused_gpu():
+        raise ValueError(
+            f"{reason}: {gpu.how_to_use_it()}; PHI3_ENGINE=onnx serves on the CPU, too"
+        )
+
+
 def _has_gpu() -> bool:
-    if not shutil.which("nvidia-smi") and not os.path.exists("/dev/nvidiactl"):
+    if not gpu.has_nvidia_device():
         return False
     import torch
 

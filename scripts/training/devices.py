@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib.util
 from typing import Any
 
+import gpu
+from inputs import TrainError
+
 AUTO = "auto"
 # Compute capability of Ampere GPUs, the first with FlashAttention 2 and fast bf16.
 AMPERE = (8, 0)
@@ -18,10 +21,16 @@ PRECISIONS: dict[str, dict[str, Any]] = {
 
 
 def choose_device() -> str:
-    """Return the key of PRECISIONS that describes this machine."""
+    """Return the key of PRECISIONS that describes this machine.
+
+    Raises:
+        TrainError: this machine has a GPU that torch cannot use. Training on its CPU would take days.
+    """
     import torch
 
     if not torch.cuda.is_available():
+        if reason := gpu.unused_gpu():
+            raise TrainError(reason, "this machine", gpu.how_to_use_it())
         return "cpu"
     # V100 and older GPUs emulate bf16, which is slow.
     native = torch.cuda.is_bf16_supported(including_emulation=False)

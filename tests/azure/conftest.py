@@ -138,8 +138,8 @@ def queued_jobs(monkeypatch):
 
 
 @pytest.fixture
-def serving(provisioned, phi3, monkeypatch, tmp_path_factory):  # noqa: F811
-    """A provisioned workspace, and no endpoint yet."""
+def serving(provisioned, phi3, monkeypatch, tmp_path, tmp_path_factory):  # noqa: F811
+    """A provisioned workspace, and no endpoint yet. phi3.yaml asks for the scoring script."""
     from fake_azure.storage import DATASTORES, container_of
 
     folder = tmp_path_factory.mktemp("scripts")
@@ -151,6 +151,7 @@ def serving(provisioned, phi3, monkeypatch, tmp_path_factory):  # noqa: F811
     for datastore in DATASTORES:  # `provisioned` restores the documents only
         provisioned.storage.create(container_of(WORKSPACE, datastore))
     monkeypatch.setattr(rollout, "POLL_S", 0.05)
+    (tmp_path / "phi3.yaml").write_text("endpoint: {variant: score}")
     delete_connection("phi3")
     yield Serving(provisioned, phi3)
     delete_connection("phi3")

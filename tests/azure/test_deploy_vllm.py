@@ -89,13 +89,28 @@ def started(folder, **variables):
 def test_it_starts_with_the_mounted_model(tmp_path, program, files, model, tokenizer):
     mount = tmp_path / "a mount" / "1"
     planted(mount / "mlflow", files)
-    done = started(mount, VLLM_ARGS="--served-model-name phi3 --max-model-len 4096")
+    done = started(mount, VLLM_ARGS="--served-model-name phi3", MAX_MODEL_LEN="8192")
     assert done.stdout.splitlines() == [
         *("serve", f"{mount}/{model}", "--tokenizer", f"{mount}/{tokenizer}"),
-        *("--host", "0.0.0.0", "--port", "8000"),
-        *("--served-model-name", "phi3", "--max-model-len", "4096"),
+        *("--host", "0.0.0.0", "--port", "8000", "--max-model-len", "8192"),
+        *("--served-model-name", "phi3"),
     ]
     assert started(mount).returncode == 0  # VLLM_ARGS is optional
+
+
+def test_the_chat_template_of_the_tokenizer_is_used(tmp_path, program):
+    folder = planted(tmp_path / "mount", [*HUGGING_FACE, "chat_template.jinja"])
+    words = started(folder).stdout.splitlines()
+    assert words[words.index("--chat-template") + 1] == f"{folder}/chat_template.jinja"
+    assert words[words.index("--max-model-len") + 1] == "4096"
+
+
+@pytest.mark.parametrize(("vocabulary", "parsed"), [(200064, True), (32064, False)])
+def test_phi_4_minis_tool_calls_are_parsed(tmp_path, program, vocabulary, parsed):
+    folder = planted(tmp_path / "mount", HUGGING_FACE)
+    (folder / "config.json").write_text(f'{{\n  "vocab_size": {vocabulary}\n}}')
+    words = started(folder).stdout.splitlines()
+    assert ("phi4_mini_json" in words) is ("--enable-auto-tool-choice" in words) is parsed
 
 
 @pytest.mark.parametrize("missing", ["*.safetensors", "tokenizer.json"])
@@ -130,7 +145,7 @@ def test_it_is_deployed_and_asked_in_openais_contract(
 
     (tmp_path / "stand-in").mkdir()
     (tmp_path / "stand-in" / "score.py").write_text(STAND_IN)
-    (tmp_path / "phi3.yaml").write_text("endpoint: {variant: vllm}")
+    (tmp_path / "phi3.yaml").write_text("endpoint: {variant: auto}")
     serving.azure.stand_ins["mlflow"] = (
         tmp_path / "stand-in"
     )  # "mlflow" is the fake's name for a built image

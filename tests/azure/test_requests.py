@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-from pathlib import Path
 
 import pytest
 import yaml
 
 from azure_fixtures import succeed
+from golden_requests import compare
 from phi3_ops import paths
 from phi3_ops.pf.connections import NO_KEY, connection_key
 
-GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
 NAME = "phi3-endpoint"
 CANARY = ("--canary", "10,100")
 
@@ -39,9 +36,9 @@ class TestRequests:
     def test_a_job(self, serving, phi3, files, name, words):
         serving.azure.fail_job()  # the job itself does not matter here
         succeed(phi3("finetune", *files, *words))
-        _compare(name, _sent(serving, "/jobs/"))
+        compare(name, _sent(serving, "/jobs/"))
         if "--catalog" not in words:
-            _compare("code", _sent(serving, "/codes/"))
+            compare("code", _sent(serving, "/codes/"))
 
     @pytest.mark.parametrize(("name", "words"), [("gpu", ()), ("cpu", ("--cpu",))])
     def test_the_environment_of_a_job(self, serving, phi3, files, name, words):
@@ -50,15 +47,15 @@ class TestRequests:
         sent = _sent(serving, "/environments/")
         conda = yaml.safe_load(sent.body["properties"]["condaFile"])
         assert conda == yaml.safe_load((paths.TRAINING / "conda.yaml").read_text())
-        _compare(f"environment-{name}", sent)
+        compare(f"environment-{name}", sent)
 
     @pytest.mark.parametrize("auth", ["key", "entra"])
     def test_an_endpoint_and_its_connection(self, serving, phi3, tmp_path, auth):
-        (tmp_path / "phi3.yaml").write_text(f"endpoint: {{auth: {auth}}}")
+        (tmp_path / "phi3.yaml").write_text(f"endpoint: {{auth: {auth}, variant: score}}")
         succeed(serving.deploy("one"))
-        _compare(f"endpoint-{auth}", _sent(serving, NAME, 0))
+        compare(f"endpoint-{auth}", _sent(serving, NAME, 0))
         succeed(phi3("connect", "--azure"))
-        _compare(f"connection-{auth}", _sent(serving, "/connections/"))
+        compare(f"connection-{auth}", _sent(serving, "/connections/"))
         assert "nothing to change" in succeed(phi3("connect", "--azure"))
         assert connection_key("phi3") == (NO_KEY if auth == "entra" else serving.keys[0])
 
@@ -67,14 +64,14 @@ class TestRequests:
         (tmp_path / "phi3.yaml").write_text(f"endpoint: {{variant: {variant}, instances: 2}}")
         serving.azure.fail_deployment()
         serving.deploy("one")
-        _compare(f"deployment-{variant}", _sent(serving, "/deployments/"))
+        compare(f"deployment-{variant}", _sent(serving, "/deployments/"))
 
     def test_a_model_and_the_traffic(self, serving):
         serving.live()
         succeed(serving.deploy("new", "--mirror", 20, *CANARY))
-        _compare("deployment-model", _sent(serving, "/models/"))
+        compare("deployment-model", _sent(serving, "/models/"))
         for count, name in enumerate(["mirror", "canary", "whole"]):
-            _compare(f"endpoint-{name}", _sent(serving, NAME, count))
+            compare(f"endpoint-{name}", _sent(serving, NAME, count))
 
 
 def _sent(serving, path, count=-1):
@@ -82,33 +79,3 @@ def _sent(serving, path, count=-1):
     pattern = re.compile(f"{path}[^/]*(/versions/[^/]+)?$")
     writes = serving.azure.writes()
     return [w for w in writes if w.method == "PUT" and pattern.search(w.path)][count]
-
-
-def _compare(name, request):
-    file, masked = GOLDEN / f"{name}.json", _masked(request)
-    if os.environ.get("PHI3_WRITE_GOLDEN"):
-        file.write_text(json.dumps(masked, indent=2) + "\n")
-    assert masked == json.loads(file.read_text()), name
-
-
-# Patterns of hashes, random names and dates, and their replacements.
-VOLATILE = (
-    (r"\d{4}-\d\d-\d\dT[\d:.]+(\+0000|\+00:00|Z)?", "<time>"),
-    (r"\d{4}-\d\d-\d\d(?=\")", "<date>"),
-    (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=/)", "<uuid>"),
-    (r"\bphi3-[0-9a-f]{12}\b", "phi3-<hash>"),
-    (r"\bd-[0-9a-f]{10}\b", "d-<hash>"),
-    (r"\b([0-9a-f]{64}|[0-9a-f]{32}|[0-9a-f]{12})\b", "<hash>"),
-    (r'(?<="condaFile": ")([^"\\]|\\.)*', "<conda.yaml>"),
-    (r'(?<="key": ")[\w-]{32}(?=")', "<key>"),
-)
-
-
-def _masked(request):
-    """Return a request with its volatile parts replaced."""
-    subscription = "11111111-1111-4111-8111-111111111111"
-    text = json.dumps({"method": request.method, "path": request.path, "body": request.body})
-    text = text.replace(subscription, "<subscription>")
-    for pattern, replacement in VOLATILE:
-        text = re.sub(pattern, replacement, text)
-    return json.loads(text)

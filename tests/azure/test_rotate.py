@@ -82,6 +82,6 @@ class TestRotate:
         assert [len(keys) for keys in seen[:2]] == [1, 1]
 
     def test_an_endpoint_without_keys(self, serving, phi3, tmp_path):
-        (tmp_path / "phi3.yaml").write_text("endpoint: {auth: entra}")
+        (tmp_path / "phi3.yaml").write_text("endpoint: {auth: entra, variant: score}")
         one_line(phi3("connect", "--azure", "--rotate"), "does not use keys")
         assert serving.azure.requests == []

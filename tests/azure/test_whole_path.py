@@ -30,12 +30,16 @@ def azure(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def env(azure, tmp_path_factory):
+    # The fake has no GPU, and train.py and score.py refuse the CPU of a size with one.
+    config = tmp_path_factory.mktemp("config") / "phi3.yaml"
+    size = "Standard_DS3_v2"
+    config.write_text(f"{{compute: {{size: {size}}}, endpoint: {{size: {size}}}}}")
     return azure.environment() | {
         "AZURE_RESOURCE_GROUP": "rg",
         "AZUREML_WORKSPACE_NAME": "work",
         "PHI3_OWNER": "tester",
         "PF_HOME_DIRECTORY": str(make_store(tmp_path_factory.mktemp("home"))),
-        "PHI3_CONFIG": os.devnull,
+        "PHI3_CONFIG": str(config),
     }
 
 
@@ -163,7 +167,8 @@ def test_rotated_keys_work_and_the_old_ones_do_not(connected, env, run, azure):
 
 def test_a_redeploy_under_load_loses_no_request(connected, run, env, azure, tmp_path):
     old = deployments(azure)
-    (tmp_path / "phi3.yaml").write_text("endpoint: {instances: 2}")  # another deployment
+    another_deployment = "endpoint: {instances: 2, size: Standard_DS3_v2}"
+    (tmp_path / "phi3.yaml").write_text(another_deployment)
     load = Load(azure, env)
     with load:
         words = ("--config", tmp_path / "phi3.yaml", "--canary", "10,100", "--drain", "1")

@@ -5,6 +5,7 @@ import re
 from types import SimpleNamespace
 
 import backends
+import gpu
 import onnx_export
 import pytest
 import score
@@ -17,7 +18,7 @@ def files(folder):
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch):
-    for name in ("PHI3_ENGINE", "PHI3_PRECISION", "PHI3_ONNX_CACHE"):
+    for name in ("PHI3_ENGINE", "PHI3_PRECISION", "PHI3_ONNX_CACHE", "PHI3_EXPECT_GPU"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -43,9 +44,17 @@ def test_a_gpu_uses_transformers(tiny_model_dir, monkeypatch):
 
 
 def test_a_machine_without_an_nvidia_driver_has_no_gpu(monkeypatch):
-    monkeypatch.setattr(backends.shutil, "which", lambda name: None)
-    monkeypatch.setattr(backends.os.path, "exists", lambda path: False)
+    monkeypatch.setattr(gpu, "has_nvidia_device", lambda: False)
     assert not backends._has_gpu()
+
+
+@pytest.mark.parametrize("engine", ["auto", "transformers"])
+def test_the_cpu_of_a_size_with_a_gpu_is_not_used(tiny_model_dir, monkeypatch, engine):
+    monkeypatch.setattr(gpu, "unused_gpu", lambda: "torch cannot use the GPU")
+    monkeypatch.setenv("PHI3_EXPECT_GPU", "true")
+    monkeypatch.setenv("PHI3_ENGINE", engine)
+    with pytest.raises(ValueError, match="torch cannot use the GPU: install a torch wheel.*onnx"):
+        backends.load_backend(files(tiny_model_dir))
 
 
 def test_the_precision_is_passed_to_the_export(tiny_model_dir, monkeypatch, cpu_only):

@@ -3,7 +3,9 @@
 import importlib.util
 
 import devices
+import gpu
 import pytest
+from inputs import TrainError
 
 
 @pytest.mark.parametrize(
@@ -19,6 +21,16 @@ def test_the_device_is_a_key_of_precisions(monkeypatch, has_gpu, has_bf16, devic
     )
     assert devices.choose_device() == device
     assert device in devices.PRECISIONS
+
+
+def test_the_cpu_of_a_machine_with_an_unusable_gpu_is_refused(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(gpu, "unused_gpu", lambda: "torch cannot use the GPU")
+    message = "torch cannot use the GPU, this machine: install a torch wheel"
+    with pytest.raises(TrainError, match=message):
+        devices.choose_device()
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,14 @@ folder_of() {
 
 model=$(folder_of '*.safetensors')
 tokenizer=$(folder_of tokenizer.json)
+set -- --max-model-len "${MAX_MODEL_LEN:-4096}"
+if [ -f "$tokenizer/chat_template.jinja" ]; then
+    set -- "$@" --chat-template "$tokenizer/chat_template.jinja"
+fi
+# Phi-4-mini is the Phi-3 architecture with a vocabulary of this size. It writes tool calls as JSON.
+if grep -q '"vocab_size": *200064' "$model/config.json" 2>/dev/null; then
+    set -- "$@" --enable-auto-tool-choice --tool-call-parser phi4_mini_json
+fi
 # VLLM_ARGS is a list of arguments, so it must be split into words.
 # shellcheck disable=SC2086
-exec vllm serve "$model" --tokenizer "$tokenizer" --host 0.0.0.0 --port 8000 ${VLLM_ARGS-}
+exec vllm serve "$model" --tokenizer "$tokenizer" --host 0.0.0.0 --port 8000 "$@" ${VLLM_ARGS-}

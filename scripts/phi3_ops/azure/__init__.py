@@ -7,14 +7,17 @@ from __future__ import annotations
 
 from .cloud import (
     ARM,
+    AUTOSCALE_API_VERSION,
     CONNECTIONS_API_VERSION,
     CREATED_BY_TAG,
     ENDPOINTS_API_VERSION,
     PRODUCT,
+    SCALE_TAG,
     Cloud,
     is_created_by_us,
 )
-from .config import Config, EndpointConfig, load_config
+from .config import AutoscaleConfig, Config, EndpointConfig, load_config
+from .environments import azure_environments
 from .faults import find_resource, named_errors
 from .jobs import (
     COMPLETED,
@@ -38,14 +41,21 @@ from .quota import (
     refuse_retired,
 )
 from .roles import CONNECTION_SECRETS, grant_role, has_role
+from .sizes import CPU_IMAGE, has_gpu
 from .status import StatusItem, read_status
 from .teardown import ENDPOINT_ONLY, EVERYTHING, EXPIRING, RESOURCES_IN_USE, plan_teardown
 
 __all__ = [
     "A100",
     "ARM",
+    "AUTOSCALE_API_VERSION",
+    "AutoscaleConfig",
+    "azure_environments",
+    "SCALE_TAG",
+    "has_gpu",
     "ASK_FOR_QUOTA",
     "COMPLETED",
+    "CPU_IMAGE",
     "CONNECTIONS_API_VERSION",
     "CONNECTION_SECRETS",
     "CREATED_BY_TAG",

@@ -19,10 +19,12 @@ PRODUCT = "phi3-promptflow"
 EXPIRES_TAG = "expires"
 OWNER_TAG = "owner"
 WORKSPACE_TAG = "workspace"
+SCALE_TAG = "scale"  # of an autoscale setting: fewest and most machines, as in "1 to 3"
 ARM = "https://management.azure.com"
 DATASTORE = "workspaceblobstore"  # the default datastore of a job's outputs
 CONNECTIONS_API_VERSION = "2024-04-01-preview"
 ENDPOINTS_API_VERSION = "2024-10-01"
+AUTOSCALE_API_VERSION = "2022-10-01"
 OPERATION_S = 3600.0  # limit for a long-running operation
 OPERATION_POLL_S = 5.0  # where Azure does not say when to ask again
 # Loggers that are limited to errors.

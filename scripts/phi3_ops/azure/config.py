@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ..errors import OpsError
 from ..yaml_files import load_yaml
+from .sizes import has_gpu
 
 CONFIG_FILE = Path("phi3.yaml")
 CONFIG_VARIABLE = "PHI3_CONFIG"
@@ -100,6 +101,30 @@ class FineTuneConfig(_Section):
     instances: int = Field(1, ge=1)
 
 
+class AutoscaleConfig(_Section):
+    """When Azure adds and removes machines of the deployment.
+
+    Thresholds are percentages of use, milliseconds or requests per minute, depending on the metric.
+    """
+
+    min: int = Field(1, ge=1)
+    max: int = Field(ge=1)
+    metric: Literal["cpu", "gpu", "latency", "requests"] = "gpu"
+    scale_out_above: float = Field(70, gt=0)
+    scale_in_below: float = Field(30, ge=0)
+
+    @model_validator(mode="after")
+    def _limits_are_in_order(self) -> AutoscaleConfig:
+        if self.max < self.min:
+            raise ValueError(f"max {self.max} is less than min {self.min}")
+        if self.scale_in_below >= self.scale_out_above:
+            raise ValueError(
+                f"scale_in_below {self.scale_in_below:g} is not less than scale_out_above "
+                f"{self.scale_out_above:g}"
+            )
+        return self
+
+
 class EndpointConfig(_Section):
     """The endpoint, its model and its machines."""
 
@@ -108,7 +133,23 @@ class EndpointConfig(_Section):
     auth: Literal["key", "entra"] = "key"
     size: Text = "Standard_NC24ads_A100_v4"
     instances: int = Field(1, ge=1)
-    variant: Literal["score", "mlflow", "vllm"] = "score"
+    variant: Literal["auto", "score", "mlflow", "vllm"] = "auto"
+    max_model_len: int = Field(4096, ge=512)
+    autoscale: AutoscaleConfig | None = None
+
+    @property
+    def served_variant(self) -> str:
+        """The variant to deploy: with `auto`, vLLM on a GPU and the scoring script on a CPU."""
+        if self.variant != "auto":
+            return self.variant
+        return "vllm" if has_gpu(self.size) else "score"
+
+    @property
+    def first_instances(self) -> int:
+        """The number of machines of a new deployment, within the limits of `autoscale`."""
+        if self.autoscale is None:
+            return self.instances
+        return min(max(self.instances, self.autoscale.min), self.autoscale.max)
 
 
 class TagsConfig(_Section):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .cloud import CONNECTIONS_API_VERSION, EXPIRES_TAG, OWNER_TAG, Cloud
+from .cloud import AUTOSCALE_API_VERSION, CONNECTIONS_API_VERSION, EXPIRES_TAG, OWNER_TAG, Cloud
 from .faults import find_resource, named_errors
 from .roles import ROLE_NAMES, granted_roles
 
@@ -16,6 +16,7 @@ RESOURCE_TYPES = {
     "microsoft.managedidentity/userassignedidentities": ("identity", "2024-11-30"),
     "microsoft.containerregistry/registries": ("registry", "2023-07-01"),
     "microsoft.machinelearningservices/workspaces": ("workspace", ""),
+    "microsoft.insights/autoscalesettings": ("autoscale setting", AUTOSCALE_API_VERSION),
     "microsoft.insights/components": ("application insights", "2020-02-02"),
     "microsoft.operationalinsights/workspaces": ("log analytics", "2022-10-01"),
     "microsoft.keyvault/vaults": ("key vault", "2023-07-01"),

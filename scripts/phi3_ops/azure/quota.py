@@ -119,9 +119,10 @@ def cluster_need(config: Config) -> QuotaNeed:
 
 
 def endpoint_need(config: Config) -> QuotaNeed:
-    """Return the need of one deployment of the configuration; a redeploy runs two for a while."""
+    """Return the need of one deployment with all its machines; a redeploy runs two for a while."""
     endpoint = config.endpoint
-    return QuotaNeed("endpoint", endpoint.size, endpoint.instances, endpoint=True)
+    most = endpoint.autoscale.max if endpoint.autoscale else endpoint.instances
+    return QuotaNeed("endpoint", endpoint.size, most, endpoint=True)
 
 
 def refuse_retired(needs: Iterable[QuotaNeed]) -> None:

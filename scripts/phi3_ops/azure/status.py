@@ -1,19 +1,19 @@
-"""The endpoints, deployments and clusters of this product, and the machines that are paid for."""
+"""What this product created in the workspace, and the machines that are paid for."""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
 
-from .cloud import Cloud
+from .cloud import SCALE_TAG, Cloud
 from .inventory import InventoryItem, expiry_date, read_inventory
 
-KINDS = ("endpoint", "deployment", "cluster")
+KINDS = ("endpoint", "deployment", "autoscale setting", "cluster")
 
 
 @dataclass(frozen=True)
 class StatusItem:
-    """One endpoint, deployment or cluster.
+    """One endpoint, deployment, autoscale setting or cluster.
 
     Attributes:
         kind: one of `KINDS`.
@@ -25,6 +25,7 @@ class StatusItem:
         since: creation time, ISO 8601.
         expires: ISO date, "" for never; an endpoint expires with the last of its deployments.
         owner: value of the owner tag.
+        scale: fewest and most machines of an autoscale setting, as in "1 to 3"; "" for others.
     """
 
     kind: str
@@ -36,6 +37,7 @@ class StatusItem:
     since: str
     expires: str
     owner: str
+    scale: str = ""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Status:
 
 
 def read_status(cloud: Cloud) -> Status:
-    """Return the endpoints, deployments and clusters that this product created.
+    """Return the endpoints, deployments, autoscale settings and clusters that this product created.
 
     Raises:
         OpsError: Azure does not answer, or refuses.
@@ -75,4 +77,5 @@ def _status_item(item: InventoryItem, expires: str) -> StatusItem:
         since=item.since,
         expires=expires,
         owner=item.owner,
+        scale=item.tags.get(SCALE_TAG, ""),
     )

@@ -19,10 +19,11 @@ from .plan import Plan, Step
 
 # Kinds of resources to delete, in this order: each before the resources that it depends on. Workspace,
 # registry and storage contain the data, the jobs' history and the images, so only EVERYTHING has them.
-ENDPOINT_ONLY = ("endpoint",)
-EXPIRING = ("endpoint", "cluster")
+ENDPOINT_ONLY = ("autoscale setting", "endpoint")
+EXPIRING = ("autoscale setting", "endpoint", "cluster")
 LOCAL_CONNECTION = "local connection"
 RESOURCES_IN_USE = (
+    "autoscale setting",
     "endpoint",
     "connection",
     LOCAL_CONNECTION,

@@ -17,9 +17,9 @@ COLUMNS = ("kind", "name", "machines", "state", "traffic", "since", "expires", "
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "List the endpoints, deployments and clusters that this product created in the workspace, with "
-        "their machines, creation time, expiry date and owner, and the machines that are paid for by "
-        "the hour. `phi3 down` deletes them."
+        "List the endpoints, deployments, autoscale settings and clusters that this product created in "
+        "the workspace, with their machines, creation time, expiry date and owner, and the machines that "
+        "are paid for by the hour. `phi3 down` deletes them."
     )
     add_config(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -51,7 +51,7 @@ def _table(items: Sequence[StatusItem]) -> Any:
     for column in COLUMNS:
         table.add_column(column, overflow="fold")
     for item in items:
-        machines = f"{item.size} x {item.instances}" if item.size else ""
+        machines = f"{item.size} x {item.instances}" if item.size else item.scale
         traffic = "" if item.traffic is None else f"{item.traffic} %"
         cells = (item.kind, item.name, machines, item.state, traffic)
         table.add_row(*cells, item.since, item.expires, item.owner)

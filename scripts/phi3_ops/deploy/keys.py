@@ -63,8 +63,8 @@ def read_endpoint(cloud: Cloud) -> ConnectionContent:
         )
     if not any((endpoint.traffic or {}).values()):
         raise OpsError(f"the endpoint {config.name} has no traffic", "Run `phi3 deploy` again.")
-    url = scoring_url(str(endpoint.scoring_uri), config.variant)
-    fields = {"endpoint": url, **CONTRACTS[config.variant]}
+    url = scoring_url(str(endpoint.scoring_uri), config.served_variant)
+    fields = {"endpoint": url, **CONTRACTS[config.served_variant]}
     if config.auth == "entra":
         return ConnectionContent({**fields, "auth": "entra"}, "")
     keys = _keys(cloud)

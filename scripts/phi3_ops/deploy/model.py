@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 from phi3_tools import EntraAuth, KeyAuth, Limits, Params, Phi3Client, Phi3Error, Settings
 
 from .. import paths
-from ..azure import Cloud, Step, find_resource, require_completed
+from ..azure import CPU_IMAGE, Cloud, Step, find_resource, has_gpu, require_completed
 from ..errors import OpsError
 from ..training import MODEL_OUTPUT, latest_completed
 from .rollout import Deployment, SmokeAnswer, content_name
@@ -54,17 +54,20 @@ class ModelDeployment(Deployment):
         self.endpoint = cloud.config.endpoint
         self.job = job or latest_completed(cloud)
         require_completed(cloud, self.job)
-        self._yaml = paths.AZURE / f"deployment-{self.endpoint.variant}.yml"
+        self._yaml = paths.AZURE / f"deployment-{self.endpoint.served_variant}.yml"
 
     @functools.cached_property
     def name(self) -> str:
         """The deployment's name, from the job, the machines, the YAML file and the scoring script."""
         endpoint = self.endpoint
-        parts = [self.job, endpoint.size, str(endpoint.instances), endpoint.variant]
+        parts = [self.job, endpoint.size, str(endpoint.instances), endpoint.served_variant]
         parts.append(self._yaml.read_text(encoding="utf-8"))
-        if endpoint.variant == "score":
-            files = sorted(path for path in paths.SERVING.glob("*") if path.is_file())
+        folders = {"score": paths.SERVING, "vllm": paths.AZURE / "vllm"}
+        if folder := folders.get(endpoint.served_variant):
+            files = sorted(path for path in folder.glob("*") if path.is_file())
             parts += [file.name + file.read_text(encoding="utf-8") for file in files]
+        if endpoint.served_variant == "vllm":
+            parts.append(str(endpoint.max_model_len))
         return content_name(parts)
 
     def steps(self) -> list[Step]:
@@ -116,20 +119,30 @@ class ModelDeployment(Deployment):
         deployment.endpoint_name = self.endpoint.name
         deployment.model = f"azureml:{newest.name}:{newest.version}"
         deployment.instance_type = self.endpoint.size
-        deployment.instance_count = self.endpoint.instances
+        deployment.instance_count = self.endpoint.first_instances
+        self._fit_to_size(deployment)
         deployment.tags = {**self.cloud.tags(), "job": self.job}
         yield deployment
+
+    def _fit_to_size(self, deployment: Any) -> None:
+        """Fill in the image and the settings that depend on whether the machines have a GPU."""
+        variables = deployment.environment_variables
+        if self.endpoint.served_variant == "vllm":
+            variables["MAX_MODEL_LEN"] = str(self.endpoint.max_model_len)
+        elif self.endpoint.served_variant == "score" and not has_gpu(self.endpoint.size):
+            deployment.environment.image = CPU_IMAGE
+            variables.update(PHI3_EXPECT_GPU="false", PHI3_ENGINE="auto")
 
     def ask(
         self, scoring_uri: str, auth: KeyAuth | EntraAuth, deployment: str | None
     ) -> SmokeAnswer:
         """Ask the smoke question through the product's client."""
         settings = Settings(
-            endpoint=scoring_url(scoring_uri, self.endpoint.variant),
+            endpoint=scoring_url(scoring_uri, self.endpoint.served_variant),
             auth=auth,
             limits=SMOKE_LIMITS,
             deployment=deployment,
-            **CONTRACTS[self.endpoint.variant],
+            **CONTRACTS[self.endpoint.served_variant],
         )
         with Phi3Client(settings) as client:
             try:

@@ -24,6 +24,7 @@ from ..azure import Cloud, EndpointConfig, Plan, Step, find_resource
 from ..errors import OpsError
 from ..hashing import sha256_hex
 from ..waiting import WaitTimeoutError, wait_until
+from .autoscale import Autoscale
 
 LOG_LINES = 60
 SUCCEEDED = "Succeeded"
@@ -138,7 +139,7 @@ class Rollout:
 
     def plan(self) -> Plan:
         """Return the steps: prerequisites, endpoint, deployment, traffic, removal of old deployments."""
-        size = f"{self.config.size} x {self.config.instances}"
+        size = f"{self.config.size} x {self.config.first_instances}"
         old = [] if self.options.keep_old else self._others()
         steps = [
             *self.deployment.steps(),
@@ -146,10 +147,18 @@ class Rollout:
             Step(f"deployment {self.name} ({size})", self._has_deployment, self._create_deployment),
             Step(f"traffic to {self.name}", self._has_traffic, self._move_traffic, verb="move"),
         ]
+        steps += self._autoscale_steps()
         if old:
             what = f"old deployments: {', '.join(old)}"
             steps.append(Step(what, lambda: not self._others(), self._remove_idle, "remove"))
         return Plan("deploy", steps)
+
+    def _autoscale_steps(self) -> list[Step]:
+        setting = Autoscale(self.cloud, self.config.name, self.name)
+        if self.config.autoscale is not None:
+            return [setting.step(self.config.autoscale)]
+        removal = setting.removal()
+        return [removal] if removal else []
 
     # -- endpoint ------------------------------------------------------------------------------------
 
@@ -300,6 +309,7 @@ class Rollout:
         traffic = self._traffic()
         for name in self._others():
             if name not in traffic:
+                Autoscale(self.cloud, self.config.name, name).delete()
                 self._delete(name)
 
 

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from .. import paths
 from ..errors import OpsError
 from ..installation import install_command
+from .azure_checks import environments
 from .packages import check_packages
 from .runner import FAIL, OK, WARN, Check, Finding
 
@@ -325,6 +326,13 @@ CHECKS = (
     Check("flow lock", ("batch", "foundry"), flow_lock, "phi3 flow lock", (LOCAL_PACKAGES,)),
     Check("configuration", CLOUD, configuration, COPY_EXAMPLE, (LOCAL_PACKAGES,)),
     Check("machine sizes", ("azure",), sizes, "Set another size in phi3.yaml.", ("configuration",)),
+    Check(
+        "environments on Azure",
+        ("azure",),
+        environments,
+        "Pin another torch in conda.yaml, or name another image.",
+        (LOCAL_PACKAGES,),
+    ),
     Check("model", ("azure",), model, "Use Phi-4-mini-instruct.", ("configuration",)),
     Check("az login", CLOUD, sign_in, "az login", (AZURE_PACKAGES,), SIGN_IN_S),
     Check("workspace", CLOUD, workspace, "phi3 provision", ("configuration", "az login"), AZURE_S),

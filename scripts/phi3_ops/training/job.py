@@ -11,11 +11,13 @@ from typing import Any
 from .. import paths
 from ..azure import (
     COMPLETED,
+    CPU_IMAGE,
     HASH_LENGTH,
     Cloud,
     Plan,
     Step,
     find_resource,
+    has_gpu,
     named_errors,
     newest_attempt,
 )
@@ -27,8 +29,6 @@ from .local import base_model_of, recipe_file
 
 JOB_FILE = paths.AZURE / "job.yml"
 ENVIRONMENT_FILE = paths.AZURE / "environment.yml"
-# The tutorials' image for training without a GPU.
-CPU_IMAGE = "mcr.microsoft.com/azureml/openmpi4.1.0-ubuntu20.04:latest"
 MODEL_OUTPUT = "model_output"
 # By content, not by job: a job that is submitted again after a failure resumes from its checkpoints.
 CHECKPOINTS = "azureml://datastores/workspaceblobstore/paths/phi3-checkpoints/{digest}/"
@@ -183,6 +183,8 @@ class JobSubmission(Submission):
             "outputs.checkpoints.path": CHECKPOINTS.format(digest=self.digest),
             "resources.instance_count": request.instances,
         }
+        if request.cpu or not has_gpu(self.cloud.config.compute.size):
+            overrides["environment_variables.PHI3_EXPECT_GPU"] = "false"
         processes = 1 if request.cpu else self._gpus_per_node()
         if request.instances * processes > 1:
             overrides["distribution"] = {
@@ -208,7 +210,8 @@ def latest_completed(cloud: Cloud) -> str:
         OpsError: no such job has completed.
     """
     with named_errors("listing the jobs"):
-        jobs = [job for job in cloud.ml.jobs.list() if str(job.name).startswith(JOB_PREFIX)]
+        # The SDK lists jobs that it cannot read, such as those of the model catalog, as None.
+        jobs = [j for j in cloud.ml.jobs.list() if j and str(j.name).startswith(JOB_PREFIX)]
     completed = [job for job in jobs if job.status == COMPLETED]
     if not completed:
         fix = "Run `phi3 finetune --follow` first."

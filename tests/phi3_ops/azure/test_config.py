@@ -57,6 +57,7 @@ BAD = {
     "endpoint.auth": "password",
     "endpoint.instances": 0,
     "endpoint.variant": "onnx",
+    "endpoint.max_model_len": 1,
     "tags.owner": "",
     "tags.expires_days": 0,
     "azure.tenant": "unknown field",
@@ -71,6 +72,35 @@ def test_a_bad_field_is_named(tmp_path, path):
         load_config(file)
     assert f"{file}: `{path}`:" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("limits", "field"),
+    [
+        ({"min": 1, "max": 0}, "autoscale.max"),
+        ({"max": 2, "metric": "memory"}, "autoscale.metric"),
+        ({"min": 3, "max": 2}, "autoscale`: max 2 is less than min 3"),
+        ({"max": 3, "scale_in_below": 70}, "autoscale`: scale_in_below 70 is not less than"),
+    ],
+)
+def test_limits_of_autoscale_are_checked(tmp_path, limits, field):
+    file = write(tmp_path, changed("endpoint.autoscale", limits))
+    with pytest.raises(OpsError, match=f"`endpoint.{field}"):
+        load_config(file)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "variant"),
+    [
+        ({}, "vllm"),
+        ({"size": "Standard_DS3_v2"}, "score"),
+        ({"variant": "score"}, "score"),
+        ({"variant": "mlflow", "size": "Standard_DS3_v2"}, "mlflow"),
+    ],
+)
+def test_the_variant_that_is_served(tmp_path, endpoint, variant):
+    config = load_config(write(tmp_path, {**GOOD, "endpoint": endpoint}))
+    assert config.endpoint.served_variant == variant
 
 
 @pytest.mark.parametrize("field", ["subscription_id", "resource_group", "workspace"])

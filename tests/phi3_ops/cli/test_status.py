@@ -50,5 +50,6 @@ def test_json(items, capsys):
     (row,) = document["items"]
     assert list(row) == [
         *("kind", "name", "size", "instances", "state", "traffic", "since", "expires", "owner"),
+        "scale",
     ]
     assert (row["kind"], row["traffic"]) == ("deployment", 90)

@@ -68,7 +68,8 @@ def local(monkeypatch):
 
 def cloud_with(endpoint=LIVE, **sections):
     """A cloud whose workspace keeps what is written into its connections."""
-    cloud = offline_cloud({"ml": SimpleNamespace(online_endpoints=Endpoints(endpoint))}, **sections)
+    clients = {"ml": SimpleNamespace(online_endpoints=Endpoints(endpoint))}
+    cloud = offline_cloud(clients, **{"endpoint": {"variant": "score"}, **sections})
     cloud.written = {}
 
     def rest(method, path, *, api, body=None):

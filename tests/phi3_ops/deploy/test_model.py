@@ -67,7 +67,13 @@ class TestName:
 
     @pytest.mark.parametrize(
         "changes",
-        [{"job": "phi3-two"}, {"size": "Standard_X"}, {"instances": 2}, {"variant": "mlflow"}],
+        [
+            {"job": "phi3-two"},
+            {"size": "Standard_X"},
+            {"instances": 2},
+            {"variant": "mlflow"},
+            {"max_model_len": 8192},
+        ],
     )
     def test_other_content_has_another_name(self, changes):
         assert model_deployment().name != model_deployment(**changes).name
@@ -122,10 +128,41 @@ def test_the_definition_names_the_newest_version():
         assert definition.tags["job"] == "phi3-one"
 
 
+class TestMachines:
+    """What depends on whether the size has a GPU."""
+
+    def definition(self, **endpoint):
+        models = [SimpleNamespace(name="m", version="1", tags={"job": "phi3-one"})]
+        with model_deployment(models=models, **endpoint).definition() as definition:
+            return definition
+
+    def test_vllm_serves_on_a_gpu(self):
+        definition = self.definition(max_model_len=8192)
+        assert definition.environment.build.path == "vllm"
+        assert definition.environment_variables["MAX_MODEL_LEN"] == "8192"
+
+    def test_the_scoring_script_serves_on_a_cpu(self):
+        definition = self.definition(size="Standard_DS3_v2")
+        assert definition.environment.image.endswith("/openmpi5.0-ubuntu24.04:latest")
+        variables = definition.environment_variables
+        assert (variables["PHI3_ENGINE"], variables["PHI3_EXPECT_GPU"]) == ("auto", "false")
+
+    def test_the_scoring_script_on_a_gpu_if_it_is_asked_for(self):
+        definition = self.definition(variant="score")
+        assert "cuda12.8" in definition.environment.image
+        variables = definition.environment_variables
+        assert (variables["PHI3_ENGINE"], variables["PHI3_EXPECT_GPU"]) == ("transformers", "true")
+
+    @pytest.mark.parametrize(("instances", "first"), [(1, 2), (3, 3), (9, 4)])
+    def test_a_new_deployment_starts_within_the_limits(self, instances, first):
+        limits = {"min": 2, "max": 4}
+        assert self.definition(instances=instances, autoscale=limits).instance_count == first
+
+
 class TestAsk:
     def test_the_answer(self):
         with echo_endpoint() as server:
-            answer = model_deployment().ask(server.url, KeyAuth(KEY), None)
+            answer = model_deployment(variant="score").ask(server.url, KeyAuth(KEY), None)
         assert answer.text == SMOKE_QUESTION
         assert answer.latency_s > 0
         (body,) = server.requests
@@ -137,4 +174,4 @@ class TestAsk:
             echo_endpoint() as server,
             pytest.raises(OpsError, match=f"the smoke test of {target} failed: .*key"),
         ):
-            model_deployment().ask(server.url, KeyAuth("wrong"), name)
+            model_deployment(variant="score").ask(server.url, KeyAuth("wrong"), name)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from offline_cloud import offline_cloud, poller
+from offline_cloud import missing, offline_cloud, poller
 from phi3_ops.azure.config import EndpointConfig
 from phi3_ops.deploy import rollout
 from phi3_ops.deploy.rollout import (
@@ -187,7 +187,7 @@ class Stage:
 
     def __init__(self, **options):
         self.azure, self.new, self.lines = Azure(), New(), []
-        cloud = offline_cloud({"ml": self.azure.ml})
+        cloud = offline_cloud({"ml": self.azure.ml, "rest": missing})
         options = RolloutOptions(**{"drain_s": 0, **options})
         self.rollout = Rollout(cloud, options, self.new, self.lines.append)
 
