@@ -102,13 +102,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _stop(workdir: Path) -> int:
-    from ..endpoint import running_endpoints, stop_endpoint
+    from ..endpoint import running_endpoints, stop_all_endpoints
 
-    endpoints = list(running_endpoints(workdir))
-    for endpoint in endpoints:
-        stop_endpoint(workdir, endpoint.name)
-        print_text(f"stopped {endpoint.name} ({endpoint.url})")
-    if not endpoints:
+    urls = {endpoint.name: endpoint.url for endpoint in running_endpoints(workdir)}
+    stopped = stop_all_endpoints(workdir)
+    for name in stopped:
+        print_text(f"stopped {name} ({urls.get(name, 'it was still starting')})")
+    if not stopped:
         print_text(f"no endpoint of {workdir} is running")
     return 0
 
