@@ -6,22 +6,19 @@ import asyncio
 import importlib
 import json
 import sys
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
 import judge_endpoint
 from echo_endpoint import KEY, echo_endpoint
+from exports import engine_result, exported
 from phi3_ops import paths
-from phi3_ops.publish import export_flow
-from phi3_tools.flow import Engine, LineError, line, load_flow
+from phi3_tools.flow import Engine, line, load_flow
 from scripted_endpoint import scripted_endpoint
 
 FLOWS = Path(__file__).with_name("flows")
-FORMS = {"agent-framework": "workflow", "fastapi": "flow"}
+FORMS = ("agent-framework", "fastapi")
 QUESTIONS = [{"input_data": f"question {number}", "max_new_tokens": 5} for number in range(32)]
 LETTERS = [
     {"text": "Dear Sir"},
@@ -32,48 +29,6 @@ LETTERS = [
     {},
 ]
 WAIT_S = 20  # a limit for what must not hang
-
-
-@dataclass
-class Export:
-    """An exported folder, and its module with the flow."""
-
-    folder: Path
-    module: ModuleType
-
-    def run(self, values, variant=None):
-        """Return the outputs of one line, or the codes and the message of its failure."""
-        return asyncio.run(self.arun(values, variant))
-
-    async def arun(self, values, variant=None):
-        try:
-            return self.module.outputs(await self.module.run_line(values, variant))
-        except LineError as error:
-            return error.codes, error.message, error.node
-
-    def imported(self, name):
-        return importlib.import_module(name)
-
-
-@contextmanager
-def exported(flow, form, folder):
-    """Export a flow and import it; forget its modules afterwards."""
-    export_flow(Path(flow), form, folder)
-    before = set(sys.modules)
-    sys.path.insert(0, str(folder))
-    try:
-        yield Export(folder, importlib.import_module(FORMS[form]))
-    finally:
-        sys.path.remove(str(folder))
-        for name in set(sys.modules) - before:
-            if str(folder) in str(getattr(sys.modules[name], "__file__", "")):
-                del sys.modules[name]
-
-
-def engine_result(engine, values):
-    result = engine.run(values)
-    error = result.error
-    return (error.codes, error.message, error.node) if error else result.outputs
 
 
 @pytest.fixture(params=FORMS)
@@ -119,8 +74,8 @@ def test_the_metrics_of_evaluation_flows(form, tmp_path, capsys):
     data.write_text("".join(json.dumps(values) + "\n" for values in LETTERS))
     with Engine(load_flow(FLOWS / "branches")) as engine:
         metrics = engine.aggregate([engine.run(values) for values in LETTERS]).metrics
-    with exported(FLOWS / "branches", form, tmp_path / "out") as export:
-        evaluate = export.imported("evaluate")
+    with exported(FLOWS / "branches", form, tmp_path / "out"):
+        evaluate = importlib.import_module("evaluate")
         with pytest.MonkeyPatch.context() as patch:
             out = tmp_path / "lines.jsonl"
             patch.setattr(sys, "argv", ["evaluate.py", str(data), "--out", str(out)])
@@ -142,7 +97,7 @@ def test_the_scores_of_the_shipped_flow(form, tmp_path):
         metrics = engine.aggregate(lines).metrics
     with exported("eval", form, tmp_path / "out") as export:
         assert [export.run(values) for values in rows] == [each.outputs for each in lines]
-        evaluate = export.imported("evaluate")
+        evaluate = importlib.import_module("evaluate")
         completed, _ = asyncio.run(evaluate.run_lines(rows, 2))
         assert asyncio.run(evaluate.aggregate_lines(completed)) == metrics
 

@@ -279,11 +279,14 @@ def output_codes(exported: ExportedFlow) -> list[tuple[str, str]]:
     return [(literal(n), _value(o.reference)) for n, o in exported.flow.outputs.items()]
 
 
-def input_codes(exported: ExportedFlow) -> list[str]:
+def input_codes(exported: ExportedFlow) -> list[list[str]]:
     """Return the arguments of `FlowInput` for every input, as source text."""
     return [
-        f"{literal(item.name)}, {literal(item.type)}"
-        + ("" if item.default is None else f", {literal(item.default)}")
+        [
+            literal(item.name),
+            literal(item.type),
+            *([] if item.default is None else [literal(item.default)]),
+        ]
         for item in exported.flow.inputs.values()
     ]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 
-from phi3_tools.flow import is_replaced_import
+from phi3_tools.flow import REPLACED_NAMES, is_replaced_import
 
 from ..errors import OpsError
 
@@ -54,5 +54,6 @@ def _promptflow_import(node: ast.AST) -> str | None:
     if isinstance(node, ast.Import):
         names = [alias.name for alias in node.names]
     elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
-        names = [f"{node.module}.{alias.name}" for alias in node.names]
+        names = [f"{node.module}.{a.name}" for a in node.names if a.name not in REPLACED_NAMES]
+        names = names or [node.module]
     return next((n for n in names if n == "promptflow" or n.startswith("promptflow.")), None)

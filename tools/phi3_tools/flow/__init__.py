@@ -14,7 +14,7 @@ from .decorators import tool as package_tool
 from .definition import load_flow
 from .engine import Engine
 from .errors import FlowError, LineError, NodeError
-from .imports import is_replaced_import
+from .imports import REPLACED_NAMES, is_replaced_import
 from .line import SKIPPED, Line, connection, prompt_tool, run_sync
 from .model import PACKAGE, PROMPT, Flow, FlowInput, Node
 from .references import Assignment, InputReference, Literal, NodeReference
@@ -47,6 +47,7 @@ __all__ = [
     "NodeRun",
     "PACKAGE",
     "PROMPT",
+    "REPLACED_NAMES",
     "PromptTemplate",
     "SKIPPED",
     "Tool",
