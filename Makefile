@@ -104,7 +104,7 @@ $(VENV)/after: pyproject.toml constraints.txt tests/support/shared_packages.py |
 	grep -v '^opentelemetry' constraints.txt > $@/constraints.txt
 	$@/bin/python -m pip --disable-pip-version-check --quiet install --constraint $@/constraints.txt \
 		--editable '.[local,eval,agent-framework]' azure-ai-evaluation pytest
-	$(BIN)/python tests/support/shared_packages.py $@ torch transformers peft trl tokenizers gguf onnx onnxruntime-genai
+	$(BIN)/python tests/support/shared_packages.py $@ torch transformers peft trl tokenizers gguf openvino
 	@touch $@
 
 $(VENV)/lock: constraints.txt

@@ -14,7 +14,7 @@ _MODULES = {
     "azure": "azure promptflow.azure",
     "data": "datasets huggingface_hub pyarrow tokenizers",
     "train": "accelerate gguf matplotlib mlflow peft torch transformers trl",
-    "serve": "onnx onnx_ir onnxruntime_genai",
+    "serve": "openvino",
     "eval": "jinja2 numpy rouge_score sacrebleu",
 }
 _EXTRAS = {name: extra for extra, names in _MODULES.items() for name in names.split()}

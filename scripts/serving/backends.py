@@ -1,11 +1,11 @@
-"""Chooses what runs a model: ONNX Runtime on a CPU; transformers on a GPU and where ONNX Runtime fails.
+"""Chooses what runs a model: OpenVINO on a CPU; transformers on a GPU and where OpenVINO fails.
 
 Environment variables:
-    PHI3_ENGINE: auto, onnx or transformers.
-    PHI3_PRECISION: precision of the export for ONNX Runtime: fp32, int8 or int4.
-    PHI3_ONNX_CACHE: folder for exports; by default the model's folder.
+    PHI3_ENGINE: auto, openvino or transformers.
+    PHI3_PRECISION: precision of the export for OpenVINO: fp32, int8 or int4.
+    PHI3_EXPORT_CACHE: folder for exports; by default the model's folder.
     PHI3_CACHE_MIB: memory for the keys and values of all requests, in MiB.
-    PHI3_THREADS: number of threads that ONNX Runtime uses.
+    PHI3_THREADS: number of threads that OpenVINO uses.
     PHI3_EXPECT_GPU, CUDA_VISIBLE_DEVICES: see gpu.py.
 """
 
@@ -22,7 +22,7 @@ from batching import Backend
 from model_files import ModelFiles
 
 if TYPE_CHECKING:
-    from engine_onnx import OnnxBackend
+    from engine_openvino import OpenVinoBackend
     from engine_transformers import TransformersBackend
 
 log = logging.getLogger("phi3.score")
@@ -34,7 +34,7 @@ class LoadedBackend:
 
     Attributes:
         backend: the backend.
-        runtime: what runs the model, for people: "ONNX Runtime, fp32, 1 thread". If transformers is a
+        runtime: what runs the model, for people: "OpenVINO, fp32, 1 thread". If transformers is a
             fall-back, it contains the reason.
     """
 
@@ -45,29 +45,29 @@ class LoadedBackend:
 def load_backend(files: ModelFiles) -> LoadedBackend:
     """Load a model.
 
-    With PHI3_ENGINE=auto, a model that ONNX Runtime cannot serve is served by transformers. The
+    With PHI3_ENGINE=auto, a model that OpenVINO cannot serve is served by transformers. The
     runtime and the log contain the reason.
 
     Raises:
         ValueError: an environment variable has an invalid value, or this machine has a GPU that torch
-            cannot use and PHI3_ENGINE is not onnx.
+            cannot use and PHI3_ENGINE is not openvino.
         Exception: any error of the backend.
     """
-    engine = _read_setting("PHI3_ENGINE", ("auto", "onnx", "transformers"))
+    engine = _read_setting("PHI3_ENGINE", ("auto", "openvino", "transformers"))
     precision = _read_setting("PHI3_PRECISION", ("fp32", "int8", "int4"))
-    if engine != "onnx":
+    if engine != "openvino":
         _refuse_unused_gpu()
     reason = ""
-    if engine == "onnx" or (engine == "auto" and not _has_gpu()):
+    if engine == "openvino" or (engine == "auto" and not _has_gpu()):
         try:
-            backend = _load_onnx(files, precision)
-            return LoadedBackend(backend, f"ONNX Runtime, {precision}, {_count(backend.threads)}")
+            backend = _load_openvino(files, precision)
+            return LoadedBackend(backend, f"OpenVINO, {precision}, {_count(backend.threads)}")
         except Exception as error:
-            if engine == "onnx":
+            if engine == "openvino":
                 raise
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("using transformers, which is slower than ONNX Runtime: %s", reason)
-            reason = f", because ONNX Runtime cannot serve this model: {reason}"
+            log.warning("using transformers, which is slower than OpenVINO: %s", reason)
+            reason = f", because OpenVINO cannot serve this model: {reason}"
     from engine_transformers import TransformersBackend  # importing torch takes seconds
 
     backend = TransformersBackend(files.model, files.tokenizer)
@@ -89,11 +89,11 @@ def _count(threads: int) -> str:
     return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
-def _load_onnx(files: ModelFiles, precision: str) -> OnnxBackend:
-    from engine_onnx import OnnxBackend
-    from onnx_export import ensure_export
+def _load_openvino(files: ModelFiles, precision: str) -> OpenVinoBackend:
+    from engine_openvino import OpenVinoBackend
+    from openvino_export import ensure_export
 
-    return OnnxBackend(ensure_export(files, precision))
+    return OpenVinoBackend(ensure_export(files, precision))
 
 
 def _refuse_unused_gpu() -> None:
@@ -101,7 +101,7 @@ def _refuse_unused_gpu() -> None:
         return  # importing torch takes seconds
     if reason := gpu.unused_gpu():
         raise ValueError(
-            f"{reason}: {gpu.how_to_use_it()}; PHI3_ENGINE=onnx serves on the CPU, too"
+            f"{reason}: {gpu.how_to_use_it()}; PHI3_ENGINE=openvino serves on the CPU, too"
         )
 
 

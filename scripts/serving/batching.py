@@ -1,6 +1,6 @@
 """Batches of rows that go through the model together, and the interface of the model's backends.
 
-A backend runs tokens through a model and nothing else. The two backends are `engine_onnx.py` and
+A backend runs tokens through a model and nothing else. The two backends are `engine_openvino.py` and
 `engine_transformers.py`. `engine.py` decides which rows join which batch.
 """
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 # The last file that an export writes: an export that has it is complete.
 SERVING_SETTINGS = "serving.json"
-OWN_FOLDER = "delete it, or set PHI3_ONNX_CACHE to a folder of your own"
+OWN_FOLDER = "delete it, or set PHI3_EXPORT_CACHE to a folder of your own"
 
 
 class ExportError(Exception):
@@ -24,20 +24,20 @@ class ExportError(Exception):
 def find_folder(model_dir: Path, name: str) -> Path:
     """Return the folder that the export with this name is in, or is to be written to.
 
-    It is PHI3_ONNX_CACHE if that is set, and otherwise the model's folder. Only if the model's
+    It is PHI3_EXPORT_CACHE if that is set, and otherwise the model's folder. Only if the model's
     folder is read-only (as on Azure) and contains no export, it is the user's own folder in the
     system's temporary folder.
 
     Raises:
         ExportError: no folder can be used.
     """
-    setting = os.environ.get("PHI3_ONNX_CACHE")
+    setting = os.environ.get("PHI3_EXPORT_CACHE")
     folder = Path(setting) if setting else model_dir
     if has_export(folder / name) or is_writable(folder):
         return folder
     if not setting:
         return user_folder()
-    raise ExportError(f"{folder} is not writable: set PHI3_ONNX_CACHE to a folder that is")
+    raise ExportError(f"{folder} is not writable: set PHI3_EXPORT_CACHE to a folder that is")
 
 
 def user_folder() -> Path:
@@ -47,17 +47,19 @@ def user_folder() -> Path:
         ExportError: another user could write to the folder, or it cannot be created.
     """
     if not hasattr(os, "geteuid"):  # Windows: each user has a temporary folder
-        path, uid = Path(tempfile.gettempdir()) / "phi3-onnx", None
+        path, uid = Path(tempfile.gettempdir()) / "phi3-exports", None
     else:
         uid = os.geteuid()
-        path = Path(tempfile.gettempdir()) / f"phi3-onnx-{uid}"
+        path = Path(tempfile.gettempdir()) / f"phi3-exports-{uid}"
     try:
         with contextlib.suppress(FileExistsError):
             path.mkdir(mode=0o700)
         status = path.lstat()
     except OSError as error:
         reason = f"{path} cannot be created ({error.strerror})"
-        raise ExportError(f"{reason}: set PHI3_ONNX_CACHE to a folder that is writable") from error
+        raise ExportError(
+            f"{reason}: set PHI3_EXPORT_CACHE to a folder that is writable"
+        ) from error
     private = uid is None or (status.st_uid == uid and not status.st_mode & 0o077)
     if not stat.S_ISDIR(status.st_mode) or not private:
         raise ExportError(f"{path} is not a folder of this user alone: {OWN_FOLDER}")

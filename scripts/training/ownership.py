@@ -19,7 +19,7 @@ from inputs import TrainError
 MARKER_FILE = ".phi3-made"
 MADE_BY = "phi3"
 # Folders that the scoring script writes into a model's folder without listing them.
-CACHES = re.compile(r"\.?onnx-[a-z0-9]+-[0-9a-f]{16}.*")
+CACHES = re.compile(r"\.?openvino-[a-z0-9]+-[0-9a-f]{16}.*")
 LISTS = ("files", "folders", "unfinished")
 
 

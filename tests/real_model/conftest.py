@@ -1,6 +1,6 @@
 """Journeys of a real pretrained model, SmolLM2-135M-Instruct, through several rooms at once.
 
-All tests share one conversion, one export for ONNX Runtime and one GGUF file. These stay in the
+All tests share one conversion, one export for OpenVINO and one GGUF file. These stay in the
 checkout, see `tests/support/smollm2.py`. All answers are greedy.
 """
 
@@ -39,20 +39,20 @@ def tokenizer(smollm2_folder: Path) -> Any:
 
 
 @contextmanager
-def onnx_fp32() -> Iterator[None]:
-    """Inside the block, a model that is loaded runs in ONNX Runtime as fp32, or is not loaded at all."""
+def openvino_fp32() -> Iterator[None]:
+    """Inside the block, a model that is loaded runs in OpenVINO as fp32, or is not loaded at all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PHI3_ENGINE", "onnx")
+        patch.setenv("PHI3_ENGINE", "openvino")
         patch.setenv("PHI3_PRECISION", "fp32")
         yield
 
 
 @pytest.fixture(scope="module")
 def engine(smollm2_folder: Path) -> Iterator[Any]:
-    """The model in ONNX Runtime, fp32."""
+    """The model in OpenVINO, fp32."""
     import score
 
-    with onnx_fp32():
+    with openvino_fp32():
         scorer = score.load(smollm2_folder)
     yield scorer.engine
     scorer.close()
@@ -60,9 +60,9 @@ def engine(smollm2_folder: Path) -> Iterator[Any]:
 
 @pytest.fixture(scope="session")
 def endpoint(smollm2_folder: Path) -> Iterator[str]:
-    """The base URL of a local endpoint that serves the model with ONNX Runtime, fp32."""
+    """The base URL of a local endpoint that serves the model with OpenVINO, fp32."""
     with ExitStack() as stack:
-        with onnx_fp32():
+        with openvino_fp32():
             url = stack.enter_context(running(smollm2_folder))
         yield url
 

@@ -1,4 +1,4 @@
-"""Greedy answers are equal across transformers, ONNX Runtime and llama.cpp.
+"""Greedy answers are equal across transformers, OpenVINO and llama.cpp.
 
 llama.cpp reads the original file (as float32), so it is independent of the conversion into a Phi-3.
 """
@@ -65,7 +65,7 @@ def test_a_prompt_is_encoded_as_by_transformers(engine, prompts, prompt_ids):
     assert encoded == prompt_ids
 
 
-def test_onnx_runtime_answers_like_transformers(engine, model, tokenizer, prompt_ids, expected):
+def test_openvino_answers_like_transformers(engine, model, tokenizer, prompt_ids, expected):
     from sampling import GenerationParams
 
     # Log probabilities make the sampler choose the tokens; without them, the backend does.

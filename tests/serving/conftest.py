@@ -19,12 +19,12 @@ def load(model_dir, engine):
 
 @pytest.fixture(scope="session")
 def scorer(tiny_model_dir):
-    scorer = load(tiny_model_dir, "onnx")
+    scorer = load(tiny_model_dir, "openvino")
     yield scorer
     scorer.close()
 
 
-@pytest.fixture(scope="session", params=["onnx", "transformers"])
+@pytest.fixture(scope="session", params=["openvino", "transformers"])
 def each_engine(request, tiny_model_dir):
     """The tiny model in an engine, once with each backend."""
     scorer = load(tiny_model_dir, request.param)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import backends
 import gpu
-import onnx_export
+import openvino_export
 import pytest
 import score
 from model_files import ModelFiles
@@ -18,7 +18,7 @@ def files(folder):
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch):
-    for name in ("PHI3_ENGINE", "PHI3_PRECISION", "PHI3_ONNX_CACHE", "PHI3_EXPECT_GPU"):
+    for name in ("PHI3_ENGINE", "PHI3_PRECISION", "PHI3_EXPORT_CACHE", "PHI3_EXPECT_GPU"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -27,16 +27,16 @@ def cpu_only(monkeypatch):
     monkeypatch.setattr(backends, "_has_gpu", lambda: False)
 
 
-def test_a_cpu_uses_onnx_runtime(tiny_model_dir, scorer, cpu_only):
+def test_a_cpu_uses_openvino(tiny_model_dir, scorer, cpu_only):
     """scorer: the model has been exported."""
     loaded = backends.load_backend(files(tiny_model_dir))
-    assert type(loaded.backend).__name__ == "OnnxBackend"
-    assert loaded.runtime == "ONNX Runtime, fp32, 1 thread"
+    assert type(loaded.backend).__name__ == "OpenVinoBackend"
+    assert loaded.runtime == "OpenVINO, fp32, 1 thread"
 
 
 def test_a_gpu_uses_transformers(tiny_model_dir, monkeypatch):
     monkeypatch.setattr(backends, "_has_gpu", lambda: True)
-    monkeypatch.setattr(backends, "_load_onnx", None)  # must not be called
+    monkeypatch.setattr(backends, "_load_openvino", None)  # must not be called
     loaded = backends.load_backend(files(tiny_model_dir))
     assert type(loaded.backend).__name__ == "TransformersBackend"
     assert re.fullmatch(r"transformers, \w+, .+", loaded.runtime)
@@ -53,22 +53,22 @@ def test_the_cpu_of_a_size_with_a_gpu_is_not_used(tiny_model_dir, monkeypatch, e
     monkeypatch.setattr(gpu, "unused_gpu", lambda: "torch cannot use the GPU")
     monkeypatch.setenv("PHI3_EXPECT_GPU", "true")
     monkeypatch.setenv("PHI3_ENGINE", engine)
-    with pytest.raises(ValueError, match="torch cannot use the GPU: install a torch wheel.*onnx"):
+    with pytest.raises(ValueError, match="torch cannot use the GPU: install a torch wheel.*openvino"):
         backends.load_backend(files(tiny_model_dir))
 
 
 def test_the_precision_is_passed_to_the_export(tiny_model_dir, monkeypatch, cpu_only):
     precisions = []
 
-    def load_onnx(model, precision):
+    def load_openvino(model, precision):
         precisions.append(precision)
         return SimpleNamespace(threads=2)
 
-    monkeypatch.setattr(backends, "_load_onnx", load_onnx)
+    monkeypatch.setattr(backends, "_load_openvino", load_openvino)
     backends.load_backend(files(tiny_model_dir))
     monkeypatch.setenv("PHI3_PRECISION", "int4")
     loaded = backends.load_backend(files(tiny_model_dir))
-    assert loaded.runtime == "ONNX Runtime, int4, 2 threads"
+    assert loaded.runtime == "OpenVINO, int4, 2 threads"
     assert precisions == ["fp32", "int4"]
 
 
@@ -76,19 +76,19 @@ def test_a_model_that_cannot_be_exported_is_served_by_transformers(
     tiny_model_dir, monkeypatch, caplog
 ):
     def fail(*_):
-        raise onnx_export.ExportError("no room\non the disk")
+        raise openvino_export.ExportError("no room\non the disk")
 
-    monkeypatch.setattr(onnx_export, "ensure_export", fail)
+    monkeypatch.setattr(openvino_export, "ensure_export", fail)
     with caplog.at_level(logging.WARNING, "phi3.score"):
         loaded = backends.load_backend(files(tiny_model_dir))
     assert type(loaded.backend).__name__ == "TransformersBackend"
-    reason = ", because ONNX Runtime cannot serve this model: no room"
+    reason = ", because OpenVINO cannot serve this model: no room"
     assert re.fullmatch(r"transformers, \w+, .+" + reason, loaded.runtime)
     assert [record.getMessage() for record in caplog.records] == [
-        "using transformers, which is slower than ONNX Runtime: no room"
+        "using transformers, which is slower than OpenVINO: no room"
     ]
-    monkeypatch.setenv("PHI3_ENGINE", "onnx")
-    with pytest.raises(onnx_export.ExportError):
+    monkeypatch.setenv("PHI3_ENGINE", "openvino")
+    with pytest.raises(openvino_export.ExportError):
         backends.load_backend(files(tiny_model_dir))
 
 

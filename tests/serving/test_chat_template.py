@@ -132,7 +132,7 @@ def test_a_template_that_is_not_valid_or_not_safe_is_refused(source, reason):
 # --- both engines -----------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module", params=["onnx", "transformers"])
+@pytest.fixture(scope="module", params=["openvino", "transformers"])
 def strict_scorer(request, tiny_model_dir, tmp_path_factory):
     """The tiny model with a marked template that refuses two questions in a row."""
     import score

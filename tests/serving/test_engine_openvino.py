@@ -1,14 +1,11 @@
-"""The ONNX Runtime backend: threads, memory, telemetry, and every kind of Phi-3."""
+"""The OpenVINO backend: threads, memory, telemetry, and every kind of Phi-3."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
-import engine_onnx
-import onnx_export
+import engine_openvino
+import openvino_export
 import pytest
 from engine import BatchingEngine
 from model_files import ModelFiles
@@ -20,11 +17,11 @@ SERVING = Path(__file__).resolve().parents[2] / "scripts" / "serving"
 @pytest.fixture(scope="module")
 def export_dir(tiny_model_dir, scorer):
     """The tiny model's export, which `scorer` has made."""
-    return onnx_export.ensure_export(ModelFiles(tiny_model_dir, tiny_model_dir), "fp32")
+    return openvino_export.ensure_export(ModelFiles(tiny_model_dir, tiny_model_dir), "fp32")
 
 
 def test_a_rendered_and_encoded_prompt_equals_that_of_transformers(export_dir, tokenizer):
-    backend = engine_onnx.OnnxBackend(export_dir)
+    backend = engine_openvino.OpenVinoBackend(export_dir)
     messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Wer? 🙂"}]
     text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     assert backend.render(messages) == text
@@ -36,12 +33,12 @@ def test_a_rendered_and_encoded_prompt_equals_that_of_transformers(export_dir, t
 def test_the_attributes_are_those_of_the_transformers_backend(export_dir, tiny_model_dir):
     from engine_transformers import TransformersBackend
 
-    onnx, torch = (
-        engine_onnx.OnnxBackend(export_dir),
+    openvino, torch = (
+        engine_openvino.OpenVinoBackend(export_dir),
         TransformersBackend(tiny_model_dir, tiny_model_dir),
     )
     for name in ("context_window", "end_tokens", "pad_token", "bytes_per_token", "max_cache_bytes"):
-        assert getattr(onnx, name) == getattr(torch, name), name
+        assert getattr(openvino, name) == getattr(torch, name), name
 
 
 @pytest.mark.parametrize(("setting", "threads"), [(None, 1), ("3", 3)])
@@ -49,55 +46,14 @@ def test_a_small_model_has_one_thread_unless_set(export_dir, monkeypatch, settin
     monkeypatch.delenv("PHI3_THREADS", raising=False)
     if setting:
         monkeypatch.setenv("PHI3_THREADS", setting)
-    session = engine_onnx._load_session(export_dir / "model.onnx")
-    assert session.get_session_options().intra_op_num_threads == threads
-
-
-def test_a_thread_waits_actively_for_a_short_time_only(export_dir, monkeypatch):
-    monkeypatch.delenv("PHI3_THREADS", raising=False)
-    session = engine_onnx._load_session(export_dir / "model.onnx")
-    options = session.get_session_options()
-    assert options.get_session_config_entry("session.intra_op.spin_duration_us") == "100"
+    assert engine_openvino._choose_threads(export_dir) == threads
 
 
 def test_a_large_model_uses_every_core(export_dir, monkeypatch):
     monkeypatch.delenv("PHI3_THREADS", raising=False)
-    monkeypatch.setattr(engine_onnx, "ONE_THREAD_BELOW", 0)
-    monkeypatch.setattr(engine_onnx.machine, "cores_per_worker", lambda: 5)
-    session = engine_onnx._load_session(export_dir / "model.onnx")
-    assert session.get_session_options().intra_op_num_threads == 5
-
-
-# --- telemetry --------------------------------------------------------------------------------
-
-ANSWER = """
-import sys
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from score import load
-scorer = load(Path(sys.argv[2]))
-print(len(scorer.answer({"input_data": ["a"], "params": {"max_new_tokens": 2}})))
-scorer.close()
-"""
-
-
-@pytest.mark.parametrize(("setting", "reports"), [(None, False), ("0", True)])
-def test_usage_is_reported_only_if_the_user_enables_it(
-    export_dir, tiny_model_dir, tmp_path, setting, reports
-):
-    """ONNX Runtime keeps its reports in the home folder until they are sent."""
-    # The rest of this environment is left out: a variable that tells of a CI disables reports, too.
-    environment = {name: os.environ[name] for name in ("PATH", "TMPDIR") if name in os.environ}
-    environment |= {"HOME": str(tmp_path), "PHI3_ENGINE": "onnx", "HF_HUB_OFFLINE": "1"}
-    # This proxy does not exist, so that a report of a test is never sent.
-    environment["HTTPS_PROXY"] = "http://127.0.0.1:9"
-    if setting:
-        environment["ORT_DISABLE_TELEMETRY"] = setting
-    command = [sys.executable, "-c", ANSWER, str(SERVING), str(tiny_model_dir)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "1"
-    assert any("onnxruntime" in str(path) for path in tmp_path.rglob("*")) == reports
+    monkeypatch.setattr(engine_openvino, "ONE_THREAD_BELOW", 0)
+    monkeypatch.setattr(engine_openvino.machine, "cores_per_worker", lambda: 5)
+    assert engine_openvino._choose_threads(export_dir) == 5
 
 
 # --- precisions -------------------------------------------------------------------------------
@@ -106,7 +62,7 @@ def test_usage_is_reported_only_if_the_user_enables_it(
 @pytest.mark.parametrize("precision", ["int8", "int4"])
 def test_batched_answers_of_fewer_bits_equal_those_of_single_requests(tiny_model_dir, precision):
     files = ModelFiles(tiny_model_dir, tiny_model_dir)
-    backend = engine_onnx.OnnxBackend(onnx_export.ensure_export(files, precision))
+    backend = engine_openvino.OpenVinoBackend(openvino_export.ensure_export(files, precision))
     engine = BatchingEngine(backend)
     prompts = [backend.encode(f"Question {n}: " + "why? " * (n * 7 % 60)) for n in range(12)]
     params = GenerationParams(max_new_tokens=16)
@@ -115,7 +71,7 @@ def test_batched_answers_of_fewer_bits_equal_those_of_single_requests(tiny_model
     engine.close()
 
 
-# --- kinds of Phi-3 that the exporter alone does not handle -----------------------------------
+# --- kinds of Phi-3 -------------------------------------------------------------------------
 
 LONGROPE = {
     "rope_type": "longrope",
@@ -130,10 +86,16 @@ VARIANTS = {
     "sliding": {"sliding_window": 20},  # Phi-3-mini-4k
     "longrope": {"original_max_position_embeddings": 48, "rope_parameters": LONGROPE},  # Phi-3.5
     "grouped": {"num_key_value_heads": 2},  # Phi-3-medium
+    "partial": {  # Phi-4-mini
+        "rope_parameters": {
+            "rope_type": "default",
+            "rope_theta": 10000.0,
+            "partial_rotary_factor": 0.75,
+        }
+    },
 }
 
 
-@pytest.mark.slow  # each variant builds and exports a model
 @pytest.mark.parametrize("name", VARIANTS)
 def test_every_kind_of_phi3_answers_as_with_transformers(name, tiny_model_dir, tmp_path):
     import torch
@@ -159,8 +121,8 @@ def test_every_kind_of_phi3_answers_as_with_transformers(name, tiny_model_dir, t
         output = model.generate(ids, attention_mask=mask, max_new_tokens=40, do_sample=False)
         generated.append(output[0, len(prompt) :].tolist())
     files = ModelFiles(tmp_path, tmp_path)
-    onnx = engine_onnx.OnnxBackend(onnx_export.ensure_export(files, "fp32"))
-    for backend in (onnx, TransformersBackend(tmp_path, tmp_path)):
+    openvino = engine_openvino.OpenVinoBackend(openvino_export.ensure_export(files, "fp32"))
+    for backend in (openvino, TransformersBackend(tmp_path, tmp_path)):
         backend.prefill_chunk = 32  # some prompts are run in chunks
         engine = BatchingEngine(backend)
         expected = [backend.decode([t for t in ids if t not in (0, 4)]) for ids in generated]

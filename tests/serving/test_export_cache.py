@@ -4,7 +4,7 @@ import os
 import stat
 
 import export_cache
-import onnx_export
+import openvino_export
 import pytest
 from export_cache import ExportError
 from model_files import ModelFiles
@@ -19,7 +19,7 @@ def temporary(tmp_path, monkeypatch):
     folder = tmp_path / "tmp"
     folder.mkdir()
     monkeypatch.setattr(export_cache.tempfile, "gettempdir", lambda: str(folder))
-    monkeypatch.delenv("PHI3_ONNX_CACHE", raising=False)
+    monkeypatch.delenv("PHI3_EXPORT_CACHE", raising=False)
     return folder
 
 
@@ -27,7 +27,7 @@ def temporary(tmp_path, monkeypatch):
 def read_only_model(tiny_model_dir, monkeypatch):
     """The tiny model, as if its folder were mounted read-only and contained no export."""
     monkeypatch.setattr(export_cache, "is_writable", lambda folder: folder != tiny_model_dir)
-    monkeypatch.setattr(onnx_export, "_digest", lambda files: "0123456789abcdef")
+    monkeypatch.setattr(openvino_export, "_digest", lambda files: "0123456789abcdef")
     return ModelFiles(tiny_model_dir, tiny_model_dir)
 
 
@@ -50,7 +50,7 @@ def record_exports(monkeypatch):
     def export(files, precision, target):
         targets.append(plant(target))
 
-    monkeypatch.setattr(onnx_export, "_export", export)
+    monkeypatch.setattr(openvino_export, "_export", export)
     return targets
 
 
@@ -63,35 +63,35 @@ def test_an_export_in_the_folder_that_all_users_share_is_never_served(
     temporary, read_only_model, monkeypatch
 ):
     """Another user can put an export there before the victim starts."""
-    plant(temporary / "phi3-onnx" / "onnx-fp32-0123456789abcdef")
+    plant(temporary / "phi3-exports" / "openvino-fp32-0123456789abcdef")
     targets = record_exports(monkeypatch)
-    folder = onnx_export.ensure_export(read_only_model, "fp32")
+    folder = openvino_export.ensure_export(read_only_model, "fp32")
     assert targets == [folder]
-    assert folder.parent == temporary / f"phi3-onnx-{os.geteuid()}"
+    assert folder.parent == temporary / f"phi3-exports-{os.geteuid()}"
     assert stat.S_IMODE(folder.parent.stat().st_mode) == 0o700
 
 
 def test_the_temporary_folder_is_not_looked_at_if_the_models_folder_is_writable(
     temporary, tiny_model_dir, monkeypatch
 ):
-    monkeypatch.setattr(onnx_export, "_digest", lambda files: "0123456789abcdef")
+    monkeypatch.setattr(openvino_export, "_digest", lambda files: "0123456789abcdef")
     monkeypatch.setattr(export_cache, "is_writable", lambda folder: True)
-    planted = plant(export_cache.user_folder() / "onnx-int4-0123456789abcdef")
+    planted = plant(export_cache.user_folder() / "openvino-int4-0123456789abcdef")
     assert planted.parent.parent == temporary
     targets = []
 
     def export(files, precision, target):
         targets.append(target)
 
-    monkeypatch.setattr(onnx_export, "_export", export)
-    onnx_export.ensure_export(ModelFiles(tiny_model_dir, tiny_model_dir), "int4")
+    monkeypatch.setattr(openvino_export, "_export", export)
+    openvino_export.ensure_export(ModelFiles(tiny_model_dir, tiny_model_dir), "int4")
     assert [target.parent for target in targets] == [tiny_model_dir]
 
 
 def test_the_users_folder_is_used_again(temporary, read_only_model, monkeypatch):
     targets = record_exports(monkeypatch)
-    first = onnx_export.ensure_export(read_only_model, "fp32")
-    assert onnx_export.ensure_export(read_only_model, "fp32") == first
+    first = openvino_export.ensure_export(read_only_model, "fp32")
+    assert openvino_export.ensure_export(read_only_model, "fp32") == first
     assert len(targets) == 1
 
 
@@ -108,14 +108,14 @@ def link(path):
 
 @pytest.mark.parametrize("make", [open_to_others, link, lambda path: path.touch()])
 def test_a_folder_that_other_users_can_open_is_refused(temporary, make):
-    make(temporary / f"phi3-onnx-{os.geteuid()}")
-    with pytest.raises(ExportError, match="delete it, or set PHI3_ONNX_CACHE") as caught:
+    make(temporary / f"phi3-exports-{os.geteuid()}")
+    with pytest.raises(ExportError, match="delete it, or set PHI3_EXPORT_CACHE") as caught:
         export_cache.user_folder()
     assert "\n" not in str(caught.value)
 
 
 def test_the_folder_of_another_user_is_refused(temporary, monkeypatch):
-    (temporary / f"phi3-onnx-{os.geteuid() + 1}").mkdir(mode=0o700)
+    (temporary / f"phi3-exports-{os.geteuid() + 1}").mkdir(mode=0o700)
     become_another_user(monkeypatch)
     with pytest.raises(ExportError, match="is not a folder of this user alone"):
         export_cache.user_folder()
@@ -125,7 +125,7 @@ def test_the_folder_of_another_user_is_refused(temporary, monkeypatch):
 def test_an_export_of_another_user_is_refused_unless_the_folder_is_theirs(
     tmp_path, monkeypatch, known
 ):
-    export = plant(tmp_path / "cache" / "onnx-fp32-0")
+    export = plant(tmp_path / "cache" / "openvino-fp32-0")
     owners = {export: 7001, export.parent: 7001 if known == "parent" else 7002}
     original = type(export).stat
 
@@ -157,7 +157,7 @@ def test_an_unfinished_export_is_not_used(tmp_path):
 def test_a_link_at_the_name_of_the_lock_does_not_empty_a_file(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    lock = tmp_path / ".onnx.lock"
+    lock = tmp_path / ".openvino.lock"
     lock.symlink_to(victim)
     with pytest.raises(ExportError, match="cannot be locked"), export_cache.exclusive_lock(lock):
         pass
@@ -168,7 +168,7 @@ def test_a_link_at_the_name_of_the_lock_does_not_empty_a_file(tmp_path):
 def test_a_hard_link_at_the_name_of_the_lock_does_not_empty_a_file(tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("precious")
-    lock = tmp_path / ".onnx.lock"
+    lock = tmp_path / ".openvino.lock"
     lock.hardlink_to(victim)
     with export_cache.exclusive_lock(lock):
         assert victim.read_text() == "precious"
@@ -176,7 +176,7 @@ def test_a_hard_link_at_the_name_of_the_lock_does_not_empty_a_file(tmp_path):
 
 
 def test_a_lock_is_removed_and_readable_for_its_user_only(tmp_path):
-    lock = tmp_path / ".onnx.lock"
+    lock = tmp_path / ".openvino.lock"
     with export_cache.exclusive_lock(lock):
         assert stat.S_IMODE(lock.stat().st_mode) == 0o600
     assert not lock.exists()
@@ -186,12 +186,12 @@ def test_no_writable_folder_is_an_error_that_names_the_setting(
     temporary, read_only_model, monkeypatch
 ):
     monkeypatch.setattr(export_cache.tempfile, "gettempdir", lambda: str(temporary / "missing"))
-    with pytest.raises(ExportError, match="set PHI3_ONNX_CACHE"):
-        onnx_export.ensure_export(read_only_model, "int4")
+    with pytest.raises(ExportError, match="set PHI3_EXPORT_CACHE"):
+        openvino_export.ensure_export(read_only_model, "int4")
     monkeypatch.setattr(export_cache, "is_writable", lambda folder: False)
-    monkeypatch.setenv("PHI3_ONNX_CACHE", str(temporary))
-    with pytest.raises(ExportError, match="set PHI3_ONNX_CACHE"):
-        onnx_export.ensure_export(read_only_model, "int4")
+    monkeypatch.setenv("PHI3_EXPORT_CACHE", str(temporary))
+    with pytest.raises(ExportError, match="set PHI3_EXPORT_CACHE"):
+        openvino_export.ensure_export(read_only_model, "int4")
 
 
 def test_a_folder_below_a_file_is_not_writable(tmp_path):

@@ -19,7 +19,7 @@ def server(tiny_model_dir, scorer, tmp_path_factory):
     """A server of two workers with 16 threads each. `scorer` has exported the model already."""
     home = tmp_path_factory.mktemp("server")
     with inference_server.started(
-        tiny_model_dir, home, WORKER_COUNT="2", PHI3_ENGINE="onnx"
+        tiny_model_dir, home, WORKER_COUNT="2", PHI3_ENGINE="openvino"
     ) as server:
         server.wait()
         yield server
@@ -175,7 +175,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_with_3(tmp_path):
 
 
 def test_no_process_is_left_when_the_server_stops(tiny_model_dir, tmp_path, scorer):
-    with inference_server.started(tiny_model_dir, tmp_path, PHI3_ENGINE="onnx") as server:
+    with inference_server.started(tiny_model_dir, tmp_path, PHI3_ENGINE="openvino") as server:
         server.wait()
         group = os.getpgid(server.process.pid)
     listed = subprocess.run(["ps", "-eo", "pgid="], capture_output=True, text=True).stdout

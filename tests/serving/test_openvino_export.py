@@ -1,12 +1,10 @@
-"""The export to ONNX Runtime: where it is kept, when it is made again, and how it fails."""
+"""The export for OpenVINO: where it is kept, when it is made again, and how it fails."""
 
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from types import SimpleNamespace
 
-import onnx_export
+import openvino_export
 import pytest
 from model_files import ModelFiles
 
@@ -19,29 +17,29 @@ def files(folder):
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch):
-    monkeypatch.delenv("PHI3_ONNX_CACHE", raising=False)
+    monkeypatch.delenv("PHI3_EXPORT_CACHE", raising=False)
 
 
 def test_an_export_is_kept_in_the_models_folder_and_used_again(tiny_model_dir, scorer, monkeypatch):
-    monkeypatch.setattr(onnx_export, "_export", None)  # must not be called
-    folder = onnx_export.ensure_export(files(tiny_model_dir), "fp32")
+    monkeypatch.setattr(openvino_export, "_export", None)  # must not be called
+    folder = openvino_export.ensure_export(files(tiny_model_dir), "fp32")
     assert folder.parent == tiny_model_dir
     settings = json.loads((folder / "serving.json").read_text())
     assert settings["context_window"] == scorer.engine.context_window
-    assert [f.name for f in tiny_model_dir.glob(".onnx*")] == []
+    assert [f.name for f in tiny_model_dir.glob(".openvino*")] == []
 
 
 def test_other_weights_or_settings_need_another_export(tiny_model_dir, tmp_path):
     for file in tiny_model_dir.iterdir():
         if file.is_file():
             (tmp_path / file.name).write_bytes(file.read_bytes())
-    digest = onnx_export._digest(files(tmp_path))
-    assert digest == onnx_export._digest(files(tiny_model_dir))
+    digest = openvino_export._digest(files(tmp_path))
+    assert digest == openvino_export._digest(files(tiny_model_dir))
     for name in ("config.json", "model.safetensors", "tokenizer.json"):
         with open(tmp_path / name, "ab") as file:
             file.write(b" ")
-        assert onnx_export._digest(files(tmp_path)) != digest
-        digest = onnx_export._digest(files(tmp_path))
+        assert openvino_export._digest(files(tmp_path)) != digest
+        digest = openvino_export._digest(files(tmp_path))
 
 
 def test_two_workers_that_start_together_export_once(tiny_model_dir, tmp_path, monkeypatch):
@@ -53,12 +51,12 @@ def test_two_workers_that_start_together_export_once(tiny_model_dir, tmp_path, m
         target.mkdir()
         (target / "serving.json").write_text("{}")
 
-    monkeypatch.setattr(onnx_export, "_export", export)
-    monkeypatch.setenv("PHI3_ONNX_CACHE", str(tmp_path))
+    monkeypatch.setattr(openvino_export, "_export", export)
+    monkeypatch.setenv("PHI3_EXPORT_CACHE", str(tmp_path))
 
     def start(_):
         both_started.wait(HANG_S)
-        return onnx_export.ensure_export(files(tiny_model_dir), "int4")
+        return openvino_export.ensure_export(files(tiny_model_dir), "int4")
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(start, range(2))
@@ -67,16 +65,9 @@ def test_two_workers_that_start_together_export_once(tiny_model_dir, tmp_path, m
 
 
 def test_missing_packages_are_named(tiny_model_dir, monkeypatch):
-    monkeypatch.setattr(onnx_export, "REQUIRED_PACKAGES", ("json", "no_such_package"))
-    with pytest.raises(onnx_export.ExportError, match="not installed: no_such_package"):
-        onnx_export.ensure_export(files(tiny_model_dir), "fp32")
-
-
-def test_python_3_10_is_named_as_the_reason(tiny_model_dir, monkeypatch):
-    monkeypatch.setattr(onnx_export, "REQUIRED_PACKAGES", ("json", "no_such_package"))
-    monkeypatch.setattr(onnx_export.sys, "version_info", (3, 10, 12))
-    with pytest.raises(onnx_export.ExportError, match="onnxruntime-genai needs Python 3.11"):
-        onnx_export.ensure_export(files(tiny_model_dir), "fp32")
+    monkeypatch.setattr(openvino_export, "REQUIRED_PACKAGES", ("json", "no_such_package"))
+    with pytest.raises(openvino_export.ExportError, match="not installed: no_such_package"):
+        openvino_export.ensure_export(files(tiny_model_dir), "fp32")
 
 
 def test_a_failed_export_leaves_no_files_and_reports_the_cause(
@@ -86,8 +77,8 @@ def test_a_failed_export_leaves_no_files_and_reports_the_cause(
         (tmp_path / name).write_bytes((tiny_model_dir / name).read_bytes())
     (tmp_path / "model.safetensors").write_bytes(b"no weights")
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(onnx_export.ExportError, match="afetensor") as caught:
-        onnx_export.ensure_export(files(tmp_path), "fp32")
+    with pytest.raises(openvino_export.ExportError, match="afetensor") as caught:
+        openvino_export.ensure_export(files(tmp_path), "fp32")
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
 
@@ -96,7 +87,7 @@ TRACEBACKS = """Traceback (most recent call last):
   File "builder.py", line 1, in <module>
 ValueError: the weights are missing
 Traceback (most recent call last):
-  File "onnx_export.py", line 1, in <module>
+  File "openvino_export.py", line 1, in <module>
 subprocess.CalledProcessError: the command returned 1
 """
 
@@ -111,24 +102,7 @@ subprocess.CalledProcessError: the command returned 1
     ],
 )
 def test_the_reported_line_is_the_end_of_the_first_traceback(stderr, line):
-    assert onnx_export._error_line(stderr) == line
-
-
-@pytest.mark.parametrize(
-    ("rope", "expected"),
-    [
-        ({"rope_type": "longrope"}, {"rope_type": "longrope", "type": "longrope"}),
-        (None, None),
-    ],
-)
-def test_the_exporters_configuration_has_the_older_name_of_the_rope_type(tmp_path, rope, expected):
-    path = tmp_path / "config.json"
-    (tmp_path / "original.json").write_text("{}")
-    path.symlink_to(tmp_path / "original.json")
-    settings = {"model_type": "phi3", "rope_parameters": rope}
-    onnx_export._write_config(SimpleNamespace(to_dict=lambda: settings), path)
-    assert json.loads(path.read_text())["rope_parameters"] == expected
-    assert (tmp_path / "original.json").read_text() == "{}"  # the model's own file
+    assert openvino_export._error_line(stderr) == line
 
 
 def plant_code(folder, marker):
@@ -166,9 +140,9 @@ def hostile_model(tiny_model_dir, tmp_path):
 @pytest.mark.finding(
     12,
     "a model's folder contains Python code that its configuration names",
-    "the code is not run by either engine, nor by the exporter",
+    "the code is not run by either engine, nor by the export",
 )
-@pytest.mark.parametrize("engine", ["onnx", "transformers"])
+@pytest.mark.parametrize("engine", ["openvino", "transformers"])
 def test_code_in_a_models_folder_is_not_run(hostile_model, monkeypatch, engine):
     import score
 
@@ -176,32 +150,3 @@ def test_code_in_a_models_folder_is_not_run(hostile_model, monkeypatch, engine):
     monkeypatch.setenv("PHI3_ENGINE", engine)
     score.load(folder).close()
     assert not marker.exists()
-
-
-def test_the_exporter_is_forbidden_to_run_code_and_gets_none(hostile_model, monkeypatch, tmp_path):
-    """Exporters before 0.15 run the code of a model's folder unless they are told not to."""
-    folder, _ = hostile_model
-    commands = []
-
-    def run(command, check):
-        merged = Path(command[command.index("-i") + 1])
-        assert {"config.json", "tokenizer.json"} < {file.name for file in merged.iterdir()}
-        assert not list(merged.glob("*.py"))
-        assert "auto_map" not in (merged / "config.json").read_text()
-        commands.append(command)
-
-    monkeypatch.setattr(onnx_export.subprocess, "run", run)
-    settings = json.loads((folder / "config.json").read_text())
-    config = SimpleNamespace(to_dict=lambda: settings)
-    onnx_export._build_graph(config, [folder], tmp_path / "out", "fp32")
-    options = commands[0].index("--extra_options")
-    assert commands[0][options + 1] == "hf_remote=false"
-
-
-def test_the_oldest_exporter_that_is_allowed_runs_no_code_by_default():
-    import tomllib
-
-    pyproject = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    serve = project["optional-dependencies"]["serve"]
-    assert "onnxruntime-genai>=0.18; python_version >= '3.11'" in serve

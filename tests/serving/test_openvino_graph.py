@@ -1,56 +1,43 @@
-"""The changes to the exported graph: the sliding window, and the logits of the last tokens only."""
+"""The graph that is built from an export: its inputs, its outputs, and quantized matrices in it."""
 
 import numpy as np
-import onnx
-import onnx_graph
-import onnxruntime
+import openvino_export
+import openvino_graph
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from architecture import Architecture
+from model_files import ModelFiles
+from openvino_runtime import openvino as ov
+from openvino_runtime import opset as ops
+from quantization import quantize
 
 
-@pytest.mark.parametrize(("window", "attribute"), [(2047, 2047), (None, -1)])
-def test_the_sliding_window_is_set_in_every_attention_node(window, attribute):
-    nodes = [
-        helper.make_node("GroupQueryAttention", ["x"], ["y"], local_window_size=7),
-        helper.make_node("GroupQueryAttention", ["y"], ["z"], local_window_size=7),
-    ]
-    graph = helper.make_graph(nodes, "graph", [], [])
-    onnx_graph.set_sliding_window(graph, window)
-    assert [node.attribute[0].i for node in graph.node] == [attribute, attribute]
+@pytest.fixture(scope="module")
+def export_dir(tiny_model_dir, scorer):
+    """The tiny model's export, which `scorer` has made."""
+    return openvino_export.ensure_export(ModelFiles(tiny_model_dir, tiny_model_dir), "fp32")
 
 
-def test_a_graph_with_another_attention_is_refused(tmp_path):
-    path = tmp_path / "model.onnx"
-    graph = helper.make_graph([helper.make_node("Attention", ["x"], ["y"])], "graph", [], [])
-    onnx.save(helper.make_model(graph), path)
-    with pytest.raises(ValueError, match="no GroupQueryAttention"):
-        onnx_graph.adapt_graph(path, None)
+def test_the_graph_has_caches_for_every_layer_and_logits_for_every_row(export_dir):
+    graph, weights = openvino_graph.build_graph(export_dir)
+    sizes = Architecture.read(export_dir)
+    caches = [item.any_name for item in graph.inputs if "_cache." in item.any_name]
+    assert len(caches) == 2 * sizes.layers
+    (logits,) = graph.outputs
+    assert logits.partial_shape[1].get_length() == sizes.vocabulary_size
+    matrices = [array for array in weights if array.ndim == 2]
+    assert all(isinstance(array, np.memmap) for array in matrices)
 
 
-@pytest.mark.parametrize("scale", [False, True])
-def test_the_logits_are_those_of_the_last_tokens(scale):
-    """Some models scale the logits after the output matrix."""
-    random = np.random.default_rng(0)
-    matrix = random.standard_normal((4, 7)).astype(np.float32)
-    nodes = [
-        helper.make_node("Identity", ["x"], ["hidden"]),
-        helper.make_node("MatMul", ["hidden", "matrix"], ["product" if scale else "logits"]),
-    ]
-    if scale:
-        nodes.append(helper.make_node("Add", ["product", "product"], ["logits"]))
-    shapes = {"x": ["batch_size", "length", 4], "logits": ["batch_size", "length", 7]}
-    values = {
-        name: helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
-        for name, shape in shapes.items()
-    }
-    initializers = [numpy_helper.from_array(matrix, "matrix")]
-    graph = helper.make_graph(nodes, "graph", [values["x"]], [values["logits"]], initializers)
-    onnx_graph.select_last_tokens(graph)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    onnx.checker.check_model(model)
-    hidden = random.standard_normal((3, 5, 4)).astype(np.float32)
-    last = np.array([[4], [0], [2]])
-    session = onnxruntime.InferenceSession(model.SerializeToString())
-    (logits,) = session.run(None, {"x": hidden, onnx_graph.LAST_TOKENS: last})
-    expected = hidden[np.arange(3), last[:, 0]] @ matrix * (2 if scale else 1)
-    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-6)
+@pytest.mark.parametrize(("bits", "error"), [(8, 0.01), (4, 0.1)])
+@pytest.mark.parametrize("inputs", [64, 96, 50])  # 50 is not a multiple of the group size
+def test_the_graph_restores_a_matrix_of_fewer_bits(tmp_path, bits, error, inputs):
+    weights = np.random.default_rng(0).uniform(-1, 2, (7, inputs)).astype(np.float32)
+    (tmp_path / "weights").mkdir()
+    quantize(weights, bits, 32).write(tmp_path / "weights", "matrix")
+    builder = openvino_graph._Builder.__new__(openvino_graph._Builder)
+    builder._folder, builder.weights = tmp_path / "weights", []
+    node = builder._matrix("matrix")
+    model = ov.Model([ops.result(node)], [])
+    result = ov.Core().compile_model(model, "CPU")({})[0]
+    np.testing.assert_allclose(result, weights, atol=3 * error)
+    assert np.abs(result - weights).mean() < error

@@ -49,8 +49,8 @@ def test_an_own_result_is_replaced_and_a_file_that_was_added_to_it_is_not(tmp_pa
     write(tmp_path)
     ownership.finish_writing(tmp_path, NAMES)
     (tmp_path / "notes").touch()
-    (tmp_path / "model" / "onnx-fp32-0123456789abcdef").mkdir()
-    (tmp_path / "model" / "onnx-fp32-0123456789abcdef" / "model.onnx").touch()
+    (tmp_path / "model" / "openvino-fp32-0123456789abcdef").mkdir()
+    (tmp_path / "model" / "openvino-fp32-0123456789abcdef" / "serving.json").touch()
     ownership.refuse_foreign_files(tmp_path, NAMES)
     (tmp_path / "model" / "notes").touch()
     with pytest.raises(TrainError, match="notes"):

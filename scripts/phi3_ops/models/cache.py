@@ -18,7 +18,7 @@ CACHE_VARIABLE = "PHI3_CACHE"
 BASE_FILE = "phi3-base.json"  # gguf_model.py writes it: whose weights these are
 CONVERSION = 1  # version of what gguf_model.py writes
 # Folders that the scoring script writes into a model's folder.
-EXPORT_NAMES = r"\.?onnx-[a-z0-9]+-[0-9a-f]{16}.*"
+EXPORT_NAMES = r"\.?openvino-[a-z0-9]+-[0-9a-f]{16}.*"
 CONVERSION_S = 3600.0  # maximum time to wait for another process that converts the same model
 _OWN_FOLDER = f"Set {CACHE_VARIABLE} to a folder of your own."
 

@@ -29,7 +29,7 @@ THREADS, SLOTS = 2, 16
 PEERS = Path(__file__).resolve().parents[2] / "support" / "peers"
 CHAT_PATH = "/v1/chat/completions"
 OURS = {
-    "PHI3_ENGINE": "onnx",
+    "PHI3_ENGINE": "openvino",
     "WORKER_COUNT": "1",
     "GUNICORN_CMD_ARGS": "--threads 16 --keep-alive 75",
 }
@@ -98,7 +98,7 @@ def ours(precision: str) -> Start:
     def start(models: Models, home: Path) -> Iterator[Target]:
         exports = models.folder / "exports"
         exports.mkdir(parents=True, exist_ok=True)
-        settings = {**OURS, "PHI3_PRECISION": precision, "PHI3_ONNX_CACHE": str(exports)}
+        settings = {**OURS, "PHI3_PRECISION": precision, "PHI3_EXPORT_CACHE": str(exports)}
         with started(models.hf, home, **settings) as server:
             server.wait()  # the first start exports the model, which is not a part of a cold start
         with started(models.hf, home, **settings) as server:

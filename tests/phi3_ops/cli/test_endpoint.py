@@ -93,7 +93,7 @@ def test_an_error_is_one_line_and_leaves_nothing(tmp_path):
 
 AZURE = "https://prod.eastus2.inference.ml.azure.com/score"
 URL = "http://127.0.0.1:9"
-RUNTIME = "transformers, float32, 2 threads, because ONNX Runtime cannot serve this model: no room"
+RUNTIME = "transformers, float32, 2 threads, because OpenVINO cannot serve this model: no room"
 
 
 @pytest.fixture

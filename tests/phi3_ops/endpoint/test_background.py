@@ -18,7 +18,7 @@ def test_start_find_and_stop(tiny_model_dir, tmp_path, started):
     running = start_endpoint(tiny_model_dir, tmp_path, "tuned", key=KEY)
     try:
         assert find_endpoint(tmp_path, "tuned") == running
-        assert running.runtime.startswith("ONNX Runtime, fp32, ")
+        assert running.runtime.startswith("OpenVINO, fp32, ")
         first, *_ = log_file(tmp_path, "tuned").read_text().splitlines()
         assert first == f"serving {tiny_model_dir} with {running.runtime}"
         base = running.url.removesuffix("/score")

@@ -22,7 +22,7 @@ from phi3_ops.files.ownership import (
     require_own_folder,
 )
 
-CACHES = re.compile(r"onnx-.*")
+CACHES = re.compile(r"openvino-.*")
 
 
 def write(folder, *names):
@@ -125,7 +125,7 @@ def test_a_file_that_the_marker_does_not_list_is_not_replaced(tmp_path):
 def test_a_foreign_file_in_a_folder_of_ours_is_not_replaced(tmp_path):
     write(tmp_path, "model/a", "model/deep/b")
     finish_writing(tmp_path, ["model"])
-    write(tmp_path, "model/onnx-fp32-1/c")
+    write(tmp_path, "model/openvino-fp32-1/c")
     refuse_foreign_files(tmp_path, ["model"], CACHES)
     write(tmp_path, "model/deep/notes.txt")
     with pytest.raises(OpsError, match="notes.txt exists, and phi3 did not write it"):
@@ -163,7 +163,7 @@ def test_only_listed_files_are_removed(tmp_path):
     work = tmp_path / "work"
     write(work, "model/a", "model/deep/b", "summary.json")
     finish_writing(work, ["model", "summary.json"])
-    write(work, "notes.txt", "model/notes.txt", "model/onnx-fp32-1/c")
+    write(work, "notes.txt", "model/notes.txt", "model/openvino-fp32-1/c")
     left = remove_own_files(work, CACHES)
     assert left == [work / "model" / "notes.txt", work / "notes.txt"]
     assert names_in(work) == {"notes.txt", "model/notes.txt"}

@@ -58,9 +58,9 @@ def test_a_cache_that_others_can_open_is_refused(cache):
 
 def test_models_are_listed_with_their_sizes_and_exports(cache):
     make_model(cache, "b", licence=None)
-    export = make_model(cache, "a") / "onnx-fp32-0123456789abcdef"
+    export = make_model(cache, "a") / "openvino-fp32-0123456789abcdef"
     export.mkdir()
-    (export / "model.onnx").write_bytes(bytes(10_000))
+    (export / "serving.json").write_bytes(bytes(10_000))
     (cache / "foreign").mkdir()
     first, second = list_models()
     assert (first.name, first.title, first.licence, first.is_current) == ("a", "A", "mit", True)
@@ -77,8 +77,8 @@ def test_a_folder_without_a_valid_record_is_not_a_model(cache, content):
 
 def test_a_model_is_removed_with_its_exports_and_nothing_else(cache):
     folder = make_model(cache, "a")
-    (folder / "onnx-fp32-0123456789abcdef").mkdir()
-    (folder / "onnx-fp32-0123456789abcdef" / "model.onnx").touch()
+    (folder / "openvino-fp32-0123456789abcdef").mkdir()
+    (folder / "openvino-fp32-0123456789abcdef" / "serving.json").touch()
     (folder / "notes.txt").write_text("mine")
     other = make_model(cache, "b")
     assert remove_model("a") == [folder / "notes.txt"]

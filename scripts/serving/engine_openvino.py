@@ -1,0 +1,198 @@
+"""The OpenVINO backend: runs a model that `openvino_export` has exported, on a CPU.
+
+OpenVINO GenAI's own generation has no log probabilities of alternatives, no biases of single tokens
+and no sampling that is independent of the other requests. This backend therefore runs the graph
+itself (`openvino_graph`), with the same kernels.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import machine
+import numpy as np
+from chat_encoder import ChatEncoder
+from chat_template import ChatTemplate
+from openvino_graph import WEIGHTS, Architecture, build_graph
+from openvino_runtime import openvino as ov
+from tokenizers import Tokenizer
+
+MAX_ROWS, PREFILL_CHUNK = 16, 512
+# The matrices of a model smaller than this are computed faster by one thread than by several.
+ONE_THREAD_BELOW = 16 * machine.MIB
+
+
+class OpenVinoBackend:
+    """An exported model in memory. See `batching.Backend` for its attributes.
+
+    Args:
+        folder: folder that `openvino_export.ensure_export` returned.
+    """
+
+    max_rows, prefill_chunk = MAX_ROWS, PREFILL_CHUNK
+
+    def __init__(self, folder: Path):
+        settings = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
+        self.context_window: int = settings["context_window"]
+        self.end_tokens = frozenset(settings["end_tokens"])
+        self.pad_token: int = settings["pad_token"]
+        self._short_window: int | None = settings["short_window"]
+        tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
+        self._tokenizer = Tokenizer.from_str(tokenizer_json)
+        self.render = ChatTemplate(settings["chat_template"], settings["specials"]).render
+        self.encode_chat = ChatEncoder(tokenizer_json, self.render).encode
+        self.architecture = Architecture.read(folder)
+        self.vocabulary_size = self.architecture.vocabulary_size
+        self.threads = _choose_threads(folder)
+        graph, self._weights = build_graph(folder)
+        compiled = _compile(graph, self.threads)
+        _release_pages(self._weights)
+        self.request = compiled.create_infer_request()
+        self.blocks = [BlockFormat(item) for item in compiled.inputs if "_cache." in item.any_name]
+        self.block_length = self.blocks[0].length
+        self.bytes_per_token = sum(block.size for block in self.blocks) // self.block_length
+        self.max_cache_bytes = machine.max_cache_bytes()
+        self.current_cache: OpenVinoCache | None = None  # the one that the request uses
+
+    def encode(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        return self._tokenizer.decode(ids, skip_special_tokens=True)
+
+    def rotary_key(self, length: int) -> Hashable:
+        return self._short_window is not None and length > self._short_window
+
+    def make_cache(self, slots: int, length: int) -> OpenVinoCache:
+        return OpenVinoCache(self, slots, length)
+
+    def rotation(self, positions: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the cosines and sines of positions, for rows of this length."""
+        sizes = self.architecture
+        is_long = self.rotary_key(length)
+        frequencies = np.array(sizes.long_frequencies if is_long else sizes.frequencies, np.float32)
+        angles = positions.astype(np.float32)[:, None, None, None] * frequencies
+        angles = np.concatenate([angles, angles], -1)
+        scale = np.float32(sizes.rotation_scale)
+        return np.cos(angles) * scale, np.sin(angles) * scale
+
+
+class BlockFormat:
+    """The format of one layer's keys or values in blocks.
+
+    Attributes:
+        name: name of the graph's input.
+        type: type of the elements.
+        shape: shape of a block: heads, tokens, head size.
+        length: number of tokens of a block.
+        size: bytes of a block.
+    """
+
+    def __init__(self, graph_input: Any):
+        self.name: str = graph_input.any_name
+        self.type = graph_input.element_type
+        _, *shape = graph_input.partial_shape
+        self.shape = [dimension.get_length() for dimension in shape]
+        self.length = self.shape[1]
+        self.size = int(np.prod(self.shape)) * self.type.bitwidth // 8
+
+
+def _choose_threads(folder: Path) -> int:
+    size = sum(file.stat().st_size for file in (folder / WEIGHTS).iterdir())
+    threads = 1 if size < ONE_THREAD_BELOW else machine.cores_per_worker()
+    return int(os.environ.get("PHI3_THREADS") or threads)
+
+
+def _compile(graph: ov.Model, threads: int) -> ov.CompiledModel:
+    settings = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "KV_CACHE_PRECISION": os.environ.get("KVP", "f32"),
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "ENABLE_CPU_PINNING": False,  # other processes may use the same cores
+    }
+    return ov.Core().compile_model(graph, "CPU", settings)
+
+
+def _release_pages(weights: Sequence[np.ndarray]) -> None:
+    """Let the system drop the pages of mapped files. The compiled model has copies of most weights."""
+    if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+        for array in weights:
+            array.base.madvise(mmap.MADV_DONTNEED)
+
+
+class OpenVinoCache:
+    """Keys and values in blocks. Each slot has the same number of blocks, which follow each other."""
+
+    def __init__(self, backend: OpenVinoBackend, slots: int, length: int):
+        self._backend = backend
+        self._slot_blocks = -(-length // backend.block_length)
+        blocks = slots * self._slot_blocks
+        # Memory takes part only from when it is written to.
+        self._arrays = [np.zeros((blocks, item.size), np.uint8) for item in backend.blocks]
+        self._tensors = [
+            ov.Tensor(array, [blocks, *item.shape], item.type)
+            for array, item in zip(self._arrays, backend.blocks)
+        ]
+
+    def forward(
+        self, slot: int, tokens: Sequence[Sequence[int]], past: Sequence[int]
+    ) -> OpenVinoLogits:
+        backend = self._backend
+        counts = [len(ids) for ids in tokens]
+        lengths = [count + row_past for count, row_past in zip(counts, past)]
+        used_blocks = [-(-length // backend.block_length) for length in lengths]
+        first_blocks = range(slot * self._slot_blocks, len(self._arrays[0]), self._slot_blocks)
+        blocks = [range(first, first + used) for first, used in zip(first_blocks, used_blocks)]
+        positions = np.concatenate([np.arange(*ends) for ends in zip(past, lengths)])
+        cosines, sines = backend.rotation(positions, max(lengths))
+        ends = np.cumsum(counts)
+        request = self._bind()
+        _set(request, "input_ids", np.concatenate(tokens).astype(np.int64))
+        _set(request, "cosines", cosines)
+        _set(request, "sines", sines)
+        _set(request, "last_tokens", (ends - 1).astype(np.int64))
+        _set(request, "past_lens", np.array(past, np.int32))
+        _set(request, "subsequence_begins", np.array([0, *ends], np.int32))
+        _set(request, "block_indices", np.concatenate(blocks).astype(np.int32))
+        _set(request, "block_indices_begins", np.array([0, *np.cumsum(used_blocks)], np.int32))
+        _set(request, "max_context_len", np.array(max(lengths), np.int32))
+        request.infer()
+        return OpenVinoLogits(request.get_output_tensor().data)
+
+    def copy(self, source: OpenVinoCache, from_slot: int, slot: int, length: int) -> None:
+        count = -(-length // self._backend.block_length)
+        start, from_start = slot * self._slot_blocks, from_slot * source._slot_blocks
+        for array, source_array in zip(self._arrays, source._arrays):
+            array[start : start + count] = source_array[from_start : from_start + count]
+
+    def _bind(self) -> Any:
+        """Let the backend's request use this cache, and return the request."""
+        request = self._backend.request
+        if self._backend.current_cache is not self:
+            for item, tensor in zip(self._backend.blocks, self._tensors):
+                request.set_tensor(item.name, tensor)
+            self._backend.current_cache = self
+        return request
+
+
+def _set(request: Any, name: str, values: np.ndarray) -> None:
+    request.set_tensor(name, ov.Tensor(values))
+
+
+class OpenVinoLogits:
+    """Logits in the memory that the runtime wrote them to. The next pass overwrites them."""
+
+    def __init__(self, values: np.ndarray):
+        self._values = values
+
+    def best(self) -> list[int]:
+        return self._values.argmax(-1).tolist()
+
+    def row(self, index: int) -> np.ndarray:
+        return self._values[index]
