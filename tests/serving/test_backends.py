@@ -53,7 +53,9 @@ def test_the_cpu_of_a_size_with_a_gpu_is_not_used(tiny_model_dir, monkeypatch, e
     monkeypatch.setattr(gpu, "unused_gpu", lambda: "torch cannot use the GPU")
     monkeypatch.setenv("PHI3_EXPECT_GPU", "true")
     monkeypatch.setenv("PHI3_ENGINE", engine)
-    with pytest.raises(ValueError, match="torch cannot use the GPU: install a torch wheel.*openvino"):
+    with pytest.raises(
+        ValueError, match="torch cannot use the GPU: install a torch wheel.*openvino"
+    ):
         backends.load_backend(files(tiny_model_dir))
 
 
