@@ -25,6 +25,7 @@ class ScriptedServer(ThreadingHTTPServer):
 
     Attributes:
         requests: the bodies, in order.
+        most_messages: with more messages, a request gets the 400 of a full context window.
     """
 
     daemon_threads = True
@@ -37,6 +38,7 @@ class ScriptedServer(ThreadingHTTPServer):
         self.release = threading.Event()
         self.gone = threading.Event()
         self.requests: list[dict[str, Any]] = []
+        self.most_messages = 1000
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if not isinstance(sys.exc_info()[1], OSError):  # clients leave early in these tests
@@ -57,7 +59,13 @@ class _Handler(JsonHandler):
     def do_POST(self) -> None:
         body = self.read_body()
         self.server.requests.append(body)
-        question = body["input_data"]["input_string"][-1]["content"]
+        messages = body["input_data"]["input_string"]
+        question = messages[-1]["content"]
+        if len(messages) > self.server.most_messages:
+            text = (
+                "the prompt has 300 tokens and max_new_tokens is 256: together 556, more than the "
+            )
+            return self.answer(400, {"error": {"message": text + "model's context window of 512"}})
         if question == "fail":
             return self.answer(400, {"error": {"message": "told to fail"}})
         text = self.server.answers.get(question, question)

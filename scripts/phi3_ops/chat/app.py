@@ -23,6 +23,7 @@ from ..flows import FlowDefinition, copy_flow
 from ..pf import App, create_flow_app, require_connection, shared_tool_threads, wrap_line_execution
 from ..yaml_files import load_yaml
 from .guard import Guard
+from .page_info import SAMPLES_FILE, connection_caption, suggested_questions
 from .streams import FlowApp, with_detached_streams
 
 PAGE = Path(__file__).resolve().parent / "page"
@@ -42,14 +43,26 @@ MAX_MARKDOWN = 48 * 1024
 
 @dataclass(frozen=True)
 class Side:
-    """A connection that the page can use, and the path at which its app is mounted."""
+    """A connection that the page can use.
+
+    Attributes:
+        connection: name of the connection.
+        path: path at which its app is mounted.
+        caption: a word about its model, or nothing.
+    """
 
     connection: str
     path: str
+    caption: str = ""
 
 
 def make_chat_app(
-    flow: FlowDefinition, connections: Sequence[str], folder: Path, *, token: str | None
+    flow: FlowDefinition,
+    connections: Sequence[str],
+    folder: Path,
+    *,
+    token: str | None,
+    questions: Path | None = None,
 ) -> App:
     """Return the app: the page at `/`, and below it promptflow's app for the first connection.
 
@@ -58,6 +71,8 @@ def make_chat_app(
         connections: names; the answers of a second connection are displayed next to the first ones.
         folder: gets one copy of the flow per connection, in which the nodes use this connection.
         token: password that every request must contain, or None.
+        questions: JSONL file with `question`, whose first questions the page suggests; None takes the
+            flow's `samples.jsonl`.
 
     Raises:
         OpsError: the flow is not a chat flow, a connection does not exist, or promptflow refuses the
@@ -79,9 +94,12 @@ def make_chat_app(
         with shared_tool_threads(THREADS):
             yield
 
-    sides = [Side(name, f"/side{n}/" if n else "/") for n, name in enumerate(connections)]
+    sides = [
+        Side(name, f"/side{n}/" if n else "/", connection_caption(name))
+        for n, name in enumerate(connections)
+    ]
     input_types = {name: str(each.get("type")) for name, each in flow.inputs.items()}
-    routes: list[BaseRoute] = [*_page_routes(flow, sides), *_static_routes()]
+    routes: list[BaseRoute] = [*_page_routes(flow, sides, questions), *_static_routes()]
     # The first side is mounted at the root. It comes last, because it matches every path.
     for number, side in reversed(list(enumerate(sides))):
         flow_app = make_flow_app(flow, side.connection, folder / str(number))
@@ -114,17 +132,20 @@ def make_flow_app(flow: FlowDefinition, connection: str, folder: Path) -> App:
     return app  # type: ignore[no-any-return]
 
 
-def _page_routes(flow: FlowDefinition, sides: Sequence[Side]) -> list[Any]:
+def _page_routes(
+    flow: FlowDefinition, sides: Sequence[Side], questions: Path | None
+) -> list[Any]:
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request as HttpRequest
     from starlette.responses import JSONResponse, Response
 
     markdown = _markdown()
+    suggestions = suggested_questions(questions or flow.folder / SAMPLES_FILE)
 
     async def page_json(request: HttpRequest) -> JSONResponse:
         name = flow.folder.resolve().name
-        sides_json = [asdict(side) for side in sides]
-        return JSONResponse({"flow": name, "version": flow.version, "sides": sides_json})
+        content = {"flow": name, "version": flow.version, "questions": suggestions}
+        return JSONResponse({**content, "sides": [asdict(side) for side in sides]})
 
     async def render_markdown(request: HttpRequest) -> Response:
         body = await read_body(request.scope, request.receive)

@@ -35,7 +35,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--against",
         type=name_argument,
         metavar="NAME",
-        help="second connection, to compare the answers side by side",
+        help="second connection, to compare the answers side by side; one that ends in -base is labelled "
+        "as the untrained model",
+    )
+    parser.add_argument(
+        "--questions",
+        type=Path,
+        metavar="FILE",
+        help="JSONL file with `question`, whose first questions the page suggests (default: "
+        "samples.jsonl of the flow)",
     )
     parser.add_argument(
         "--port",
@@ -102,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
     ):
         folder = tempfile.TemporaryDirectory(prefix="phi3-serve-")
         with folder:
-            app = make_chat_app(flow, connections, Path(folder.name), token=token)
+            app = make_chat_app(
+                flow, connections, Path(folder.name), token=token, questions=args.questions
+            )
             serve_app(app, sock, ready, abandon=folder.cleanup)
     return 0

@@ -296,7 +296,8 @@ def _after(job: QuickstartJob) -> str:
 def _start_page(job: QuickstartJob) -> str:
     connections = [job.connection(which) for which in (TUNED, BASE) if which in job.evaluations]
     job.started.add(PAGE)
-    running = start_page(connections, job.options.workdir, PAGE)
+    questions = job.data / "questions.jsonl"
+    running = start_page(connections, job.options.workdir, PAGE, questions=questions)
     job.page = running.url
     word = "connections" if len(connections) > 1 else "connection"
     return f"{running.url} with the {word} {' and '.join(connections)}"

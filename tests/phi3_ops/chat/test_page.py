@@ -244,6 +244,62 @@ def test_errors_have_the_endpoints_message_and_advice(look, url):
     )
 
 
+@pytest.fixture
+def narrow(endpoints):
+    """The endpoint accepts one earlier turn with a question, and counts its requests from 0."""
+    endpoints[0].most_messages = 3
+    endpoints[0].requests.clear()
+    yield endpoints[0]
+    endpoints[0].most_messages = 1000
+
+
+def test_older_turns_are_left_out_of_a_full_context(look, url, narrow):
+    page = look(url)
+    for number in range(1, 5):
+        ask(page, f"question {number}")
+        expect(last(page).locator(".text")).to_have_text(f"question {number}")
+    assert narrow.messages() == ["question 3", "question 3", "question 4"]
+    # The third question was sent twice. The fourth began where the third had ended.
+    assert len(narrow.requests) == 6
+    expect(page.get_by_role("alert")).to_have_count(0)
+    left_out = "older turns left out: the model reads 512 tokens"
+    expect(last(page).locator(".foot")).to_contain_text(left_out)
+
+
+def test_a_full_context_is_said_in_one_sentence(look, url, narrow):
+    page = look(url)
+    narrow.most_messages = 1
+    ask(page, "first")
+    narrow.most_messages = 0
+    ask(page, "second")
+    sentence = "The conversation is longer than this model's 512 tokens. Start a new chat."
+    expect(page.get_by_role("alert")).to_have_text(sentence)
+    page.get_by_role("button", name="New chat").click()
+    ask(page, "third")
+    sentence = "The question is longer than this model's 512 tokens. Ask a shorter question."
+    expect(page.get_by_role("alert")).to_have_text(sentence)
+
+
+def test_the_empty_page_explains_itself_and_suggests_questions(look, url):
+    page = look(url)
+    empty = page.locator(".empty")
+    expect(empty).to_contain_text("The connection phi3 answers.")
+    expect(empty).to_contain_text("Your chats are stored in this browser only.")
+    suggested = empty.get_by_role("button")
+    expect(suggested).to_have_text(["Who founded Microsoft?", "What is 7 times 8?"])
+    suggested.first.click()
+    expect(page.locator("#log .question")).to_have_text(["Who founded Microsoft?"])
+    expect(page.locator(".answer .from")).to_have_text(["phi3"])
+    expect(page.locator(".empty")).to_have_count(0)
+
+
+def test_an_empty_answer_is_explained(look, url, endpoints):
+    endpoints[0].answers["nothing"] = ""
+    page = look(url)
+    ask(page, "nothing")
+    expect(page.get_by_role("alert")).to_contain_text("ended its answer before the first word")
+
+
 def test_a_server_that_is_gone_is_an_error(look, url):
     page = look(url, noise="ERR_FAILED")
     page.route("**/score", lambda route: route.abort())
@@ -320,8 +376,10 @@ def test_two_connections_side_by_side(look, endpoints):
     with phi3_serve("--against", "phi3-base") as served:
         page = look(served.url)
         expect(page.locator("#about")).to_contain_text("connection phi3 and phi3-base")
+        both = "Two models answer side by side: phi3 and phi3-base (untrained)."
+        expect(page.locator(".empty")).to_contain_text(both)
         ask(page, who)
-        expect(page.locator(".answer .from")).to_have_text(["phi3", "phi3-base"])
+        expect(page.locator(".answer .from")).to_have_text(["phi3", "phi3-base untrained"])
         expect(page.locator(".answer .text")).to_contain_text(["Bill Gates and", "a company"])
         ask(page, "fail")
         expect(page.get_by_role("alert")).to_have_count(2)

@@ -7,6 +7,10 @@ const MAX_CHATS = 100;
 const RENDER_EVERY_MS = 150;
 // The tool's text for an error after the answer has started, when the status cannot change any more.
 const BROKE_OFF = /^\s*\[The answer broke off: (.*)\]$/s;
+// The errors of the endpoint and of the client for a conversation that is too long.
+const TOO_LONG = /context window (?:of|has) (\d+)/;
+const EMPTY_ANSWER = "The model ended its answer before the first word. A small model does this if a question is "
+  + "unlike its training data. Ask in other words, or start a new chat.";
 const byId = (id) => document.getElementById(id);
 const page = { info: null, chats: [], chat: null, running: null, leaving: false, early: false };
 
@@ -95,8 +99,28 @@ function drawLog() {
   const log = byId("log");
   const turns = page.chat ? page.chat.turns : [];
   log.replaceChildren(...turns.flatMap(drawTurn));
-  if (!turns.length) log.append(make("p", { class: "empty" }, "Ask your model a question."));
+  if (!turns.length) log.append(drawEmpty());
   log.scrollTop = log.scrollHeight;
+}
+
+// What is shown before the first question: which models answer, and questions to click.
+function drawEmpty() {
+  const empty = make("div", { class: "empty" }, make("p", {}, "Ask your model a question."));
+  if (!page.info) return empty;
+  const names = page.info.sides.map((side) => `${side.connection}${side.caption ? ` (${side.caption})` : ""}`);
+  const who = names.length > 1
+    ? `Two models answer side by side: ${names.join(" and ")}.`
+    : `The connection ${names[0]} answers.`;
+  empty.append(make("p", { class: "dim" }, `${who} It remembers the turns of this chat. Your chats are stored in this browser only.`));
+  const suggest = (question) => make("button", { type: "button", onclick: () => { if (!page.running) ask(question); } }, question);
+  if (page.info.questions.length) {
+    empty.append(make("div", { class: "suggested", role: "group", "aria-label": "Questions to begin with" }, ...page.info.questions.map(suggest)));
+  }
+  return empty;
+}
+
+function captionOf(connection) {
+  return page.info?.sides.find((side) => side.connection === connection)?.caption || "";
 }
 
 function drawTurn(turn) {
@@ -112,8 +136,10 @@ function drawTurn(turn) {
 function drawAnswer(answer) {
   const body = make("div", { class: "text plain" });
   const foot = make("div", { class: "foot" });
-  const element = make("section", { class: "answer", "aria-label": `Answer from ${answer.connection}` },
-    make("p", { class: "from" }, answer.connection), body, foot);
+  const caption = captionOf(answer.connection);
+  const from = make("p", { class: "from" }, answer.connection);
+  if (caption) from.append(" ", make("span", { class: "caption" }, caption));
+  const element = make("section", { class: "answer", "aria-label": `Answer from ${answer.connection}` }, from, body, foot);
   let newest = 0; // number of the newest rendering that was requested
   let rendering = 0;
   let lastRendered = 0;
@@ -158,6 +184,7 @@ function drawAnswer(answer) {
     if (answer.ms) details.push(duration(answer.ms));
     if (answer.firstMs) details.push(`first token after ${duration(answer.firstMs)}`);
     if (answer.stopped) details.push("stopped");
+    if (answer.leftOut) details.push(`older turns left out: the model reads ${answer.window} tokens`);
     foot.replaceChildren(make("span", {}, details.join(" · ")));
     if (answer.text) {
       foot.prepend(make("button", { type: "button", class: "quiet", onclick: (event) => copy(event.target, answer.text) }, "Copy"));
@@ -239,12 +266,33 @@ async function answerFrom(side, question, answer, drawn, signal) {
     const follow = atEnd(log);
     drawn.renderSome(answer.text).then(() => { if (follow) log.scrollTop = log.scrollHeight; });
   };
+  const turns = history(side.connection).slice(leftOutBefore(side.connection));
+  while (await request(side, question, turns, answer, add, signal)) {
+    const leaving = Math.ceil(turns.length / 2);
+    answer.leftOut = (answer.leftOut ?? leftOutBefore(side.connection)) + leaving;
+    turns.splice(0, leaving);
+  }
+  answer.ms = performance.now() - started;
+  if (!answer.text && !answer.error && !answer.stopped) answer.error = EMPTY_ANSWER;
+  const follow = atEnd(log);
+  await drawn.finish();
+  if (follow) log.scrollTop = log.scrollHeight;
+}
+
+// Number of turns that were too long for the model at the last question, which are not tried again.
+function leftOutBefore(connection) {
+  const answers = page.chat.turns.at(-2)?.answers || [];
+  return answers.find((answer) => answer.connection === connection)?.leftOut || 0;
+}
+
+// Sends the question. Returns whether it should be sent again with fewer of the earlier turns.
+async function request(side, question, turns, answer, add, signal) {
   try {
     const response = await fetch(`${side.path}score`, {
       method: "POST",
       signal,
       headers: { "content-type": "application/json", accept: "text/event-stream, application/json", "x-phi3-usage": "1" },
-      body: JSON.stringify({ question, chat_history: history(side.connection) }),
+      body: JSON.stringify({ question, chat_history: turns }),
     });
     if (!response.ok) answer.error = await errorOf(response);
     else if ((response.headers.get("content-type") || "").startsWith("text/event-stream")) await read(response, answer, add);
@@ -253,11 +301,15 @@ async function answerFrom(side, question, answer, drawn, signal) {
     if (error.name === "AbortError" || page.leaving) answer.stopped = true;
     else answer.error = "The server cannot be reached. Is `phi3 serve` still running?";
   }
-  answer.ms = performance.now() - started;
-  if (!answer.text && !answer.error && !answer.stopped) answer.error = "The answer is empty.";
-  const follow = atEnd(log);
-  await drawn.finish();
-  if (follow) log.scrollTop = log.scrollHeight;
+  const tooLong = !answer.text && answer.error?.match(TOO_LONG);
+  if (!tooLong) return false;
+  answer.window = Number(tooLong[1]);
+  const what = page.chat.turns.length > 1 ? "conversation" : "question";
+  const fix = page.chat.turns.length > 1 ? "Start a new chat." : "Ask a shorter question.";
+  answer.error = `The ${what} is longer than this model's ${answer.window} tokens. ${fix}`;
+  if (!turns.length) return false;
+  delete answer.error;
+  return true;
 }
 
 // Server-sent events are blocks of lines with an empty line between them.
@@ -371,6 +423,7 @@ async function start() {
     byId("about").textContent = "The server cannot be reached.";
     return;
   }
+  drawLog(); // now with the captions and the suggested questions
   const { flow, version, sides: all } = page.info;
   const names = all.map((side) => side.connection).join(" and ");
   byId("about").textContent = `flow ${flow}${version ? ` ${version}` : ""} · connection ${names}`;
