@@ -139,6 +139,11 @@ def log_metric(key: str, value: Any, variant_id: str | None = None) -> None:
         metrics[key] = value
 
 
+def is_collecting() -> bool:
+    """Return whether this context runs an aggregation."""
+    return _metrics.get() is not None
+
+
 @contextmanager
 def collect_metrics() -> Iterator[dict[str, Any]]:
     """Yield a dict that gets the metrics logged in this context, by promptflow's `log_metric` as well."""

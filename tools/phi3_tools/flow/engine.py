@@ -14,7 +14,7 @@ from .decorators import collect_metrics
 from .environment import set_environment
 from .errors import LineError, invalid_input, missing_input
 from .model import Flow
-from .references import Literal, NodeReference, value_of
+from .references import Literal, NodeReference, output_of, value_of
 from .results import AggregationResult, LineResult
 from .runner import Runner
 from .schedule import Graph, Schedule
@@ -124,14 +124,15 @@ class Engine:
             for reference in self._references
         }
         graph = Graph([_with_values(tool, values) for tool in self._aggregation_tools])
-        schedule = Schedule(graph, inputs)
+        schedule, calls = Schedule(graph, inputs), CallGroup()
         result = AggregationResult(node_runs=schedule.runs)
+        runner = self._runner
         with collect_metrics() as result.metrics:
             try:
                 if self._is_async:
-                    self._runner.in_loop(self._runner.arun_nodes(schedule, CallGroup()))
+                    runner.in_loop(runner.arun_nodes(schedule, calls, finishes_others=True))
                 else:
-                    self._runner.run_nodes(schedule, CallGroup())
+                    runner.run_nodes(schedule, calls, finishes_others=True)
             except LineError as error:
                 result.error = error
             else:
@@ -224,7 +225,7 @@ class Engine:
 
     def _outputs(self, schedule: Schedule, inputs: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            name: value_of(output.reference, inputs, schedule.outputs)
+            name: output_of(output.reference, inputs, schedule.outputs)
             for name, output in self.flow.outputs.items()
         }
 

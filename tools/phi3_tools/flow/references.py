@@ -85,10 +85,27 @@ def value_of(
         return inputs[assignment.name]
     if assignment.section != "output":
         raise unsupported_section(assignment.node, assignment.section)
-    output = node_outputs[assignment.node]
-    if not assignment.properties:
+    return _referenced(assignment, node_outputs)
+
+
+def output_of(
+    reference: Assignment, inputs: Mapping[str, Any], node_outputs: Mapping[str, Any]
+) -> Any:
+    """Return the value of a flow's output. Unlike `value_of` it ignores the section, as promptflow does.
+
+    Raises:
+        LineError: the reference cannot be resolved.
+    """
+    if isinstance(reference, NodeReference):
+        return _referenced(reference, node_outputs)
+    return value_of(reference, inputs, node_outputs)
+
+
+def _referenced(reference: NodeReference, node_outputs: Mapping[str, Any]) -> Any:
+    output = node_outputs[reference.node]
+    if not reference.properties:
         return output
-    return _property_of(assignment.node, output, assignment.properties)
+    return _property_of(reference.node, output, reference.properties)
 
 
 def _property_of(node: str, output: Any, properties: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -34,8 +35,16 @@ class Runner:
 
     # -- nodes -------------------------------------------------------------------------------------
 
-    def run_nodes(self, schedule: Schedule, calls: CallGroup) -> None:
+    def run_nodes(
+        self, schedule: Schedule, calls: CallGroup, *, finishes_others: bool = False
+    ) -> None:
         """Run all nodes of a line whose tools are functions.
+
+        Args:
+            schedule: the state of the line.
+            calls: gets the calls of its nodes to a Phi-3 endpoint.
+            finishes_others: whether nodes that run when another one fails may end; else their calls are
+                ended.
 
         Raises:
             LineError: a node failed, or a reference cannot be resolved.
@@ -56,12 +65,17 @@ class Runner:
                 done, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in done:
                     ready += schedule.complete(running.pop(future), future.result())
-        except BaseException:
-            self._abandon(running, calls)
+        except BaseException as error:
+            if finishes_others and isinstance(error, LineError):
+                wait(running)
+            else:
+                self._abandon(running, calls)
             raise
 
-    async def arun_nodes(self, schedule: Schedule, calls: CallGroup) -> None:
-        """Run all nodes of a line; coroutines run in this event loop. Raises as `run_nodes`."""
+    async def arun_nodes(
+        self, schedule: Schedule, calls: CallGroup, *, finishes_others: bool = False
+    ) -> None:
+        """Run all nodes of a line; coroutines run in this event loop. See `run_nodes`."""
         ready = schedule.start()
         running: dict[asyncio.Future[Any], Tool] = {}
         try:
@@ -72,10 +86,11 @@ class Runner:
                 done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
                     ready += schedule.complete(running.pop(task), task.result())
-        except BaseException:
-            calls.cancel()
-            for task in running:
-                task.cancel()
+        except BaseException as error:
+            if not (finishes_others and isinstance(error, LineError)):
+                calls.cancel()
+                for task in running:
+                    task.cancel()
             await asyncio.gather(*running, return_exceptions=True)
             raise
 
@@ -101,7 +116,7 @@ class Runner:
         try:
             with calls.collect():
                 output = tool.function(**run.inputs)
-                if asyncio.iscoroutine(output):
+                if inspect.iscoroutine(output):
                     output = await output
         except Exception as error:
             raise _failed(run, error) from error

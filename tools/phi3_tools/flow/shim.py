@@ -38,7 +38,7 @@ def shared_name(name: str) -> Any:
     """
     if name not in NAMES:
         raise AttributeError(name)
-    if not _loading.get():
+    if not _loading.get() and not decorators.is_collecting():
         try:
             return _promptflow_name(name)
         except ImportError:
@@ -54,6 +54,11 @@ def _promptflow_name(name: str) -> Any:
     import promptflow.core
 
     return getattr(promptflow.core, name)
+
+
+def load_metric_logger() -> None:
+    """Import promptflow's `log_metric`, so that an aggregation hears of its calls."""
+    import promptflow._core.metric_logger  # noqa: F401
 
 
 def promptflow_is_loaded() -> bool:

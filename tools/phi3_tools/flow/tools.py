@@ -28,7 +28,7 @@ from .parameters import (
 )
 from .prompts import render_function, template_variables
 from .references import Assignment, Literal
-from .shim import loading_by_engine
+from .shim import load_metric_logger, loading_by_engine
 
 MODULE_NAME = "__pf_main__"  # as in promptflow, so that tools can tell how they run
 OWN_TOOLS = "phi3_tools."
@@ -124,11 +124,14 @@ def _execute(module: ModuleType, loader: Any) -> None:
     """Run a module's code. Without promptflow its imports of promptflow are taken from this package."""
     from .imports import compile_without_promptflow, promptflow_is_installed
 
-    if promptflow_is_installed():
-        loader.exec_module(module)
-        return
     path = Path(str(module.__file__))
-    exec(compile_without_promptflow(path.read_bytes(), path), module.__dict__)  # noqa: S102
+    source = path.read_bytes()
+    if not promptflow_is_installed():
+        exec(compile_without_promptflow(source, path), module.__dict__)  # noqa: S102
+        return
+    if b"promptflow" in source and b"log_metric" in source:
+        load_metric_logger()
+    loader.exec_module(module)
 
 
 def _import_fix(error: Exception) -> str:
@@ -309,12 +312,10 @@ def _working_in(folder: Path) -> Iterator[None]:
 
 
 def _forget_other_flows(folder: Path) -> None:
-    """Remove modules of other flows that this flow has a file of the same name for."""
+    """Remove imported modules of other flows that have the name of a file or folder of this flow."""
     _flow_folders.add(folder)
     others = _flow_folders - {folder}
-    for name, module in list(sys.modules.items()):
-        file = getattr(module, "__file__", None)
-        top = name.partition(".")[0]
-        is_other = file and any(other in Path(file).parents for other in others)
-        if is_other and ((folder / f"{top}.py").exists() or (folder / top).is_dir()):
-            del sys.modules[name]
+    for entry in folder.iterdir():
+        file = getattr(sys.modules.get(entry.stem), "__file__", None)
+        if file and others & {Path(file).parent, Path(file).parent.parent}:
+            del sys.modules[entry.stem]

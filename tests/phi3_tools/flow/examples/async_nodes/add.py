@@ -1,0 +1,6 @@
+from promptflow.core import tool
+
+
+@tool
+async def add(a: int, b: int) -> int:
+    return a + b

@@ -1,0 +1,90 @@
+"""Flows in promptflow's own executor and in ours: outputs, metrics, skipped nodes and errors are equal.
+
+`examples/` has promptflow's example flows that need no cloud, written anew.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from echo_endpoint import KEY as ECHO_KEY
+from echo_endpoint import echo_endpoint
+from engine_parity import assert_parity
+from judge_endpoint import KEY as JUDGE_KEY
+from judge_endpoint import judge_endpoint
+from phi3_ops import paths
+
+EXAMPLES = sorted((Path(__file__).parent / "examples").iterdir())
+VARIANTS = ["summarize.variant_0", "summarize.variant_1", "summarize.variant_2"]
+
+
+def data_of(flow):
+    return [json.loads(line) for line in (flow / "data.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize("flow", EXAMPLES, ids=lambda flow: flow.name)
+def test_an_example_flow_has_the_same_outcome(flow):
+    outcome = assert_parity(flow, data_of(flow))
+    assert any(isinstance(line, dict) for line in outcome.lines)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_variant_has_the_same_outcome(variant, tmp_path):
+    example = next(flow for flow in EXAMPLES if flow.name == "variants")
+    for file in example.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    assert_parity(tmp_path, data_of(tmp_path), variant=variant)
+
+
+# -- the flows of this repository ------------------------------------------------------------------
+
+QUESTIONS = [
+    {
+        "question": "hello",
+        "answer": "hello",
+        "answer_b": "bye",
+        "ground_truth": "hello",
+        "context": "",
+    },
+    {"question": "a b", "answer": "a", "answer_b": "a b", "ground_truth": "a b", "context": "a"},
+    {"question": 5, "answer": 6, "answer_b": 7, "ground_truth": 8, "context": None},
+    {"question": "fail", "answer": "", "answer_b": "", "ground_truth": "x", "context": ""},
+    {"answer": "only an answer"},
+]
+CHATS = [
+    {"question": "hello", "input_data": "hello"},
+    {"question": "crash", "input_data": "crash"},
+    {"question": "fail", "input_data": "fail", "max_new_tokens": "7"},
+    {"question": "x", "input_data": "x", "max_new_tokens": "many", "chat_history": "none"},
+    {"chat_history": [{"inputs": {"question": "one"}, "outputs": {"answer": "two"}}]},
+    {"question": "", "input_data": ""},
+]
+
+
+def connection_to(url, key):
+    from promptflow.core._connection import CustomConnection
+
+    configs = {"endpoint": url, "max_attempts": "1"}
+    connection = CustomConnection({"key": key}, configs, name="phi3")
+    return lambda name: connection
+
+
+@pytest.mark.parametrize("name", ["chat", "qa"])
+def test_a_flow_that_asks_has_the_same_outcome(name):
+    with echo_endpoint() as server:
+        outcome = assert_parity(paths.FLOWS / name, CHATS, connection_to(server.url, ECHO_KEY))
+        half = len(server.requests) // 2
+        assert server.requests[:half] == server.requests[half:]
+    assert outcome.lines[0] == {"answer": "hello"}
+    assert outcome.lines[1] == ["SystemError", "Phi3SystemError", "ServerError", None]
+
+
+@pytest.mark.parametrize("name", ["eval", "judge", "judge_pairwise"])
+def test_a_flow_that_scores_has_the_same_outcome(name):
+    with judge_endpoint() as server:
+        connection = connection_to(server.url(), JUDGE_KEY)
+        outcome = assert_parity(paths.FLOWS / name, QUESTIONS, connection)
+    assert outcome.metrics
