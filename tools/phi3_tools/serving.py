@@ -42,16 +42,25 @@ class RefusedRequest(Exception):  # noqa: N818 - not an error of the server
         status: status code of the answer.
         message: what is wrong with the request.
         headers: further headers of the answer.
+        code: `UserError`, or `SystemError` if the caller cannot mend it.
     """
 
-    def __init__(self, status: int, message: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        headers: Mapping[str, str] | None = None,
+        *,
+        code: str = "UserError",
+    ) -> None:
         super().__init__(message)
+        self.code = code
         self.status, self.message, self.headers = status, message, headers or {}
 
     @property
     def content(self) -> dict[str, Any]:
         """The body of the answer, in the form of Prompt flow's errors."""
-        return {"error": {"code": "UserError", "message": self.message}}
+        return {"error": {"code": self.code, "message": self.message}}
 
     async def send(self, send: Any) -> None:
         """Send the answer."""

@@ -1,7 +1,7 @@
-"""A flow as an ASGI app: promptflow's own serving app, with a chat page in front of it.
+"""A flow as an ASGI app: its serving app, with a chat page in front of it.
 
-`/score`, `/health`, `/version` and `/swagger.json` are promptflow's, as under `pf flow serve`. The routes
-of the page are added, and a second connection can be mounted for comparison.
+`/score`, `/health`, `/version` and `/swagger.json` are as under `pf flow serve`. The routes of the page
+are added, and a second connection can be mounted for comparison.
 """
 
 from __future__ import annotations
@@ -9,18 +9,28 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from phi3_tools import __version__
+from phi3_tools.flow import Engine, FlowError, ScoreApp, load_flow, override_inputs
 from phi3_tools.serving import CheckedRequests, RefusedRequest, read_body
 
 from ..errors import OpsError, first_line
 from ..flows import FlowDefinition, copy_flow
-from ..pf import App, create_flow_app, require_connection, shared_tool_threads, wrap_line_execution
+from ..pf import (
+    PHI3,
+    PROMPTFLOW,
+    App,
+    create_flow_app,
+    require_connection,
+    shared_tool_threads,
+    wrap_line_execution,
+)
 from ..yaml_files import load_yaml
 from .guard import Guard
 from .page_info import SAMPLES_FILE, connection_caption, suggested_questions
@@ -62,20 +72,23 @@ def make_chat_app(
     folder: Path,
     *,
     token: str | None,
+    engine: str = PHI3,
     questions: Path | None = None,
 ) -> App:
-    """Return the app: the page at `/`, and below it promptflow's app for the first connection.
+    """Return the app: the page at `/`, and below it the flow's app for the first connection.
 
     Args:
         flow: the flow to serve. The page needs the input `question`, and it sends `chat_history`.
         connections: names; the answers of a second connection are displayed next to the first ones.
-        folder: gets one copy of the flow per connection, in which the nodes use this connection.
+        folder: gets one copy of the flow per connection for promptflow, in which the nodes use this
+            connection.
         token: password that every request must contain, or None.
+        engine: `PHI3`, or `PROMPTFLOW` for promptflow's own serving app.
         questions: JSONL file with `question`, whose first questions the page suggests; None takes the
             flow's `samples.jsonl`.
 
     Raises:
-        OpsError: the flow is not a chat flow, a connection does not exist, or promptflow refuses the
+        OpsError: the flow is not a chat flow, a connection does not exist, or the engine refuses the
             flow.
     """
     from starlette.applications import Starlette
@@ -91,7 +104,7 @@ def make_chat_app(
     @asynccontextmanager
     async def lifespan(app: Starlette) -> Any:
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-        with shared_tool_threads(THREADS):
+        with shared_tool_threads(THREADS) if engine == PROMPTFLOW else nullcontext():
             yield
 
     sides = [
@@ -102,12 +115,28 @@ def make_chat_app(
     routes: list[BaseRoute] = [*_page_routes(flow, sides, questions), *_static_routes()]
     # The first side is mounted at the root. It comes last, because it matches every path.
     for number, side in reversed(list(enumerate(sides))):
-        flow_app = make_flow_app(flow, side.connection, folder / str(number))
+        if engine == PROMPTFLOW:
+            flow_app = make_flow_app(flow, side.connection, folder / str(number))
+        else:
+            flow_app = make_score_app(flow, side.connection)
         checked_app = FlowApp(CheckedRequests(flow_app, input_types))
         routes.append(Mount(side.path.rstrip("/"), checked_app))
     handlers = {RefusedRequest: _refusal}
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
     return Guard(app, token)
+
+
+def make_score_app(flow: FlowDefinition, connection: str) -> App:
+    """Return this project's app for a flow in which every node uses this connection.
+
+    Raises:
+        OpsError: the engine refuses the flow.
+    """
+    try:
+        overridden = override_inputs(load_flow(flow.folder), flow.connections(connection))
+        return ScoreApp(Engine(overridden, require_connection), __version__)
+    except FlowError as error:
+        raise OpsError(f"{flow.folder} cannot be served: {error}") from error
 
 
 def make_flow_app(flow: FlowDefinition, connection: str, folder: Path) -> App:
@@ -132,9 +161,7 @@ def make_flow_app(flow: FlowDefinition, connection: str, folder: Path) -> App:
     return app  # type: ignore[no-any-return]
 
 
-def _page_routes(
-    flow: FlowDefinition, sides: Sequence[Side], questions: Path | None
-) -> list[Any]:
+def _page_routes(flow: FlowDefinition, sides: Sequence[Side], questions: Path | None) -> list[Any]:
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request as HttpRequest
     from starlette.responses import JSONResponse, Response

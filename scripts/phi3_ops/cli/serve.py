@@ -11,14 +11,14 @@ from pathlib import Path
 from .. import paths
 from ..names import name_argument
 from ..terminal import print_text
-from ._common import port
+from ._common import add_engine, port
 
 TOKEN_VARIABLE = "PHI3_SERVE_TOKEN"  # noqa: S105 - the name of the variable
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Serve a chat flow with a page that streams. /score, /health and /swagger.json are those of "
+        "Serve a chat flow with a page that streams. /score, /health and /swagger.json are as under "
         "`pf flow serve`."
     )
     parser.add_argument(
@@ -45,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="JSONL file with `question`, whose first questions the page suggests (default: "
         "samples.jsonl of the flow)",
     )
+    add_engine(parser)
     parser.add_argument(
         "--port",
         type=port,
@@ -88,6 +89,10 @@ def run(args: argparse.Namespace) -> int:
     if token is None and not is_loopback(args.host):
         what = f"refusing to listen on {args.host} without a password: other machines can reach it"
         raise OpsError(what, f"Set {TOKEN_VARIABLE}.")
+    if args.engine == "promptflow":
+        from ..pf import require_promptflow
+
+        require_promptflow("--engine promptflow")
     flow = FlowDefinition.read(args.flow)
     connections = [args.connection, *([args.against] if args.against else [])]
 
@@ -111,7 +116,12 @@ def run(args: argparse.Namespace) -> int:
         folder = tempfile.TemporaryDirectory(prefix="phi3-serve-")
         with folder:
             app = make_chat_app(
-                flow, connections, Path(folder.name), token=token, questions=args.questions
+                flow,
+                connections,
+                Path(folder.name),
+                token=token,
+                engine=args.engine,
+                questions=args.questions,
             )
             serve_app(app, sock, ready, abandon=folder.cleanup)
     return 0

@@ -21,7 +21,7 @@ def endpoint():
             delete_connection(name)
 
 
-@pytest.fixture(scope="module")
-def served(endpoint):
-    with phi3_serve("--against", "phi3-base") as served:
+@pytest.fixture(scope="module", params=["phi3", "promptflow"])
+def served(request, endpoint):
+    with phi3_serve("--against", "phi3-base", "--engine", request.param) as served:
         yield served

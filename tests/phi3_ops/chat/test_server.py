@@ -7,6 +7,7 @@ import threading
 import time
 from pathlib import Path
 
+import pytest
 import requests
 import yaml
 
@@ -37,15 +38,18 @@ def flow_of_two_nodes(folder: Path) -> Path:
     return folder
 
 
-def test_a_flow_that_cannot_stream_is_served_and_ctrl_c_ends_it(endpoint, tmp_path):
+@pytest.mark.parametrize("engine", ["phi3", "promptflow"])
+def test_a_flow_that_cannot_stream_is_served_and_ctrl_c_ends_it(endpoint, tmp_path, engine):
     endpoint.release.clear()
     endpoint.held.add("hold on")
     flow = flow_of_two_nodes(tmp_path / "loud")
-    with phi3_serve("--flow", flow, TMPDIR=str(tmp_path)) as served:
+    words = ("--flow", flow, "--engine", engine)
+    with phi3_serve(*words, TMPDIR=str(tmp_path)) as served:
         both = {"accept": "text/event-stream, application/json"}
         assert served.ask("quiet", headers=both).json() == {"answer": "QUIET"}
-        (copy,) = tmp_path.glob("phi3-serve-*/0")
-        assert not (copy / ".env").exists()
+        copies = list(tmp_path.glob("phi3-serve-*/0"))
+        assert len(copies) == (engine == "promptflow")
+        assert not any((copy / ".env").exists() for copy in copies)
         asking = threading.Thread(target=_ask_in_vain, args=(served,))
         asking.start()
         while endpoint.messages() != ["hold on"]:

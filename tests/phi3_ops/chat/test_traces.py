@@ -134,7 +134,7 @@ def through(proxy):
 
 
 def test_otlp_gets_the_calls_with_tokens_and_without_texts(endpoint, collector, outside):
-    words = ("--trace", f"otlp={collector.url}")
+    words = ("--trace", f"otlp={collector.url}", "--engine", "promptflow")
     with phi3_serve(*words, PF_DISABLE_TRACING="false", **through(outside)) as served:
         with served.ask(QUESTION, stream=True) as streamed:
             assert b"it?" in streamed.content

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..connections import Connection as CustomConnection
+from .asgi import ScoreApp
 from .decorators import collect_metrics
 from .decorators import tool as package_tool
 from .definition import load_flow
@@ -49,6 +50,7 @@ __all__ = [
     "PROMPT",
     "REPLACED_NAMES",
     "PromptTemplate",
+    "ScoreApp",
     "SKIPPED",
     "Tool",
     "collect_metrics",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
 from typing import Any
 
 from ..client import CallGroup
@@ -13,6 +13,7 @@ from .results import LineResult
 from .runner import Runner
 
 _END = object()
+_CLOSE_S = 1.0  # seconds to wait for a thread that reads from a generator
 
 
 class _Pieces:
@@ -144,6 +145,12 @@ async def _close(source: Any) -> None:
 
 
 def _close_generator(source: Any) -> None:
-    if hasattr(source, "close"):
-        with suppress(ValueError):  # another thread is waiting for a piece; its call has been ended
+    deadline = time.monotonic() + _CLOSE_S
+    while hasattr(source, "close"):
+        try:
             source.close()
+            return
+        except ValueError:  # another thread is waiting for a piece; its call has been ended
+            if time.monotonic() > deadline:
+                return
+            time.sleep(0.01)
