@@ -205,6 +205,9 @@ def resource(azure, request):
     if version not in path.kind.versions.split():
         text = f"{path.type} has the versions {path.kind.versions}, not {version}"
         raise Refused(400, "NoRegisteredProviderFound", text)
+    if request.method == "PUT" and path.type.split("/")[0] in azure.unregistered:
+        text = f"The subscription is not registered to use namespace '{path.type.split('/')[0]}'."
+        raise Refused(409, "MissingSubscriptionRegistration", text)
     if not path.name:
         return list_all(azure, request, path)
     if request.method == "DELETE":

@@ -47,6 +47,7 @@ class FakeAzure:
         self.keys, self.containers, self.logs, self.stand_ins = {}, {}, {}, {}
         self.flows, self.share = {}, {"": None}  # by id; path -> bytes, or None for a folder
         self.scored = Counter()  # requests that reached a deployment's container, by its name
+        self.unregistered = set()  # namespaces of resource providers, in lower case
         self.quotas = dict.fromkeys(FAMILIES, (1000, 0))  # limit, used
         self._faults, self._on_write = [], None
 

@@ -25,6 +25,7 @@ def deploy_template(azure, path, new):
             put(azure, part, common)
     properties.pop("logAnalytics", None)
     workspace = ArmPath(f"{path.scope}/providers/{ML}/{values['workspaceName']}")
+    properties["systemDatastoresAuthMode"] = values.get("systemDatastoresAuthMode", "accesskey")
     body = {"kind": values["kind"], "identity": values.get("identity"), "properties": properties}
     put(azure, workspace, common | body)
 
@@ -42,12 +43,18 @@ def open_workspace(azure, path, old, new):
         azure.storage.create(container)
         azure.resources[path.key] = new
         properties = {"containerName": container, "isDefault": name == "workspaceblobstore"}
+        if new["properties"].get("systemDatastoresAuthMode") == "identity":
+            properties["credentials"] = {"credentialsType": "None"}
         put(azure, ArmPath(f"{path.text}/datastores/{name}"), {"properties": properties})
 
 
 @route("POST", r".*/datastores/[^/]+/listSecrets")
 def list_secrets(azure, request):
     path = acted_on(azure, request)
+    if azure.resources[path.key]["properties"]["credentials"]["credentialsType"] == "None":
+        raise Refused(
+            400, "UserError", f"{path.name} has no credentials: its access is by identity."
+        )
     if path.name.lower() == "workspaceartifactstore":
         # jobs.stream signs with this value, so it has to be the account's key.
         return {"secretsType": "Sas", "sasToken": azure.storage.key}
@@ -81,6 +88,20 @@ def hide_credentials(azure, path, document):
 @route("POST", r".*/connections/[^/]+/listSecrets")
 def connection_secrets(azure, request):
     return azure.resources[acted_on(azure, request).key]
+
+
+@route("GET", r"/subscriptions/[^/]+/providers/[^/]+")
+def provider(azure, request):
+    name = request.path.split("/")[4]
+    state = "NotRegistered" if name.lower() in azure.unregistered else "Registered"
+    return {"namespace": name, "registrationState": state}
+
+
+@route("POST", r"/subscriptions/[^/]+/providers/[^/]+/register")
+def register(azure, request):
+    name = request.path.split("/")[4]
+    azure.unregistered.discard(name.lower())
+    return {"namespace": name, "registrationState": "Registering"}
 
 
 @route("GET", r".*/locations/[^/]+/usages")

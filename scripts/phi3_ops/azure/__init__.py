@@ -40,7 +40,7 @@ from .quota import (
     quota_shortage,
     refuse_retired,
 )
-from .roles import CONNECTION_SECRETS, grant_role, has_role
+from .roles import CONNECTION_SECRETS, grant_role, has_role, retry_while_roles_spread
 from .sizes import CPU_IMAGE, has_gpu
 from .status import StatusItem, read_status
 from .teardown import ENDPOINT_ONLY, EVERYTHING, EXPIRING, RESOURCES_IN_USE, plan_teardown
@@ -93,4 +93,5 @@ __all__ = [
     "read_status",
     "refuse_retired",
     "require_completed",
+    "retry_while_roles_spread",
 ]

@@ -43,11 +43,15 @@ class Cloud:
     Args:
         config: subscription, resource group, workspace and names of the resources.
         credential: an azure-core TokenCredential; None creates a DefaultAzureCredential.
+
+    Attributes:
+        role_granted_at: time.monotonic() of this process's last role assignment; None without one.
     """
 
     def __init__(self, config: Config, credential: Any = None) -> None:
         self.config = config
         self._credential = credential
+        self.role_granted_at: float | None = None
         for name in NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
 
@@ -176,6 +180,17 @@ class Cloud:
         credential = secret or self.credential
         with BlobClient(url, store.container_name, name, credential=credential) as blob:
             return bool(blob.exists())
+
+    def user_assigned_identity(self) -> Any:
+        """Return the configured identity as azure-ai-ml's object, for an endpoint or a cluster."""
+        from azure.ai.ml.entities import IdentityConfiguration, ManagedIdentityConfiguration
+
+        provider = f"{self.group_path}/providers/Microsoft.ManagedIdentity"
+        identity = f"{provider}/userAssignedIdentities/{self.config.identity.name}"
+        return IdentityConfiguration(
+            type="user_assigned",
+            user_assigned_identities=[ManagedIdentityConfiguration(resource_id=identity)],
+        )
 
     @property
     def workspace_path(self) -> str:

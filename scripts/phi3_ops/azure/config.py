@@ -67,12 +67,17 @@ class _Section(BaseModel):
 
 
 class AzureConfig(_Section):
-    """Subscription, resource group, workspace and region."""
+    """Subscription, resource group, workspace and region.
+
+    With `identity`, the workspace reads its storage with identities instead of account keys, which some
+    tenants forbid.
+    """
 
     subscription_id: Guid
     resource_group: Text
     workspace: Name
     location: Text = "eastus2"
+    identity: bool = False
 
 
 class IdentityConfig(_Section):

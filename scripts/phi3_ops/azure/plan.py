@@ -19,7 +19,7 @@ from ..terminal import one_line
 from .faults import named_errors
 
 # Past forms of verbs; all others take a -d.
-PAST_FORMS = {"submit": "submitted", "assign": "assigned"}
+PAST_FORMS = {"submit": "submitted", "assign": "assigned", "register": "registered"}
 
 
 @dataclass(frozen=True)

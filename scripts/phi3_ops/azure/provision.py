@@ -18,8 +18,9 @@ from .cloud import Cloud
 from .config import ComputeConfig
 from .faults import find_resource, named_errors
 from .plan import Plan, Step
+from .providers import refuse_unregistered, registration_step, unregistered_providers
 from .quota import cluster_need, endpoint_need, refuse_retired, require_quota
-from .roles import CONTRIBUTOR, LEAST_ROLES, Role, grant_role, has_role
+from .roles import CONTRIBUTOR, DATA_ROLES, LEAST_ROLES, Role, grant_role, has_role
 
 WORKSPACE_FILE = paths.AZURE / "workspace.yml"
 COMPUTE_FILE = paths.AZURE / "compute.yml"
@@ -46,10 +47,12 @@ class ProvisionOptions:
     Attributes:
         create_group: create the resource group if it does not exist.
         contributor: assign the tutorials' role Contributor on the resource group, beside the least roles.
+        register: register resource providers that the subscription lacks.
     """
 
     create_group: bool = False
     contributor: bool = False
+    register: bool = False
 
 
 def registry_name(subscription: str, group: str, workspace: str) -> str:
@@ -82,13 +85,17 @@ class Provision:
         Roles come last: many users may create all other resources but may not assign roles.
 
         Raises:
-            OpsError: the resource group does not exist, a size is retired, quota is missing, or an
-                existing resource differs from the configuration.
+            OpsError: the resource group does not exist, a size is retired, quota is missing, a resource
+                provider is not registered, or an existing resource differs from the configuration.
         """
+        unregistered = unregistered_providers(self.cloud)
+        if not self.options.register:
+            refuse_unregistered(unregistered)
         with named_errors("provision"):
             workspace, cluster = self._workspace(), self._cluster()
             self._check(workspace, cluster)
         steps = [
+            *[registration_step(self.cloud, name) for name in unregistered],
             Step(
                 f"resource group {self.azure.resource_group}", self._has_group, self._create_group
             ),
@@ -113,8 +120,9 @@ class Provision:
         if registry:  # for an existing workspace without one, Azure ML creates a registry later
             name = registry.rsplit("/", 1)[-1]
             step = Step(f"container registry {name}", self._has_registry, self._create_registry)
-            steps.insert(1, step)
-        roles = [*LEAST_ROLES, *([CONTRIBUTOR] if self.options.contributor else [])]
+            steps.insert(len(unregistered) + 1, step)
+        roles = [*LEAST_ROLES, *(DATA_ROLES if self.azure.identity else [])]
+        roles += [CONTRIBUTOR] if self.options.contributor else []
         return Plan("provision", steps + [self._role_step(role) for role in roles])
 
     def _check(self, workspace: Any, cluster: Any) -> None:
@@ -128,6 +136,13 @@ class Provision:
             raise OpsError(
                 f"the workspace {workspace.name} is in {workspace.location}, not in {region}",
                 f"Set azure.location to {workspace.location}.",
+            )
+        mode = getattr(workspace, "system_datastores_auth_mode", None)
+        if self.azure.identity and workspace is not None and mode != "identity":
+            raise OpsError(
+                f"the workspace {workspace.name} reads its storage with account keys",
+                "Set azure.identity to false, or run `az ml workspace update "
+                "--system-datastores-auth-mode identity`.",
             )
         config = self.cloud.config
         refuse_retired([cluster_need(config), endpoint_need(config)])
@@ -187,6 +202,8 @@ class Provision:
         workspace.location = self.azure.location
         workspace.container_registry = self._new_registry()
         workspace.tags = self.cloud.tags()
+        if self.azure.identity:
+            workspace.system_datastores_auth_mode = "identity"
         for name, resource_id in self._reusable_parts().items():
             setattr(workspace, name, resource_id)
         self.cloud.ml.workspaces.begin_create(workspace).result()
@@ -289,6 +306,8 @@ class Provision:
         cluster.max_instances = config.max_instances
         cluster.idle_time_before_scale_down = config.idle_seconds
         cluster.tags = self.cloud.tags()
+        if self.azure.identity:
+            cluster.identity = self.cloud.user_assigned_identity()
         self.cloud.ml.compute.begin_create_or_update(cluster).result()
 
     # -- roles ---------------------------------------------------------------------------------------

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+from ..waiting import WaitTimeoutError, wait_until
 from .cloud import Cloud
-from .faults import find_resource
+from .faults import find_resource, has_code
+
+T = TypeVar("T")
 
 ASSIGNMENT_EXISTS = "RoleAssignmentExists"
 
@@ -34,6 +38,16 @@ LEAST_ROLES = (
     Role("Storage Blob Data Reader", "2a2b9908-6ea1-4ae2-8e65-a410df84e7d1", "storage"),
     Role("AzureML Metrics Writer (preview)", "635dd51f-9968-44d3-b7fb-6d9a6bd613ae", "workspace"),
 )
+# With identities instead of account keys, the cluster reads and writes the data with this identity.
+# Contract: "Identity-based data access" of Azure Machine Learning.
+DATA_ROLES = (
+    Role("Storage Blob Data Contributor", "ba92f5b4-2d11-453d-a403-e96b0029c9fe", "storage"),
+    Role(
+        "Storage File Data Privileged Contributor",
+        "69566ab7-960f-475b-8e7c-b3118f30c6bd",
+        "storage",
+    ),
+)
 # The tutorials assign this role as well; nothing in this product needs it.
 CONTRIBUTOR = Role("Contributor", "b24988ac-6180-42a0-ab88-20f7382dd24c", "group")
 # The endpoint of a flow reads the connections and their keys from the workspace.
@@ -42,7 +56,15 @@ CONNECTION_SECRETS = Role(
     "ea01e6af-a1c1-4350-9563-ad00f8c72ec5",
     "workspace",
 )
-ROLE_NAMES = {role.id: role.name for role in (*LEAST_ROLES, CONTRIBUTOR, CONNECTION_SECRETS)}
+ROLE_NAMES = {
+    role.id: role.name for role in (*LEAST_ROLES, *DATA_ROLES, CONTRIBUTOR, CONNECTION_SECRETS)
+}
+# A new identity, and a new assignment, take minutes to reach every part of Azure. Contract: "Troubleshoot
+# Azure RBAC": up to 10 minutes.
+SPREAD_S = 600.0
+SPREAD_POLL_S = 10.0
+UNKNOWN_PRINCIPAL = "PrincipalNotFound"
+NOT_AUTHORIZED = ("AuthorizationFailed", "Unauthorized", "AuthorizationPermissionMismatch")
 
 
 def assignment_name(scope: str, role_id: str, principal: str) -> str:
@@ -85,8 +107,11 @@ def role_assignments(cloud: Cloud, scope: str, principal: str) -> list[Any]:
 
 
 def grant_role(cloud: Cloud, role: Role, scope: str, principal: str) -> None:
-    """Assign the role to the principal, unless an assignment of another name already does so."""
-    from azure.core.exceptions import ResourceExistsError
+    """Assign the role to the principal, unless an assignment of another name already does so.
+
+    The directory may not know a new principal yet; this is tried again for `SPREAD_S`.
+    """
+    from azure.core.exceptions import HttpResponseError, ResourceExistsError
     from azure.mgmt.authorization.models import RoleAssignmentCreateParameters
 
     definition = definition_id(cloud, role)
@@ -95,11 +120,44 @@ def grant_role(cloud: Cloud, role: Role, scope: str, principal: str) -> None:
         role_definition_id=definition, principal_id=principal, principal_type="ServicePrincipal"
     )
     name = assignment_name(scope, definition, principal)
+
+    def assign() -> HttpResponseError | None:
+        try:
+            cloud.authorization.role_assignments.create(scope, name, parameters)
+        except ResourceExistsError as error:
+            if not has_code(error, ASSIGNMENT_EXISTS):
+                raise
+        except HttpResponseError as error:
+            if not has_code(error, UNKNOWN_PRINCIPAL):
+                raise
+            return error
+        return None
+
     try:
-        cloud.authorization.role_assignments.create(scope, name, parameters)
-    except ResourceExistsError as error:
-        if getattr(error.error, "code", None) != ASSIGNMENT_EXISTS:
-            raise
+        wait_until(assign, lambda error: error is None, timeout_s=SPREAD_S, poll_s=SPREAD_POLL_S)
+    except WaitTimeoutError as error:
+        raise error.last from None
+    cloud.role_granted_at = time.monotonic()
+
+
+def retry_while_roles_spread(cloud: Cloud, action: Callable[[], T]) -> T:
+    """Return the result of `action`, which uses an identity.
+
+    If this process has assigned a role in the last `SPREAD_S` seconds, a refusal may only mean that the
+    assignment has not reached every part of Azure. Then `action` is called again.
+    """
+    from azure.core.exceptions import HttpResponseError
+
+    while True:
+        try:
+            return action()
+        except HttpResponseError as error:
+            granted_at = cloud.role_granted_at
+            recent = granted_at is not None and time.monotonic() - granted_at < SPREAD_S
+            refused = error.status_code == 403 or has_code(error, *NOT_AUTHORIZED)
+            if not (recent and refused):
+                raise
+        time.sleep(SPREAD_POLL_S)
 
 
 def granted_roles(cloud: Cloud, principal: str) -> Iterator[Any]:

@@ -28,13 +28,23 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="also give the identity the role Contributor on the resource group, as the tutorials do",
     )
+    parser.add_argument(
+        "--register",
+        action="store_true",
+        help="register resource providers that the subscription lacks; without --yes, the question asks "
+        "for that as well",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from ..azure import Cloud, Provision, ProvisionOptions, load_config
 
     cloud = Cloud(load_config(args.config))
-    options = ProvisionOptions(create_group=args.create_group, contributor=args.contributor)
+    options = ProvisionOptions(
+        create_group=args.create_group,
+        contributor=args.contributor,
+        register=args.register or not args.yes,
+    )
     plan = Provision(cloud, options).plan()
     azure = cloud.config.azure
     question = f"Create this in {azure.location}, subscription {azure.subscription_id}?"

@@ -20,7 +20,14 @@ from phi3_tools import EntraAuth, KeyAuth
 from phi3_tools.client import token_scope
 
 from .. import paths
-from ..azure import Cloud, EndpointConfig, Plan, Step, find_resource
+from ..azure import (
+    Cloud,
+    EndpointConfig,
+    Plan,
+    Step,
+    find_resource,
+    retry_while_roles_spread,
+)
 from ..errors import OpsError
 from ..hashing import sha256_hex
 from ..waiting import WaitTimeoutError, wait_until
@@ -175,7 +182,6 @@ class Rollout:
         if present is not None and present.provisioning_state == SUCCEEDED:
             return  # an interrupted run began its creation
         from azure.ai.ml import load_online_endpoint
-        from azure.ai.ml.entities import IdentityConfiguration, ManagedIdentityConfiguration
 
         endpoint = load_online_endpoint(paths.AZURE / "endpoint.yml")
         endpoint.name = self.config.name
@@ -183,12 +189,7 @@ class Rollout:
         endpoint.tags = self.cloud.tags()
         if present is not None:  # its last change failed, but it may be serving: keep its traffic
             endpoint.traffic, endpoint.mirror_traffic = present.traffic, present.mirror_traffic
-        identity = f"{self.cloud.group_path}/providers/Microsoft.ManagedIdentity"
-        identity += f"/userAssignedIdentities/{self.cloud.config.identity.name}"
-        endpoint.identity = IdentityConfiguration(
-            type="user_assigned",
-            user_assigned_identities=[ManagedIdentityConfiguration(resource_id=identity)],
-        )
+        endpoint.identity = self.cloud.user_assigned_identity()
         self.cloud.ml.online_endpoints.begin_create_or_update(endpoint).result()
 
     # -- deployment ----------------------------------------------------------------------------------
@@ -209,7 +210,8 @@ class Rollout:
             return  # an interrupted run began its creation
         with self.deployment.definition() as definition:
             try:
-                self.cloud.ml.online_deployments.begin_create_or_update(definition).result()
+                begin = self.cloud.ml.online_deployments.begin_create_or_update
+                retry_while_roles_spread(self.cloud, lambda: begin(definition).result())
             except Exception:
                 self._print_logs()
                 # A failed deployment would go on costing, and its name would be taken in the next run. If

@@ -16,7 +16,7 @@ import pytest
 from azure_fixtures import WORKSPACE
 from phi3_ops.azure import provision, roles
 from phi3_ops.azure.provision import registry_name
-from phi3_ops.azure.roles import LEAST_ROLES
+from phi3_ops.azure.roles import DATA_ROLES, LEAST_ROLES
 from processes import BIN
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "azure"
@@ -143,6 +143,52 @@ class TestApply:
             if document["type"].endswith("roleAssignments")
         }
         assert role_ids == {role.id for role in LEAST_ROLES}
+
+
+class TestIdentity:
+    """A tenant that forbids account keys: `azure: {identity: true}`."""
+
+    @pytest.fixture
+    def keyless(self, azure, phi3, tmp_path):
+        (tmp_path / "phi3.yaml").write_text("azure: {identity: true}")
+        assert phi3(*GO).code == 0
+        return azure
+
+    def test_workspace_cluster_and_roles(self, keyless, phi3):
+        (workspace,) = [
+            document
+            for document in keyless.resources.values()
+            if document["type"] == "Microsoft.MachineLearningServices/workspaces"
+        ]
+        assert workspace["properties"]["systemDatastoresAuthMode"] == "identity"
+        (identity,) = only(keyless, "computes")["identity"]["userAssignedIdentities"]
+        assert identity.endswith("/userAssignedIdentities/phi3-identity")
+        assert kinds(keyless).count("roleAssignments") == len(LEAST_ROLES) + len(DATA_ROLES)
+        assert "nothing to change" in phi3("provision").out
+
+    def test_a_job_uploads_without_keys(self, keyless, phi3, tmp_path):
+        (tmp_path / "rows.jsonl").write_text('{"messages": []}\n')
+        keyless.fail_job()
+        files = ("--train-file", tmp_path / "rows.jsonl", "--eval-file", tmp_path / "rows.jsonl")
+        done = phi3("finetune", *files)
+        assert done.code == 0, done.err
+        assert not any(request.path.endswith("/listSecrets") for request in keyless.requests)
+
+    def test_a_workspace_with_keys_is_an_error(self, provisioned, phi3, tmp_path):
+        (tmp_path / "phi3.yaml").write_text("azure: {identity: true}")
+        done = phi3("provision", "--yes")
+        assert "ws-one reads its storage with account keys. Set azure.identity to" in done.err
+        assert provisioned.writes() == []
+
+    def test_an_identity_that_the_directory_does_not_know_yet(self, azure, phi3, monkeypatch):
+        monkeypatch.setattr(roles, "SPREAD_POLL_S", 0.0)
+        azure.fail("PUT", "/roleAssignments/", 400, 2, code="PrincipalNotFound")
+        assert phi3(*GO).code == 0
+        azure.fail("PUT", "/roleAssignments/", 400, None, code="PrincipalNotFound")
+        monkeypatch.setattr(roles, "SPREAD_S", 0.0)
+        done = phi3("provision", "--contributor", "--yes")
+        assert "assign role Contributor" in done.err and "PrincipalNotFound" in done.err
+        assert "does not know the new identity yet; try again in a minute" in done.err
 
 
 class TestExistingResources:

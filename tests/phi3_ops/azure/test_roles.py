@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from types import SimpleNamespace
 
 import pytest
 
 from offline_cloud import SUBSCRIPTION, missing, offline_cloud
+from phi3_ops.azure import roles
 from phi3_ops.azure.roles import (
     CONTRIBUTOR,
+    DATA_ROLES,
     LEAST_ROLES,
     ROLE_NAMES,
     assignment_name,
@@ -17,6 +20,7 @@ from phi3_ops.azure.roles import (
     grant_role,
     granted_roles,
     has_role,
+    retry_while_roles_spread,
     role_assignments,
 )
 
@@ -34,7 +38,7 @@ def test_an_assignments_name_is_a_hash_of_its_content():
 
 def test_every_role_has_an_id_and_a_name():
     assert ROLE_NAMES[CONTRIBUTOR.id] == "Contributor"
-    assert len(ROLE_NAMES) == len(LEAST_ROLES) + 2
+    assert len(ROLE_NAMES) == len(LEAST_ROLES) + len(DATA_ROLES) + 2
 
 
 def assignment(scope=SCOPE, role=ROLE.id, principal="p", name=None):
@@ -121,3 +125,39 @@ class TestGrant:
                 grant_role(cloud, ROLE, SCOPE, "p")
         else:
             grant_role(cloud, ROLE, SCOPE, "p")
+
+
+class TestSpreadingRoles:
+    """A role that was just assigned has not reached every part of Azure."""
+
+    def refuse(self, times, status=403):
+        from azure.core.exceptions import HttpResponseError
+
+        answers = iter([status] * times)
+
+        def action():
+            if status := next(answers, None):
+                error = HttpResponseError("no")
+                error.status_code = status
+                raise error
+            return "done"
+
+        return action
+
+    def test_a_refusal_after_an_assignment_is_tried_again(self, monkeypatch):
+        monkeypatch.setattr(roles, "SPREAD_POLL_S", 0.0)
+        cloud = offline_cloud()
+        cloud.role_granted_at = time.monotonic()
+        assert retry_while_roles_spread(cloud, self.refuse(2)) == "done"
+
+    @pytest.mark.parametrize(
+        ("granted", "limit_s", "status"), [(False, 600, 403), (True, 0, 403), (True, 600, 400)]
+    )
+    def test_other_refusals_pass(self, monkeypatch, granted, limit_s, status):
+        from azure.core.exceptions import HttpResponseError
+
+        monkeypatch.setattr(roles, "SPREAD_S", limit_s)
+        cloud = offline_cloud()
+        cloud.role_granted_at = time.monotonic() if granted else None
+        with pytest.raises(HttpResponseError):
+            retry_while_roles_spread(cloud, self.refuse(1, status))
