@@ -36,7 +36,7 @@ GROUPS = {
         "compare": "compare runs line by line, with confidence intervals and a gate for CI",
     },
     "flows": {
-        "flow": "versions of the flows: lock, check, upload, promote",
+        "flow": "check, lock, build, export, upload and promote flows",
     },
     "on Azure": {
         "quota": "check whether Azure provides the configured machines",

@@ -5,17 +5,29 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..names import did_you_mean
 
 # How argparse words a choice that does not exist.
 _WRONG_CHOICE = re.compile(r"argument (.+): invalid choice: '([^']*)' \(choose from (.+)\)")
+EXAMPLE = "example:"
 _WORD = re.compile(r"[\w-]+")
 
 
+class _Formatter(argparse.HelpFormatter):
+    """A formatter that does not wrap examples, so that they can be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if text.startswith(EXAMPLE) else super()._fill_text(text, width, indent)
+
+
 class CommandParser(argparse.ArgumentParser):
-    """A parser whose errors name the nearest word that exists."""
+    """A parser whose errors name the nearest word that exists; it does not wrap examples."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        options.setdefault("formatter_class", _Formatter)
+        super().__init__(*args, **options)
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and an error, and exit with 2."""

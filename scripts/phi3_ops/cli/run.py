@@ -124,6 +124,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="exit 1 only if more than this many lines (or this share) fail (default: 0)",
     )
     run_azure.arguments(parser)
+    parser.epilog = (
+        "example:\n  phi3 run --flow qa --data .phi3/data/questions.jsonl \\\n"
+        "    --column-mapping input_data='${data.question}' --evaluate"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

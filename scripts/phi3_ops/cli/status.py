@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import console, print_text
-from ._common import add_config
+from ._common import add_config, add_reading_dry_run
 
 if TYPE_CHECKING:
     from ..azure import StatusItem
@@ -22,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "are paid for by the hour. `phi3 down` deletes them."
     )
     add_config(parser)
+    add_reading_dry_run(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

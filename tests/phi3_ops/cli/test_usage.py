@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from phi3_ops.cli import COMMANDS, GROUPS, MEANT, _parser, main
@@ -56,6 +58,16 @@ def test_the_usage_is_that_of_the_subcommand(words, capsys):
     with pytest.raises(SystemExit):
         main(words)
     assert f"usage: phi3 {' '.join(words[:-1])} " in capsys.readouterr().err
+
+
+def test_an_example_can_be_copied_and_comes_after_the_options_of_this_machine(capsys):
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    output = capsys.readouterr().out
+    assert output.index("--data FILE") < output.index("on Azure:") < output.index("example:\n")
+    example = output.partition("example:\n")[2].replace("\\\n", " ")
+    _, *words = shlex.split(example)
+    _parser("run").parse_args(words)
 
 
 @pytest.mark.parametrize("meant", MEANT.values())
