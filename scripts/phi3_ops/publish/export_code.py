@@ -50,6 +50,8 @@ RESERVED = (
     *("annotations", "argparse", "asyncio", "collect_metrics", "connection", "create_workflow"),
     *("handler", "json", "line", "main", "os", "outputs", "prompt_tool", "run_line", "run_lines"),
     *("run_nodes", "stream_line"),
+    # Local names where a tool is called.
+    *("lines", "metrics", "self", "total"),
 )
 
 
