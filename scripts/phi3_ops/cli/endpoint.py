@@ -7,11 +7,12 @@ import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..names import name_argument
-from ..terminal import VisibleHandler, print_text
+from ..terminal import VisibleHandler, console, print_text
 from ._common import add_workdir, port
 from ._next_step import after_connection
 
@@ -116,6 +117,8 @@ def _stop(workdir: Path) -> int:
 def _serve(args: argparse.Namespace) -> int:
     import logging
 
+    from rich.text import Text
+
     from ..endpoint import load_fault_rules, own_endpoint_name, register_endpoint, serve_models
 
     logging.basicConfig(
@@ -128,9 +131,19 @@ def _serve(args: argparse.Namespace) -> int:
     if not (args.no_connect or args.replace):
         _refuse_replacing(args.connection)
 
+    models = ", ".join(str(deployment.model) for deployment in deployments)
+    screen = console(to_stderr=True)
+    spinner = screen.status(Text(f"loading {models}"))
+
+    def loading() -> None:
+        if screen.is_terminal:
+            spinner.start()
+        else:
+            print_text(f"loading {models}", to_stderr=True)
+
     def ready(url: str, runtimes: Mapping[str, str]) -> None:
+        spinner.stop()
         url = f"{url}/score"
-        models = ", ".join(str(deployment.model) for deployment in deployments)
         runtime = "; ".join(dict.fromkeys(runtimes.values()))
         register_endpoint(args.workdir, args.name, url, models, runtime)
         for deployment in deployments:
@@ -149,9 +162,16 @@ def _serve(args: argparse.Namespace) -> int:
             print_text(f"connection {args.connection!r} {state}; Ctrl-C stops")
             after_connection(args.connection, when="in another terminal")
 
-    with own_endpoint_name(args.workdir, args.name):
+    with own_endpoint_name(args.workdir, args.name), ExitStack() as stack:
+        stack.callback(spinner.stop)
         serve_models(
-            deployments, host=args.host, port=args.port, key=key, faults=rules, ready=ready
+            deployments,
+            host=args.host,
+            port=args.port,
+            key=key,
+            faults=rules,
+            loading=loading,
+            ready=ready,
         )
     return 0
 

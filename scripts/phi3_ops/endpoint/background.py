@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -28,11 +29,18 @@ START_TIMEOUT_S = 900.0  # a large model takes minutes, above all the first time
 STOP_TIMEOUT_S = 40.0  # longer than the endpoint's own grace period for requests in flight
 KILL_TIMEOUT_S = 10.0  # until the system has ended a killed process
 POLL_S = 0.05
+_LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")
 TITLES = {"endpoint": "endpoint", "serve": "chat page"}  # subcommand -> what it is, for people
 
 
 def start_endpoint(
-    model: Path, workdir: Path, name: str, *, key: str, port: int = 0
+    model: Path,
+    workdir: Path,
+    name: str,
+    *,
+    key: str,
+    port: int = 0,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> RunningEndpoint:
     """Start `phi3 endpoint` in the background and wait until it answers.
 
@@ -42,17 +50,24 @@ def start_endpoint(
         name: name of the endpoint; a running endpoint of that name is stopped first.
         key: key that clients must send; the process gets it in its environment.
         port: port to listen on; 0 picks a free one.
+        progress: function that is called with the last line of the log while the model is loaded.
 
     Raises:
         OpsError: the process ended, it did not answer within `START_TIMEOUT_S`, or its files would
             replace files of others.
     """
     words = ["endpoint", "--model", str(model), "--port", str(port), "--no-connect"]
-    return start_background(words, workdir, name, environment={ENDPOINT_KEY_VARIABLE: key})
+    environment = {ENDPOINT_KEY_VARIABLE: key}
+    return start_background(words, workdir, name, environment=environment, progress=progress)
 
 
 def start_background(
-    words: Sequence[str], workdir: Path, name: str, *, environment: Mapping[str, str] | None = None
+    words: Sequence[str],
+    workdir: Path,
+    name: str,
+    *,
+    environment: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] = lambda line: None,
 ) -> RunningEndpoint:
     """Start a `phi3` command in the background, and wait until it has registered itself.
 
@@ -61,6 +76,7 @@ def start_background(
         workdir: folder for its log and its registration.
         name: its name in the workdir; a running process of that name is stopped first.
         environment: variables that are added to its environment.
+        progress: function that is called with the last line of the log until the process is ready.
 
     Raises:
         OpsError: the process ended, it was not ready within `START_TIMEOUT_S`, or its files would
@@ -80,7 +96,8 @@ def start_background(
             start_new_session=True,  # so that Ctrl-C ends this command, but not the endpoint
         )
     try:
-        return _wait_until_ready(process, workdir, name, f"the {TITLES[words[0]]} {name!r}")
+        title = f"the {TITLES[words[0]]} {name!r}"
+        return _wait_until_ready(process, workdir, name, title, progress)
     except BaseException:
         process.terminate()
         try:
@@ -101,7 +118,11 @@ def _open_log(path: Path) -> IO[bytes]:
 
 
 def _wait_until_ready(
-    process: subprocess.Popen[bytes], workdir: Path, name: str, title: str
+    process: subprocess.Popen[bytes],
+    workdir: Path,
+    name: str,
+    title: str,
+    progress: Callable[[str], None],
 ) -> RunningEndpoint:
     log = log_file(workdir, name)
 
@@ -110,9 +131,10 @@ def _wait_until_ready(
         if running and running.pid == process.pid:
             return running
         if process.poll() is not None:
-            output = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-            reason = output[-1] if output else f"exit code {process.returncode}"
+            reason = _last_line(log) or f"exit code {process.returncode}"
             raise OpsError(f"{title} did not start: {reason}", f"See {log}.")
+        if line := _last_line(log):
+            progress(_LOG_TIME.sub("", line))
         return None
 
     try:
@@ -122,6 +144,12 @@ def _wait_until_ready(
         raise OpsError(what, f"See {log}.") from error
     assert running is not None  # noqa: S101 - for the type checker: `bool` accepts no None
     return running
+
+
+def _last_line(log: Path) -> str:
+    """Return the last line of a log, or nothing if it is empty."""
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 def stop_endpoint(workdir: Path, name: str) -> bool:

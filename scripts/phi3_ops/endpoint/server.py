@@ -24,6 +24,7 @@ def serve_models(
     port: int = 8710,
     key: str,
     faults: Sequence[Rule] | None = None,
+    loading: Callable[[], None] = lambda: None,
     ready: Callable[[str, Mapping[str, str]], None] | None = None,
 ) -> None:
     """Serve models until SIGTERM or SIGINT, finish the requests in flight, and return.
@@ -37,6 +38,7 @@ def serve_models(
         port: port to listen on; 0 picks a free one.
         key: key that clients send as `Bearer`.
         faults: as for `create_app`.
+        loading: called once, when the settings are checked and the models begin to load.
         ready: called once, in a thread, when the endpoint answers, with its base URL
             (`http://127.0.0.1:8710`) and what runs the model of each deployment, by the deployment's
             name. If it raises, the endpoint stops, and the exception is raised here.
@@ -57,6 +59,7 @@ def serve_models(
         except ImportError as error:
             raise EndpointError(f"the package {error.name} is not installed", INSTALL) from error
         app = create_app(containers, key=key, faults=faults)
+        loading()
         for container in containers:
             container.start()
         for container in containers:

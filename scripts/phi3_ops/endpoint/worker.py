@@ -194,4 +194,5 @@ if __name__ == "__main__":
     logging.basicConfig(
         format="%(asctime)s %(message)s", level=logging.WARNING, handlers=[VisibleHandler()]
     )
+    logging.getLogger("phi3.score").setLevel(logging.INFO)  # a line for an export, which takes long
     main(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

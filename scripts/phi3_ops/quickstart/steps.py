@@ -28,7 +28,9 @@ from ..pf import (
     save_connection,
 )
 from ..runs import ask_and_score, mean_by_kind
+from ..terminal import print_text
 from ..training import DEFAULT_RECIPE, TrainingMetrics, finetune_locally
+from .activity import activity
 from .model_choice import ModelChoice, recipe_by_size
 from .results import (
     BASE,
@@ -228,7 +230,8 @@ def _first_question(train_file: Path) -> FirstQuestion:
 
 
 def _get_model(job: QuickstartJob) -> str:
-    job.base = job.choice.base_folder()
+    with activity(job.console, f"looking for {job.choice.model}; the first time it is fetched"):
+        job.base = job.choice.base_folder()
     if job.base is None:
         return f"{job.choice.model}: the training downloads it"
     return f"{job.choice.model}, in {job.base}"
@@ -240,6 +243,8 @@ def _finetune(job: QuickstartJob) -> str:
     extra += ["--epochs", str(options.epochs)] if options.epochs else []
     files = (job.data / "train.jsonl", job.data / "test.jsonl")
     model = str(job.base or job.choice.model) or None
+    if not job.console.quiet:
+        print_text("      loading the libraries and the model …", to_stderr=True)
     job.training = finetune_locally(
         *files,
         job.out,
@@ -274,7 +279,8 @@ def _start(job: QuickstartJob) -> str:
 
 
 def _chat(job: QuickstartJob) -> str:
-    job.answer = flow_test(paths.FLOWS / "qa", {"input_data": job.question.question})
+    with activity(job.console, "running the flow"):
+        job.answer = flow_test(paths.FLOWS / "qa", {"input_data": job.question.question})
     reference = job.question.reference
     wanted = "" if job.answer.strip() == reference.strip() else f" (the data says “{reference}”)"
     return f"“{job.question.question}” → “{job.answer}”{wanted}"
@@ -297,7 +303,8 @@ def _start_page(job: QuickstartJob) -> str:
     connections = [job.connection(which) for which in (TUNED, BASE) if which in job.evaluations]
     job.started.add(PAGE)
     questions = job.data / "questions.jsonl"
-    running = start_page(connections, job.options.workdir, PAGE, questions=questions)
+    with activity(job.console, "starting the page"):
+        running = start_page(connections, job.options.workdir, PAGE, questions=questions)
     job.page = running.url
     word = "connections" if len(connections) > 1 else "connection"
     return f"{running.url} with the {word} {' and '.join(connections)}"
@@ -329,7 +336,8 @@ def _serve(job: QuickstartJob, which: str, model: Path, *, port: int) -> str:
     workdir = job.options.workdir
     job.require_replaceable(which)
     job.started.add(which)
-    running = start_endpoint(model, workdir, which, key=key, port=port)
+    with activity(job.console, f"loading {model}") as show:
+        running = start_endpoint(model, workdir, which, key=key, port=port, progress=show)
     name, fields = job.connection(which), {"endpoint": running.url}
     reply = probe_endpoint(fields, key)
     record_connection(workdir, name, running.url)

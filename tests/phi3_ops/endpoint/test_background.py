@@ -15,12 +15,15 @@ from tiny_endpoint import HANG_S, KEY
 
 
 def test_start_find_and_stop(tiny_model_dir, tmp_path, started):
-    running = start_endpoint(tiny_model_dir, tmp_path, "tuned", key=KEY)
+    lines: list[str] = []
+    running = start_endpoint(tiny_model_dir, tmp_path, "tuned", key=KEY, progress=lines.append)
     try:
         assert find_endpoint(tmp_path, "tuned") == running
         assert running.runtime.startswith("OpenVINO, fp32, ")
-        first, *_ = log_file(tmp_path, "tuned").read_text().splitlines()
-        assert first == f"serving {tiny_model_dir} with {running.runtime}"
+        loading, *_, serving, _ = log_file(tmp_path, "tuned").read_text().splitlines()
+        assert loading == f"loading {tiny_model_dir}" and lines[0] == loading
+        assert serving == f"serving {tiny_model_dir} with {running.runtime}"
+        assert not any(line.startswith("20") for line in lines)
         base = running.url.removesuffix("/score")
         assert requests.get(base, timeout=HANG_S).text == "Healthy"
         key = {"authorization": f"Bearer {KEY}"}
