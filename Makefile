@@ -69,17 +69,20 @@ clean:
 
 # torch first and by its exact version: anything else would pull another, far larger build.
 $(VENV)/.torch:
+	@echo "Installing PyTorch into $(VENV): about a minute, the first time only"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install torch==2.13.0
 	@touch $@
 
 $(VENV)/.local: $(VENV)/.torch pyproject.toml constraints.txt
+	@echo "Installing this package and its requirements into $(VENV): about a minute, the first time only"
 	$(PIP) install --constraint constraints.txt --editable '.[local,train,serve,eval]'
 	@# pip leaves the bytecode out where PYTHONDONTWRITEBYTECODE is set, and imports take twice as long
 	@$(BIN)/python -m compileall -q $(VENV)/lib >/dev/null || true
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.local tests/fake_azure/package.json
+	@echo "Installing what the tests need into $(VENV): two to four minutes, the first time only"
 	$(PIP) install --constraint constraints.txt --editable '.[dev]'
 	@command -v npm >/dev/null || { apt-get update -qq && apt-get install -y -qq nodejs npm; }
 	npm ci --prefix tests/fake_azure --no-audit --no-fund --silent
