@@ -76,7 +76,7 @@ $(VENV)/.torch:
 
 $(VENV)/.local: $(VENV)/.torch pyproject.toml constraints.txt
 	@echo "Installing this package and its requirements into $(VENV): about a minute, the first time only"
-	$(PIP) install --constraint constraints.txt --editable '.[local,train,serve,eval]'
+	$(PIP) install --constraint constraints.txt --editable '.[local,promptflow,train,serve,eval]'
 	@# pip leaves the bytecode out where PYTHONDONTWRITEBYTECODE is set, and imports take twice as long
 	@$(BIN)/python -m compileall -q $(VENV)/lib >/dev/null || true
 	@touch $@

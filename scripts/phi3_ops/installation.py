@@ -10,12 +10,14 @@ from .paths import ROOT
 PACKAGE = "phi3-promptflow"
 # Modules of other packages, by the extra that brings them.
 _MODULES = {
-    "local": "fastapi keyring markdown_it orjson packaging promptflow psutil pydantic rich uvicorn yaml",
+    "local": "fastapi jinja2 keyring markdown_it orjson packaging psutil pydantic rich uvicorn yaml",
+    "promptflow": "promptflow",
+    "agent-framework": "agent_framework",
     "azure": "azure promptflow.azure",
     "data": "datasets huggingface_hub pyarrow tokenizers",
     "train": "accelerate gguf matplotlib mlflow peft torch transformers trl",
     "serve": "openvino",
-    "eval": "jinja2 numpy rouge_score sacrebleu",
+    "eval": "numpy rouge_score sacrebleu",
 }
 _EXTRAS = {name: extra for extra, names in _MODULES.items() for name in names.split()}
 

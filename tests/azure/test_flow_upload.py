@@ -25,7 +25,7 @@ def test_exactly_the_staged_files_are_uploaded(service, phi3, home):
     wheel = next(name for name in share(service) if name.endswith(".whl"))
     names = {"flow.dag.yaml", "samples.jsonl", "requirements.txt", wheel}
     assert set(share(service)) == {*names, ".promptflow/flow.tools.json"}
-    assert share(service)["requirements.txt"].decode() == f"./{wheel}\n"
+    assert share(service)["requirements.txt"].decode() == f"./{wheel}[promptflow]\n"
     assert share(service)["flow.dag.yaml"].startswith((home / "chat/flow.dag.yaml").read_bytes())
     assert not any(KEY.encode() in content for content in share(service).values())
     assert "phi3_chat" in share(service)[".promptflow/flow.tools.json"].decode()

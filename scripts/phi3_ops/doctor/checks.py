@@ -12,6 +12,7 @@ import stat
 import sys
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -126,6 +127,15 @@ def python(context: CheckContext) -> Finding:
 def packages(context: CheckContext, *, extra: str, only: tuple[str, ...] = ()) -> Finding:
     """The required packages, the packages that these require, and their versions."""
     return check_packages(extra, only)
+
+
+def promptflow(context: CheckContext) -> Finding:
+    """The versions of Prompt flow's packages, if it is installed."""
+    try:
+        metadata.version("promptflow-core")
+    except metadata.PackageNotFoundError:
+        return Finding(OK, "not installed; flows run with phi3's own engine")
+    return check_packages("promptflow")
 
 
 def keyring(context: CheckContext) -> Finding:
@@ -310,6 +320,7 @@ CHECKS = (
         partial(packages, extra="serve", only=("fastapi", "uvicorn")),
         "pip install fastapi uvicorn",
     ),
+    Check("packages: promptflow", FLOWS, promptflow, install_command("promptflow")),
     Check("packages: eval", ("batch",), partial(packages, extra="eval"), INSTALL),
     Check("packages: train", ("train",), partial(packages, extra="train"), INSTALL),
     Check("packages: serve", ("endpoint",), partial(packages, extra="serve"), INSTALL),

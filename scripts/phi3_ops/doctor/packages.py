@@ -19,7 +19,7 @@ REASONS = {
     "azure-ai-ml": "from 1.33 on `import promptflow.azure` fails",
     "six": "azure-ai-ml imports it without requiring it",
     "promptflow-core": "only 1.18 is tested",
-    "uvicorn": "`pf flow serve --engine fastapi` needs it, and the other engine has no page",
+    "uvicorn": "`phi3 serve` and `pf flow serve --engine fastapi` need it",
     "mlflow-skinny": "3.18.0 cannot be installed",
 }
 
@@ -84,7 +84,7 @@ def check_packages(extra: str, only: Collection[str] = ()) -> Finding:
         severe = any(problem.direct or problem.missing for problem in problems)
         what = "; ".join(problem.description for problem in problems)
         return Finding(FAIL if severe else WARN, what, install)
-    issues = [issue for issue in KNOWN_ISSUES if _has_issue(issue)] if extra == "local" else []
+    issues = [issue for issue in KNOWN_ISSUES if _has_issue(issue)] if extra == "promptflow" else []
     if issues:
         what = "; ".join(
             f"{issue.package} {_version(issue.package)}: {issue.consequence}" for issue in issues

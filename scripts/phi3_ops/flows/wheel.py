@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -14,6 +15,9 @@ import phi3_tools
 from ..hashing import sha256_urlsafe
 from ..installation import PACKAGE, wheel_name
 from .content import flow_files
+
+# Extra of the wheel -> the packages of this package's extra of that name which run flows.
+ENGINE_PACKAGES = {"flow": ("jinja2", "pyyaml"), "promptflow": ("promptflow-core",)}
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ def build_tool_wheel() -> ToolWheel:
     """Build the wheel of `phi3_tools`. The same files give the same bytes.
 
     The wheel has the name and the version of this package, and those of its requirements that flows need.
+    Its extras are `flow` and `promptflow`, for the two engines; to run flows, promptflow-core is enough.
     The layout follows the "Binary distribution format" specification.
     """
     package = distribution(PACKAGE)
@@ -55,14 +60,23 @@ def _tool_files() -> dict[str, bytes]:
 
 def _metadata(package: Distribution) -> dict[str, bytes]:
     needs = [need for need in package.requires or () if "extra ==" not in need]
+    for extra, names in ENGINE_PACKAGES.items():
+        needs += [n for n in package.requires or () if n.startswith(names) and _extra(n) == extra]
     tools = package.entry_points.select(group="package_tools")
     lines = {
         "METADATA": ["Metadata-Version: 2.1", f"Name: {PACKAGE}", f"Version: {package.version}"]
-        + [f"Requires-Dist: {need}" for need in needs],
+        + [f"Requires-Dist: {need}" for need in needs]
+        + [f"Provides-Extra: {extra}" for extra in ENGINE_PACKAGES],
         "WHEEL": ["Wheel-Version: 1.0", "Root-Is-Purelib: true", "Tag: py3-none-any"],
         "entry_points.txt": ["[package_tools]", *(f"{tool.name} = {tool.value}" for tool in tools)],
     }
     return {file: "\n".join([*text, ""]).encode() for file, text in lines.items()}
+
+
+def _extra(requirement: str) -> str | None:
+    """Return the extra of a requirement, as in `jinja2>=3; extra == 'flow'`."""
+    found = re.search(r"extra == ['\"]([^'\"]+)", requirement)
+    return found[1] if found else None
 
 
 def _zip(files: Mapping[str, bytes]) -> bytes:

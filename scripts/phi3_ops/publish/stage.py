@@ -85,7 +85,7 @@ def stage_flow(flow: Path, folder: Path) -> None:
     """
     copy_flow(flow, folder)
     wheel = build_tool_wheel().write(folder)
-    _append(folder / REQUIREMENTS_FILE, f"./{wheel.name}\n")
+    _append(folder / REQUIREMENTS_FILE, f"./{wheel.name}[promptflow]\n")
     dag = folder / "flow.dag.yaml"
     if "environment" not in load_yaml(dag):
         _append(dag, f"environment:\n  python_requirements_txt: {REQUIREMENTS_FILE}\n")

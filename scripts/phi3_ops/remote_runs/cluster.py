@@ -107,7 +107,11 @@ class ClusterSubmission(BatchSubmission):
     def _context(self) -> dict[str, bytes]:
         """Return the files from which the image of the environment is built."""
         wheel = build_tool_wheel()
-        requirements = [f"/phi3/{wheel.name}", PARALLEL, *_requirements(self.request.flow.folder)]
+        requirements = [
+            f"/phi3/{wheel.name}[promptflow]",
+            PARALLEL,
+            *_requirements(self.request.flow.folder),
+        ]
         return {
             "Dockerfile": (CONTEXT / "Dockerfile").read_bytes(),
             wheel.name: wheel.content,

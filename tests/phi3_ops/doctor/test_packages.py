@@ -40,7 +40,7 @@ class _Metadata:
         self.version = version
 
 
-@pytest.mark.parametrize("extra", ["local", "azure", "train", "serve", "eval"])
+@pytest.mark.parametrize("extra", ["local", "promptflow", "azure", "train", "serve", "eval"])
 def test_the_versions_of_the_tests_are_compatible(extra):
     assert check_packages(extra).status in (OK, WARN)
 
@@ -63,19 +63,24 @@ def test_the_versions_of_the_tests_are_compatible(extra):
         ("train", {"mlflow_skinny": "3.18.0"}, FAIL, "mlflow-skinny 3.18.0 is not <3.18,>=3.5"),
         ("train", {"trl": "0.9.4", "peft": None}, FAIL, "peft is missing; trl 0.9.4 is not >=1.10"),
         (
-            "local",
+            "promptflow",
             {"opentelemetry_sdk": "1.39.0"},
             WARN,
             "opentelemetry-sdk 1.39.0 is not <1.39.0,>=1.22.0, which promptflow-tracing requires",
         ),
         (
-            "local",
+            "promptflow",
             {"promptflow_tracing": None},
             FAIL,
-            "promptflow-tracing is missing, which promptflow-",
+            "promptflow-tracing is missing, which promptflow",
         ),
-        ("local", {"filelock": "3.30.0"}, WARN, "filelock 3.30.0: `pf flow test --ui` fails"),
-        ("local", {"setuptools": "82.0.0"}, WARN, "setuptools 82.0.0: `pf tool validate` fails"),
+        ("promptflow", {"filelock": "3.30.0"}, WARN, "filelock 3.30.0: `pf flow test --ui` fails"),
+        (
+            "promptflow",
+            {"setuptools": "82.0.0"},
+            WARN,
+            "setuptools 82.0.0: `pf tool validate` fails",
+        ),
     ],
 )
 def test_a_missing_package_or_a_wrong_version_is_named(installed, extra, versions, status, message):
@@ -88,14 +93,14 @@ def test_a_missing_package_or_a_wrong_version_is_named(installed, extra, version
 
 def test_without_problems_and_known_issues_it_is_ok(installed):
     installed(setuptools="80.0.0", filelock="3.29.0")
-    assert check_packages("local").status == OK
+    assert check_packages("promptflow").status == OK
 
 
 def test_a_part_of_an_extra(installed):
     installed(torch=None, uvicorn=None)
     finding = check_packages("serve", ("fastapi", "uvicorn"))
     assert finding.status == FAIL
-    assert finding.what.startswith("uvicorn is missing (`pf flow serve --engine fastapi` needs it")
+    assert finding.what.startswith("uvicorn is missing (`phi3 serve` and `pf flow serve")
     assert "torch" not in finding.what
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import io
+import re
 import subprocess
 import sys
 import zipfile
@@ -61,7 +62,9 @@ def test_the_metadata_name_the_package_and_the_requirements_of_flows(members):
     assert lines[:3] == ["Metadata-Version: 2.1", f"Name: {PACKAGE}", f"Version: {__version__}"]
     needs = [line for line in lines if line.startswith("Requires-Dist: ")]
     assert any("requests" in need for need in needs)
-    assert not [need for need in needs if "extra" in need]
+    assert not [need for need in needs if "promptflow" in need and "extra" not in need]
+    extras = {re.split("[<>]", need.split()[1])[0] for need in needs if "extra" in need}
+    assert extras == {"jinja2", "pyyaml", "promptflow-core"}
     entry_points = members[f"{INFO}/entry_points.txt"].decode()
     assert "= phi3_tools.pf_tools:list_package_tools" in entry_points
 
@@ -84,5 +87,5 @@ def test_the_installed_wheel_has_the_tools(tmp_path):
     (installed,) = importlib.metadata.distributions(path=[str(tmp_path / "site")])
     (tool,) = installed.entry_points.select(group="package_tools")
     assert tool.value == "phi3_tools.pf_tools:list_package_tools"
-    assert not [need for need in installed.requires if "extra" in need]
+    assert set(installed.metadata.get_all("Provides-Extra")) == {"flow", "promptflow"}
     assert list((tmp_path / "site" / "phi3_tools" / "yamls").glob("*.yaml"))

@@ -73,7 +73,7 @@ def test_the_copy_has_the_flow_its_tools_and_requirements(home):
         names = {file.path for file in staged_files(folder)}
         (wheel,) = (name for name in names if name.endswith(".whl"))
         assert names == {"flow.dag.yaml", "samples.jsonl", REQUIREMENTS_FILE, TOOLS_FILE, wheel}
-        assert (folder / REQUIREMENTS_FILE).read_text() == f"./{wheel}\n"
+        assert (folder / REQUIREMENTS_FILE).read_text() == f"./{wheel}[promptflow]\n"
         dag = (folder / "flow.dag.yaml").read_bytes()
         assert dag.startswith((home / "chat" / "flow.dag.yaml").read_bytes())
         assert yaml.safe_load(dag)["environment"] == {"python_requirements_txt": REQUIREMENTS_FILE}
@@ -84,7 +84,7 @@ def test_the_flows_own_requirements_come_first(home, tmp_path):
     (home / "chat" / REQUIREMENTS_FILE).write_text("jinja2")  # without a line end
     stage_flow(home / "chat", tmp_path / "copy")
     first, second = (tmp_path / "copy" / REQUIREMENTS_FILE).read_text().splitlines()
-    assert first == "jinja2" and second.endswith(".whl")
+    assert first == "jinja2" and second.endswith(".whl[promptflow]")
 
 
 def test_the_flows_own_environment_stays(home, tmp_path):

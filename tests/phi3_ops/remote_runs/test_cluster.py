@@ -44,7 +44,7 @@ def test_the_image_has_the_tools_and_the_requirements_of_the_flow(on_cluster, fi
     requirements = context["requirements.txt"].decode().splitlines()
     assert PARALLEL in requirements
     assert [each for each in requirements if each.startswith("sacrebleu")]
-    assert requirements[0].removeprefix("/phi3/") in context
+    assert requirements[0].removeprefix("/phi3/").removesuffix("[promptflow]") in context
     assert b"FROM" in context["Dockerfile"]
 
 

@@ -74,13 +74,17 @@ TOOLS = {
                 yield f"{piece}{b}"
         """,
     "total__py": """
+        import re
         from promptflow.core import log_metric, tool
 
         @tool
         def total(a, b=None):
             log_metric("lines", len(a))
-            log_metric("text", str(b))
-            return {"a": str(a), "b": [b]}
+            log_metric("text", text(b))
+            return {"a": text(a), "b": [b]}
+
+        def text(value):
+            return re.sub("0x[0-9a-f]+", "", str(value))  # addresses of generators
         """,
     "prompt__jinja2": "{{ a }}|{{ b.x }}|{% for each in c %}{{ each }}{% endfor %}\n",
 }
