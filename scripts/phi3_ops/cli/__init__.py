@@ -101,7 +101,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         require_home()
         return int(args.run(args) or 0)
     except KeyboardInterrupt as error:
-        print_text(f"phi3: {error or 'interrupted'}", to_stderr=True)
+        print_text(f"phi3: {str(error) or 'interrupted'}", to_stderr=True)
         return INTERRUPTED
     except Exception as error:
         if args.verbose:

@@ -277,7 +277,10 @@ def _exit_code(args: argparse.Namespace, failed: int, lines: int) -> int:
 
 def _evaluate(args: argparse.Namespace, batch: Batch) -> None:
     """Score a batch if the user wants it, and print the scores over all lines, also the failed ones."""
-    if not (args.evaluate and batch.answers):
+    if not args.evaluate:
+        return
+    if not batch.answers:
+        print_text("not scored: no line was answered")
         return
     from ..flows import FlowDefinition
     from ..runs import score_batch

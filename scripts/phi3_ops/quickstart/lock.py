@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import OpsError
 from ..files import file_lock, record_files, refuse_foreign_files
 
-LOCK_FILE = "quickstart.lock"
+LOCK_FILE = ".quickstart.lock"
 
 
 @contextmanager

@@ -150,6 +150,12 @@ def test_an_interrupt_exits_130(failing, capsys):
     assert capsys.readouterr().err == "phi3: interrupted\n"
 
 
+def test_an_interrupt_can_say_what_was_done(failing, capsys):
+    failing(KeyboardInterrupt("interrupted: 2 answered"))
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "phi3: interrupted: 2 answered\n"
+
+
 def test_the_version(capsys):
     with pytest.raises(SystemExit) as end:
         main(["--version"])

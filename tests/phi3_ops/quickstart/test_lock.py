@@ -32,10 +32,10 @@ def test_other_folders_are_free_and_the_lock_ends_with_the_block(tmp_path):
 
 
 def test_a_file_of_the_user_is_not_taken_as_a_lock(tmp_path):
-    (tmp_path / "quickstart.lock").write_text("mine")
+    (tmp_path / ".quickstart.lock").write_text("mine")
     with (
         pytest.raises(OpsError, match="exists, and phi3 did not write it"),
         only_quickstart(tmp_path),
     ):
         pass
-    assert (tmp_path / "quickstart.lock").read_text() == "mine"
+    assert (tmp_path / ".quickstart.lock").read_text() == "mine"

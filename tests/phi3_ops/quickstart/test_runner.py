@@ -21,6 +21,8 @@ from phi3_ops.files.ownership import MARKER_FILE, finish_writing, record_connect
 from phi3_ops.models import CachedModel
 from phi3_ops.pf.connections import connection_url, delete_connection, save_connection
 from phi3_ops.quickstart import QuickstartOptions, removal, runner
+from phi3_ops.quickstart.lock import LOCK_FILE
+from phi3_ops.quickstart.workdir import GIT_IGNORE
 from phi3_ops.runs import Batch, BatchInterrupted
 from processes import BIN, pf, phi3, processes_naming
 from registered_endpoint import registered_endpoint
@@ -108,7 +110,8 @@ def test_the_last_line_is_the_address_of_a_page_with_both_models(done, summary):
 
 def test_every_file_is_in_the_workdir(done, summary, workdir):
     names = {path.name for path in workdir.iterdir()}
-    assert names == {"data", "model", "endpoints", "summary.json", MARKER_FILE}
+    hidden = {MARKER_FILE, GIT_IGNORE, LOCK_FILE}
+    assert names == {"data", "model", "endpoints", "summary.json", *hidden}
     assert (workdir / "model" / "model" / "config.json").is_file()
     assert (workdir / "model" / "mlflow" / "MLmodel").is_file()
 
