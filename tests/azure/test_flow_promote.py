@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from azure_fixtures import GROUP, plant
+from documented_commands import documented
 from flow_uploads import ids, upload, uploaded
 from phi3_ops.pf.connections import delete_connection, save_connection
 
@@ -79,6 +80,7 @@ def in_prod(azure):
     return [each["flowName"] for each in uploaded(azure) if "ws-prod" in each["workspace"]]
 
 
+@documented("phi3 flow promote …")
 def test_a_version_is_promoted_only_if_its_comparison_passes(environments, phi3, home, ran):
     good, bad = ran("ground_truth"), ran("question")
     runs = ("--baseline", good, "--candidate", good)

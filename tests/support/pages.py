@@ -32,3 +32,13 @@ def check_part(page: str, name: str, generated: str) -> None:
         path.write_text(f"{before}{begin}{generated}{end}{after}", encoding="utf-8")
         pytest.skip(f"wrote {name!r} into {page}")
     assert written == generated, f"{page} is stale; WRITE_DOCS=1 rewrites it"
+
+
+def write_or_check(path: Path, generated: str) -> None:
+    """Assert that a generated file is up to date."""
+    if os.environ.get("WRITE_DOCS"):
+        path.write_text(generated, encoding="utf-8")
+        pytest.skip(f"wrote {path.name}")
+    assert path.read_text(encoding="utf-8") == generated, (
+        f"{path} is stale; WRITE_DOCS=1 rewrites it"
+    )

@@ -11,6 +11,7 @@ from ..errors import OpsError
 from ..terminal import console
 from ._columns import add_columns, chosen_columns, naming_columns
 from ._common import integer, number, positive_int
+from ._next_step import after_data
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -104,4 +105,5 @@ def run(args: argparse.Namespace) -> int:
             progress=lambda rows: status.update(Text(f"reading {args.source}: {rows:,} rows")),
         )
     print_data_report(manifest, args.out, screen)
+    after_data(args.out)
     return 0

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from documented_commands import documented
 from processes import phi3
 
 NAME = "HuggingFaceH4/ultrachat_200k"
@@ -163,10 +164,11 @@ SIZE = GROUP_ROWS * 10_500  # of a row group, at most
 FOOTER = 70_000  # pyarrow reads the last 64 KiB of a file
 
 
+@documented("phi3 data --source HuggingFaceH4/ultrachat_200k …")
 @pytest.mark.parametrize(
     ("words", "rows", "groups", "footers"),
     [
-        ((), range(20), 1, 1),  # train_sft[:1%]
+        (("--split", "train_sft[:1%]"), range(20), 1, 1),
         (("--split", "train_sft[50%:52%]"), range(1000, 1040), 1, 2),
         (("--split", "train_sft[990:1010]"), range(990, 1010), 2, 2),
     ],
@@ -177,8 +179,7 @@ def test_a_slice_and_no_more_is_downloaded(repository, tmp_path, words, rows, gr
     assert prompts(tmp_path) == {f"q{n}" for n in rows}
     assert GROUP_ROWS * 10_000 * groups < downloaded < SIZE * groups + FOOTER * footers
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
-    split = words[1] if words else "train_sft[:1%]"
-    assert manifest["source"] == {"name": NAME, "revision": COMMIT, "split": split, "files": {}}
+    assert manifest["source"] == {"name": NAME, "revision": COMMIT, "split": words[1], "files": {}}
 
 
 def test_rows_are_counted_if_the_card_does_not_tell(repository, tmp_path):
