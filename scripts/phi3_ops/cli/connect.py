@@ -81,6 +81,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if not args.azure and (args.rotate or args.dry_run or args.config):
+        problem = "--rotate, --dry-run and --config go with --azure; see phi3 connect --help"
+        print_text(f"phi3 connect: {problem}", to_stderr=True)
+        return 2
     if args.azure:
         return _azure(args.config, rotate=args.rotate, dry_run=args.dry_run, replace=args.replace)
     if args.delete:

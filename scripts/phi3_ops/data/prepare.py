@@ -185,6 +185,9 @@ def _check_counts(name: str, accepted: AcceptedRows, rejected: RejectedRows, str
         total = len(accepted) + len(rejected)
         what = f"{len(rejected)} of {total} rows do not pass: {rejected.in_words()}"
         raise OpsError(what, "Correct them, or leave out --strict to go on without them.")
+    if not len(accepted) + len(rejected):
+        fix = 'A row is {"messages": […]}, or a line of a table with a question and an answer.'
+        raise OpsError(f"{name} is empty: it has no rows", fix)
     if len(accepted) < 2:
         what = f"{name} has {len(accepted)} good row{'s' if len(accepted) != 1 else ''}"
         reasons = f": {rejected.in_words()}" if len(rejected) else ""

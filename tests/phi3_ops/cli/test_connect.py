@@ -69,6 +69,12 @@ def test_the_endpoint_comes_from_the_environment(saved, monkeypatch):
     assert saved == [("n", {"contract": "openai", "endpoint": "https://y/score"}, "k")]
 
 
+@pytest.mark.parametrize("option", ["--rotate", "--dry-run", "--config=x"])
+def test_an_option_for_azure_is_not_ignored(option, capsys):
+    assert main(["connect", option]) == 2
+    assert "go with --azure" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", ["--contract", "--template", "--auth"])
 def test_an_unknown_choice_is_wrong_usage(option, capsys):
     with pytest.raises(SystemExit) as end:
