@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -114,10 +114,19 @@ class Checkpoints:
             if not is_complete(path):
                 shutil.rmtree(path, ignore_errors=True)
 
-    def mark_complete(self, step: int) -> None:
-        """Mark a step's checkpoint as complete, and remove those of later steps (of other runs)."""
+    def mark_complete(self, step: int, sizes: Sequence[dict[str, int]] = ()) -> None:
+        """Mark a step's checkpoint as complete, and remove those of later steps (of other runs).
+
+        Args:
+            step: number of the step.
+            sizes: for each process, the files' sizes in bytes as it sees them (`file_sizes`). The largest
+                size counts: the file of another node may be incomplete on this node's mount for a while.
+        """
         path = self.path_of(step)
-        content = json.dumps({"made_from": self._made_from, "sizes": _file_sizes(path)}, indent=2)
+        merged: dict[str, int] = {}
+        for seen in sizes or [file_sizes(path)]:
+            merged.update({name: max(size, merged.get(name, 0)) for name, size in seen.items()})
+        content = json.dumps({"made_from": self._made_from, "sizes": merged}, indent=2)
         with (path / MARKER).open("w", encoding="utf-8") as file:
             file.write(content + "\n")
             file.flush()
@@ -158,12 +167,13 @@ def is_complete(path: Path) -> bool:
     """Return whether a checkpoint has its marker, and its files have the sizes in the marker."""
     try:
         marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
-        return marker["sizes"] == _file_sizes(path)
+        return marker["sizes"] == file_sizes(path)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _file_sizes(path: Path) -> dict[str, int]:
+def file_sizes(path: Path) -> dict[str, int]:
+    """Return the sizes in bytes of the files of a checkpoint, without the marker."""
     files = (file for file in path.rglob("*") if file.is_file() and file.name != MARKER)
     return {file.relative_to(path).as_posix(): file.stat().st_size for file in sorted(files)}
 
@@ -173,7 +183,7 @@ def _model_fingerprint(model: str) -> str:
     folder = Path(model)
     if not folder.is_dir():
         return model
-    return _hash([_file_sizes(folder), (folder / "config.json").read_text(encoding="utf-8")])
+    return _hash([file_sizes(folder), (folder / "config.json").read_text(encoding="utf-8")])
 
 
 def _hash(content: Any) -> str:

@@ -10,12 +10,14 @@ import math
 import os
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from inputs import Recipe, TrainError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,17 @@ def largest_value(value: int | None, processes: int) -> int | None:
     shared = torch.tensor(value or 0, device=PartialState().device)
     torch.distributed.all_reduce(shared, op=torch.distributed.ReduceOp.MAX)
     return int(shared) or None
+
+
+def gather(value: T, processes: int) -> list[T]:
+    """Return the values of all processes, in the order of their ranks."""
+    if processes == 1:
+        return [value]
+    import torch
+
+    values: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(values, value)
+    return values
 
 
 def end_process_group() -> None:

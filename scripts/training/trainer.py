@@ -15,7 +15,7 @@ import row_counts
 import small_data
 import stopping
 from accelerate import PartialState
-from checkpoints import Checkpoints, is_complete, step_of, write_failure_reason
+from checkpoints import Checkpoints, file_sizes, is_complete, step_of, write_failure_reason
 from console import print_line
 from inputs import TrainError
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -204,7 +204,9 @@ class CheckpointCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
         PartialState().wait_for_everyone()
+        sizes = file_sizes(self._checkpoints.path_of(state.global_step))
+        all_sizes = distributed.gather(sizes, args.world_size)
         if state.is_world_process_zero:
-            self._checkpoints.mark_complete(state.global_step)
+            self._checkpoints.mark_complete(state.global_step, all_sizes)
         if self._signal is not None:
             raise stopping.Stopped(self._signal)

@@ -67,7 +67,8 @@ class Serving:
         """Plant a job; `model` says whether its outputs contain a model."""
         from fake_azure.storage import container_of
 
-        body = {"properties": {"jobType": "Command", "status": status, "outputs": dict(outputs)}}
+        properties = {"jobType": "Command", "status": status, "outputs": dict(outputs)}
+        body = {"properties": {**properties, "tags": {"recipe": "recipes/lora.yaml"}}}
         document = plant(self.azure, f"jobs/{name}", body)
         self.azure.runs[document["id"].lower()] = FinishedJob(status)
         for output in outputs if model else ():

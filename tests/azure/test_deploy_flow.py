@@ -255,3 +255,11 @@ def test_bad_input_is_one_line(flows, phi3, words, message):
     assert done.code == 1
     (line,) = done.err.strip().splitlines()
     assert message in line
+
+
+def test_missing_quota_stops_before_anything_is_created(flows, phi3, flow):
+    flows.azure.quota("standardDSv2Family", 4, 2)
+    done = phi3("deploy", "--flow", flow)
+    assert done.code == 1
+    assert "flow: 6 cores of standardDSv2Family are missing in eastus2" in done.err
+    assert not any("/onlineEndpoints/" in write.path for write in flows.azure.writes())

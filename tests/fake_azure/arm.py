@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import urlencode
 
 import yaml
 
@@ -299,7 +300,20 @@ def list_all(azure, request, path):
         documents.sort(key=lambda document: document["systemData"]["createdAt"], reverse=True)
     if query.get("isdefault") == "true":
         documents = [d for d in documents if d["properties"].get("isDefault")]
-    return Answer(200, {"value": documents[: int(query.get("$top", len(documents)))]})
+    if "$top" in query:
+        return Answer(200, {"value": documents[: int(query["$top"])]})
+    return Answer(200, page_of(azure, request, documents))
+
+
+def page_of(azure, request, items):
+    """Return one page of a list, with the link to the next one."""
+    start = int(request.query.get("$skip", 0))
+    end = start + azure.page
+    page = {"value": items[start:end]}
+    if end < len(items):
+        query = urlencode(request.query | {"$skip": end})
+        page["nextLink"] = f"https://{request.host}{request.path}?{query}"
+    return page
 
 
 @route("GET", r"/subscriptions/[^/]+(/resourcegroups/[^/]+)?/resources")
@@ -307,7 +321,8 @@ def tracked(azure, request):
     scope = request.path.rsplit("/", 1)[0].lower() + "/"
     documents = [document for key, document in azure.resources.items() if key.startswith(scope)]
     listed = [document for document in documents if KINDS[document["type"].lower()].tracked]
-    return {"value": [{name: document.get(name) for name in LISTED} for document in listed]}
+    items = [{name: document.get(name) for name in LISTED} for document in listed]
+    return page_of(azure, request, items)
 
 
 def delete(azure, path):

@@ -38,6 +38,7 @@ class FakeAzure:
         self.secret = secrets.token_urlsafe(32)
         self.lock = threading.RLock()
         self.polls = 1  # number of polls that answer InProgress
+        self.page = 2  # number of items in a page of a list
         self.processes = []
         self._empty()
 
@@ -47,6 +48,7 @@ class FakeAzure:
         self.keys, self.containers, self.logs, self.stand_ins = {}, {}, {}, {}
         self.flows, self.share = {}, {"": None}  # by id; path -> bytes, or None for a folder
         self.scored = Counter()  # requests that reached a deployment's container, by its name
+        self.catalog = {"Phi-4-mini-instruct": "2"}  # model -> newest version
         self.unregistered = set()  # namespaces of resource providers, in lower case
         self.quotas = dict.fromkeys(FAMILIES, (1000, 0))  # limit, used
         self._faults, self._on_write = [], None

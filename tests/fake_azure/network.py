@@ -18,7 +18,7 @@ from .arm import Request
 SCORING = ".inference.ml.azure.com"  # the model reads requests to it, so they are not parsed
 BLOB, SHARE = ".blob.core.windows.net", ".file.core.windows.net"
 NAMES = ["management.azure.com", "login.microsoftonline.com", "*.api.azureml.ms"]
-NAMES += [f"*{BLOB}", f"*{SHARE}"]
+NAMES += ["*.experiments.azureml.net", f"*{BLOB}", f"*{SHARE}"]
 REGIONAL = ["*.{}.api.azureml.ms", "*.{}" + SCORING]
 SERVER = {"interface": "asgi3", "proxy_headers": False, "lifespan": "off", "log_level": "error"}
 SERVER |= {"timeout_graceful_shutdown": 2}  # s

@@ -130,3 +130,23 @@ def cores(size):
 @route("GET", r"/discovery")
 def discovery(azure, request):
     return dict.fromkeys(("api", "history", "experimentation"), f"https://{request.host}")
+
+
+@route("GET", r"/registrymanagement/v1.0/registries/azureml/discovery")
+def registry(azure, request):
+    uri = "https://cert-eastus.experiments.azureml.net/"
+    names = {"registryName": "azureml", "resourceGroup": "registry-builtin"}
+    return names | {"subscriptionId": azure.subscription, "primaryRegionResourceProviderUri": uri}
+
+
+@route("GET", r".*/registries/azureml/models/[^/]+(/versions(/[^/]+)?)?")
+def catalog_model(azure, request):
+    name = request.path.split("/models/")[1].split("/")[0]
+    if name not in azure.catalog:
+        raise Refused(404, "UserError", f"Could not find asset with ID: azureml:{name}")
+    version = azure.catalog[name]
+    asset_id = f"azureml://registries/azureml/models/{name}/versions/{version}"
+    properties = {"modelType": "mlflow_model", "tags": {}, "properties": {}, "flavors": {}}
+    properties |= {"modelUri": f"{asset_id}/file", "latestVersion": version}
+    model = {"id": asset_id, "name": version, "systemData": {}, "properties": properties}
+    return {"value": [model]} if request.path.endswith("/versions") else model

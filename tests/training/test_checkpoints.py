@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from checkpoints import MARKER, Checkpoints, fingerprint, step_of, write_failure_reason
+from checkpoints import MARKER, STARTED, Checkpoints, fingerprint, step_of, write_failure_reason
 from inputs import TrainError, read_recipe
 from small import write_recipe
 from training_run import ROWS, TINY_RECIPE
@@ -155,3 +155,18 @@ def test_the_step_is_in_the_name(tmp_path):
 )
 def test_errors_about_writing_are_recognized(error, reason):
     assert write_failure_reason(error) == reason
+
+
+def test_the_file_of_another_node_counts_with_its_full_size(tmp_path):
+    """The mount of the main process shows the file of the other node too short, or not at all."""
+    checkpoints = Checkpoints(tmp_path, {})
+    checkpoints.begin(5)
+    folder = checkpoints.path_of(5)
+    (folder / "late.distcp").write_bytes(b"12")
+    own, other = {"late.distcp": 2}, {"late.distcp": 4, "unseen.distcp": 3}
+    checkpoints.mark_complete(5, [own, other])
+    assert checkpoints.latest() is None
+    (folder / STARTED).unlink()
+    (folder / "late.distcp").write_bytes(b"1234")
+    (folder / "unseen.distcp").write_bytes(b"123")
+    assert checkpoints.latest() == folder

@@ -197,3 +197,4 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, variables):
 def test_a_single_process_agrees_with_itself():
     assert distributed.largest_value(15, processes=1) == 15
     assert distributed.largest_value(None, processes=1) is None
+    assert distributed.gather({"a": 1}, processes=1) == [{"a": 1}]

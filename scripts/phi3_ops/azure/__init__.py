@@ -33,12 +33,14 @@ from .quota import (
     A100,
     ASK_FOR_QUOTA,
     QuotaLine,
+    QuotaNeed,
     cluster_need,
     endpoint_need,
     quota_lines,
     quota_notes,
     quota_shortage,
     refuse_retired,
+    require_quota,
 )
 from .roles import CONNECTION_SECRETS, grant_role, has_role, retry_while_roles_spread
 from .sizes import CPU_IMAGE, has_gpu
@@ -73,6 +75,7 @@ __all__ = [
     "Provision",
     "ProvisionOptions",
     "QuotaLine",
+    "QuotaNeed",
     "RESOURCES_IN_USE",
     "StatusItem",
     "Step",
@@ -93,5 +96,6 @@ __all__ = [
     "read_status",
     "refuse_retired",
     "require_completed",
+    "require_quota",
     "retry_while_roles_spread",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import Any
@@ -80,6 +80,13 @@ class Cloud:
         )
 
     @cached_property
+    def catalog(self) -> Any:
+        """The `MLClient` of the model catalog, which is the registry `azureml`."""
+        from azure.ai.ml import MLClient
+
+        return MLClient(self.credential, registry_name="azureml")
+
+    @cached_property
     def identities(self) -> Any:
         """The operations on user-assigned identities."""
         from azure.mgmt.msi import ManagedServiceIdentityClient
@@ -134,6 +141,22 @@ class Cloud:
         if method != "GET" and OPERATION_HEADERS.intersection(map(str.lower, response.headers)):
             self._follow_operation(response, f"{method} {path}")
         return response.json() if response.text() else None
+
+    def rest_list(
+        self, path: str, *, api: str, query: Mapping[str, str] | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the items of a list, page by page.
+
+        Args:
+            path: path of the list, as for `rest`.
+            api: API version.
+            query: further query parameters.
+        """
+        page = self.rest("GET", path, api=api, query=query) or {}
+        yield from page.get("value") or []
+        while link := page.get("nextLink"):
+            page = self._send("GET", link).json()
+            yield from page.get("value") or []
 
     def _send(self, method: str, url: str, **content: Any) -> Any:
         from azure.core.exceptions import ResourceExistsError, ResourceNotFoundError, map_error

@@ -145,8 +145,10 @@ def _models(cloud: Cloud) -> Iterator[InventoryItem]:
 
 def _connections(cloud: Cloud) -> Iterator[InventoryItem]:
     path = f"{cloud.workspace_path}/connections"
-    answer = find_resource(lambda: cloud.rest("GET", path, api=CONNECTIONS_API_VERSION)) or {}
-    for connection in answer.get("value", []):
+    list_all = cloud.rest_list
+    for connection in (
+        find_resource(lambda: list(list_all(path, api=CONNECTIONS_API_VERSION))) or []
+    ):
         tags = dict(connection["properties"].get("metadata") or {})
         yield InventoryItem("connection", connection["name"], cloud.owns(tags), tags)
 

@@ -212,13 +212,14 @@ class Provision:
         """Return the running template deployments of this workspace; the SDK numbers them at random."""
         path = f"{self.cloud.group_path}/providers/Microsoft.Resources/deployments"
         running = {"$filter": "provisioningState eq 'Running'"}
-        answer = find_resource(
-            lambda: self.cloud.rest("GET", path, api=DEPLOYMENTS_API, query=running)
+        list_all = self.cloud.rest_list
+        deployments = find_resource(
+            lambda: list(list_all(path, api=DEPLOYMENTS_API, query=running))
         )
         sdk_name = re.compile(rf"{re.escape(self.azure.workspace)}-\d+")
         return [
             deployment["name"]
-            for deployment in (answer or {}).get("value", [])
+            for deployment in deployments or []
             if sdk_name.fullmatch(deployment["name"])
             and deployment["properties"].get("provisioningState") not in ENDED
         ]

@@ -27,10 +27,12 @@ from ..azure import (
     CONNECTIONS_API_VERSION,
     Cloud,
     EndpointConfig,
+    QuotaNeed,
     Step,
     find_resource,
     grant_role,
     has_role,
+    require_quota,
 )
 from ..errors import OpsError
 from ..flows import (
@@ -64,8 +66,8 @@ class FlowDeployment(Deployment):
         endpoint_name: name of the endpoint; None joins the model's endpoint's name and the flow's name.
 
     Raises:
-        OpsError: the smoke test cannot ask the flow, the endpoint's name is not valid, or the workspace
-            does not have a connection that the flow needs.
+        OpsError: the smoke test cannot ask the flow, the endpoint's name is not valid, the workspace does
+            not have a connection that the flow needs, or the quota is not enough.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class FlowDeployment(Deployment):
         self.smoke_request = smoke_request(flow)
         self.endpoint = endpoint_config(cloud.config.endpoint, self.flow_name, endpoint_name)
         self._require_connections()
+        self._require_quota()
 
     def _require_connections(self) -> None:
         for name in sorted(set(self.flow.connection_names({}).values())):
@@ -85,6 +88,13 @@ class FlowDeployment(Deployment):
             if find_resource(get) is None:
                 what = f"the workspace has no connection {name!r}, which {self.flow_name} uses"
                 raise OpsError(what, "Write it with `phi3 connect --azure`.")
+
+    def _require_quota(self) -> None:
+        """Raise OpsError if the machines of a new endpoint would exceed the quota."""
+        endpoint, get = self.endpoint, self.cloud.ml.online_endpoints.get
+        if find_resource(lambda: get(endpoint.name)) is None:
+            need = QuotaNeed("flow", endpoint.size, endpoint.instances, endpoint=True)
+            require_quota(self.cloud, [need])
 
     def steps(self) -> list[Step]:
         """Return the steps for the identity's role and the registered model."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..azure import Cloud, Plan, Step
+from ..azure import Cloud, Plan, Step, find_resource, named_errors
 from ..errors import OpsError
 from .job import JOB_PREFIX, Submission, require_file, require_remote_model
 
@@ -100,7 +100,9 @@ class CatalogSubmission(Submission):
 
     def plan(self) -> Plan:
         """Return the job as the only step: the catalog brings its own environment."""
-        what = f"job {JOB_PREFIX}{self.digest} (the catalog's fine-tuning of {self.request.model})"
+        path = self._model_path()
+        name = path.removeprefix(f"{REGISTRY}/").replace("/versions/", ":")
+        what = f"job {JOB_PREFIX}{self.digest} (the catalog's fine-tuning of {name})"
         return Plan("finetune", [Step(what, self.exists, self.submit, verb="submit")])
 
     def job(self) -> Any:
@@ -124,5 +126,18 @@ class CatalogSubmission(Submission):
             )
 
     def _model_path(self) -> str:
-        model = self.request.model
-        return model if model.startswith("azureml") else f"{REGISTRY}/{model}/labels/latest"
+        """Return the path of the model's newest version, which the job has to name.
+
+        Raises:
+            OpsError: the catalog does not have the model.
+        """
+        name = self.request.model
+        if name.startswith("azureml"):
+            return name
+        get = self.cloud.catalog.models.get
+        with named_errors(f"looking up {name} in the model catalog"):
+            model = find_resource(lambda: get(name, label="latest"))
+        if model is None:
+            fix = f"Give the name of a model that ml.azure.com lists, such as {DEFAULT_MODEL}."
+            raise OpsError(f"the model catalog has no model {name}", fix)
+        return f"{REGISTRY}/{name}/versions/{model.version}"

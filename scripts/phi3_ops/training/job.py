@@ -33,6 +33,7 @@ MODEL_OUTPUT = "model_output"
 # By content, not by job: a job that is submitted again after a failure resumes from its checkpoints.
 CHECKPOINTS = "azureml://datastores/workspaceblobstore/paths/phi3-checkpoints/{digest}/"
 JOB_PREFIX = "phi3-"
+RECIPE_TAG = "recipe"
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class JobSubmission(Submission):
         overrides: dict[str, Any] = {
             "name": self.name,
             "display_name": f"phi3-finetune {Path(self.recipe).stem}",
-            "tags": {**self.cloud.tags(), "recipe": self.recipe, "content": self.digest},
+            "tags": {**self.cloud.tags(), RECIPE_TAG: self.recipe, "content": self.digest},
             "compute": f"azureml:{self.cloud.config.compute.name}",
             "environment": f"azureml:{self.environment.name}:{self.environment.version}",
             "command": " ".join([command, *request.train_arguments()]),
@@ -210,14 +211,23 @@ def latest_completed(cloud: Cloud) -> str:
         OpsError: no such job has completed.
     """
     with named_errors("listing the jobs"):
-        # The SDK lists jobs that it cannot read, such as those of the model catalog, as None.
-        jobs = [j for j in cloud.ml.jobs.list() if j and str(j.name).startswith(JOB_PREFIX)]
+        jobs = [job for job in cloud.ml.jobs.list() if _is_training_job(job)]
     completed = [job for job in jobs if job.status == COMPLETED]
     if not completed:
         fix = "Run `phi3 finetune --follow` first."
         raise OpsError("no fine-tuning job has completed yet", fix)
     # Azure does not document the order of the list.
     return str(max(completed, key=lambda job: job.creation_context.created_at).name)
+
+
+def _is_training_job(job: Any) -> bool:
+    """Return whether a listed job runs train.py.
+
+    The catalog's jobs have similar names, but no recipe. The SDK lists jobs that it cannot read as None.
+    """
+    return (
+        job is not None and str(job.name).startswith(JOB_PREFIX) and RECIPE_TAG in (job.tags or {})
+    )
 
 
 def require_remote_model(model: str) -> None:

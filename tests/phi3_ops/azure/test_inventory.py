@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from offline_cloud import OWNED, missing, offline_cloud, operations
+from phi3_ops.azure.cloud import Cloud
+from phi3_ops.azure.config import load_config
 from phi3_ops.azure.inventory import (
     BYPRODUCTS,
     InventoryItem,
@@ -16,6 +18,7 @@ from phi3_ops.azure.inventory import (
     read_inventory,
 )
 from phi3_ops.errors import OpsError
+from planted import connection, endpoint
 
 SIZE = "Standard_NC24ads_A100_v4"
 CREATED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone.utc)
@@ -126,7 +129,7 @@ def test_endpoints_and_their_deployments():
 def test_nodes_are_counted_for_our_clusters_alone():
     paths = []
 
-    def rest(method, path, api):
+    def rest(method, path, api, query=None):
         paths.append(path)
         if not path.endswith("/computes/ours"):
             return missing()
@@ -150,7 +153,7 @@ def test_nodes_are_counted_for_our_clusters_alone():
 
 
 def test_models_and_connections():
-    def rest(method, path, api):
+    def rest(method, path, api, query=None):
         metadata = {**OWNED, "endpoint": "https://x"}
         return {"value": [{"name": "phi3", "properties": {"metadata": metadata}}]}
 
@@ -178,3 +181,16 @@ def test_byproducts_of_azure_are_left_out_and_unknown_types_are_not():
         ("key vault", "v", True),
         ("resource group", "rg", True),
     ]
+
+
+def test_every_page_of_a_list_is_read(provisioned):
+    """The fake answers two items per page."""
+    names = [f"connection-{number}" for number in range(5)]
+    for name in names:
+        connection(provisioned, name)
+    for number in range(3):
+        endpoint(provisioned, f"endpoint-{number}")
+    items = read_inventory(Cloud(load_config()))
+    assert [item.name for item in items if item.kind == "connection"] == names
+    assert len([item for item in items if item.kind == "endpoint"]) == 3
+    assert {"workspace", "identity", "registry", "key vault"} <= {item.kind for item in items}

@@ -37,7 +37,8 @@ def flow_deployment(
 ):
     registered = []
     ml = SimpleNamespace(
-        models=operations(list=lambda name: models, create_or_update=registered.append)
+        models=operations(list=lambda name: models, create_or_update=registered.append),
+        online_endpoints=operations(get=lambda name: SimpleNamespace(name=name)),
     )
     cloud = offline_cloud({"ml": ml, "identities": operations(get=identity)})
     cloud.rest = rest

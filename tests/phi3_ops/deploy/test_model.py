@@ -47,17 +47,21 @@ def test_a_job_that_does_not_exist():
 def test_the_newest_completed_job_is_the_default():
     jobs = [
         SimpleNamespace(
-            name=name, status=status, creation_context=SimpleNamespace(created_at=created)
+            name=name,
+            status=status,
+            tags=tags,
+            creation_context=SimpleNamespace(created_at=created),
         )
-        for name, status, created in (
-            ("phi3-one", "Completed", 1),
-            ("phi3-two", "Completed", 3),
-            ("phi3-three", "Failed", 4),
-            ("other", "Completed", 5),
+        for name, status, created, tags in (
+            ("phi3-one", "Completed", 1, {"recipe": "r"}),
+            ("phi3-two", "Completed", 3, {"recipe": "r"}),
+            ("phi3-three", "Failed", 4, {"recipe": "r"}),
+            ("other", "Completed", 5, {"recipe": "r"}),
+            ("phi3-of-the-catalog", "Completed", 6, {}),
         )
     ]
     get = lambda name: next(job for job in jobs if job.name == name)  # noqa: E731
-    ml = SimpleNamespace(jobs=operations(get=get, list=lambda: jobs))
+    ml = SimpleNamespace(jobs=operations(get=get, list=lambda: [None, *jobs]))
     assert ModelDeployment(offline_cloud({"ml": ml})).job == "phi3-two"
 
 

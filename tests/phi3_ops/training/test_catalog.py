@@ -53,7 +53,15 @@ def test_settings_are_text():
 
 def submission(files, **changes):
     ml = SimpleNamespace(jobs=operations(get=missing))
-    return CatalogSubmission(offline_cloud({"ml": ml}), CatalogRequest(*files, **changes))
+    models = operations(get=find_model)
+    clients = {"ml": ml, "catalog": SimpleNamespace(models=models)}
+    return CatalogSubmission(offline_cloud(clients), CatalogRequest(*files, **changes))
+
+
+def find_model(name, label):
+    """Stand for the model catalog, which has one model."""
+    assert label == "latest"
+    return SimpleNamespace(version="2") if name == "Phi-4-mini-instruct" else missing()
 
 
 def test_the_same_content_is_the_same_job(files):
@@ -83,7 +91,7 @@ def test_a_retired_model_is_refused_before_any_request(files):
 
 def test_the_plan_has_the_job_alone(files):
     (step,) = submission(files).plan().steps
-    assert step.what.endswith("(the catalog's fine-tuning of Phi-4-mini-instruct)")
+    assert step.what.endswith("(the catalog's fine-tuning of Phi-4-mini-instruct:2)")
     assert step.verb == "submit" and not step.exists()
 
 
@@ -92,7 +100,7 @@ def test_the_plan_has_the_job_alone(files):
     [
         (
             "Phi-4-mini-instruct",
-            "azureml://registries/azureml/models/Phi-4-mini-instruct/labels/latest",
+            "azureml://registries/azureml/models/Phi-4-mini-instruct/versions/2",
         ),
         (
             "azureml://registries/x/models/y/versions/1",
@@ -105,3 +113,10 @@ def test_the_model_is_a_catalog_name_or_a_path(files, model, path):
     assert job.model.path == path
     assert job.name.startswith("phi3-")
     assert dict(job.hyperparameters) == {"learning_rate": "2e-5"}
+
+
+def test_a_model_that_the_catalog_does_not_have(files):
+    with pytest.raises(
+        OpsError, match="the model catalog has no model Phi-9. Give the name of a model"
+    ):
+        submission(files, model="Phi-9").plan()
