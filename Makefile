@@ -31,7 +31,7 @@ test: $(VENV)/.dev
 
 ## test-slow: the tests that take more than a minute each
 test-slow: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --timeout 2400
 
 ## bench: the benchmarks; each prints a table and writes JSON to bench/
 bench: $(VENV)/.bench
