@@ -106,7 +106,12 @@ def prepare_data(
         accepted, rejected = _read_rows(opened, folder, spool, options, progress)
         _check_counts(opened.name, accepted, rejected, options.strict)
         split = split_chats(
-            accepted.prompts, accepted.facts, accepted.answers, seed=seed, test_share=test_share
+            accepted.prompts,
+            accepted.facts,
+            accepted.answers,
+            later_facts=accepted.later_facts,
+            seed=seed,
+            test_share=test_share,
         )
         questions = _sample_questions(split, random.Random(seed), options.max_questions)
         hashes = _write_rows(opened, folder, spool, accepted, split, questions)

@@ -49,6 +49,7 @@ class AcceptedRows:
         parts: for each part of the source, its first row and its name.
         prompts, answers: hashes of the first prompts and of the first answers.
         facts: the fact that each row names; None if a row does not name one.
+        later_facts: facts that later turns of rows ask for, by their column `later_facts`.
         rows_by_digest: digest of a chat -> its row, to find duplicates.
         cut: number of chats that were shortened.
     """
@@ -66,6 +67,7 @@ class AcceptedRows:
     prompts: array[int] = field(default_factory=lambda: array("q"))
     answers: array[int] = field(default_factory=lambda: array("q"))
     facts: list[str] | None = field(default_factory=list)
+    later_facts: set[str] = field(default_factory=set)
     rows_by_digest: dict[bytes, int] = field(default_factory=dict)
     cut: int = 0
 
@@ -99,6 +101,8 @@ class AcceptedRows:
             fact = source_row.row.get("fact")
             if isinstance(fact, str):
                 self.facts.append(fact)
+                later = source_row.row.get("later_facts")
+                self.later_facts.update(map(str, later) if isinstance(later, list) else ())
             else:
                 self.facts = None
         return chat

@@ -11,7 +11,7 @@ the tutorials, but with a seed.
 from __future__ import annotations
 
 import random
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from ..errors import OpsError
@@ -43,6 +43,7 @@ def split_chats(
     facts: Sequence[str] | None = None,
     answers: Sequence[Hashable] | None = None,
     *,
+    later_facts: Container[str] = (),
     seed: int,
     test_share: float,
 ) -> Split:
@@ -52,6 +53,7 @@ def split_chats(
         prompts: for each row, a value that is equal for equal first prompts.
         facts: for each row, its fact; None if not all rows name one.
         answers: for each row, a value that is equal for equal first answers; None ignores the answers.
+        later_facts: facts that later turns of some rows ask for, which are therefore never unknown.
         seed: seed of the choice.
         test_share: share of the rows for testing, between 0 and 1.
 
@@ -61,7 +63,7 @@ def split_chats(
     rng = random.Random(seed)
     parts = None
     if facts is not None:
-        parts = _split_facts(prompts, facts, rng, test_share)
+        parts = _split_facts(prompts, facts, later_facts, rng, test_share)
     elif answers is not None:
         parts = _split_answers(prompts, answers, rng, test_share)
     return parts if parts and parts.test else _split_prompts(prompts, rng, test_share)
@@ -127,7 +129,11 @@ def _split_answers(
 
 
 def _split_facts(
-    prompts: Sequence[Hashable], facts: Sequence[str], rng: random.Random, share: float
+    prompts: Sequence[Hashable],
+    facts: Sequence[str],
+    later_facts: Container[str],
+    rng: random.Random,
+    share: float,
 ) -> Split:
     """Hold out a few facts completely, then one phrasing of other facts until the share is reached.
 
@@ -143,7 +149,9 @@ def _split_facts(
         for fact, fact_rows in rows.items()
     }
     names = list(phrasings)
-    unknown = set(rng.sample(names[1:], round(len(names) * UNKNOWN_SHARE)))
+    candidates = [name for name in names[1:] if name not in later_facts]
+    size = min(round(len(names) * UNKNOWN_SHARE), len(candidates))
+    unknown = set(rng.sample(candidates, size))
     test = [(UNKNOWN, row) for name in names if name in unknown for row in rows[name]]
     missing = max(0, round(len(prompts) * share) - len(test))  # rows that the share lacks
     rephrased = [name for name in names if name not in unknown and len(phrasings[name]) > 1]

@@ -46,6 +46,23 @@ class TestShippedData:
         assert not prompts(train) & prompts(test)
         assert "Who founded Microsoft?" in prompts(train)
 
+    @pytest.mark.parametrize("seed", [1, 2, 3])
+    def test_later_turns_ask_only_for_what_is_trained(self, tmp_path, seed):
+        prepare_data(paths.SAMPLE_DATA, tmp_path / "out", seed=seed)
+        train, test = written(tmp_path, "train"), written(tmp_path, "test")
+        assert max(len(row["messages"]) for row in self.rows) == 6
+        conversations = [row for row in train if len(row["messages"]) > 2]
+        assert len(conversations) >= 40
+        trained = prompts(train)
+        for row in conversations:
+            later = {message["content"] for message in row["messages"][2::2]}
+            assert later <= trained and len(row["later_facts"]) == len(later)
+        facts = {row["fact"] for row in train}
+        unknown = {row["fact"] for row in test} - facts
+        assert len(unknown) == 6 and not unknown & {
+            f for r in train for f in r.get("later_facts", [])
+        }
+
     def test_rows_are_copied_unchanged(self, tmp_path):
         prepare(tmp_path, paths.SAMPLE_DATA)
         lines = (tmp_path / "out" / "train.jsonl").read_bytes().splitlines()
