@@ -212,6 +212,8 @@ def execute_batch(new: NewRun, in_flight: int, on_progress: ProgressCallback | N
         fix = f"See `phi3 runs --show {new.name}`."
         raise OpsError(f"the batch {new.name} ended with the status {run.status}", fix)
     batch = _batch(run, progress.lines)
+    if not limit.stopped:  # every line has run: a line without a result has failed
+        batch = replace(batch, not_asked=0)
     if repeated.error is not None and batch.not_asked:
         what = f"stopped after {MAX_FAILURES} equal failures: {repeated.error}"
         raise OpsError(what, batch.progress)

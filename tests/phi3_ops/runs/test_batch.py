@@ -19,6 +19,7 @@ from phi3_ops.pf import expectations
 from phi3_ops.pf.connections import delete_connection, save_connection
 from phi3_ops.pf.pace import ConcurrencyLimit
 from phi3_ops.pf.stored_runs import find_stored_run
+from phi3_ops.runs import batch
 from phi3_ops.runs.batch import (
     Batch,
     BatchProgress,
@@ -105,6 +106,16 @@ def test_a_stored_run_is_loaded(server, ask, write_questions):
     done = ask(QA, write_questions("right", "fail"))
     assert load_batch(done.name) == done
     assert "told to fail" in done.reason
+
+
+def test_a_line_without_a_result_has_failed_unless_the_run_was_stopped(
+    server, ask, write_questions, monkeypatch
+):
+    monkeypatch.setattr(batch, "read_errors", lambda folder: {})
+    done = ask(QA, write_questions("right", "fail"))
+    assert (done.failed, done.not_asked) == (1, 0)
+    stored = load_batch(done.name)  # nobody knows any more that the run was not stopped
+    assert (stored.failed, stored.not_asked) == (0, 1)
 
 
 def test_a_run_that_does_not_exist_is_named():
