@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..names import name_argument
-from ..terminal import console, print_text
+from ..terminal import print_text
+from ._records import add_json, print_json, print_table
 
 if TYPE_CHECKING:
     from ..pf import StoredConnection
 
-COLUMNS = ("name", "store", "endpoint", "other fields")
+COLUMNS = ("name", "store", "endpoint", "other_fields")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,6 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=name_argument,
         help="delete this connection and its key from both stores",
     )
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,27 +44,31 @@ def run(args: argparse.Namespace) -> int:
         print_text(outcome)
         return 0 if deleted else 1
     connections = list_connections()
+    records = list(map(_record, connections))
+    if args.json:
+        print_json(records)
+        return 0
     if not connections:
         print_text("no connections; create one with phi3 connect --endpoint URL")
         return 0
-    console().print(_table(connections))
+    print_table(records, COLUMNS, formats={"other_fields": _field_list})
     return 0
 
 
-def _table(connections: Sequence[StoredConnection]) -> Any:
-    from rich.table import Table
-
+def _record(connection: StoredConnection) -> dict[str, Any]:
+    """Return what is printed of a connection: nothing secret."""
     from ..runs import url_without_secrets
-    from ..terminal import one_line
 
-    table = Table(box=None, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold")
-    for connection in connections:
-        fields = dict(connection.configs)
-        endpoint = url_without_secrets(fields.pop("endpoint", ""))
-        fields.pop("key", None)  # Foundry lets users store it in either field
-        other = ", ".join(f"{name} {value}" for name, value in sorted(fields.items()))
-        row = (connection.name, connection.store, endpoint, other)
-        table.add_row(*map(one_line, row))
-    return table
+    fields = dict(connection.configs)
+    endpoint = url_without_secrets(fields.pop("endpoint", ""))
+    fields.pop("key", None)  # Foundry lets users store it in either field
+    return {
+        "name": connection.name,
+        "store": connection.store,
+        "endpoint": endpoint,
+        "other_fields": fields,
+    }
+
+
+def _field_list(fields: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in sorted(fields.items()))

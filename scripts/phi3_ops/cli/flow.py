@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +14,13 @@ from ..names import name_argument
 from ..terminal import console, print_text
 from . import flow_build, flow_export
 from ._common import add_config, add_dry_run, positive_number
+from ._records import add_json, print_json, print_table
 
 if TYPE_CHECKING:
     from ..flows import FlowState
     from ..publish import FoundryProject
 
-LOCAL_COLUMNS = ("flow", "version", "state", "tools", "content", "other versions")
+LOCAL_COLUMNS = ("flow", "version", "state", "tools", "content", "other_versions")
 AZURE_COLUMNS = ("flow", "version", "here", "there", "id")
 
 
@@ -114,39 +115,53 @@ def _list_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare with the flows that are uploaded to the configured workspace",
     )
     add_config(parser)
+    add_json(parser)
 
 
 def _list(args: argparse.Namespace) -> int:
     from ..flows import flow_states
 
     states = flow_states(args.folder)
-    if not args.azure:
-        console().print(_table(LOCAL_COLUMNS, map(_local_row, states)))
-        return 0
+    columns: Sequence[str] = AZURE_COLUMNS if args.azure else LOCAL_COLUMNS
+    if args.azure:
+        records = _azure_records(args.config, states)
+    else:
+        records = list(map(_local_record, states))
+    if args.json:
+        print_json(records)
+    else:
+        formats = {"content": _short_hash, "tools": _or_dash, "other_versions": _or_dash}
+        print_table(records, columns, formats=formats)
+    return 0
+
+
+def _azure_records(config: Path | None, states: Sequence[FlowState]) -> list[dict[str, Any]]:
     from ..azure import named_errors
     from ..publish import flow_rows
 
     with named_errors("flow list"):
-        rows = flow_rows(states, _project(args.config).all())
-    console().print(_table(AZURE_COLUMNS, map(astuple, rows)))
-    return 0
+        rows = flow_rows(states, _project(config).all())
+    return [dict(zip(AZURE_COLUMNS, astuple(row))) for row in rows]
 
 
-def _local_row(state: FlowState) -> Sequence[str]:
-    tools = state.entry.tools if state.entry else "–"
-    others = ", ".join(state.other_versions) or "–"
-    return state.name, state.version, state.status, tools, state.sha256[:12], others
+def _local_record(state: FlowState) -> dict[str, Any]:
+    return {
+        "flow": state.name,
+        "version": state.version,
+        "state": state.status,
+        "tools": state.entry.tools if state.entry else None,
+        "content": state.sha256,
+        "other_versions": list(state.other_versions),
+    }
 
 
-def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> Any:
-    from rich.table import Table
+def _or_dash(value: str | list[str] | None) -> str:
+    text = ", ".join(value) if isinstance(value, list) else value
+    return text or "–"
 
-    table = Table(box=None, pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    return table
+
+def _short_hash(sha256: str) -> str:
+    return sha256[:12]
 
 
 # -- Azure -----------------------------------------------------------------------------------------

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
 
-from ..terminal import console, print_text
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from ..models import CachedModel
+from ..terminal import print_text
+from ._records import add_json, print_json, print_table
 
 COLUMNS = ("name", "model", "size", "licence", "source")
 
@@ -27,6 +22,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="fetch and convert a model now: smollm2, or a GGUF file",
     )
     action.add_argument("--remove", metavar="NAME", help="remove a model from the cache")
+    add_json(action)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -34,15 +30,29 @@ def run(args: argparse.Namespace) -> int:
         return _fetch(args.fetch)
     if args.remove:
         return _remove(args.remove)
-    return _list()
+    return _list(as_json=args.json)
 
 
-def _list() -> int:
+def _list(*, as_json: bool) -> int:
     from ..models import SHORT_NAMES, list_models
 
     models = list_models()
-    console().print(_table(models))
+    records = [
+        {
+            "name": model.name,
+            "model": model.title,
+            "size": model.size,
+            "licence": model.licence,
+            "source": model.source,
+        }
+        for model in models
+    ]
     missing = [name for name in SHORT_NAMES if name not in {model.name for model in models}]
+    if as_json:
+        print_json(records, not_fetched=missing)
+        return 0
+    formats = {"size": _megabytes, "licence": lambda licence: licence or "unknown"}
+    print_table(records, COLUMNS, formats=formats, right=["size"])
     for name in missing:
         title = SHORT_NAMES[name].title
         print_text(
@@ -51,16 +61,8 @@ def _list() -> int:
     return 0
 
 
-def _table(models: Sequence[CachedModel]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold", justify="right" if column == "size" else "left")
-    for model in models:
-        size = f"{model.size / 10**6:,.0f} MB"
-        table.add_row(model.name, model.title, size, model.licence or "unknown", model.source)
-    return table
+def _megabytes(size: int) -> str:
+    return f"{size / 10**6:,.0f} MB"
 
 
 def _fetch(model: str) -> int:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..terminal import console
+from ..terminal import print_text
 from ._common import add_config, add_reading_dry_run
+from ._records import add_json, print_json, print_table
 
 if TYPE_CHECKING:
     from ..azure import QuotaLine
@@ -24,6 +24,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_config(parser)
     add_reading_dry_run(parser)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -42,23 +43,22 @@ def run(args: argparse.Namespace) -> int:
     cloud = Cloud(load_config(args.config))
     needs = [cluster_need(cloud.config), endpoint_need(cloud.config)]
     lines = quota_lines(cloud, needs)
-    screen = console()
-    screen.print(_table(lines))
-    for note in quota_notes(needs):
-        screen.print(note, highlight=False, soft_wrap=True)
+    records, notes = list(map(_record, lines)), list(quota_notes(needs))
+    if args.json:
+        print_json(records, notes=notes)
+    else:
+        print_table(records, COLUMNS, formats={"limit": _limit})
+        for note in notes:
+            print_text(note)
     if shortage := quota_shortage(lines, cloud.config.azure.location):
         raise OpsError(shortage, ASK_FOR_QUOTA)
     return 0
 
 
-def _table(lines: Sequence[QuotaLine]) -> Any:
-    from rich.table import Table
+def _record(line: QuotaLine) -> dict[str, Any]:
+    cells = (line.purpose, line.size, line.quota, line.used, line.limit, line.needed, line.missing)
+    return dict(zip(COLUMNS, cells))
 
-    table = Table(box=None, pad_edge=False)
-    for column in COLUMNS:
-        table.add_column(column, overflow="fold")
-    for line in lines:
-        limit = "not listed" if line.limit is None else line.limit
-        cells = (line.purpose, line.size, line.quota, line.used, limit, line.needed, line.missing)
-        table.add_row(*map(str, cells))
-    return table
+
+def _limit(limit: int | None) -> str:
+    return "not listed" if limit is None else str(limit)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..terminal import console, one_line, print_text
 from ._common import add_yes, positive_int
+from ._records import add_json, print_json, print_table
 
 if TYPE_CHECKING:
     from ..runs import RunDetails
 
-COLUMNS = ("name", "display name", "status", "flow", "created")
+COLUMNS = ("name", "display_name", "status", "flow", "created")
 SHOWN_LINES = 10
 
 
@@ -33,6 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="number of runs that are listed (default: %(default)s)",
     )
     add_yes(parser)
+    add_json(action)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -40,25 +43,39 @@ def run(args: argparse.Namespace) -> int:
         return _show(args.show)
     if args.delete:
         return _delete(args.delete, confirmed=args.yes)
-    return _list(args.last)
+    return _list(args.last, as_json=args.json)
 
 
-def _list(count: int) -> int:
+def _list(count: int, *, as_json: bool) -> int:
     from ..runs import list_runs
 
     runs = list_runs()
+    records = [
+        {
+            "name": run.name,
+            "display_name": run.title,
+            "status": run.status,
+            "flow": str(run.flow) if run.flow else None,
+            "created": run.created_on.astimezone().isoformat(timespec="seconds"),
+        }
+        for run in runs[:count]
+    ]
+    if as_json:
+        print_json(records, older=max(0, len(runs) - count))
+        return 0
     if not runs:
         print_text("no runs; start one with phi3 run --flow FLOW --data FILE")
         return 0
-    table = _table(COLUMNS)
-    for stored in runs[:count]:
-        created = stored.created_on.astimezone().strftime("%Y-%m-%d %H:%M")
-        flow = stored.flow.name if stored.flow else ""
-        table.add_row(*map(one_line, (stored.name, stored.title, stored.status, flow, created)))
-    console().print(table)
+    formats = {"flow": lambda flow: Path(flow or "").name, "created": _minutes}
+    print_table(records, COLUMNS, formats=formats)
     if len(runs) > count:
         print_text(f"{len(runs) - count} older runs are not listed; --last {len(runs)} lists all")
     return 0
+
+
+def _minutes(time: str) -> str:
+    """Return an ISO time without seconds and time zone."""
+    return time[:16].replace("T", " ")
 
 
 def _show(reference: str) -> int:

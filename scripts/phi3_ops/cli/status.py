@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..terminal import console, print_text
+from ..terminal import console
 from ._common import add_config, add_reading_dry_run
+from ._records import add_json, print_json
 
 if TYPE_CHECKING:
     from ..azure import StatusItem
@@ -23,19 +24,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_config(parser)
     add_reading_dry_run(parser)
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    import json
     from dataclasses import asdict
 
     from ..azure import Cloud, load_config, read_status
 
     status = read_status(Cloud(load_config(args.config)))
     if args.json:
-        items = [asdict(item) for item in status.items]
-        print_text(json.dumps({"items": items, "hourly": status.hourly}, indent=2))
+        print_json([asdict(item) for item in status.items], hourly=status.hourly)
         return 0
     screen = console()
     if status.items:

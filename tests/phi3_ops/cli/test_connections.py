@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from phi3_ops.cli import main
@@ -23,6 +25,14 @@ def test_the_list_has_no_secrets(saved, capsys):
     (line,) = [line for line in output.splitlines() if line.startswith("listed")]
     assert line.split() == ["listed", "promptflow", "127.0.0.1:9/score", "contract", "chat"]
     assert "secret" not in output
+
+
+def test_json(saved, capsys):
+    assert main(["connections", "--json"]) == 0
+    output = capsys.readouterr().out
+    items = json.loads(output)["items"]
+    (item,) = [item for item in items if item["name"] == "listed"]
+    assert item["other_fields"] == {"contract": "chat"} and "secret" not in output
 
 
 def test_delete(saved, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from flow_folders import write_flow
@@ -32,6 +34,13 @@ def test_a_second_lock_changes_nothing(home, capsys):
         "",
     )
     assert (home / LOCK_FILE).read_bytes() == before
+
+
+def test_the_list_as_json(home, capsys):
+    code, out, _ = phi3_flow(capsys, "list", "--folder", home, "--json")
+    first, second = json.loads(out)["items"]
+    assert code == 0 and (first["flow"], first["state"]) == ("one", "locked")
+    assert len(first["content"]) == 64 and second["other_versions"] == []
 
 
 def test_one_flow_is_locked_by_its_name(home, capsys):

@@ -34,6 +34,14 @@ def test_the_list(folder, capsys):
     ]
 
 
+def test_json(folder, capsys):
+    assert main(["models", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (item,) = document["items"]
+    assert item["name"] == "smollm2" and item["size"] > 3_000_000 and item["licence"] is None
+    assert document["not_fetched"] == []
+
+
 def test_an_empty_cache_says_what_can_be_fetched(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PHI3_CACHE", str(tmp_path))
     assert main(["models"]) == 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from offline_cloud import write_config
@@ -33,6 +35,14 @@ def test_enough(lines, capsys):
     assert first == "cluster S family 1 24 20 0"
     assert second == "endpoint S q 0 not listed 4 0"
     assert note.startswith("Standard_E4s_v3: new subscriptions")
+
+
+def test_json(lines, capsys):
+    lines.append(QuotaLine("endpoint", "S", "q", 0, None, 4))
+    assert main(["quota", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["items"][0]["limit"] is None and document["items"][0]["needed"] == 4
+    assert document["notes"][0].startswith("Standard_E4s_v3: new subscriptions")
 
 
 def test_missing_cores(lines, capsys):

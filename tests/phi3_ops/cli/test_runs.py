@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from phi3_ops import paths
@@ -26,6 +28,9 @@ def run(request, tmp_path, monkeypatch):
 def test_list_show_and_delete(run, capsys, monkeypatch):
     assert main(["runs", "--last", "1"]) == 0
     assert f"{run.name}" in capsys.readouterr().out.replace("\n", "")
+    assert main(["runs", "--last", "1", "--json"]) == 0
+    (item,) = json.loads(capsys.readouterr().out)["items"]
+    assert (item["name"], item["status"]) == (run.name, "Completed")
     assert main(["runs", "--show", "listed"]) == 0
     output = capsys.readouterr().out
     assert f"{run.name}: Completed, 12 answered, 0 failed" in output
