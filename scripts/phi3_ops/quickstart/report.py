@@ -126,7 +126,8 @@ def _endpoint(job: QuickstartJob) -> list[tuple[str, str]]:
 def _page(job: QuickstartJob) -> tuple[str, str]:
     """Return the address of the chat page, or the command that serves it."""
     if job.page is None:
-        return "chat", "phi3 serve, while the endpoint is running"
+        endpoint = f"phi3 endpoint --model {job.out / 'model'}"
+        return "next", f"{endpoint}, and in another terminal phi3 serve, to chat with the model"
     beside = ", beside the base model" if BASE in job.evaluations else ""
     return "open", f"{job.page} to chat with the fine-tuned model{beside}"
 

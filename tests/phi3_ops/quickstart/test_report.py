@@ -58,7 +58,9 @@ def test_the_last_line_says_what_to_open(tmp_path):
     alone = f"open {page} to chat with the fine-tuned model"
     assert printed(tmp_path, *both, page=page)[-1] == f"{alone}, beside the base model"
     assert printed(tmp_path, both[1], page=page)[-1] == alone
-    assert printed(tmp_path, *both)[-1] == "chat phi3 serve, while the endpoint is running"
+    endpoint = f"phi3 endpoint --model {tmp_path / 'model' / 'model'}"
+    last = f"next {endpoint}, and in another terminal phi3 serve, to chat with the model"
+    assert printed(tmp_path, *both)[-1] == last
 
 
 def test_memory_and_what_the_model_forgot(tmp_path):
