@@ -22,7 +22,7 @@ KINDS = {
 ROUTES = []  # method, pattern of the path, handler; other requests are on a resource
 RETRY = {"retry-after-ms": "50"}  # without it, a poll takes 5 to 30 s
 LISTED = ("id", "name", "type", "location", "tags", "sku", "kind", "identity")
-READS = re.compile(r"/(list\w+|getlogs|token)$", re.IGNORECASE)
+READS = re.compile(r"/(list\w+|check\w+|getlogs|token)$", re.IGNORECASE)
 
 
 def route(method, path):
@@ -79,10 +79,11 @@ class Answer:
 class Refused(Exception):
     """A request that Azure refuses, or an operation that ends as failed."""
 
-    def __init__(self, status, code, message):
+    def __init__(self, status, code, message, **details):
         super().__init__(message)
         self.status = status
-        self.error = {"code": code, "message": message}
+        info = [{"type": kind, "info": value} for kind, value in details.items()]
+        self.error = {"code": code, "message": message} | ({"additionalInfo": info} if info else {})
 
 
 class ArmPath:
@@ -209,6 +210,10 @@ def resource(azure, request):
     if request.method == "PUT" and path.type.split("/")[0] in azure.unregistered:
         text = f"The subscription is not registered to use namespace '{path.type.split('/')[0]}'."
         raise Refused(409, "MissingSubscriptionRegistration", text)
+    if request.method == "PUT" and path.type in azure.denied:
+        policy = {"policyAssignmentDisplayName": azure.denied[path.type]}
+        text = f"Resource '{path.name}' was disallowed by policy."
+        raise Refused(403, "RequestDisallowedByPolicy", text, PolicyViolation=policy)
     if not path.name:
         return list_all(azure, request, path)
     if request.method == "DELETE":

@@ -49,6 +49,8 @@ class FakeAzure:
         self.flows, self.share = {}, {"": None}  # by id; path -> bytes, or None for a folder
         self.scored = Counter()  # requests that reached a deployment's container, by its name
         self.catalog = {"Phi-4-mini-instruct": "2"}  # model -> newest version
+        self.actions, self.taken = ["*"], set()  # of the user's role; names of registries
+        self.denied = {}  # type in lower case -> policy that forbids it
         self.unregistered = set()  # namespaces of resource providers, in lower case
         self.quotas = dict.fromkeys(FAMILIES, (1000, 0))  # limit, used
         self._faults, self._on_write = [], None

@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 import jwt
 
-from .arm import TABLE, ArmPath, Refused, hook, route
+from .arm import TABLE, ArmPath, Refused, hook, route, shown
 
 ROLES = TABLE["roles"]
 DEFINITIONS = "Microsoft.Authorization/roleDefinitions"
@@ -51,6 +51,33 @@ def role_definitions(azure, request):
             properties = {"roleName": name, "type": "BuiltInRole"}
             definitions.append({"id": f"{base}/{role}", "name": role, "properties": properties})
     return {"value": definitions}
+
+
+@route("GET", r"/subscriptions/[^/]+")
+def subscription(azure, request):
+    return {"id": request.path, "displayName": "the fake's subscription", "state": "Enabled"}
+
+
+@route("GET", r".*/resourceGroups/[^/]+/providers/Microsoft.Authorization/permissions")
+def permissions(azure, request):
+    shown(azure, ArmPath(request.path.split("/providers/")[0]))
+    return {"value": [{"actions": azure.actions, "notActions": []}]}
+
+
+@route("POST", r".*/providers/Microsoft.ContainerRegistry/checkNameAvailability")
+def check_name(azure, request):
+    free = request.body["name"] not in azure.taken
+    return {"nameAvailable": free, "message": None if free else "The name is already in use."}
+
+
+@route("POST", r".*/providers/Microsoft.PolicyInsights/checkPolicyRestrictions")
+def check_policies(azure, request):
+    shown(azure, ArmPath(request.path.split("/providers/")[0]))
+    policy = azure.denied.get(request.body["resourceDetails"]["resourceContent"]["type"].lower())
+    assignment = f"/providers/Microsoft.Authorization/policyAssignments/{policy}"
+    denial = {"evaluationResult": "NonCompliant", "effectDetails": {"policyEffect": "Deny"}}
+    denial["policyInfo"] = {"policyAssignmentId": assignment}
+    return {"contentEvaluationResult": {"policyEvaluations": [denial] if policy else []}}
 
 
 @hook("check", "Microsoft.Authorization/roleAssignments")

@@ -28,14 +28,15 @@ from .jobs import (
     require_completed,
 )
 from .plan import Plan, Step
-from .provision import Provision, ProvisionOptions
+from .providers import unregistered_providers
+from .provision import Provision, ProvisionOptions, registry_name
 from .quota import (
     A100,
     ASK_FOR_QUOTA,
     QuotaLine,
-    QuotaNeed,
     cluster_need,
     endpoint_need,
+    flow_need,
     quota_lines,
     quota_notes,
     quota_shortage,
@@ -75,13 +76,13 @@ __all__ = [
     "Provision",
     "ProvisionOptions",
     "QuotaLine",
-    "QuotaNeed",
     "RESOURCES_IN_USE",
     "StatusItem",
     "Step",
     "cluster_need",
     "endpoint_need",
     "find_resource",
+    "flow_need",
     "follow_job",
     "grant_role",
     "has_role",
@@ -95,7 +96,9 @@ __all__ = [
     "quota_shortage",
     "read_status",
     "refuse_retired",
+    "registry_name",
     "require_completed",
     "require_quota",
     "retry_while_roles_spread",
+    "unregistered_providers",
 ]

@@ -13,7 +13,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .. import paths
 from ..errors import OpsError
+from ..yaml_files import load_yaml
 from .cloud import Cloud
 from .config import Config
 from .faults import named_errors
@@ -52,7 +54,7 @@ class QuotaNeed:
     """Machines that a cluster or an endpoint needs.
 
     Attributes:
-        purpose: "cluster" or "endpoint".
+        purpose: "cluster", "endpoint" or "flow".
         size: VM size, such as Standard_NC24ads_A100_v4.
         instances: number of machines, at most.
         low_priority: whether they are of the cheaper tier, which has one limit for all families.
@@ -123,6 +125,13 @@ def endpoint_need(config: Config) -> QuotaNeed:
     endpoint = config.endpoint
     most = endpoint.autoscale.max if endpoint.autoscale else endpoint.instances
     return QuotaNeed("endpoint", endpoint.size, most, endpoint=True)
+
+
+def flow_need() -> QuotaNeed:
+    """Return the need of a flow's endpoint, whose machines scripts/azure/flow-deployment.yml names."""
+    definition = load_yaml(paths.AZURE / "flow-deployment.yml")
+    size, count = definition["instance_type"], definition["instance_count"]
+    return QuotaNeed("flow", size, count, endpoint=True)
 
 
 def refuse_retired(needs: Iterable[QuotaNeed]) -> None:

@@ -29,7 +29,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Report what works on this machine, what each further use needs, and how to get it. The command "
         "sends one short question to the endpoint of the connection, and changes nothing. The exit code "
-        "is 1 if a way of use that --for names is not ready."
+        "is 1 if a way of use that --for names is not ready, or if a check of --azure fails."
     )
     parser.add_argument(
         "--for",
@@ -38,6 +38,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=list(WAYS),
         metavar="WAY",
         help=f"ways of use that must be ready (default: report on all). {ways}",
+    )
+    parser.add_argument(
+        "--azure",
+        action="store_true",
+        help="check instead what can be known about the subscription before money is spent; reads only",
     )
     parser.add_argument(
         "--connection",
@@ -57,9 +62,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ..doctor import CHECKS, FAIL, CheckContext, run_checks
+    from ..doctor import CHECKS, FAIL, REHEARSAL, CheckContext, run_checks
 
-    ways = list(dict.fromkeys(args.ways or WAYS))
+    requested = ["azure"] if args.azure else args.ways
+    ways = list(dict.fromkeys(requested or WAYS))
+    checks = REHEARSAL if args.azure else CHECKS
     context = CheckContext(args.connection, args.config, args.flows)
     screen = None if args.json else _screen()
     with screen.status("checking") if screen else nullcontext() as status:
@@ -68,12 +75,12 @@ def run(args: argparse.Namespace) -> int:
             if status:
                 status.update(f"checking: {name}")
 
-        results = run_checks(CHECKS, context, ways, started)
+        results = run_checks(checks, context, ways, started)
     if args.json:
         print_text(json.dumps(_document(results, ways), indent=2))
     else:
         _print_report(screen, results, ways)
-    return int(args.ways is not None and any(result.status == FAIL for result in results))
+    return int(requested is not None and any(result.status == FAIL for result in results))
 
 
 def _screen() -> Any:

@@ -27,9 +27,9 @@ from ..azure import (
     CONNECTIONS_API_VERSION,
     Cloud,
     EndpointConfig,
-    QuotaNeed,
     Step,
     find_resource,
+    flow_need,
     grant_role,
     has_role,
     require_quota,
@@ -93,8 +93,7 @@ class FlowDeployment(Deployment):
         """Raise OpsError if the machines of a new endpoint would exceed the quota."""
         endpoint, get = self.endpoint, self.cloud.ml.online_endpoints.get
         if find_resource(lambda: get(endpoint.name)) is None:
-            need = QuotaNeed("flow", endpoint.size, endpoint.instances, endpoint=True)
-            require_quota(self.cloud, [need])
+            require_quota(self.cloud, [flow_need()])
 
     def steps(self) -> list[Step]:
         """Return the steps for the identity's role and the registered model."""

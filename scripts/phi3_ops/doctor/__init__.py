@@ -7,6 +7,7 @@ are missing. This room may import `training`, `chat`, `runs` and every room belo
 from __future__ import annotations
 
 from .checks import CHECKS, WAYS, CheckContext
+from .rehearsal import REHEARSAL
 from .runner import FAIL, CheckResult, failed_checks, run_checks
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "CheckContext",
     "CheckResult",
     "FAIL",
+    "REHEARSAL",
     "WAYS",
     "failed_checks",
     "run_checks",
