@@ -73,7 +73,7 @@ def test_folders_exist(folder):
 
 def test_its_links_lead_somewhere():
     anchors = {heading.lower().replace(" ", "-") for heading in re.findall(r"^## (.+)", TEXT, re.M)}
-    for target in re.findall(r"\]\(([^)]+)\)", TEXT):
+    for target in re.findall(r"\]\(([^)]+)\)", TEXT) + re.findall(r'src="([^"]+)"', TEXT):
         assert target[1:] in anchors if target.startswith("#") else (ROOT / target).is_file(), (
             target
         )
