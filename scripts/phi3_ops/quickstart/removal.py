@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from .. import paths
 from ..endpoint import ENDPOINTS_FOLDER, stop_all_endpoints
 from ..errors import OpsError
 from ..files import read_marker, remove_own_files, require_own_folder
@@ -49,7 +50,7 @@ def remove_quickstart(workdir: Path, confirm: Callable[[str], bool]) -> list[str
             a quickstart is running in it.
     """
     if not os.path.lexists(workdir):
-        return _remove_runs(workdir, confirm)
+        return [*_remove_runs(workdir, confirm), *_other_quickstarts(workdir)]
     require_own_folder(workdir)
     marker = read_marker(workdir)
     if marker is None or SUMMARY_FILE not in marker.files:
@@ -67,7 +68,7 @@ def remove_quickstart(workdir: Path, confirm: Callable[[str], bool]) -> list[str
                 f"`phi3 models --remove {shared}` deletes it"
             )
         lines += _service_line()
-        return lines + _remove_files(workdir)
+        return lines + _remove_files(workdir) + _other_quickstarts(workdir)
 
 
 def _remove_connection(name: str, recorded: str) -> str:
@@ -106,6 +107,17 @@ def runs_of(workdir: Path) -> list[StoredRun]:
     names = {run.name for run in runs if run.data and folder in run.data.resolve().parents}
     found = [run for run in runs if run.name in names or run.base in names]
     return sorted(found, key=lambda run: run.created_on, reverse=True)
+
+
+def _other_quickstarts(workdir: Path) -> list[str]:
+    """Return one line for each other folder beside the workdir that a quickstart made."""
+    lines = []
+    for folder in sorted(workdir.parent.glob(f"{paths.WORKDIR}*")):
+        marker = None if folder == workdir or folder.is_symlink() else read_marker(folder)
+        if marker and SUMMARY_FILE in marker.files:
+            command = f"phi3 quickstart --remove --workdir {folder}"
+            lines.append(f"kept {folder}, which is of another quickstart; `{command}` removes it")
+    return lines
 
 
 def _service_line() -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from http.server import ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +84,18 @@ def test_every_endpoint_of_the_workdir_is_stopped(workdir):
         lines = remove_quickstart(workdir, pytest.fail)
     assert {"stopped the endpoint 'base'", "stopped the endpoint 'own'"} <= set(lines)
     assert not workdir.exists()
+
+
+def test_other_quickstarts_beside_it_are_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in (".phi3", ".phi3-mine"):
+        record_files(Path(name), ["summary.json"])
+    Path(".phi3-notes").mkdir()
+    command = "phi3 quickstart --remove --workdir .phi3-mine"
+    other = f"kept .phi3-mine, which is of another quickstart; `{command}` removes it"
+    assert remove_quickstart(Path(".phi3"), pytest.fail) == ["deleted .phi3", other]
+    assert remove_quickstart(Path(".phi3"), pytest.fail) == [other]
+    assert remove_quickstart(Path(".phi3-mine"), pytest.fail) == ["deleted .phi3-mine"]
 
 
 class _Service(JsonHandler):

@@ -186,6 +186,34 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path, step):
     assert not list(work.rglob(".partial*"))
 
 
+@pytest.mark.slow
+def test_ctrl_c_while_questions_are_asked_ends_the_quickstart(tmp_path):
+    """It was swallowed: the unanswered questions counted as failed, and the next step began."""
+    work = tmp_path / "work"
+    process = subprocess.Popen(
+        [BIN / "phi3", "quickstart", *TINY, "--workdir", work, "--epochs", "1"],
+        env={**os.environ, "PF_HOME_DIRECTORY": str(make_store(tmp_path / "home"))},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        end = time.monotonic() + 600
+        while find_endpoint(work, "base") is None and time.monotonic() < end:
+            assert process.poll() is None, process.stdout.read()
+            time.sleep(0.1)
+        time.sleep(3)  # until the first questions are answered
+        os.killpg(process.pid, signal.SIGINT)
+        printed = process.stdout.read()
+    assert process.returncode == 130, printed
+    counts = r"phi3: interrupted in step 3: ([\d,]+) answered, ([\d,]+) not asked; the same command"
+    _, not_asked = re.search(counts, printed).groups()
+    assert int(not_asked.replace(",", "")) > 0, printed
+    assert "[4/" not in printed and "Traceback" not in printed
+    assert processes_naming(work) == []
+
+
 def test_a_connection_to_another_endpoint_is_not_replaced(tmp_path):
     env = {"PF_HOME_DIRECTORY": str(tmp_path), "PHI3_KEY": "k"}
     url = "https://mine.eastus2.inference.ml.azure.com/score"
