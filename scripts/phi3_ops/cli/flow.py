@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .. import paths
 from ..names import name_argument
 from ..terminal import console, print_text
-from . import flow_build, flow_export
+from . import flow_build, flow_export, flow_record
 from ._common import add_config, add_dry_run, positive_number
 from ._records import add_json, print_json, print_table
 
@@ -378,6 +378,16 @@ SUBCOMMANDS = {
         "write a flow as Python code that runs without Prompt flow",
         flow_export.arguments,
         flow_export.run,
+    ),
+    "record": Subcommand(
+        "store what a flow answers, as the proof for other forms of it",
+        flow_record.record_arguments,
+        flow_record.record,
+    ),
+    "parity": Subcommand(
+        "replay a recording without network, and compare the answers exactly",
+        flow_record.parity_arguments,
+        flow_record.parity,
     ),
     "promote": Subcommand(
         "upload a locked version to another environment, if its comparison passes there",

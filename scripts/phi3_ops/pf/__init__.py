@@ -24,6 +24,7 @@ from .connections import (
     require_connection,
     save_connection,
 )
+from .executor import PromptflowExecutor
 from .expectations import COMPLETED, LINE_NUMBER, untested_warning
 from .keyring_store import KEYRING_VARIABLE, OwnerOnlyFileKeyring
 from .middleware import App, Scope
@@ -39,7 +40,7 @@ from .run_types import (
     StoredRun,
 )
 from .serving import close_tool_stream, create_flow_app, shared_tool_threads, wrap_line_execution
-from .store_database import require_promptflow
+from .store_database import is_installed, require_promptflow
 from .stored_runs import (
     add_run,
     begin_run,
@@ -56,6 +57,7 @@ __all__ = [
     "delete_stored_run",
     "begin_run",
     "PROMPTFLOW",
+    "PromptflowExecutor",
     "PHI3",
     "FAILED",
     "App",
@@ -87,6 +89,7 @@ __all__ = [
     "find_connection",
     "find_stored_run",
     "import_promptflow_connections",
+    "is_installed",
     "list_connections",
     "list_stored_runs",
     "load_connection",

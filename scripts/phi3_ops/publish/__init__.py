@@ -12,6 +12,7 @@ from .pf_client import foundry_errors
 from .project import FoundryProject
 from .promote import Gate, gate_reasons, judge_gate, project_for_gate, refuse_unfit_version
 from .pull import diff_flow, pull_flow
+from .record import record_flow
 from .retirement import refuse_after_retirement, retirement_notice
 from .stage import display_name, require_locked, stage_flow, staged_files, staged_flow
 from .upload import flow_rows, plan_upload
@@ -31,6 +32,7 @@ __all__ = [
     "plan_upload",
     "project_for_gate",
     "pull_flow",
+    "record_flow",
     "refuse_after_retirement",
     "refuse_unfit_version",
     "require_locked",

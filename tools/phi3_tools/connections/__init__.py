@@ -8,7 +8,7 @@ import `errors` only.
 from __future__ import annotations
 
 from .connection import Connection
-from .lookup import find_connection, require_connection
+from .lookup import FILE_VARIABLE, find_connection, require_connection
 from .own_store import (
     KEYRING_SERVICE,
     list_own_connections,
@@ -19,6 +19,7 @@ from .own_store import (
 
 __all__ = [
     "Connection",
+    "FILE_VARIABLE",
     "KEYRING_SERVICE",
     "find_connection",
     "list_own_connections",

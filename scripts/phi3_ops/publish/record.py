@@ -1,0 +1,255 @@
+"""`phi3 flow record`: run a flow over some lines, and store what it answered and what the endpoint did.
+
+Requests go through a server on loopback, which passes them on and keeps the answers by a hash of the
+request. The key is added when a request is passed on, so no recording contains it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from phi3_tools import Phi3Client, Phi3Error, Settings
+from phi3_tools import __version__ as tools_version
+from phi3_tools.client import read_settings
+from phi3_tools.connections import Connection
+from phi3_tools.flow import Engine, FlowError, load_flow, override_inputs
+from phi3_tools.parity import (
+    Exchange,
+    LoopbackServer,
+    RecordedLine,
+    Recording,
+    deployment_of,
+    group_exchanges,
+    loopback_server,
+    plain_outputs,
+    request_hash,
+    write_recording,
+)
+
+from ..errors import OpsError, first_line
+from ..flows import FlowDefinition, content_hash
+from ..pf import PROBE_QUESTION, PROMPTFLOW, PromptflowExecutor, require_connection
+
+TRANSIENT = (408, 429)  # and 5xx: the client asks again, and the next answer may differ
+TIMEOUT_S = 600.0
+# Fields that decide what the client sends. The others, such as limits, stay those of the connection.
+RECORDED_FIELDS = ("contract", "model", "template", "deployment")
+MASK = "***"
+
+
+class Recorder(LoopbackServer):
+    """Passes requests on to endpoints and keeps their answers.
+
+    A request that was answered for good gets the same answer again, so that a recording is a function of
+    the request.
+
+    Attributes:
+        targets: first part of the path -> settings of the endpoint.
+        exchanges: hash and answer of each request that was passed on.
+        requests: hashes of all requests, in order.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.targets: dict[str, Settings] = {}
+        self.exchanges: list[tuple[str, Exchange]] = []
+        self.requests: list[str] = []
+        self._final: dict[str, Exchange] = {}
+        self._lock = threading.Lock()
+
+    def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> Exchange:
+        digest = request_hash(path, deployment_of(headers), body)
+        with self._lock:
+            self.requests.append(digest)
+            known = self._final.get(digest)
+        if known is not None:
+            return known
+        exchange = self._pass_on(self.targets[path.split("/")[1]], headers, body)
+        with self._lock:
+            self.exchanges.append((digest, exchange))
+            if exchange.status < 500 and exchange.status not in TRANSIENT:
+                self._final[digest] = exchange
+        return exchange
+
+    def _pass_on(self, target: Settings, headers: Mapping[str, str], body: bytes) -> Exchange:
+        import requests
+
+        authorization = target.auth.header()
+        sent = {n: v for n, v in headers.items() if n.lower() in ("accept", "content-type")}
+        sent["Authorization"] = authorization
+        if deployment := deployment_of(headers):
+            sent["azureml-model-deployment"] = deployment
+        response = requests.post(
+            target.endpoint, data=body, headers=sent, timeout=TIMEOUT_S, allow_redirects=False
+        )
+        text = response.content.decode("utf-8", "replace")
+        key = authorization.removeprefix("Bearer ")
+        content_type = response.headers.get("content-type", "application/json")
+        return Exchange(response.status_code, content_type, text.replace(key, MASK))
+
+
+@dataclass
+class _Recorded:
+    """The lines of a recording while it is made."""
+
+    lines: list[RecordedLine] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    engine: str = ""
+
+
+def record_flow(
+    flow: FlowDefinition,
+    rows: Sequence[Mapping[str, Any]],
+    out: Path,
+    *,
+    engine: str,
+    connection: str | None = None,
+    on_line: Callable[[int], None] = lambda number: None,
+) -> Recording:
+    """Run the lines one after the other, complete and streamed, and write `recording.json`.
+
+    Args:
+        flow: the flow.
+        rows: the inputs of each line.
+        out: folder for the recording.
+        engine: `PHI3` or `PROMPTFLOW`.
+        connection: connection that every node uses; None takes the flow's.
+        on_line: called with the number of each line that has ended.
+
+    Raises:
+        OpsError: the flow cannot run, or a connection does not exist. Nothing is written.
+    """
+    names = set(flow.connection_names({}).values())
+    sources = {name: connection or name for name in names}
+    with _recorder(sources) as (recorder, replaced, fields):
+        record = _record_promptflow if engine == PROMPTFLOW else _record_phi3
+        recorded = record(flow.folder, rows, replaced.__getitem__, recorder, on_line)
+        exchanges = group_exchanges(recorder.exchanges)
+    recording = Recording(
+        flow={
+            "name": flow.folder.resolve().name,
+            "version": str(flow.version or ""),
+            "sha256": content_hash(flow.folder),
+        },
+        engine=recorded.engine,
+        connections=fields,
+        lines=recorded.lines,
+        metrics=recorded.metrics,
+        exchanges=exchanges,
+    )
+    write_recording(out, recording)
+    return recording
+
+
+@contextmanager
+def _recorder(
+    sources: Mapping[str, str],
+) -> Iterator[tuple[Recorder, dict[str, Connection], dict[str, dict[str, str]]]]:
+    """Yield a recorder, the connections that lead to it, and their fields for the recording."""
+    targets = {name: read_settings(require_connection(source)) for name, source in sources.items()}
+    contracts = {name: _detected_contract(settings) for name, settings in targets.items()}
+    recorder = loopback_server(Recorder)
+    recorder.targets = targets
+    replaced: dict[str, Connection] = {}
+    fields: dict[str, dict[str, str]] = {}
+    for name, settings in targets.items():
+        path = f"/{name}{urlsplit(settings.endpoint).path}"
+        values = {each: getattr(settings, each) for each in RECORDED_FIELDS}
+        fields[name] = {"endpoint": path, **{k: str(v) for k, v in values.items() if v}}
+        fields[name]["contract"] = contracts[name]
+        configs = {**fields[name], "endpoint": recorder.address + path}
+        replaced[name] = Connection(name, configs, {"key": "recording"})
+    with recorder.running():
+        yield recorder, replaced, fields
+
+
+def _detected_contract(settings: Settings) -> str:
+    """Return the contract of an endpoint, so that the replay need not try several."""
+    if settings.contract != "auto":
+        return settings.contract
+    try:
+        with Phi3Client(settings) as client:
+            client.chat(PROBE_QUESTION)
+            return client.contract
+    except Phi3Error as error:
+        raise OpsError(f"{settings.endpoint} does not answer: {first_line(error)}") from error
+
+
+def _record_phi3(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    connections: Callable[[str], Connection],
+    recorder: Recorder,
+    on_line: Callable[[int], None],
+) -> _Recorded:
+    recorded = _Recorded(engine=f"phi3 {tools_version}")
+    results = []
+    try:
+        engine = Engine(override_inputs(load_flow(folder), {}), connections)
+    except FlowError as error:
+        raise OpsError(f"{folder} cannot run: {error}") from error
+    with engine:
+        for number, inputs in enumerate(rows):
+            result = engine.run(inputs)
+            results.append(result)
+            requests = _taken(recorder)
+            with engine.stream(inputs) as stream:
+                text = "".join(stream) if stream.name else None
+            streamed = [stream.name, text] if stream.name and text is not None else None
+            failed = result.error is not None
+            recorded.lines.append(
+                RecordedLine(
+                    inputs=inputs,
+                    outputs=None if failed else plain_outputs(result.outputs),
+                    error=list(result.error.codes) if result.error else None,
+                    streamed=streamed,
+                    requests=requests,
+                    stream_requests=_taken(recorder),
+                )
+            )
+            on_line(number)
+        if engine.has_aggregation:
+            recorded.metrics = dict(engine.aggregate(results).metrics)
+    return recorded
+
+
+def _record_promptflow(
+    folder: Path,
+    rows: Sequence[Mapping[str, Any]],
+    connections: Callable[[str], Connection],
+    recorder: Recorder,
+    on_line: Callable[[int], None],
+) -> _Recorded:
+    executor = PromptflowExecutor(folder, connections)
+    recorded = _Recorded(engine=f"promptflow {executor.version}")
+    lines = []
+    for number, inputs in enumerate(rows):
+        line = executor.run(inputs)
+        lines.append((inputs, line))
+        requests = _taken(recorder)
+        streamed = executor.stream(inputs)
+        recorded.lines.append(
+            RecordedLine(
+                inputs=inputs,
+                outputs=None if line.outputs is None else plain_outputs(line.outputs),
+                error=line.error,
+                streamed=streamed.streamed,
+                requests=requests,
+                stream_requests=_taken(recorder),
+            )
+        )
+        on_line(number)
+    recorded.metrics = executor.metrics(lines)
+    return recorded
+
+
+def _taken(recorder: Recorder) -> list[str]:
+    """Return the requests since the last call."""
+    requests, recorder.requests = recorder.requests, []
+    return requests
