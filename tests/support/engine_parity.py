@@ -65,7 +65,8 @@ def assert_parity(
             ours.lines[index] = theirs.lines[index]
     if any(_is_error(output) for output in ours.aggregated.values()):
         # promptflow does not wait for the other nodes.
-        common = set(ours.aggregated) & set(theirs.aggregated)
+        ended = {name for name, output in theirs.aggregated.items() if output is not None}
+        common = ended & set(ours.aggregated)
         for outcome in (ours, theirs):
             outcome.aggregated = {name: outcome.aggregated[name] for name in common}
             outcome.metrics = {}

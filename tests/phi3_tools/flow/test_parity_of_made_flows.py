@@ -195,7 +195,7 @@ def quiet():
 
 @settings(
     phases=[Phase.generate],
-    max_examples=100, deadline=None, database=None, derandomize=True,
+    max_examples=60, deadline=None, database=None, derandomize=True,
     suppress_health_check=list(HealthCheck),
 )  # fmt: skip
 @given(cases())
