@@ -105,8 +105,8 @@ def runs_of(workdir: Path) -> list[StoredRun]:
     folder = workdir.resolve()
     runs = list_stored_runs()
     names = {run.name for run in runs if run.data and folder in run.data.resolve().parents}
-    found = [run for run in runs if run.name in names or run.base in names]
-    return sorted(found, key=lambda run: run.created_on, reverse=True)
+    matches = [run for run in runs if run.name in names or run.base in names]
+    return sorted(matches, key=lambda run: run.created_on, reverse=True)
 
 
 def _other_quickstarts(workdir: Path) -> list[str]:

@@ -92,9 +92,9 @@ def load_scored_run(reference: str, data: Path | None = None) -> ScoredRun:
     else:
         run = _load_stored(reference, data)
     line_count = len(read_jsonl(run.data))
-    for each in (run.scored, run.asked):
-        if each is not None:
-            _check_line_numbers(reference, each.rows, run.data, line_count)
+    for outputs in (run.scored, run.asked):
+        if outputs is not None:
+            _check_line_numbers(reference, outputs.rows, run.data, line_count)
     return run
 
 
