@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -13,12 +14,13 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def activity(console: Console, text: str) -> Iterator[Callable[[str], None]]:
+def activity(console: Console, text: str, *, every_s: float = 0) -> Iterator[Callable[[str], None]]:
     """Show a text while the block runs: on a terminal with a spinner, elsewhere as a line on stderr.
 
     Args:
         console: console of the quickstart.
         text: what is being done.
+        every_s: seconds between two lines on stderr, for texts that change often.
 
     Yields:
         A function that replaces the text.
@@ -27,12 +29,12 @@ def activity(console: Console, text: str) -> Iterator[Callable[[str], None]]:
         with console.status(text) as status:
             yield status.update
         return
-    shown = ""
+    shown, next_line_s = "", 0.0
 
     def show(line: str) -> None:
-        nonlocal shown
-        if line != shown and not console.quiet:
-            shown = line
+        nonlocal shown, next_line_s
+        if line != shown and time.monotonic() >= next_line_s and not console.quiet:
+            shown, next_line_s = line, time.monotonic() + every_s
             print_text(f"      {line} …", to_stderr=True)
 
     show(text)

@@ -51,7 +51,8 @@ if TYPE_CHECKING:
 
 DATA_FOLDER, MODEL_FOLDER = "data", "model"  # in the workdir
 BYTES_PER_TOKEN = 2  # of an answer; English has about four
-LEAST_TOKENS, MOST_TOKENS = 32, 128
+LEAST_TOKENS, MOST_TOKENS = 32, 256
+PROGRESS_S = 10  # between two lines in a log
 FEW_ROWS = 20  # rows for training, with which an accuracy says little
 # Scores of trained questions below which the training was too short.
 POOR_EXACT_MATCH, POOR_F1 = 0.5, 0.8
@@ -348,13 +349,14 @@ def _serve(job: QuickstartJob, which: str, model: Path, *, port: int) -> str:
 
 def _evaluate(job: QuickstartJob, which: str) -> str:
     questions = job.data / "questions.jsonl"
-    with job.console.status(f"asking {len(job.questions)} questions") as status:
+    asking = f"asking {len(job.questions)} questions"
+    with activity(job.console, asking, every_s=PROGRESS_S) as show:
         answers, scores = ask_and_score(
             questions,
             title=f"quickstart-{which}",
             connection=job.connection(which),
             max_new_tokens=job.answer_tokens,
-            on_progress=lambda progress: status.update(
+            on_progress=lambda progress: show(
                 f"{progress.done} of {progress.lines} questions answered"
             ),
         )

@@ -17,6 +17,13 @@ def test_a_log_gets_one_line_per_state(capsys):
     assert capsys.readouterr().err == "      loading a …\n      exporting a …\n"
 
 
+def test_texts_that_change_often_are_thinned_out(capsys):
+    with activity(Console(file=io.StringIO()), "asking", every_s=60) as show:
+        for number in range(5):
+            show(f"{number} of 5")
+    assert capsys.readouterr().err == "      asking …\n"
+
+
 def test_a_terminal_gets_a_spinner(capsys):
     console = Console(file=io.StringIO(), force_terminal=True, width=60)
     with activity(console, "loading a") as show:

@@ -53,7 +53,7 @@ def test_the_base_model_is_the_given_folder_or_the_one_made_from_scratch(tmp_pat
     assert make_job("owner/name", workdir=tmp_path / "new").base_model is None
 
 
-@pytest.mark.parametrize(("longest", "tokens"), [(0, 32), (10, 32), (90, 45), (1000, 128)], ids=str)
+@pytest.mark.parametrize(("longest", "tokens"), [(0, 32), (10, 32), (90, 45), (1000, 256)], ids=str)
 def test_both_models_may_answer_as_long_as_the_longest_reference(longest, tokens):
     job = make_job()
     job.questions = [{"kind": "trained", "ground_truth": "a" * size} for size in (0, longest)]
