@@ -61,6 +61,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--flow", type=Path, help="folder of a flow, or name of a shipped flow")
     parser.add_argument(
+        "--app",
+        metavar="DIR|MODULE:FUNCTION",
+        help="run this code instead of a flow: a folder of `phi3 flow export`, or a function that makes "
+        "a new workflow of Agent Framework",
+    )
+    parser.add_argument(
         "--data", type=Path, metavar="FILE", help="data file, JSONL with one row per line"
     )
     parser.add_argument(
@@ -148,9 +154,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _misuse(args: argparse.Namespace) -> str | None:
     """Return what is wrong about the combination of options, or None."""
-    if args.resume and (args.flow or args.data or args.base or args.replay):
+    if args.resume and (args.flow or args.data or args.base or args.replay or args.app):
         return "--resume takes flow, data and base from the run that it resumes"
-    if not args.resume and not (args.flow and args.data):
+    if args.app and (args.flow or args.base or args.replay or args.connection or args.variant):
+        return "--app runs its own code, so it excludes --flow, --run, --replay and --connection"
+    if args.app and args.engine == "promptflow":
+        return "--app does not run on Prompt flow's engine"
+    if not args.resume and not ((args.flow or args.app) and args.data):
         return "add --flow and --data, or --resume"
     return None
 
@@ -166,7 +176,7 @@ def _run_here(args: argparse.Namespace) -> int:
                 old_name, in_flight=args.in_flight, on_progress=display, engine=args.engine
             )
         else:
-            batch = _run_flow(args, display)
+            batch = _run_app(args, display) if args.app else _run_flow(args, display)
     if batch.name == old_name:
         answered = f"{len(batch.answers):,} of {batch.lines:,} lines are answered"
         print_text(f"{batch.name} is complete: {answered}; nothing to do")
@@ -194,8 +204,22 @@ def _check_evaluation(args: argparse.Namespace) -> None:
     evaluation = FlowDefinition.read(args.evaluate)
     if args.resume:
         check_evaluation_of_run(evaluation, args.resume)
-    elif not args.replay:  # the data of a replay are made from the conversations
+    elif not (args.replay or args.app):  # the data of a replay are made from the conversations
         check_evaluation(evaluation, FlowDefinition.read(args.flow), args.data)
+
+
+def _run_app(args: argparse.Namespace, on_progress: ProgressCallback) -> Batch:
+    from ..runs import run_app
+
+    folder = Path(args.app)
+    return run_app(
+        args.app,
+        args.data,
+        _column_mapping(args.column_mapping),
+        title=args.name or (folder.resolve().name if folder.is_dir() else "app"),
+        in_flight=args.in_flight,
+        on_progress=on_progress,
+    )
 
 
 def _run_flow(args: argparse.Namespace, on_progress: ProgressCallback) -> Batch:

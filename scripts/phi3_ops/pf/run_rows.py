@@ -16,6 +16,7 @@ from ..yaml_files import load_yaml
 from .run_types import RUNNING, NewRun, StoredRun
 from .store_database import store_folder
 
+APP = "phi3.app"
 # Keys of a row's `properties`.
 FLOW_PATH, OUTPUT_PATH, BASE_RUN, MAPPING = "flow_path", "output_path", "run", "column_mapping"
 RESUMED, VARIANT, SYSTEM_METRICS = "resume_from", "node_variant", "system_metrics"
@@ -71,6 +72,7 @@ def run_properties(new: NewRun, folder: Path) -> dict[str, Any]:
         VARIANT: f"${{{new.variant}}}" if new.variant else None,
         RESUMED: new.resume_from,
         MAPPING: dict(new.column_mapping) or None,
+        APP: new.app,
     }
     present = {name: value for name, value in properties.items() if value is not None}
     return {**present, **new.properties}

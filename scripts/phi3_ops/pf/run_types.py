@@ -55,6 +55,7 @@ class NewRun:
         resume_from: name of the run whose completed lines are copied, or None.
         engine: `PHI3` or `PROMPTFLOW`.
         variant: `node.variant` that replaces the node's default one, or None.
+        app: folder or `MODULE:FUNCTION` of the code that runs instead of a flow, or None.
     """
 
     name: str
@@ -68,3 +69,4 @@ class NewRun:
     resume_from: str | None = None
     engine: str = PHI3
     variant: str | None = None
+    app: str | None = None

@@ -13,6 +13,7 @@ from .batch import (
     ProgressCallback,
     choose_columns,
     load_batch,
+    run_app,
     run_flow,
 )
 from .conversations import count_unanswered_turns, replay_conversations
@@ -66,6 +67,7 @@ __all__ = [
     "mean_scores",
     "replay_conversations",
     "resume_run",
+    "run_app",
     "run_details",
     "run_flow",
     "run_name",

@@ -34,6 +34,7 @@ from ..pf import (
     find_stored_run,
     set_run_status,
 )
+from .app_engine import AppEngine
 from .engine_run import run_lines
 from .lookup import require_run
 from .process import describe_this_process
@@ -177,6 +178,41 @@ def run_flow(
         properties=properties.to_properties(),
         engine=engine,
         variant=variant,
+    )
+    return execute_batch(new, in_flight, on_progress)
+
+
+def run_app(
+    app: str,
+    data: Path,
+    mapping: Mapping[str, str],
+    *,
+    title: str,
+    in_flight: int = DEFAULT_IN_FLIGHT,
+    on_progress: ProgressCallback | None = None,
+) -> Batch:
+    """Run exported code, or a workflow of Agent Framework, over a JSONL file.
+
+    Args:
+        app: folder of `phi3 flow export`, or `MODULE:FUNCTION`.
+        data: the data file, one row per line.
+        mapping: input -> `${data.x}` or a constant; other inputs are the columns of their names.
+        title: as in `run_flow`; likewise the other arguments and the exceptions.
+    """
+    inputs = AppEngine(app).inputs
+    columns = [name for name in all_keys(read_jsonl(data)) if inputs is None or name in inputs]
+    properties = RunProperties(data_sha256=file_sha256(data), process=describe_this_process())
+    new = NewRun(
+        name=new_run_name(title),
+        title=title,
+        # Prompt flow's store requires the folder of a flow.
+        flow=Path(app) if Path(app).is_dir() else Path.cwd(),
+        data=data,
+        base=None,
+        column_mapping={**{name: f"${{data.{name}}}" for name in columns}, **mapping},
+        connections=None,
+        properties=properties.to_properties(),
+        app=str(Path(app).resolve()) if Path(app).is_dir() else app,
     )
     return execute_batch(new, in_flight, on_progress)
 

@@ -41,6 +41,7 @@ from ..pf import (
     require_connection,
 )
 from ..yaml_files import load_yaml
+from .app_engine import AppEngine
 from .line_inputs import line_inputs
 from .line_queue import run_queue
 from .properties import TOKEN_COUNTS
@@ -84,7 +85,7 @@ def run_lines(new: NewRun, limit: ConcurrencyLimit, on_line: Callable[[bool], No
             the run failed as a whole. Failed lines do not raise.
     """
     inputs = line_inputs(new.data, new.base, new.column_mapping)
-    with _load_engine(new) as engine:
+    with AppEngine(new.app) if new.app else _load_engine(new) as engine:
         earlier = _earlier_lines(new.resume_from)
         folder = begin_run(new)
         started = time.monotonic()
@@ -131,12 +132,14 @@ def _earlier_lines(name: str | None) -> tuple[Path, dict[int, Any]] | None:
 
 def _copy_earlier(
     batch: _Batch,
-    engine: Engine,
+    engine: Engine | AppEngine,
     earlier: tuple[Path, dict[int, Any]] | None,
     on_line: Callable[[bool], None],
 ) -> None:
     if earlier is None:
         return
+    if isinstance(engine, AppEngine):
+        raise OpsError("a run of --app cannot be resumed", "Start a new run.")
     folder, lines = earlier
     for number, line in sorted(lines.items()):
         # A line without the outputs that an aggregation needs runs again.
@@ -149,7 +152,7 @@ def _copy_earlier(
 
 def _run_missing(
     batch: _Batch,
-    engine: Engine,
+    engine: Engine | AppEngine,
     inputs: Mapping[int, Mapping[str, Any]],
     limit: ConcurrencyLimit,
     on_line: Callable[[bool], None],
@@ -183,7 +186,7 @@ class _TokenObserver(CallObserver):
             counts[name] += getattr(reply.usage, name) or 0
 
 
-def _finish(batch: _Batch, engine: Engine, seconds: float) -> dict[str, Any]:
+def _finish(batch: _Batch, engine: Engine | AppEngine, seconds: float) -> dict[str, Any]:
     """Aggregate, write the results, and return the run's system metrics."""
     results = dict(sorted(batch.results.items()))
     aggregation = AggregationResult()
@@ -219,7 +222,7 @@ def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _write_snapshot(new: NewRun, folder: Path) -> None:
     """Copy the flow as it runs: with the connections that replace its own."""
-    if new.flow is None:
+    if new.flow is None or new.app:
         return
     copy_flow(new.flow, folder / SNAPSHOT, follow_links=True)
     if not new.connections:
