@@ -31,7 +31,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "baseline",
         metavar="A",
-        help="baseline: a run in Prompt flow's store, a folder or a JSONL file",
+        help="baseline: name or display name of a run, a folder of a run, or a JSONL file",
     )
     parser.add_argument(
         "others", metavar="B", nargs="+", help="run to compare with the baseline; repeatable"

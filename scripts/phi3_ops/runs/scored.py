@@ -1,4 +1,4 @@
-"""Load runs that were scored: from Prompt flow's local store, or from files."""
+"""Load runs that were scored: stored runs, or files."""
 
 from __future__ import annotations
 
@@ -71,11 +71,11 @@ class ScoredRun:
 
 
 def load_scored_run(reference: str, data: Path | None = None) -> ScoredRun:
-    """Load a run by its name in Prompt flow's store, or from a JSONL file or the folder of a run.
+    """Load a stored run, or the results in a JSONL file or in the folder of a run.
 
     Args:
-        reference: name of an evaluation, or of a run that was evaluated (its newest evaluation is
-            used), or a path.
+        reference: name or display name of an evaluation, or of a run that was evaluated (its newest
+            evaluation is used), or a path.
         data: the data file, which replaces the recorded one. Files and folders do not record any.
 
     Raises:
@@ -92,9 +92,9 @@ def load_scored_run(reference: str, data: Path | None = None) -> ScoredRun:
     else:
         run = _load_stored(reference, data)
     line_count = len(read_jsonl(run.data))
-    for outputs in (run.scored, run.asked):
-        if outputs is not None:
-            _check_line_numbers(reference, outputs.rows, run.data, line_count)
+    for results in (run.scored, run.asked):
+        if results is not None:
+            _check_line_numbers(reference, results.rows, run.data, line_count)
     return run
 
 
@@ -114,7 +114,7 @@ def _check_line_numbers(reference: str, rows: RowsByLine, data: Path, count: int
         )
 
 
-# -- Prompt flow's store ---------------------------------------------------------------------------
+# -- stored runs -----------------------------------------------------------------------------------
 
 
 def _load_stored(name: str, data: Path | None) -> ScoredRun:
@@ -147,9 +147,7 @@ def _load_stored(name: str, data: Path | None) -> ScoredRun:
 def _require_completed(name: str) -> StoredRun:
     run = find_run(name)
     if run is None:
-        what = (
-            f"the run {name!r} does not exist in Prompt flow's store, nor does a file of that name"
-        )
+        what = f"the run {name!r} does not exist, nor does a file of that name"
         raise OpsError(what, "`phi3 runs` lists the runs.")
     if run.status != COMPLETED:
         raise OpsError(f"the run {name} is {run.status}", f"See `phi3 runs --show {name}`.")
