@@ -106,7 +106,7 @@ $(VENV)/after: pyproject.toml constraints.txt tests/support/shared_packages.py |
 	$(PYTHON) -m venv $@
 	grep -v '^opentelemetry' constraints.txt > $@/constraints.txt
 	$@/bin/python -m pip --disable-pip-version-check --quiet install --constraint $@/constraints.txt \
-		--editable '.[local,eval,agent-framework]' azure-ai-evaluation pytest
+		--editable '.[local,eval,agent-framework]' azure-ai-evaluation pytest pytest-timeout
 	$(BIN)/python tests/support/shared_packages.py $@ torch transformers peft trl tokenizers gguf openvino
 	@touch $@
 
