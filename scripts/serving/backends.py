@@ -3,6 +3,7 @@
 Environment variables:
     PHI3_ENGINE: auto, openvino or transformers.
     PHI3_PRECISION: precision of the export for OpenVINO: fp32, int8 or int4.
+    PHI3_COMPUTATION: how OpenVINO computes and keeps keys and values: fp32 or bf16.
     PHI3_EXPORT_CACHE: folder for exports; by default the model's folder.
     PHI3_CACHE_MIB: memory for the keys and values of all requests, in MiB.
     PHI3_THREADS: number of threads that OpenVINO uses.
@@ -55,13 +56,15 @@ def load_backend(files: ModelFiles) -> LoadedBackend:
     """
     engine = _read_setting("PHI3_ENGINE", ("auto", "openvino", "transformers"))
     precision = _read_setting("PHI3_PRECISION", ("fp32", "int8", "int4"))
+    computation = _read_setting("PHI3_COMPUTATION", ("fp32", "bf16"))
     if engine != "openvino":
         _refuse_unused_gpu()
     reason = ""
     if engine == "openvino" or (engine == "auto" and not _has_gpu()):
         try:
-            backend = _load_openvino(files, precision)
-            return LoadedBackend(backend, f"OpenVINO, {precision}, {_count(backend.threads)}")
+            backend = _load_openvino(files, precision, computation)
+            details = precision if computation == "fp32" else f"{precision} in {computation}"
+            return LoadedBackend(backend, f"OpenVINO, {details}, {_count(backend.threads)}")
         except Exception as error:
             if engine == "openvino":
                 raise
@@ -89,11 +92,11 @@ def _count(threads: int) -> str:
     return f"{threads} thread{'s' if threads > 1 else ''}"
 
 
-def _load_openvino(files: ModelFiles, precision: str) -> OpenVinoBackend:
+def _load_openvino(files: ModelFiles, precision: str, computation: str) -> OpenVinoBackend:
     from engine_openvino import OpenVinoBackend
     from openvino_export import ensure_export
 
-    return OpenVinoBackend(ensure_export(files, precision))
+    return OpenVinoBackend(ensure_export(files, precision), computation)
 
 
 def _refuse_unused_gpu() -> None:

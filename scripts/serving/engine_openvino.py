@@ -23,6 +23,7 @@ from openvino_runtime import openvino as ov
 from tokenizers import Tokenizer
 
 MAX_ROWS, PREFILL_CHUNK = 16, 512
+COMPUTATIONS = {"fp32": "f32", "bf16": "bf16"}  # OpenVINO's names of them
 # The matrices of a model smaller than this are computed faster by one thread than by several.
 ONE_THREAD_BELOW = 16 * machine.MIB
 
@@ -32,11 +33,13 @@ class OpenVinoBackend:
 
     Args:
         folder: folder that `openvino_export.ensure_export` returned.
+        computation: "fp32", or "bf16", which is faster on CPUs that compute it themselves. With it, an
+            answer can depend on the other requests of its batch.
     """
 
     max_rows, prefill_chunk = MAX_ROWS, PREFILL_CHUNK
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, computation: str = "fp32"):
         settings = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
         self.context_window: int = settings["context_window"]
         self.end_tokens = frozenset(settings["end_tokens"])
@@ -50,7 +53,7 @@ class OpenVinoBackend:
         self.vocabulary_size = self.architecture.vocabulary_size
         self.threads = _choose_threads(folder)
         graph, self._weights = build_graph(folder)
-        compiled = _compile(graph, self.threads)
+        compiled = _compile(graph, self.threads, computation)
         _release_pages(self._weights)
         self.request = compiled.create_infer_request()
         self.blocks = [BlockFormat(item) for item in compiled.inputs if "_cache." in item.any_name]
@@ -108,10 +111,11 @@ def _choose_threads(folder: Path) -> int:
     return int(os.environ.get("PHI3_THREADS") or threads)
 
 
-def _compile(graph: ov.Model, threads: int) -> ov.CompiledModel:
+def _compile(graph: ov.Model, threads: int, computation: str) -> ov.CompiledModel:
+    hint = COMPUTATIONS[computation]
     settings = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "KV_CACHE_PRECISION": os.environ.get("KVP", "f32"),
+        "INFERENCE_PRECISION_HINT": hint,
+        "KV_CACHE_PRECISION": hint,
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # other processes may use the same cores

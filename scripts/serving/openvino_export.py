@@ -33,7 +33,7 @@ from quantization import quantize
 
 log = logging.getLogger("phi3.score")
 REQUIRED_PACKAGES = ("openvino",)
-FORMAT = "4"  # raise it whenever `main` writes something else: earlier exports are then not used
+FORMAT = "5"  # raise it whenever `main` writes something else: earlier exports are then not used
 # Bits and group size of the layers' matrices. With fewer bits, the embeddings and the output matrix
 # have 8 bits and one group per row.
 QUANTIZATION = {"fp32": None, "int8": (8, 64), "int4": (4, 32)}
@@ -127,7 +127,7 @@ def main(model_dir: str, tokenizer_dir: str, out: str, precision: str) -> None:
     settings = _serving_settings(config, tokenizer, Path(model_dir))
     architecture = describe_architecture(config)
     (Path(out) / WEIGHTS_FOLDER).mkdir(parents=True)
-    _write_weights(model_dir, Path(out) / WEIGHTS_FOLDER, QUANTIZATION[precision])
+    _write_weights(model_dir, Path(out) / WEIGHTS_FOLDER, architecture, QUANTIZATION[precision])
     architecture.write(Path(out))
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
@@ -163,7 +163,9 @@ def describe_architecture(config: Any) -> Architecture:
     )
 
 
-def _write_weights(model_dir: str, folder: Path, quantization: tuple[int, int] | None) -> None:
+def _write_weights(
+    model_dir: str, folder: Path, sizes: Architecture, quantization: tuple[int, int] | None
+) -> None:
     """Write each tensor of the model to a file, one after the other."""
     from transformers import AutoModelForCausalLM
 
@@ -175,13 +177,28 @@ def _write_weights(model_dir: str, folder: Path, quantization: tuple[int, int] |
         name = name.removesuffix(".weight")
         if name == HEAD and model.config.tie_word_embeddings:
             continue
-        weights = tensor.float().numpy()
-        if quantization is None or weights.ndim == 1:
-            np.save(folder / f"{name}.npy", weights)
-        elif name in (EMBEDDINGS, HEAD):
-            quantize(weights, 8, weights.shape[1]).write(folder, name)
-        else:
-            quantize(weights, *quantization).write(folder, name)
+        parts = _split_matrix(name, tensor.float().numpy(), sizes)
+        for part, weights in parts.items():
+            if quantization is None or weights.ndim == 1:
+                np.save(folder / f"{part}.npy", weights)
+            elif part in (EMBEDDINGS, HEAD):
+                quantize(weights, 8, weights.shape[1]).write(folder, part)
+            else:
+                quantize(weights, *quantization).write(folder, part)
+
+
+def _split_matrix(name: str, weights: np.ndarray, sizes: Architecture) -> dict[str, np.ndarray]:
+    """Return the matrices that Phi-3 has in one, by their names; their products need no copies then."""
+    prefix, _, last = name.rpartition(".")
+    if last == "gate_up_proj":
+        gate, up = np.split(weights, 2)
+        return {f"{prefix}.gate_proj": gate, f"{prefix}.up_proj": up}
+    if last == "qkv_proj":
+        queries = sizes.heads * sizes.head_size
+        keys = sizes.key_value_heads * sizes.head_size
+        parts = np.split(weights, [queries, queries + keys])
+        return {f"{prefix}.{kind}_proj": part for kind, part in zip("qkv", parts)}
+    return {name: weights}
 
 
 def _serving_settings(config: Any, tokenizer: Any, model_dir: Path) -> dict[str, Any]:

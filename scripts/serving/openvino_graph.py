@@ -72,20 +72,17 @@ class _Builder:
     def _layer(self, hidden: Any, layer: int) -> Any:
         name = f"model.layers.{layer}"
         normed = self._norm(hidden, f"{name}.input_layernorm")
-        attended = self._attention(self._linear(normed, f"{name}.self_attn.qkv_proj"), layer)
+        projected = [self._linear(normed, f"{name}.self_attn.{part}_proj") for part in "qkv"]
+        attended = self._attention(*projected, layer)
         hidden = ops.add(hidden, self._linear(attended, f"{name}.self_attn.o_proj"))
         normed = self._norm(hidden, f"{name}.post_attention_layernorm")
-        size = self._sizes.intermediate_size
-        both = self._linear(normed, f"{name}.mlp.gate_up_proj")
-        gate, up = _split(both, [size, size])
+        gate, up = (self._linear(normed, f"{name}.mlp.{part}_proj") for part in ("gate", "up"))
         gated = ops.multiply(ops.swish(gate), up)
         return ops.add(hidden, self._linear(gated, f"{name}.mlp.down_proj"))
 
-    def _attention(self, projected: Any, layer: int) -> Any:
+    def _attention(self, query: Any, key: Any, value: Any, layer: int) -> Any:
         """Return the attention's output, (T, 1, size), for projected queries, keys and values."""
         sizes = self._sizes
-        queries, keys = sizes.heads * sizes.head_size, sizes.key_value_heads * sizes.head_size
-        query, key, value = _split(projected, [queries, keys, keys])
         cache = [
             self._input(f"{kind}_cache.{layer}", ov.Type.dynamic, ov.PartialShape.dynamic(4))
             for kind in ("key", "value")
@@ -93,7 +90,7 @@ class _Builder:
         inputs = [
             self._rotate(query, sizes.heads),
             self._rotate(key, sizes.key_value_heads),
-            ops.reshape(value, _integers(-1, keys), False),
+            ops.reshape(value, _integers(-1, sizes.key_value_heads * sizes.head_size), False),
             *cache,
             *self._rows,
             ops.constant(np.float32(sizes.head_size**-0.5)),
@@ -178,9 +175,9 @@ def _output(node: Any) -> Any:
     return node if isinstance(node, ov.Output) else node.output(0)
 
 
-def _split(values: Any, sizes: list[int]) -> list[Any]:
-    """Return parts of the last dimension."""
-    parts = ops.variadic_split(values, _integers(-1), ops.constant(np.array(sizes, np.int64)))
+def _split(heads: Any, sizes: list[int]) -> list[Any]:
+    """Return parts of the heads' values. The compiler recognises rotary embeddings by axis 3, not -1."""
+    parts = ops.variadic_split(heads, _integers(3), ops.constant(np.array(sizes, np.int64)))
     return list(parts.outputs())
 
 

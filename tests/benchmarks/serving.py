@@ -45,11 +45,13 @@ CLASSES = {
     ],
     "int8": [
         Entry(servers.ours("int8")),
+        Entry(servers.ours("int8", "bf16")),
         Entry(servers.llama_cpp("Q8_0")),
         Entry(servers.openvino("Q8_0")),
     ],
     "int4": [
         Entry(servers.ours("int4")),
+        Entry(servers.ours("int4", "bf16")),
         Entry(servers.llama_cpp("Q4_1")),
         Entry(servers.openvino("Q4_1")),
     ],

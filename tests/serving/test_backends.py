@@ -18,7 +18,13 @@ def files(folder):
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch):
-    for name in ("PHI3_ENGINE", "PHI3_PRECISION", "PHI3_EXPORT_CACHE", "PHI3_EXPECT_GPU"):
+    for name in (
+        "PHI3_ENGINE",
+        "PHI3_PRECISION",
+        "PHI3_COMPUTATION",
+        "PHI3_EXPORT_CACHE",
+        "PHI3_EXPECT_GPU",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -60,10 +66,10 @@ def test_the_cpu_of_a_size_with_a_gpu_is_not_used(tiny_model_dir, monkeypatch, e
 
 
 def test_the_precision_is_passed_to_the_export(tiny_model_dir, monkeypatch, cpu_only):
-    precisions = []
+    settings = []
 
-    def load_openvino(model, precision):
-        precisions.append(precision)
+    def load_openvino(model, *precision_and_computation):
+        settings.append(precision_and_computation)
         return SimpleNamespace(threads=2)
 
     monkeypatch.setattr(backends, "_load_openvino", load_openvino)
@@ -71,7 +77,11 @@ def test_the_precision_is_passed_to_the_export(tiny_model_dir, monkeypatch, cpu_
     monkeypatch.setenv("PHI3_PRECISION", "int4")
     loaded = backends.load_backend(files(tiny_model_dir))
     assert loaded.runtime == "OpenVINO, int4, 2 threads"
-    assert precisions == ["fp32", "int4"]
+    monkeypatch.setenv("PHI3_COMPUTATION", "bf16")
+    assert (
+        backends.load_backend(files(tiny_model_dir)).runtime == "OpenVINO, int4 in bf16, 2 threads"
+    )
+    assert settings == [("fp32", "fp32"), ("int4", "fp32"), ("int4", "bf16")]
 
 
 def test_a_model_that_cannot_be_exported_is_served_by_transformers(
@@ -94,7 +104,7 @@ def test_a_model_that_cannot_be_exported_is_served_by_transformers(
         backends.load_backend(files(tiny_model_dir))
 
 
-@pytest.mark.parametrize("name", ["PHI3_ENGINE", "PHI3_PRECISION"])
+@pytest.mark.parametrize("name", ["PHI3_ENGINE", "PHI3_PRECISION", "PHI3_COMPUTATION"])
 def test_an_error_names_the_invalid_setting(tiny_model_dir, monkeypatch, name):
     monkeypatch.setenv(name, "fast")
     with pytest.raises(ValueError, match=f"{name} must be one of .*, not fast"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import engine_openvino
+import numpy as np
 import openvino_export
 import pytest
 from engine import BatchingEngine
@@ -69,6 +70,15 @@ def test_batched_answers_of_fewer_bits_equal_those_of_single_requests(tiny_model
     alone = [engine.generate([prompt], params)[0] for prompt in prompts]
     assert engine.generate(prompts, params) == alone
     engine.close()
+
+
+def test_an_answer_in_bf16_is_like_that_in_fp32(export_dir):
+    prompt = [5, 6, 7, 8]
+    logits = []
+    for computation in ("fp32", "bf16"):
+        backend = engine_openvino.OpenVinoBackend(export_dir, computation)
+        logits.append(backend.make_cache(1, 8).forward(0, [prompt], [0]).row(0).copy())
+    np.testing.assert_allclose(*logits, atol=0.1 * np.abs(logits[0]).max())
 
 
 # --- kinds of Phi-3 -------------------------------------------------------------------------

@@ -40,10 +40,14 @@ def _cell(figures: Figures, scenario: str) -> str:
 
 def rows_of(precision: str, figures: Sequence[Figures]) -> Iterator[Row]:
     """Yield our figures beside the best peer's of the same class, with the limits."""
-    ours = next((item for item in figures if item.name == "ours"), None)
-    peers = [item for item in figures if item is not ours]
-    if not ours or not peers:
-        return
+    peers = [item for item in figures if not item.name.startswith("ours")]
+    for item in figures:
+        if item.name.startswith("ours") and peers:
+            label = precision + item.name.removeprefix("ours")
+            yield from _rows_beside_peers(label, item, peers)
+
+
+def _rows_beside_peers(precision: str, ours: Figures, peers: Sequence[Figures]) -> Iterator[Row]:
     for scenario in SCENARIOS:
         name, clients = scenario.name, scenario.clients
         tokens_limit = {1: TOKENS_1_CLIENT, 16: TOKENS_16_CLIENTS}.get(clients)

@@ -91,19 +91,21 @@ class Target:
 Start = Callable[[Models, Path], contextlib.AbstractContextManager[Target]]
 
 
-def ours(precision: str) -> Start:
+def ours(precision: str, computation: str = "fp32") -> Start:
     """Return the function that starts score.py in Azure's inference server."""
+    name = "ours" if computation == "fp32" else f"ours in {computation}"
 
     @contextlib.contextmanager
     def start(models: Models, home: Path) -> Iterator[Target]:
         exports = models.folder / "exports"
         exports.mkdir(parents=True, exist_ok=True)
-        settings = {**OURS, "PHI3_PRECISION": precision, "PHI3_EXPORT_CACHE": str(exports)}
+        settings = {**OURS, "PHI3_EXPORT_CACHE": str(exports)}
+        settings |= {"PHI3_PRECISION": precision, "PHI3_COMPUTATION": computation}
         with started(models.hf, home, **settings) as server:
             server.wait()  # the first start exports the model, which is not a part of a cold start
         with started(models.hf, home, **settings) as server:
             usage = {"stream_options": {"include_usage": True}}
-            yield Target("ours", server, "/score", {"temperature": 0, **usage})
+            yield Target(name, server, "/score", {"temperature": 0, **usage})
 
     return start
 
