@@ -25,9 +25,9 @@ from .shim import PromptTemplate, tool_exception
 from .tools import Tool, load_tools
 
 if TYPE_CHECKING:
-    from .decorators import log_metric, tool, trace
+    from .decorators import ToolProvider, log_metric, tool, trace
 else:
-    from .shim import shared_name as __getattr__  # noqa: F401 - `tool`, `log_metric`, `trace`
+    from .shim import shared_name as __getattr__  # noqa: F401 - the names above
 
 __all__ = [
     "AggregationResult",
@@ -53,6 +53,7 @@ __all__ = [
     "ScoreApp",
     "SKIPPED",
     "Tool",
+    "ToolProvider",
     "collect_metrics",
     "connection",
     "is_replaced_import",

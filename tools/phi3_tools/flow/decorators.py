@@ -83,6 +83,16 @@ def trace(func: F) -> F:
     return _traceable(func)  # type: ignore[return-value]
 
 
+class ToolProvider:
+    """Base class of a tool that is a method; the node's literals are also the constructor's arguments."""
+
+    @classmethod
+    def get_initialize_inputs(cls) -> dict[str, inspect.Parameter]:
+        """Return the parameters of the constructor."""
+        parameters = inspect.signature(cls.__init__).parameters
+        return {name: parameter for name, parameter in parameters.items() if name != "self"}
+
+
 def is_tool(value: Any) -> bool:
     """Return whether a value is a function that `tool`, promptflow's or this one, has marked."""
     return inspect.isfunction(value) and hasattr(value, "__tool")

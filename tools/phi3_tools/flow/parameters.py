@@ -14,6 +14,7 @@ from .model import Node
 from .references import Assignment, Literal
 from .values import UNSUPPORTED_TYPES, VALUE_TYPES, convert
 
+CUSTOM_CONNECTION = "CustomConnection"
 ConnectionLookup = Callable[[str], Any]
 
 
@@ -82,9 +83,13 @@ def _parameter(parameter: inspect.Parameter) -> Parameter:
         annotation = str
     classes = annotation if isinstance(annotation, list) else [annotation]
     if all(isinstance(each, type) and each.__name__.endswith("Connection") for each in classes):
-        names = tuple(each.__name__ for each in classes)
+        names = tuple(_connection_type(each) for each in classes)
         return Parameter(names[0], names)
     return Parameter(_type_name(annotation))
+
+
+def _connection_type(connection: type) -> str:
+    return CUSTOM_CONNECTION if issubclass(connection, Connection) else connection.__name__
 
 
 def _without_optional(annotation: Any) -> Any:
@@ -151,7 +156,7 @@ def _connection(
         ) from error
     if isinstance(connection, Mapping):
         connection = Connection(str(value), dict(connection))
-    kind = "CustomConnection" if isinstance(connection, Connection) else type(connection).__name__
+    kind = _connection_type(type(connection))
     if kind not in parameter.connection_types:
         reason = f"the connection {value!r} is a {kind}"
         fix = f"the tool takes a {' or '.join(parameter.connection_types)}"

@@ -16,7 +16,7 @@ from typing import Any
 from . import decorators
 from .errors import NodeError
 
-NAMES = ("tool", "log_metric", "trace")
+NAMES = ("tool", "log_metric", "trace", "ToolProvider")
 _loading: ContextVar[bool] = ContextVar("phi3_flow_loading", default=False)
 
 
@@ -31,7 +31,7 @@ def loading_by_engine() -> Iterator[None]:
 
 
 def shared_name(name: str) -> Any:
-    """Return `tool`, `log_metric` or `trace`.
+    """Return `tool`, `log_metric`, `trace` or `ToolProvider`.
 
     Raises:
         AttributeError: it is another name.

@@ -80,10 +80,11 @@ def _load(
         return Tool(node, render_function(node, template), node.inputs, False, frozenset())
     if node.kind == PACKAGE:
         return _load_package_tool(flow, node, definitions, connections)
-    function, init_parameters = _tool_function(node, _import_file(flow, node))
+    function, owner = _tool_function(node, _import_file(flow, node))
+    init_parameters = parameters_of(owner.__init__) if owner else {}
     parameters = parameters_of(function) | init_parameters
     inputs = convert_literals(node, parameters, connections)
-    if inspect.isclass(owner := init_parameters and _owner(function)):
+    if owner:
         function, inputs = _bound(node, owner, function.__name__, inputs, init_parameters)
     return _tool(node, function, inputs)
 
@@ -142,12 +143,12 @@ def _import_fix(error: Exception) -> str:
     return "correct the file"
 
 
-def _tool_function(node: Node, module: ModuleType) -> tuple[Callable[..., Any], dict[str, Any]]:
-    """Return the tool of a module. If it is a method, also the parameters of the constructor."""
+def _tool_function(node: Node, module: ModuleType) -> tuple[Callable[..., Any], Any]:
+    """Return the tool of a module, and its class if it is a method."""
     members = [value for _, value in inspect.getmembers(module)]
     functions = [m for m in members if is_tool(m) and m.__module__ == MODULE_NAME]
     methods = [
-        method
+        (method, owner)
         for owner in members
         if inspect.isclass(owner)
         and owner.__module__ == MODULE_NAME
@@ -155,20 +156,12 @@ def _tool_function(node: Node, module: ModuleType) -> tuple[Callable[..., Any], 
         for _, method in inspect.getmembers(owner)
         if is_tool(method)
     ]
-    if len(functions) + len(methods) != 1:
-        names = ", ".join(f.__name__ for f in [*functions, *methods]) or "none"
+    tools = [*((function, None) for function in functions), *methods]
+    if len(tools) != 1:
+        names = ", ".join(function.__name__ for function, _ in tools) or "none"
         reason = f"{node.path} must have exactly one tool, but has {names}"
         raise _load_error(node, "source.path", reason, "mark one function with @tool")
-    if functions:
-        return functions[0], {}
-    owner = _owner(methods[0], module)
-    return methods[0], parameters_of(owner.__init__)
-
-
-def _owner(method: Callable[..., Any], module: ModuleType | None = None) -> Any:
-    names = method.__qualname__.split(".")
-    owner: Any = module.__dict__ if module else method.__globals__
-    return owner[names[0]]
+    return tools[0]
 
 
 def _bound(
