@@ -22,7 +22,7 @@ from ..pf import (
     list_stored_runs,
 )
 from ..runs import url_without_secrets
-from ..training import CACHE_NAMES
+from ..training import CACHE_NAMES, stop_trainings
 from .lock import only_quickstart
 from .results import PAGE, SUMMARY_FILE
 from .steps import DATA_FOLDER, MODEL_FOLDER
@@ -59,6 +59,8 @@ def remove_quickstart(workdir: Path, confirm: Callable[[str], bool]) -> list[str
     with only_quickstart(workdir):
         shared = _shared_model(workdir)
         lines = _remove_runs(workdir, confirm)
+        if stop_trainings(workdir / MODEL_FOLDER):
+            lines.append("stopped the training of a quickstart that was killed")
         for name in stop_all_endpoints(workdir):
             lines.append(f"stopped the {'chat page' if name == PAGE else 'endpoint'} {name!r}")
         lines += [_remove_connection(name, url) for name, url in marker.connections.items()]

@@ -23,6 +23,7 @@ from .local import (
     base_model_of,
     finetune_locally,
 )
+from .running import stop_trainings
 
 __all__ = [
     "CACHE_NAMES",
@@ -43,4 +44,5 @@ __all__ = [
     "catalog_settings",
     "finetune_locally",
     "latest_completed",
+    "stop_trainings",
 ]
