@@ -9,7 +9,7 @@ from pathlib import Path
 from .. import paths
 from ..terminal import console
 from ._columns import add_columns, chosen_columns, naming_columns
-from ._common import add_yes, integer, port, positive_int, positive_number
+from ._common import add_engine, add_yes, integer, port, positive_int, positive_number
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -62,6 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=port, default=0, help="port of the endpoint (default: a free one)"
     )
+    add_engine(parser)
     parser.add_argument(
         "--replace-connection",
         action="store_true",
@@ -90,6 +91,10 @@ def run(args: argparse.Namespace) -> int:
         run_quickstart,
     )
 
+    if args.engine == "promptflow":
+        from ..pf import require_promptflow
+
+        require_promptflow("--engine promptflow")
     options = QuickstartOptions(
         workdir=args.workdir or default_workdir(args.data),
         source=args.data,
@@ -102,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
         port=args.port,
         replace_connection=args.replace_connection,
         keep_endpoint=not args.stop_endpoint,
+        engine=args.engine,
     )
     screen = console()
     if args.remove:

@@ -13,6 +13,7 @@ from rich.table import Table
 from .. import paths
 from ..data import BY_PROMPT, HELD_OUT, TRAINED, UNKNOWN
 from ..endpoint import find_endpoint
+from ..pf import is_installed
 from .results import BASE, EXACT_MATCH, TOKEN_F1, TUNED
 from .steps import QuickstartJob
 
@@ -84,16 +85,24 @@ def _results(job: QuickstartJob) -> Iterator[tuple[str, str]]:
 def _commands(job: QuickstartJob) -> list[tuple[str, str]]:
     """Return the commands to go on with."""
     workdir = job.options.workdir
-    chat = _relative(paths.FLOWS) / "chat"
     return [
         *_activation(),
         *_endpoint(job),
-        # Prompt flow's trace service would show the answers to other users of this machine.
-        ("terminal", f"PF_TRACING_SKIP_LOCAL_SETUP=true pf flow test --flow {chat} --interactive"),
+        *_terminal(),
         *_comparison(job),
-        ("runs", f"pf run show-details --name {job.evaluations[TUNED].answers_run}"),
+        ("runs", f"phi3 runs --show {job.evaluations[TUNED].answers_run}"),
         ("remove", f"phi3 quickstart --remove --workdir {workdir}"),
     ]
+
+
+def _terminal() -> list[tuple[str, str]]:
+    """Return the command for a chat in the terminal; nothing without Prompt flow."""
+    if not is_installed():
+        return []
+    chat = _relative(paths.FLOWS) / "chat"
+    # Prompt flow's trace service would show the answers to other users of this machine.
+    command = f"PF_TRACING_SKIP_LOCAL_SETUP=true pf flow test --flow {chat} --interactive"
+    return [("terminal", command)]
 
 
 def _comparison(job: QuickstartJob) -> list[tuple[str, str]]:

@@ -20,6 +20,8 @@ from ..files import read_jsonl, record_connection
 from ..pf import (
     DEFAULT_CONNECTION,
     PF_COMMAND,
+    PHI3,
+    PROMPTFLOW,
     connection_url,
     delete_connection,
     probe_endpoint,
@@ -27,7 +29,7 @@ from ..pf import (
     refuse_replacing_connection,
     save_connection,
 )
-from ..runs import ask_and_score, mean_by_kind
+from ..runs import ask_and_score, mean_by_kind, run_once
 from ..terminal import print_text
 from ..training import DEFAULT_RECIPE, TrainingMetrics, finetune_locally
 from .activity import activity
@@ -75,6 +77,7 @@ class QuickstartOptions:
         port: port of the endpoint; 0 means a free one.
         replace_connection: whether a connection to another endpoint may be replaced.
         keep_endpoint: whether the endpoints and the chat page stay running at the end.
+        engine: engine that runs the flows, `PHI3` or `PROMPTFLOW`.
     """
 
     workdir: Path = paths.WORKDIR
@@ -88,6 +91,7 @@ class QuickstartOptions:
     port: int = 0
     replace_connection: bool = False
     keep_endpoint: bool = True
+    engine: str = PHI3
 
 
 @dataclass
@@ -281,7 +285,8 @@ def _start(job: QuickstartJob) -> str:
 
 def _chat(job: QuickstartJob) -> str:
     with activity(job.console, "running the flow"):
-        job.answer = flow_test(paths.FLOWS / "qa", {"input_data": job.question.question})
+        inputs = {"input_data": job.question.question}
+        job.answer = ask_flow(paths.FLOWS / "qa", inputs, job.options.engine)
     reference = job.question.reference
     wanted = "" if job.answer.strip() == reference.strip() else f" (the data says “{reference}”)"
     return f"“{job.question.question}” → “{job.answer}”{wanted}"
@@ -359,6 +364,7 @@ def _evaluate(job: QuickstartJob, which: str) -> str:
             on_progress=lambda progress: show(
                 f"{progress.done} of {progress.lines} questions answered"
             ),
+            engine=job.options.engine,
         )
     job.evaluations[which] = ModelEvaluation(
         answers_run=answers.name,
@@ -369,6 +375,22 @@ def _evaluate(job: QuickstartJob, which: str) -> str:
     )
     failed = f", {answers.failed} of them failed" if answers.failed else ""
     return f"{answers.lines} questions asked{failed}; runs {answers.name} and {scores.name}"
+
+
+def ask_flow(flow: Path, inputs: dict[str, str], engine: str) -> str:
+    """Run a flow once, and return its output `answer`.
+
+    Args:
+        flow: folder of the flow.
+        inputs: values of the flow's inputs.
+        engine: `phi3`, or `promptflow` for `pf flow test`.
+
+    Raises:
+        OpsError: the flow failed.
+    """
+    return (
+        flow_test(flow, inputs) if engine == PROMPTFLOW else str(run_once(flow, inputs)["answer"])
+    )
 
 
 def flow_test(flow: Path, inputs: dict[str, str]) -> str:

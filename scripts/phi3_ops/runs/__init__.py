@@ -36,6 +36,7 @@ from .properties import (
 )
 from .resume import resume_run
 from .scored import ScoredRun, load_scored_run
+from .single import run_once
 from .store import OUTPUT_FOLDER, SNAPSHOT, THRESHOLDS_FILE, write_run_folder
 
 __all__ = [
@@ -71,6 +72,7 @@ __all__ = [
     "run_details",
     "run_flow",
     "run_name",
+    "run_once",
     "score_batch",
     "url_without_secrets",
     "write_run_folder",

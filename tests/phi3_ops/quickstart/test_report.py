@@ -39,7 +39,7 @@ def test_both_models(tmp_path):
     lines = printed(tmp_path, ("base", 0.0), ("tuned", 2 / 3))
     assert "trained phrasings 3 of 8 0.0% 66.7% 0.0% 66.7%" in lines
     assert "compare phi3 compare base-run tuned-run --by kind" in lines
-    assert "runs pf run show-details --name tuned-run" in lines
+    assert "runs phi3 runs --show tuned-run" in lines
     assert "time 1 s (data 1)" in lines
     assert "answers greedy, at most 32 tokens from either model" in lines
     assert f"remove phi3 quickstart --remove --workdir {tmp_path}" in lines

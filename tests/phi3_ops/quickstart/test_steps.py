@@ -78,7 +78,9 @@ def test_own_data_is_described_and_its_first_row_is_asked(tmp_path, monkeypatch)
         "phrasings of each question"
     ]
     answers = {"Who makes kettles?": "Brinlow does."}
-    monkeypatch.setattr(steps, "flow_test", lambda flow, inputs: answers[inputs["input_data"]])
+    monkeypatch.setattr(
+        steps, "run_once", lambda flow, inputs: {"answer": answers[inputs["input_data"]]}
+    )
     assert step_named("chat")(job) == "“Who makes kettles?” → “Brinlow does.”"
     answers["Who makes kettles?"] = "Nobody."
     assert step_named("chat")(job).endswith("“Nobody.” (the data says “Brinlow does.”)")
@@ -113,6 +115,8 @@ def test_a_missing_base_model_skips_the_step(tmp_path):
     assert step_named("before")(make_job(workdir=tmp_path)).startswith("skipped:")
 
 
-def test_a_failing_flow_is_named(tmp_path):
+def test_a_flow_that_fails_in_either_engine_is_named(tmp_path):
+    with pytest.raises(OpsError, match="nowhere cannot run: "):
+        steps.ask_flow(tmp_path / "nowhere", {"question": "x"}, "phi3")
     with pytest.raises(OpsError, match="`pf flow test` of nowhere failed: ."):
         flow_test(tmp_path / "nowhere", {"question": "x"})
