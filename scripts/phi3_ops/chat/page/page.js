@@ -111,7 +111,7 @@ function drawEmpty() {
   const who = names.length > 1
     ? `Two models answer side by side: ${names.join(" and ")}.`
     : `The connection ${names[0]} answers.`;
-  empty.append(make("p", { class: "dim" }, `${who} It remembers the turns of this chat. Your chats are stored in this browser only.`));
+  empty.append(make("p", { class: "dim" }, `${who} An answer takes the earlier turns of the chat into account. Your chats are stored in this browser only.`));
   const suggest = (question) => make("button", { type: "button", onclick: () => { if (!page.running) ask(question); } }, question);
   if (page.info.questions.length) {
     empty.append(make("div", { class: "suggested", role: "group", "aria-label": "Questions to begin with" }, ...page.info.questions.map(suggest)));
