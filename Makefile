@@ -31,6 +31,8 @@ test: $(VENV)/.dev
 
 ## test-slow: the tests that take more than a minute each
 test-slow: $(VENV)/.dev
+	@command -v buildah >/dev/null || { apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends buildah crun debootstrap; }
 	$(BIN)/python -m pytest -m slow --timeout 2400
 
 ## bench: the benchmarks; each prints a table and writes JSON to bench/

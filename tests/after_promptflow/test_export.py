@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import judge_endpoint
 from echo_endpoint import KEY, echo_endpoint
 from exports import engine_result, exported
 from phi3_ops import paths
+from phi3_ops.publish import export_flow
 from phi3_tools.flow import Engine, line, load_flow
 from scripted_endpoint import scripted_endpoint
 
@@ -196,3 +198,19 @@ def test_the_workflow_yields_its_outputs_once(tmp_path, connected):
                 return first.get_outputs() + second.get_outputs()
 
             assert asyncio.run(run()) == [{"answer": "Hi"}, {"answer": "Ho"}]
+
+
+def test_the_parity_test_of_an_export_passes_and_notices_a_change(tmp_path):
+    recording = Path(__file__).parents[1] / "recordings" / "chat"
+    out = tmp_path / "out"
+    export_flow(Path("chat"), "fastapi", out, recording=recording)
+    assert run_parity(out).returncode == 0
+    file = out / "flow.py"
+    file.write_text(file.read_text().replace("max_new_tokens=256", "max_new_tokens=255"))
+    changed = run_parity(out)
+    assert changed.returncode == 1 and "requests" in changed.stdout
+
+
+def run_parity(folder):
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_parity.py"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)

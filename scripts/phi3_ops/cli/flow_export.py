@@ -32,12 +32,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         choices=("phi3",),
         help="what llm nodes become: phi3 lets your Phi-3 answer (default: llm nodes are refused)",
     )
+    parser.add_argument(
+        "--recording",
+        type=Path,
+        metavar="DIR",
+        help="folder of `phi3 flow record` for test_parity.py (default: recordings/FLOW, if it exists)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     from ..publish import export_flow
 
-    summary = export_flow(args.flow, args.to, args.out, force=args.force, llm=args.llm)
+    summary = export_flow(
+        args.flow,
+        args.to,
+        args.out,
+        force=args.force,
+        llm=args.llm,
+        recording=args.recording,
+    )
     for name in summary.written:
         print_text(f"wrote {args.out / name}")
     for name in summary.removed:

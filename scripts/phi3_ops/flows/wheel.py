@@ -20,6 +20,10 @@ from .content import flow_files
 ENGINE_PACKAGES = {"flow": ("jinja2", "pyyaml"), "promptflow": ("promptflow-core",)}
 
 
+# Requirements of the extras, and what an editable installation adds.
+_LEFT_OUT = re.compile(r"extra ==|^editables\b")
+
+
 @dataclass(frozen=True)
 class ToolWheel:
     """A wheel: its file name and its content."""
@@ -59,7 +63,7 @@ def _tool_files() -> dict[str, bytes]:
 
 
 def _metadata(package: Distribution) -> dict[str, bytes]:
-    needs = [need for need in package.requires or () if "extra ==" not in need]
+    needs = [need for need in package.requires or () if not _LEFT_OUT.search(need)]
     for extra, names in ENGINE_PACKAGES.items():
         needs += [n for n in package.requires or () if n.startswith(names) and _extra(n) == extra]
     tools = package.entry_points.select(group="package_tools")

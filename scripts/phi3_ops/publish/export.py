@@ -14,6 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from phi3_tools import Phi3Error
+from phi3_tools.parity import RECORDING_FILE, read_recording
+
 from ..errors import OpsError
 from ..flows import FlowDefinition, content_hash, refuse_secrets
 from ..hashing import sha256_hex
@@ -21,6 +24,7 @@ from .export_files import export_files
 from .export_llm import with_llm_nodes_replaced
 
 RECORD_FILE = "EXPORT.json"
+RECORDINGS = "recordings"  # folder in which `phi3 flow record` writes
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,13 @@ class ExportSummary:
 
 
 def export_flow(
-    folder: Path, target: str, out: Path, *, force: bool = False, llm: str | None = None
+    folder: Path,
+    target: str,
+    out: Path,
+    *,
+    force: bool = False,
+    llm: str | None = None,
+    recording: Path | None = None,
 ) -> ExportSummary:
     """Write a flow as Python code; nothing is written if it cannot be exported.
 
@@ -51,6 +61,8 @@ def export_flow(
         out: the folder to write: empty, not existing, or of an earlier export.
         force: replace files that a person has edited.
         llm: what llm nodes become: `phi3` for a node of the tool phi3_prompt; None refuses them.
+        recording: folder of `phi3 flow record` for the test of the export; None takes the folder
+            recordings/NAME, if it exists.
 
     Raises:
         OpsError: the flow cannot be exported, a file contains a key, or the folder has other files.
@@ -58,18 +70,40 @@ def export_flow(
     flow = FlowDefinition.read(folder)
     if out.resolve().is_relative_to(flow.folder.resolve()):
         raise OpsError(f"{out} is inside the flow's folder", "Choose another folder.")
+    name, digest = flow.folder.resolve().name, content_hash(flow.folder)
+    recorded = _recording_files(recording, Path(RECORDINGS, name), digest)
     with with_llm_nodes_replaced(flow.folder, llm) as source:
-        files = export_files(source, flow.version, flow.folder.resolve().name, target)
+        generated = export_files(source, flow.version, name, target, has_recording=bool(recorded))
+    files = {**generated, **recorded}
     _refuse_secrets(files)
     facts = {
-        "flow": flow.folder.resolve().name,
+        "flow": name,
         "version": flow.version,
-        "sha256": content_hash(flow.folder),
+        "sha256": digest,
         "to": target,
         "llm": llm,
         "versions": _versions(files),
     }
     return _write(out, files, facts, force=force)
+
+
+def _recording_files(recording: Path | None, default: Path, flow_sha256: str) -> dict[str, bytes]:
+    """Return the recording as a file of the export; nothing if no recording is given and none exists.
+
+    Raises:
+        OpsError: the recording cannot be read, or is of another version of the flow.
+    """
+    folder = recording or default
+    if recording is None and not (folder / RECORDING_FILE).is_file():
+        return {}
+    try:
+        flow = read_recording(folder).flow
+    except Phi3Error as error:
+        raise OpsError(error.what, error.fix) from error
+    if flow["sha256"] != flow_sha256:
+        what = f"{folder} is a recording of {flow['name']} {flow['version']} with other content"
+        raise OpsError(what, "Record the flow again with `phi3 flow record`.")
+    return {f"recording/{RECORDING_FILE}": (folder / RECORDING_FILE).read_bytes()}
 
 
 def _versions(files: Mapping[str, bytes]) -> list[str]:

@@ -259,6 +259,19 @@ def _condition(exported: ExportedFlow, tool: Tool) -> str:
     return ""
 
 
+def aggregated_parts(exported: ExportedFlow) -> list[str]:
+    """Return the expressions of the parts of outputs that the aggregation nodes need."""
+    references = {
+        str(assignment): assignment
+        for tool in exported.aggregation
+        for assignment in tool.inputs.values()
+        if isinstance(assignment, NodeReference)
+        and assignment.properties
+        and assignment.node in exported.nodes
+    }
+    return [_value(reference) for reference in references.values()]
+
+
 def parameter_codes(exported: ExportedFlow) -> list[str]:
     """Return the inputs as parameters of a Python function, as source text.
 

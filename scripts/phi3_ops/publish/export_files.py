@@ -13,6 +13,7 @@ from ..errors import OpsError
 from ..flows import build_tool_wheel, flow_files
 from .export_code import (
     CodeNames,
+    aggregated_parts,
     aggregation_codes,
     input_codes,
     node_codes,
@@ -45,6 +46,7 @@ CONTENTS = {
     "app.py": "the service: `/score`, also as server-sent events where the flow streams, and `/health`",
     "evaluate.py": "runs the flow over a JSONL file and prints its metrics",
     "evaluator.py": "the evaluator class",
+    "test_parity.py": "replays a recording of the original flow and compares exactly, with pytest",
     REQUIREMENTS: "the packages that it needs",
     ".env.example": "the environment variables with the connections",
     "Dockerfile": "an image of the service",
@@ -58,7 +60,7 @@ _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^]]*\])?\s*([<
 
 
 def export_files(
-    folder: Path, flow_version: str | None, name: str, target: str
+    folder: Path, flow_version: str | None, name: str, target: str, *, has_recording: bool
 ) -> dict[str, bytes]:
     """Return the files of an export, by their path.
 
@@ -67,6 +69,7 @@ def export_files(
         flow_version: the flow's version.
         name: the flow's name.
         target: `agent-framework`, `fastapi` or `evaluator`.
+        has_recording: whether the export gets a recording.
 
     Raises:
         OpsError: the flow cannot be exported.
@@ -75,7 +78,7 @@ def export_files(
     files = _copied_files(folder, exported)
     generated = {
         path: text.encode()
-        for path, text in _generated(exported, flow_version, name, target).items()
+        for path, text in _generated(exported, flow_version, name, target, has_recording).items()
     }
     if target == EVALUATOR:
         generated |= grader_files(exported.flow, files, _render)
@@ -112,7 +115,7 @@ def _copied_files(folder: Path, exported: ExportedFlow) -> dict[str, bytes]:
 
 
 def _generated(
-    exported: ExportedFlow, flow_version: str | None, name: str, target: str
+    exported: ExportedFlow, flow_version: str | None, name: str, target: str, has_recording: bool
 ) -> dict[str, str]:
     """Return the files that are made from templates."""
     module = "workflow" if target == AGENT_FRAMEWORK else "flow"
@@ -122,6 +125,7 @@ def _generated(
     ]
     files = {
         f"{module}.py": _render(f"{module}.py", flow=flow),
+        "test_parity.py": _render("test_parity.py", flow=flow, has_recording=has_recording),
         ".env.example": _render("env.example", flow=flow, connections=connections),
     }
     if target == EVALUATOR:
@@ -202,6 +206,7 @@ def _flow_context(
         "levels": [[by_name[each] for each in level] for level in exported.levels],
         "edges": _edges(exported, by_name),
         "outputs": output_codes(exported),
+        "aggregated": aggregated_parts(exported),
         "streams": streams,
         "streamed_output": literal(exported.streamed[0]) if exported.streamed else "",
         "streamed_node": literal(exported.streamed[1]) if exported.streamed else "",

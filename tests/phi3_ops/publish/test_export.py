@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from phi3_ops.publish import export_flow
 from phi3_ops.publish.export_files import PACKAGES, TEMPLATES
 
 ROOT = Path(__file__).resolve().parents[3]
+RECORDINGS = ROOT / "tests" / "recordings"
 PYTHON_NODE = (
     "{name: answer, type: python, source: {type: code, path: answer.py}, "
     "inputs: {text: '${inputs.text}'}}"
@@ -173,6 +175,21 @@ def test_names_that_python_cannot_import_are_changed(tmp_path):
     assert "from json_node import answer\n" in text
     assert "from my_code.node_2 import answer as answer_answer\n" in text
     assert (tmp_path / "out" / "json_node.py").is_file()
+
+
+def test_a_recording_becomes_a_part_of_the_export(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_flow(Path("qa"), "fastapi", tmp_path / "without")
+    assert "phi3 flow record qa" in (tmp_path / "without" / "test_parity.py").read_text()
+    shutil.copytree(RECORDINGS / "qa", tmp_path / "recordings" / "qa")
+    export_flow(Path("qa"), "fastapi", tmp_path / "with")
+    recorded = (tmp_path / "with" / "recording" / "recording.json").read_bytes()
+    assert recorded == (RECORDINGS / "qa" / "recording.json").read_bytes()
+    assert "The recording is missing" not in (tmp_path / "with" / "test_parity.py").read_text()
+    with pytest.raises(OpsError, match="is a recording of qa .* with other content"):
+        export_flow(Path("chat"), "fastapi", tmp_path / "chat", recording=RECORDINGS / "qa")
+    with pytest.raises(OpsError, match="recording"):
+        export_flow(Path("chat"), "fastapi", tmp_path / "chat", recording=tmp_path)
 
 
 LLM = (

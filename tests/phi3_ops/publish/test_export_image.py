@@ -1,0 +1,51 @@
+"""An exported flow is really built into an image, started as its own user, and asked."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import requests
+
+from echo_endpoint import KEY, echo_endpoint
+from images import images, wait_until  # noqa: F401 - a fixture
+from inference_server import free_port
+from phi3_ops.publish import export_flow
+
+QUESTION = {"question": "Who founded Microsoft?", "chat_history": []}
+
+
+def is_healthy(url):
+    try:
+        return requests.get(f"{url}/health", timeout=5).json()["status"] == "Healthy"
+    except (OSError, ValueError):
+        return False
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["fastapi", "agent-framework"])
+def test_an_exported_chat_answers_from_its_image(form, images, tmp_path):  # noqa: F811
+    context = tmp_path / "chat"
+    export_flow(Path("chat"), form, context)
+    image = images.build(context)
+    port = free_port()
+    # The image's own command, with a free port of loopback instead of 8080 of every address.
+    command = re.search(r"^CMD \[(.*)\]$", (context / "Dockerfile").read_text(), re.MULTILINE)[1]
+    words = command.replace('"', "").replace(",", "").replace("0.0.0.0", "127.0.0.1")
+    url = f"http://127.0.0.1:{port}"
+    with echo_endpoint() as endpoint:
+        endpoint.may_finish.set()
+        variables = (context / ".env.example").read_text()
+        (prefix,) = re.findall(r"^(\w+_)ENDPOINT=", variables, re.MULTILINE)
+        env = {f"{prefix}ENDPOINT": endpoint.url, f"{prefix}KEY": KEY}
+        with images.running(image, words.replace("8080", str(port)), env):
+            wait_until(lambda: is_healthy(url))
+            answer = requests.post(f"{url}/score", json=QUESTION, timeout=60)
+            assert (answer.status_code, answer.json()) == (200, {"answer": QUESTION["question"]})
+            headers = {"accept": "text/event-stream"}
+            stream = requests.post(f"{url}/score", json=QUESTION, headers=headers, timeout=60)
+            assert stream.text.count("data: ") == len(QUESTION["question"].split())
+    packages = images.installed(image)
+    assert "promptflow-core" not in packages and "phi3-promptflow" in packages
+    assert ("agent-framework-core" in packages) is (form == "agent-framework")
