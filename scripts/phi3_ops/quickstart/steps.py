@@ -30,7 +30,6 @@ from ..pf import (
     save_connection,
 )
 from ..runs import ask_and_score, mean_by_kind, run_once
-from ..terminal import print_text
 from ..training import DEFAULT_RECIPE, TrainingMetrics, finetune_locally
 from .activity import activity
 from .model_choice import ModelChoice, recipe_by_size
@@ -248,8 +247,6 @@ def _finetune(job: QuickstartJob) -> str:
     extra += ["--epochs", str(options.epochs)] if options.epochs else []
     files = (job.data / "train.jsonl", job.data / "test.jsonl")
     model = str(job.base or job.choice.model) or None
-    if not job.console.quiet:
-        print_text("      loading the libraries and the model …", to_stderr=True)
     job.training = finetune_locally(
         *files,
         job.out,

@@ -27,6 +27,7 @@ from ..files import (
     refuse_foreign_files,
 )
 from ..models import EXPORT_NAMES, is_converted_here, resolve_model
+from ..terminal import print_text
 from ..yaml_files import load_yaml
 
 DEFAULT_RECIPE = "tiny-cpu"
@@ -171,6 +172,7 @@ def finetune_locally(
     # Waiting threads that spin slow training down tenfold as soon as another process runs.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     begin_writing(out, names)
+    print_text("loading the libraries and the model …", to_stderr=True)
     try:
         code = run_child(command, environment)
     finally:

@@ -13,7 +13,7 @@ from phi3_ops.azure.plan import Plan
 from phi3_ops.cli import main
 from phi3_ops.training.local import TrainingMetrics
 
-METRICS = TrainingMetrics(8, 2.5, 1.5, 4.5, 3.5, 33.1)
+METRICS = TrainingMetrics(8, 2.0, 2.5, 1.5, 4.5, 3.5, 33.1)
 
 
 @pytest.mark.parametrize(
