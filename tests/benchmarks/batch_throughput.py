@@ -5,9 +5,8 @@
 The commands take turns. Each runs 1,000 lines through flows/qa, with an endpoint in another process
 that takes 0.2 s per answer. The ideal is the number of lines in flight divided by 0.2 s. "While
 lines run" is the time from the start of the first line to the end of the last one, according to
-promptflow's records. "Whole command" is the time from the start of the process to its end. A
-quarter of ours is starting Python and importing promptflow, which matters less with more lines.
-Both must reach 10 times the peer's speed. The memory is the peak of all processes of a command
+promptflow's records. "Whole command" is the time from the start of the process to its end, which must be
+15 times as fast as the peer's. The memory is the peak of all processes of a command
 together (proportional set size, Linux). Exits with 1 if a limit is missed.
 """
 
@@ -41,7 +40,7 @@ IN_FLIGHT = 64
 ROUNDS = 2
 IDEAL = IN_FLIGHT / LATENCY_S
 CONNECTION = "bench"
-MIN_SPEEDUP, MIN_OF_IDEAL = 10.0, 0.6
+MIN_SPEEDUP, MIN_COMMAND_SPEEDUP, MIN_OF_IDEAL = 10.0, 15.0, 0.85
 
 
 @dataclass(frozen=True)
@@ -114,6 +113,7 @@ def run(url: str, folder: Path) -> tuple[list[Timed], list[Timed]]:
     environment = {
         **os.environ,
         "PF_HOME_DIRECTORY": str(home),
+        "PHI3_HOME": str(folder / "phi3"),
         "PF_TRACING_SKIP_LOCAL_SETUP": "true",
         "APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED": "true",
         "PHI3_KEY": "a-key-for-benchmarks",
@@ -148,7 +148,13 @@ def rows(ours: list[Timed], theirs: list[Timed]) -> list[Row]:
         Row("while lines run", "lines/s", running, slow, stock, MIN_SPEEDUP, more=True),
         Row("while lines run", "lines/s", running, IDEAL, ideal, MIN_OF_IDEAL, more=True),
         Row(
-            "whole command", "lines/s", rate, median(theirs, "rate"), stock, MIN_SPEEDUP, more=True
+            "whole command",
+            "lines/s",
+            rate,
+            median(theirs, "rate"),
+            stock,
+            MIN_COMMAND_SPEEDUP,
+            more=True,
         ),
         Row("whole command", "lines/s", rate, IDEAL, ideal, more=True),
         Row("memory", "MB", median(ours, "memory"), median(theirs, "memory"), stock),

@@ -7,11 +7,10 @@ codes and metrics exactly.
 
 from __future__ import annotations
 
-from .check import Difference, ParityReport, check_recording
+from .check import ParityReport, check_recording
 from .exchanges import (
     Exchange,
     LoopbackServer,
-    Replay,
     deployment_of,
     group_exchanges,
     loopback_server,
@@ -19,7 +18,6 @@ from .exchanges import (
 )
 from .recording import RECORDING_FILE, RecordedLine, Recording, read_recording, write_recording
 from .subjects import (
-    Outcome,
     Subject,
     engine_subject,
     exported_subject,
@@ -28,15 +26,12 @@ from .subjects import (
 )
 
 __all__ = [
-    "Difference",
     "Exchange",
     "LoopbackServer",
-    "Outcome",
     "ParityReport",
     "RECORDING_FILE",
     "RecordedLine",
     "Recording",
-    "Replay",
     "Subject",
     "check_recording",
     "deployment_of",
