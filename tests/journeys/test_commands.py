@@ -187,7 +187,7 @@ def test_stop(desk):
 
 @documented("phi3 quickstart --data mine.csv")
 def test_the_quickstart_with_a_table(desk):
-    run(desk, "phi3 quickstart --data mine.csv", "--model tiny --stop-endpoint")
+    run(desk, "phi3 quickstart --data mine.csv", "--model tiny --questions 5 --stop-endpoint")
 
 
 @documented(
