@@ -47,6 +47,17 @@ def test_variables_of_the_name_come_before_the_stores(monkeypatch):
     assert find_connection("phi3", {"promptflow": store}).secrets["key"] == "of-the-store"
 
 
+def test_variables_without_an_endpoint_replace_single_fields(monkeypatch):
+    monkeypatch.setenv("PHI3_CONNECTION_PHI3_KEY", "new")
+    monkeypatch.setenv("PHI3_CONNECTION_PHI3_DEPLOYMENT", "blue")
+    found = find_connection("phi3", {"promptflow": store})
+    assert dict(found.configs) == {"endpoint": f"{URL}?from=store", "deployment": "blue"}
+    assert dict(found.secrets) == {"key": "new"}
+    assert "new" not in repr(found)
+    with pytest.raises(ConfigError, match="'phi3' has no `endpoint`"):
+        read_settings(find_connection("phi3", {}))
+
+
 def test_a_connection_does_not_read_the_variables_of_a_longer_name(monkeypatch):
     monkeypatch.setenv("PHI3_CONNECTION_PHI3_BASE_ENDPOINT", URL)
     assert find_connection("phi3", {}) is None

@@ -1,7 +1,8 @@
 """The order in which a connection is looked up.
 
 1. the JSON file that PHI3_CONNECTIONS_FILE names: `{name: {"configs": …, "secrets": …}}`
-2. the variables `PHI3_CONNECTION_<NAME>_<FIELD>`, for example PHI3_CONNECTION_PHI3_ENDPOINT
+2. the variables `PHI3_CONNECTION_<NAME>_<FIELD>`, for example PHI3_CONNECTION_PHI3_ENDPOINT; without an
+   endpoint, they replace single fields of the connection that is found below
 3. Prompt flow's store, where Prompt flow is installed
 4. this package's own store
 5. the connections of the workspace
@@ -54,20 +55,18 @@ def find_connection(name: str, stores: Mapping[str, Finder] | None = None) -> An
     Raises:
         ConfigError: a file or the keyring cannot be read.
     """
+    if (connection := _from_file(name)) is not None:
+        return connection
+    replaced = _from_variables(name)
+    if replaced is not None and "endpoint" in replaced.configs:
+        return replaced
     further = _registered_stores() if stores is None else stores
-    finders: list[Finder | None] = [
-        _from_file,
-        _from_variables,
-        further.get("promptflow"),
-        read_own_connection,
-        further.get("workspace"),
-        _from_default_variables,
-    ]
-    for finder in finders:
+    finders = (further.get("promptflow"), read_own_connection, further.get("workspace"))
+    for finder in (*finders, _from_default_variables):
         connection = finder(name) if finder else None
         if connection is not None:
-            return connection
-    return None
+            return _with_fields(connection, replaced) if replaced else connection
+    return replaced
 
 
 def require_connection(name: str, stores: Mapping[str, Finder] | None = None) -> Any:
@@ -105,6 +104,16 @@ def _from_file(name: str) -> Connection | None:
         hint = 'Its form is {"NAME": {"configs": {"endpoint": URL}, "secrets": {"key": KEY}}}.'
         raise ConfigError(what, hint=hint) from None  # the cause would contain the file's text
     return Connection(name, configs, secrets, path)
+
+
+def _with_fields(connection: Any, replaced: Connection) -> Connection:
+    """Return a connection with some fields from variables."""
+    return Connection(
+        replaced.name,
+        {**connection.configs, **replaced.configs},
+        {**connection.secrets, **replaced.secrets},
+        f"{getattr(connection, 'source', '')} and {replaced.source}",
+    )
 
 
 def _prefix(name: str) -> str:
