@@ -72,9 +72,17 @@ def test_nothing_else_is_served(served, path):
 def test_the_page_knows_the_flow_and_its_connections(served):
     page = requests.get(f"{served.url}/page.json", timeout=HANG_S).json()
     dag = yaml.safe_load((paths.FLOWS / "chat" / "flow.dag.yaml").read_text())
-    sides = [{"connection": "phi3", "path": "/"}, {"connection": "phi3-base", "path": "/side1/"}]
-    assert page == {"flow": "chat", "version": dag["tags"]["version"], "sides": sides}
-    assert [Side(**side) for side in sides] == [Side("phi3", "/"), Side("phi3-base", "/side1/")]
+    tuned = {"connection": "phi3", "path": "/", "caption": ""}
+    base = {"connection": "phi3-base", "path": "/side1/", "caption": "untrained"}
+    questions = ["Who founded Microsoft?", "What is 7 times 8?"]
+    version = dag["tags"]["version"]
+    assert page == {
+        "flow": "chat",
+        "version": version,
+        "questions": questions,
+        "sides": [tuned, base],
+    }
+    assert Side(**base) == Side("phi3-base", "/side1/", "untrained")
 
 
 @pytest.mark.parametrize(
