@@ -220,6 +220,12 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         help="read the connections from Prompt flow's store, not from the project",
     )
     parser.add_argument(
+        "--engine",
+        choices=["promptflow", "phi3"],
+        default="promptflow",
+        help="engine that runs the flow (default: %(default)s, on which uploaded flows run)",
+    )
+    parser.add_argument(
         "--timeout",
         type=positive_number,
         default=900.0,
@@ -244,7 +250,7 @@ def _check(args: argparse.Namespace) -> int:
         read_connection = functools.partial(shared_connection, _project(args.config).cloud)
     state = require_locked(args.flow, args.folder)
     with staged_flow(state) as folder, named_errors("flow check"):
-        check_flow(folder, read_connection, _say, limit_s=args.timeout)
+        check_flow(folder, read_connection, _say, limit_s=args.timeout, engine=args.engine)
     _say(f"{display_name(state)} is ready")
     return 0
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..flows import FlowDefinition
+from ..pf import PROMPTFLOW
 from .clean_run import run_clean
 from .connection_fields import ConnectionFields, check_connection
 
@@ -23,6 +24,7 @@ def check_flow(
     say: Callable[[str], None],
     *,
     limit_s: float,
+    engine: str = PROMPTFLOW,
 ) -> None:
     """Prove that a staged flow would run.
 
@@ -31,6 +33,7 @@ def check_flow(
         read_connection: returns the fields of a connection.
         say: prints a line of progress.
         limit_s: time limit of each step, in seconds.
+        engine: `PROMPTFLOW`, on which uploaded flows run, or `PHI3`.
 
     Raises:
         OpsError: a connection, its endpoint, the requirements or the flow fails; the first failure ends
@@ -44,7 +47,7 @@ def check_flow(
         connections[name] = fields
     if not connections:
         say("no node uses an endpoint")
-    outputs = run_clean(folder, connections, say, limit_s=limit_s)
+    outputs = run_clean(folder, connections, say, limit_s=limit_s, engine=engine)
     texts = ", ".join(f"{name}: {_shortened(value)}" for name, value in outputs.items())
     say(f"it runs: {texts or 'it has no output'}")
 

@@ -16,11 +16,12 @@ from typing import Any
 from ..errors import OpsError
 from ..files import read_jsonl
 from ..flows import FlowDefinition
-from ..pf import QUIET_ENVIRONMENT
+from ..pf import PROMPTFLOW, QUIET_ENVIRONMENT
 from .connection_fields import ConnectionFields
 from .stage import REQUIREMENTS_FILE
 
 SAMPLES = "samples.jsonl"
+ENGINE_PACKAGES = ("jinja2>=3.1.6", "pyyaml>=6.0")  # the extra `flow`
 # This script runs in the new environment. It reads its task from standard input, so that no other process
 # sees the keys. The environment contains only promptflow-core, so the script uses the invoker of its
 # serving app.
@@ -38,6 +39,18 @@ task = json.load(sys.stdin)
 connections = [ExecutableConnection(name=name, **fields) for name, fields in task["connections"].items()]
 invoker = FlowInvoker(Flow.load(task["flow"]), connection_provider=lambda: connections)
 json.dump(invoker.invoke(task["inputs"]), open(task["out"], "w"))
+"""
+# Likewise with this project's engine.
+PHI3_RUNNER = """
+import json, sys
+from phi3_tools.flow import CustomConnection, Engine, load_flow
+
+task = json.load(sys.stdin)
+connections = {name: CustomConnection(name, **fields) for name, fields in task["connections"].items()}
+result = Engine(load_flow(task["flow"]), connections).run(task["inputs"])
+if result.error:
+    raise result.error
+json.dump(result.outputs, open(task["out"], "w"))
 """
 # Without these variables, a child process sees neither this environment's packages nor this store.
 OWN_VARIABLES = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "PF_HOME_DIRECTORY")
@@ -91,6 +104,7 @@ def run_clean(
     say: Callable[[str], None],
     *,
     limit_s: float,
+    engine: str = PROMPTFLOW,
 ) -> dict[str, Any]:
     """Run a staged flow once, in a new virtual environment that contains only its requirements.txt.
 
@@ -99,6 +113,7 @@ def run_clean(
         connections: name of a connection -> its fields.
         say: prints a line of progress.
         limit_s: time limit of each step, in seconds.
+        engine: `PROMPTFLOW`, or `PHI3` for this project's engine.
 
     Returns:
         The outputs of the flow.
@@ -117,6 +132,7 @@ def run_clean(
         start = time.monotonic()
         pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         pip += ["--requirement", REQUIREMENTS_FILE]
+        pip += ENGINE_PACKAGES if engine != PROMPTFLOW else ()
         environment.run(pip, f"pip install -r {REQUIREMENTS_FILE}")
         say(f"installed in {time.monotonic() - start:.0f} s; running the flow in it")
         out = Path(home) / "outputs.json"
@@ -126,7 +142,8 @@ def run_clean(
             "inputs": inputs,
             "out": str(out),
         }
-        command = [str(python), "-I", "-c", RUNNER]
+        runner = RUNNER if engine == PROMPTFLOW else PHI3_RUNNER
+        command = [str(python), "-I", "-c", runner]
         environment.run(command, "the flow in a clean environment", json.dumps(task))
         return dict(json.loads(out.read_text(encoding="utf-8")))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,12 +10,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from flow_folders import write_echo_flow
 from phi3_ops import paths
 from phi3_ops.errors import OpsError
 from phi3_ops.flows.content import copy_flow
 from phi3_ops.publish import clean_run
 from phi3_ops.publish.clean_run import (
     OWN_VARIABLES,
+    PHI3_RUNNER,
     RUNNER,
     CleanEnvironment,
     run_clean,
@@ -80,6 +83,16 @@ def test_a_command_has_a_limit(tmp_path):
 # -- the run -----------------------------------------------------------------------------------------
 
 
+TOOL = """\
+from phi3_tools.flow import tool
+
+
+@tool
+def echo(text: str) -> str:
+    return text
+"""
+
+
 @pytest.fixture
 def commands(monkeypatch):
     """The commands of a clean run; the flow's outputs are written at once."""
@@ -87,7 +100,7 @@ def commands(monkeypatch):
 
     def run(command, **options):
         calls.append(SimpleNamespace(command=command, **options))
-        if RUNNER in command:
+        if RUNNER in command or PHI3_RUNNER in command:
             import json
 
             task = json.loads(options["input"])
@@ -97,6 +110,21 @@ def commands(monkeypatch):
 
     monkeypatch.setattr(clean_run.subprocess, "run", run)
     return calls
+
+
+def test_the_engine_of_this_project_needs_its_packages(commands, home):
+    run_clean(home / "chat", {}, lambda line: None, limit_s=5, engine="phi3")
+    _, pip, flow = commands
+    assert "pyyaml>=6.0" in pip.command and PHI3_RUNNER in flow.command
+
+
+def test_the_runner_of_this_project_runs_a_flow(tmp_path):
+    flow = write_echo_flow(tmp_path / "echo", TOOL)
+    task = {"flow": str(flow), "connections": {}, "inputs": {"text": "a"}}
+    task["out"] = str(tmp_path / "out.json")
+    command = [sys.executable, "-c", PHI3_RUNNER]
+    subprocess.run(command, input=json.dumps(task), text=True, check=True, timeout=60)
+    assert json.loads((tmp_path / "out.json").read_text()) == {"text": "a"}
 
 
 def test_the_keys_go_through_standard_input_only(commands, monkeypatch, home):
