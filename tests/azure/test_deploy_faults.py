@@ -72,7 +72,11 @@ class TestRefusals:
     def test_a_name_that_is_taken(self, serving):
         elsewhere = "/providers/Microsoft.MachineLearningServices/workspaces/other"
         plant(serving.azure, f"{elsewhere}/onlineEndpoints/{NAME}", {"properties": {}})
-        texts = ("deploy: create endpoint phi3-endpoint: Conflict", "is taken", "another name")
+        texts = (
+            ": create endpoint phi3-endpoint: UserError / Conflict",
+            "is taken",
+            "another name",
+        )
         one_line(serving.deploy("one"), *texts)
         assert serving.deployments == {}
 

@@ -20,6 +20,7 @@ KINDS = {
     name.lower(): SimpleNamespace(type=name, **ROW | row) for name, row in TABLE["kinds"].items()
 }
 ROUTES = []  # method, pattern of the path, handler; other requests are on a resource
+RUNNING = ("InProgress", "Updating")
 RETRY = {"retry-after-ms": "50"}  # without it, a poll takes 5 to 30 s
 LISTED = ("id", "name", "type", "location", "tags", "sku", "kind", "identity")
 READS = re.compile(r"/(list\w+|check\w+|getlogs|token)$", re.IGNORECASE)
@@ -86,6 +87,16 @@ class Refused(Exception):
         self.error = {"code": code, "message": message} | ({"additionalInfo": info} if info else {})
 
 
+def user_error(error, region):
+    """Return an error of Azure ML's own service: a general code, the reason inside, and ids."""
+    ids = {"operation": uuid.uuid4().hex, "request": uuid.uuid4().hex[:16]}
+    inner = {"code": error["code"], "innerError": None}
+    values = {"ComponentName": "managementfrontend", "Correlation": ids, "InnerError": inner}
+    values |= {"Environment": region, "Location": region}
+    info = [{"type": kind, "info": {"value": value}} for kind, value in values.items()]
+    return {"code": "UserError", "message": error["message"], "details": [], "additionalInfo": info}
+
+
 class ArmPath:
     """A path in Resource Manager. Its `key`, in lower case, is the resource's key in the store."""
 
@@ -111,6 +122,9 @@ class Operation:
 
     def __init__(self, azure, path, work, end):
         self.id, self.error, self._polls = str(uuid.uuid4()), None, 0
+        if path.kind.operations == "mfeOperations":
+            self.id = f"oeidp:{stable_id(path.workspace)}:{self.id}"
+        self.began = datetime.now(timezone.utc).isoformat()
         self._azure, self._path, self._work, self._end = azure, path, work, end
         azure.operations[self.id] = azure.pending[path.key] = self
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -123,13 +137,17 @@ class Operation:
             self._work()
         except Refused as refused:
             self.error = refused.error
+            if self._path.kind.operations == "mfeOperations":
+                invalid = {"code": "BadRequest", "message": "The request is invalid."}
+                self.error = invalid | {"details": [refused.error], "additionalInfo": []}
         except Exception as error:
             self.error = {"code": "InternalServerError", "message": repr(error)}
 
     def poll(self):
+        """Return the state: InProgress, then Updating, at last Succeeded or Failed."""
         self._polls += 1
         if self._polls <= self._azure.polls or self._thread.is_alive():
-            return "InProgress"
+            return "InProgress" if self._polls == 1 else "Updating"
         end, self._end = self._end, lambda _: None
         end(self.error)
         return "Failed" if self.error else "Succeeded"
@@ -156,15 +174,17 @@ def operation_state(azure, request):
     """Answer …OperationsStatus/{id} with a body, and …OperationsResults/{id} with a status."""
     operation = azure.operations[request.path.split("/")[-1]]
     state = operation.poll()
-    if "Status" in request.path:
-        return Answer(200, {"status": state, "error": operation.error}, RETRY)
-    return Answer(202 if state == "InProgress" else 204, None, RETRY)
+    if "Status" not in request.path:
+        return Answer(202 if state in RUNNING else 204, None, RETRY)
+    body = {"id": request.path, "name": operation.id, "status": state}
+    body |= {"startTime": operation.began, "percentComplete": 20.0 if state in RUNNING else 100.0}
+    return Answer(200, body | ({"error": operation.error} if operation.error else {}), RETRY)
 
 
 def under_way(azure, path):
     """Return the resource's unfinished operation, or None. This counts as a poll."""
     operation = azure.pending.get(path.key)
-    if operation and operation.poll() == "InProgress":
+    if operation and operation.poll() in RUNNING:
         return operation
     azure.pending.pop(path.key, None)
     return None

@@ -10,6 +10,7 @@ import sys
 import tempfile
 import threading
 import traceback
+import uuid
 from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,14 @@ FAMILIES = {family for family, *_ in workspace.SIZES.values()} | {workspace.REGI
 OPEN = re.compile("login.microsoftonline.com/.*|[^/]*/discovery")  # requests without a token
 CODES = {401: "AuthenticationFailed", 403: "AuthorizationFailed", 404: "ResourceNotFound"}
 CODES |= {409: "Conflict", 429: "TooManyRequests", 503: "ServiceUnavailable"}
+# Codes of Resource Manager itself; those of Azure ML are inside a UserError.
+MANAGER_CODES = {"AuthenticationFailed", "InvalidResourceType", "MissingSubscriptionRegistration"}
+MANAGER_CODES |= {
+    "NoRegisteredProviderFound",
+    "ParentResourceNotFound",
+    "RequestDisallowedByPolicy",
+}
+MANAGER_CODES |= {"ResourceGroupNotFound", "ResourceNotFound", "UserError"}
 PLANNED = "planned by the test"
 
 
@@ -196,7 +205,12 @@ class FakeAzure:
             with self.lock:
                 answer = self._route(request)
         except Refused as refused:
-            return Answer(refused.status, {"error": refused.error})
+            own = "/providers/microsoft.machinelearningservices/" in request.path.lower()
+            error = refused.error
+            if own and error["code"] not in MANAGER_CODES:
+                error = arm.user_error(error, self.region)
+            ids = {"x-ms-request-id": str(uuid.uuid4())}
+            return Answer(refused.status, {"error": error}, ids)
         except Exception as error:  # a bug of the fake
             traceback.print_exc()
             return Answer(500, {"error": {"code": "FakeError", "message": repr(error)}})

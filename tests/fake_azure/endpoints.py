@@ -16,7 +16,7 @@ import requests
 from starlette.responses import JSONResponse, StreamingResponse
 
 from . import assets
-from .arm import Answer, Refused, acted_on, hook, refuse_during_change, route, start
+from .arm import Answer, Refused, acted_on, hook, refuse_during_change, route, stable_id, start
 from .identity import audience
 from .storage import ML
 from .workspace import cores
@@ -30,6 +30,12 @@ NO_TRAFFIC = (404, "not_found", "Specified traffic group could not be found")
 @hook("check", f"{ML}/onlineEndpoints")
 def check_endpoint(azure, path, old, new):
     new["properties"].pop("keys", None)
+    operation = f"oeidp:{stable_id(path.workspace)}:{stable_id(path.key)}"
+    subscription = "/".join(path.text.split("/")[:3])
+    location = f"{subscription}/providers/{ML.split('/')[0]}/locations/{azure.region}"
+    uri = f"https://management.azure.com{location}/mfeOperationsStatus/{operation}"
+    recorded = {"azureml.onlineendpointid": path.key, "AzureAsyncOperationUri": uri}
+    new["properties"]["properties"] = new["properties"]["properties"] | recorded
     if old is None:
         if _key_of(azure, path.name):
             raise Refused(409, "Conflict", f"The endpoint name {path.name} is taken.")

@@ -43,6 +43,7 @@ from .quota import (
     refuse_retired,
     require_quota,
 )
+from .regions import read_sizes
 from .roles import CONNECTION_SECRETS, grant_role, has_role, retry_while_roles_spread
 from .sizes import CPU_IMAGE, has_gpu
 from .status import StatusItem, read_status
@@ -94,6 +95,7 @@ __all__ = [
     "quota_lines",
     "quota_notes",
     "quota_shortage",
+    "read_sizes",
     "read_status",
     "refuse_retired",
     "registry_name",

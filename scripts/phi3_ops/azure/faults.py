@@ -78,11 +78,25 @@ def read_fault(document: Any) -> Fault:
 
 
 def _chain(error: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Yield the error and the first of its details, and so on."""
+    """Yield the error and the first of its details, and so on.
+
+    The message of a detail may be the JSON of another error document.
+    """
     while error:
-        yield error
+        inner = _inner_document(error.get("message"))
+        yield {**error, "message": ""} if inner else error
         details = error.get("details") or [None]
-        error = _mapping(details[0])
+        error = inner or _mapping(details[0])
+
+
+def _inner_document(message: Any) -> Mapping[str, Any]:
+    if not isinstance(message, str) or not message.lstrip().startswith("{"):
+        return {}
+    try:
+        document = _mapping(json.loads(message))
+    except ValueError:
+        return {}
+    return _mapping(document.get("error")) or document
 
 
 def _inner_codes(error: Mapping[str, Any]) -> Iterator[str]:

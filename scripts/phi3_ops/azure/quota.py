@@ -19,6 +19,7 @@ from ..yaml_files import load_yaml
 from .cloud import Cloud
 from .config import Config
 from .faults import named_errors
+from .regions import LOCATIONS_API, VmSize, location_path, read_sizes
 
 ASK_FOR_QUOTA = "Request more on the portal's page Azure Machine Learning > Quota."
 A100 = "Standard_NC24ads_A100_v4"
@@ -159,8 +160,8 @@ def quota_lines(cloud: Cloud, needs: Sequence[QuotaNeed]) -> list[QuotaLine]:
     refuse_retired(needs)
     region = cloud.config.azure.location
     with named_errors(f"reading the quota of {region}"):
-        sizes = {size.name.lower(): size for size in cloud.ml.compute.list_sizes(location=region)}
-        listed = list(cloud.ml.compute.list_usage(location=region))
+        sizes = read_sizes(cloud)
+        listed = list(cloud.rest_list(location_path(cloud, "usages"), api=LOCATIONS_API))
     usages = [_usage(item) for item in listed if not _of_another_workspace(item, cloud)]
     return [line for need in needs for line in _lines(need, sizes, usages, region)]
 
@@ -211,14 +212,14 @@ def cores(need: QuotaNeed, cores_each: int, family: str) -> int:
 
 
 def _lines(
-    need: QuotaNeed, sizes: Mapping[str, Any], usages: Sequence[QuotaUsage], region: str
+    need: QuotaNeed, sizes: Mapping[str, VmSize], usages: Sequence[QuotaUsage], region: str
 ) -> list[QuotaLine]:
     size = sizes.get(need.size.lower())
     if size is None:
         raise OpsError(
             f"{need.purpose}: {region} does not offer {need.size}", "Choose another size or region."
         )
-    needed = cores(need, size.v_cp_us, size.family)
+    needed = cores(need, size.cores, size.family)
     quotas = [REGION[need.low_priority]]
     if not need.low_priority:  # the low-priority tier has one limit for all families
         quotas.insert(0, size.family)
@@ -230,13 +231,14 @@ def _line(need: QuotaNeed, needed: int, quota: str, usage: QuotaUsage | None) ->
     return QuotaLine(need.purpose, need.size, quota, usage.used, usage.limit, needed)
 
 
-def _usage(item: Any) -> QuotaUsage:
-    """Convert an entry of the SDK's list; its limit is below 0 if there is no limit."""
-    names = frozenset(normalised(item.name.get(key)) for key in ("value", "localized_value"))
-    return QuotaUsage(names, item.current_value, item.limit if item.limit >= 0 else None)
+def _usage(item: Mapping[str, Any]) -> QuotaUsage:
+    """Convert an entry of Azure's list; its limit is below 0 if there is no limit."""
+    names = frozenset(normalised(item["name"].get(key)) for key in ("value", "localizedValue"))
+    limit = int(item["limit"])
+    return QuotaUsage(names, int(item["currentValue"]), limit if limit >= 0 else None)
 
 
-def _of_another_workspace(item: Any, cloud: Cloud) -> bool:
-    usage_id = (getattr(item, "id", None) or "").lower()
+def _of_another_workspace(item: Mapping[str, Any], cloud: Cloud) -> bool:
+    usage_id = str(item.get("id") or "").lower()
     own_prefix = f"{cloud.workspace_path.lower()}/"
     return "/workspaces/" in usage_id and not usage_id.startswith(own_prefix)

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from .runner import FAIL, OK, Finding
 
-if TYPE_CHECKING:
-    from .checks import CheckContext
 
-
-def environments(context: CheckContext) -> Finding:
+def environments(context: object) -> Finding:
     """Whether the torch of training and serving can use the GPU: its CUDA version, and the base image."""
     from ..azure import azure_environments
 

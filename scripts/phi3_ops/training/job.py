@@ -20,6 +20,7 @@ from ..azure import (
     has_gpu,
     named_errors,
     newest_attempt,
+    read_sizes,
 )
 from ..errors import OpsError
 from ..hashing import parts_sha256
@@ -198,10 +199,8 @@ class JobSubmission(Submission):
 
     def _gpus_per_node(self) -> int:
         """Return how many GPUs a node of the cluster has; 1 if Azure does not list the size."""
-        config = self.cloud.config
-        sizes = self.cloud.ml.compute.list_sizes(location=config.azure.location)
-        wanted = config.compute.size.lower()
-        return max((size.gpus or 1 for size in sizes if size.name.lower() == wanted), default=1)
+        size = read_sizes(self.cloud).get(self.cloud.config.compute.size.lower())
+        return max(size.gpus, 1) if size else 1
 
 
 def latest_completed(cloud: Cloud) -> str:

@@ -115,6 +115,14 @@ TYPED = {
     "additionalInfo": [{"type": "InnerError", "info": {"value": {"code": "BadArgument"}}}],
 }
 
+# A deployment's failure: the message of the detail is a document itself.
+INNER = {"error": {"code": "Validation", "message": "No such endpoint."}}
+NESTED = {
+    "code": "BadRequest",
+    "message": "The request is invalid.",
+    "details": [{"code": "InferencingClientCallFailed", "message": json.dumps(INNER)}],
+}
+
 
 class TestReadFault:
     @pytest.mark.parametrize(
@@ -131,8 +139,13 @@ class TestReadFault:
                 "locations)",
             ),
             (TYPED, "UserError / BadArgument: No."),
+            (
+                NESTED,
+                "BadRequest / InferencingClientCallFailed / Validation: The request is invalid.; "
+                "No such endpoint.",
+            ),
         ],
-        ids=["inner", "details", "typed"],
+        ids=["inner", "details", "typed", "json"],
     )
     def test_codes_message_and_policy(self, document, text):
         assert read_fault(document).text == text

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import pytest
 
 from phi3_ops.azure import quota
@@ -22,9 +20,9 @@ REGIONAL = "Total Cluster Dedicated Regional vCPUs"
 
 
 def usage(value, limit, used=0, localized=None):
-    """An entry of the SDK's list, converted."""
-    name = {"value": value, "localized_value": localized}
-    return quota._usage(SimpleNamespace(name=name, limit=limit, current_value=used))
+    """An entry of Azure's list, converted."""
+    name = {"value": value, "localizedValue": localized}
+    return quota._usage({"name": name, "limit": limit, "currentValue": used})
 
 
 @pytest.mark.parametrize(

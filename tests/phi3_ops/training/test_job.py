@@ -90,14 +90,13 @@ def test_every_training_file_counts(cloud, files):
 )
 def test_all_gpus_of_all_nodes_train_together(files, size, instances, cpu, expected):
     sizes = [
-        SimpleNamespace(name="Standard_NC24ads_A100_v4", gpus=1),
-        SimpleNamespace(name="Standard_ND96isr_H100_v5", gpus=8),
-        SimpleNamespace(name="Standard_E16s_v3", gpus=None),
+        {"name": "Standard_NC24ads_A100_v4", "vCPUs": 24, "gpus": 1},
+        {"name": "Standard_ND96isr_H100_v5", "vCPUs": 96, "gpus": 8},
+        {"name": "Standard_E16s_v3", "vCPUs": 16},
     ]
-    ml = SimpleNamespace(
-        compute=operations(list_sizes=lambda location: sizes), jobs=operations(get=missing)
-    )
-    cloud = offline_cloud({"ml": ml}, compute={"size": size})
+    ml = SimpleNamespace(jobs=operations(get=missing))
+    clients = {"ml": ml, "rest_list": lambda path, api: sizes}
+    cloud = offline_cloud(clients, compute={"size": size})
     made = JobSubmission(cloud, request(files, instances=instances, cpu=cpu)).job()
     assert made.resources.instance_count == instances
     if expected is None:
@@ -166,7 +165,10 @@ class TestLatestCompleted:
     def cloud(self, *jobs):
         listed = [
             SimpleNamespace(
-                name=name, status=status, creation_context=SimpleNamespace(created_at=created)
+                name=name,
+                status=status,
+                tags={} if name.endswith("catalog") else {"recipe": "recipes/lora.yaml"},
+                creation_context=SimpleNamespace(created_at=created),
             )
             for name, status, created in jobs
         ]
@@ -179,6 +181,7 @@ class TestLatestCompleted:
             ("phi3-newer", "Failed", 4),
             ("another", "Completed", 5),
             ("phi3-middle", "Completed", 2),
+            ("phi3-of-the-catalog", "Completed", 6),
         )
         assert latest_completed(cloud) == "phi3-new"
 
