@@ -41,6 +41,12 @@ def build_graph(folder: Path) -> tuple[ov.Model, list[np.ndarray]]:
 
 
 class _Builder:
+    """Builds the graph of one export.
+
+    Attributes:
+        weights: arrays whose memory the graph refers to.
+    """
+
     def __init__(self, folder: Path):
         self._folder = folder / WEIGHTS
         self._sizes = Architecture.read(folder)
@@ -172,6 +178,7 @@ def _integers(*values: int) -> Any:
 
 
 def _output(node: Any) -> Any:
+    """Return the first output of a node. One of several outputs is returned as it is."""
     return node if isinstance(node, ov.Output) else node.output(0)
 
 
