@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
@@ -224,10 +224,9 @@ async def _send_events(stream: AsyncLineStream, receive: Any, send: Any) -> None
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _read(stream: AsyncIterator[str], pieces: asyncio.Queue[str | LineError | None]) -> None:
+async def _read(stream: AsyncLineStream, pieces: asyncio.Queue[str | LineError | None]) -> None:
     try:
-        async for piece in stream:
-            pieces.put_nowait(piece)
+        await stream.read(pieces.put_nowait)
     except LineError as error:
         pieces.put_nowait(error)
     else:

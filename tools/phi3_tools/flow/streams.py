@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from ..client import CallGroup
@@ -119,6 +119,37 @@ class AsyncLineStream(_Pieces, AsyncIterator[str]):
             self._end()
             raise StopAsyncIteration
         return self._add(piece)
+
+    async def read(self, receive: Callable[[str], None]) -> None:
+        """Pass every piece to a function, as `async for` would; one thread reads a generator to its end.
+
+        Args:
+            receive: called in the event loop with each piece, as soon as it arrives.
+
+        Raises:
+            LineError: the node failed; `result.error` is set as well.
+        """
+        source, loop = self._source, asyncio.get_running_loop()
+        if not isinstance(source, Iterator):
+            async for piece in self:
+                receive(piece)
+            return
+
+        def read_all() -> None:
+            for piece in source:
+                if self._source is None:  # closed meanwhile
+                    return
+                loop.call_soon_threadsafe(receive, self._add(piece))
+
+        try:
+            await self._runner.in_line_thread(read_all)
+        except asyncio.CancelledError:
+            self._source = None
+            self._calls.cancel()
+            raise
+        except Exception as error:
+            raise self._fail(error) from error
+        self._end()
 
     async def aclose(self) -> None:
         """End the generator, which closes the endpoint's connection."""
