@@ -86,7 +86,7 @@ def find_columns(path: Path) -> Columns:
 
     Raises:
         UnclearColumnsError: the names are not among the usual ones.
-        OpsError: the file cannot be read, or has one column only.
+        OpsError: the file cannot be read, or has only one column.
     """
     if path.suffix.lower() == ".parquet":
         with path.open("rb") as file:
@@ -107,7 +107,7 @@ def guess_columns(name: str, columns: Sequence[str]) -> Columns:
 
     Raises:
         UnclearColumnsError: the names are not among the usual ones.
-        OpsError: there is only one column.
+        OpsError: the file has only one column.
     """
     if not columns or "messages" in columns:
         return None

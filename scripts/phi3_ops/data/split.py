@@ -93,11 +93,11 @@ def _split_prompts(prompts: Sequence[Hashable], rng: random.Random, share: float
     if not test:  # every prompt has more rows than that
         smallest = min(groups[1:], key=len)
         test.update(smallest)
-    return _without(range(len(prompts)), test, BY_PROMPT)
+    return _hold_out(range(len(prompts)), test, BY_PROMPT)
 
 
-def _without(rows: Iterable[int], test: set[int], groups: str) -> Split:
-    """Return the split with these held-out rows."""
+def _hold_out(rows: Iterable[int], test: set[int], groups: str) -> Split:
+    """Return the split of rows that holds out the rows in `test`."""
     train = [row for row in rows if row not in test]
     return Split(train, [(HELD_OUT, row) for row in sorted(test)], groups)
 
@@ -125,7 +125,7 @@ def _split_answers(
     for rows in phrasings:
         if len(test) + len(rows) <= size:
             test.update(rows)
-    return _without(range(len(prompts)), test, BY_ANSWER)
+    return _hold_out(range(len(prompts)), test, BY_ANSWER)
 
 
 def _split_facts(

@@ -29,12 +29,12 @@ def activity(console: Console, text: str, *, every_s: float = 0) -> Iterator[Cal
         with console.status(text) as status:
             yield status.update
         return
-    shown, next_line_s = "", 0.0
+    last_line, next_line_s = "", 0.0
 
     def show(line: str) -> None:
-        nonlocal shown, next_line_s
-        if line != shown and time.monotonic() >= next_line_s and not console.quiet:
-            shown, next_line_s = line, time.monotonic() + every_s
+        nonlocal last_line, next_line_s
+        if line != last_line and time.monotonic() >= next_line_s and not console.quiet:
+            last_line, next_line_s = line, time.monotonic() + every_s
             print_text(f"      {line} …", to_stderr=True)
 
     show(text)

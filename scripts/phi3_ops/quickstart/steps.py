@@ -217,13 +217,13 @@ def _data(job: QuickstartJob) -> str:
     job.question = _first_question(job.data / "train.jsonl")
     rows, columns = manifest.rows, manifest.columns
     rejected = f", {rows.rejected} rejected, see rejects.jsonl" if rows.rejected else ""
-    named = f"; columns {columns.prompt} → {columns.answer}" if columns else ""
+    from_columns = f"; columns {columns.prompt} → {columns.answer}" if columns else ""
     if rows.train < FEW_ROWS:
         job.notes.append(
             f"{rows.train} rows to train are few, and {rows.test} to test say little: give at least "
             f"{2 * FEW_ROWS} rows, or several phrasings of each question"
         )
-    return f"{rows.train} rows to train, {rows.test} to test{rejected}, in {job.data}{named}"
+    return f"{rows.train} rows to train, {rows.test} to test{rejected}, in {job.data}{from_columns}"
 
 
 def _first_question(train_file: Path) -> FirstQuestion:
