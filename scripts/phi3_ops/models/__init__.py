@@ -5,12 +5,11 @@ It may import `files` and the top-level modules.
 
 from __future__ import annotations
 
-from .cache import EXPORT_NAMES, CachedModel, list_models, remove_model
+from .cache import EXPORT_NAMES, list_models, remove_model
 from .catalog import SHORT_NAMES
 from .resolve import is_converted_here, resolve_folder, resolve_model
 
 __all__ = [
-    "CachedModel",
     "EXPORT_NAMES",
     "SHORT_NAMES",
     "is_converted_here",
