@@ -16,7 +16,14 @@ from .cloud import (
     Cloud,
     is_created_by_us,
 )
-from .config import AutoscaleConfig, Config, EndpointConfig, load_config
+from .config import (
+    CONFIG_FILE,
+    CONFIG_VARIABLE,
+    AutoscaleConfig,
+    Config,
+    EndpointConfig,
+    load_config,
+)
 from .environments import azure_environments
 from .faults import find_resource, named_errors
 from .jobs import (
@@ -50,6 +57,8 @@ from .status import StatusItem, read_status
 from .teardown import ENDPOINT_ONLY, EVERYTHING, EXPIRING, RESOURCES_IN_USE, plan_teardown
 
 __all__ = [
+    "CONFIG_FILE",
+    "CONFIG_VARIABLE",
     "A100",
     "ARM",
     "AUTOSCALE_API_VERSION",

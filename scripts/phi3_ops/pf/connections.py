@@ -13,7 +13,11 @@ from urllib.parse import urlsplit
 
 from phi3_tools import Limits, Params, Phi3Client, Reply
 from phi3_tools.connections import find_connection as look_up_connection
-from phi3_tools.connections import list_own_connections, read_own_connection
+from phi3_tools.connections import (
+    list_own_connections,
+    read_own_connection,
+    registered_store,
+)
 
 from ..errors import OpsError
 from ..network import is_loopback
@@ -97,7 +101,9 @@ def find_connection(name: str) -> Any:
     Raises:
         OpsError, ConfigError: a file, a store or the keyring cannot be read.
     """
-    return look_up_connection(name, {"promptflow": find_promptflow_connection})
+    workspace = registered_store("workspace")
+    stores = {"promptflow": find_promptflow_connection, "workspace": workspace}
+    return look_up_connection(name, stores)
 
 
 def list_connections() -> list[StoredConnection]:

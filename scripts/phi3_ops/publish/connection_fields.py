@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from dataclasses import dataclass, field
 
 from phi3_tools import Phi3Error
 from phi3_tools.client import read_settings
+from phi3_tools.connections import Connection
 
-from ..azure import CONNECTIONS_API_VERSION, Cloud, find_resource
+from ..azure import (
+    CONFIG_FILE,
+    CONFIG_VARIABLE,
+    CONNECTIONS_API_VERSION,
+    Cloud,
+    find_resource,
+    load_config,
+    named_errors,
+)
 from ..errors import OpsError, first_line
 from ..pf import probe_endpoint, require_connection
 
+log = logging.getLogger("phi3_ops")
 CUSTOM = "CustomKeys"  # category and auth type that promptflow reads as a CustomConnection
 
 
@@ -48,6 +60,25 @@ def shared_connection(cloud: Cloud, name: str) -> ConnectionFields:
             raise OpsError(what, f"A flow needs {CUSTOM}. {fix}")
     secrets = (properties.get("credentials") or {}).get("keys") or {}
     return ConnectionFields(properties.get("metadata") or {}, secrets)
+
+
+def find_workspace_connection(name: str) -> Connection | None:
+    """Return a connection of the configured workspace with its keys, or None.
+
+    Nothing is looked up without a phi3.yaml. A connection that cannot be read counts as missing.
+    """
+    if not (os.environ.get(CONFIG_VARIABLE) or CONFIG_FILE.is_file()):
+        return None
+    try:
+        cloud = Cloud(load_config())
+        with named_errors("connections"):
+            fields = shared_connection(cloud, name)
+    except (OpsError, ImportError) as error:
+        log.info("the connection %r is not read from the workspace: %s", name, first_line(error))
+        return None
+    return Connection(
+        name, fields.configs, fields.secrets, f"the workspace {cloud.config.azure.workspace}"
+    )
 
 
 def local_connection(name: str) -> ConnectionFields:

@@ -8,12 +8,15 @@ import pytest
 
 from echo_endpoint import KEY
 from phi3_ops.errors import OpsError
+from phi3_ops.publish import connection_fields
 from phi3_ops.publish.connection_fields import (
     ConnectionFields,
     check_connection,
+    find_workspace_connection,
     local_connection,
     shared_connection,
 )
+from phi3_tools.connections import find_connection
 
 
 def cloud(**properties):
@@ -62,6 +65,19 @@ def test_a_shared_connection_without_fields_is_empty(properties):
 def test_a_connection_of_another_kind_is_refused(key):
     with pytest.raises(OpsError, match=f"'phi3' in ws-one has the {key} ApiKey. A flow needs"):
         shared_connection(cloud(**{**CUSTOM, key: "ApiKey"}), "phi3")
+
+
+def test_a_connection_of_the_workspace_is_found_by_its_name(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    assert find_workspace_connection("phi3") is None  # there is no phi3.yaml
+    (tmp_path / "phi3.yaml").write_text("{}")
+    assert find_workspace_connection("phi3") is None  # it is not complete
+    shared = cloud(**CUSTOM, metadata={"endpoint": "http://a"}, credentials={"keys": {"key": KEY}})
+    monkeypatch.setattr(connection_fields, "load_config", lambda: None)
+    monkeypatch.setattr(connection_fields, "Cloud", lambda config: shared)
+    found = find_connection("phi3", {"workspace": find_workspace_connection})
+    assert (dict(found.configs), dict(found.secrets)) == ({"endpoint": "http://a"}, {"key": KEY})
+    assert found.source == "the workspace ws-one" and KEY not in repr(found)
 
 
 def test_a_connection_whose_endpoint_answers(endpoint):

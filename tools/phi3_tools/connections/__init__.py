@@ -8,7 +8,7 @@ import `errors` only.
 from __future__ import annotations
 
 from .connection import Connection
-from .lookup import FILE_VARIABLE, find_connection, require_connection
+from .lookup import FILE_VARIABLE, find_connection, registered_store, require_connection
 from .own_store import (
     KEYRING_SERVICE,
     list_own_connections,
@@ -25,6 +25,7 @@ __all__ = [
     "list_own_connections",
     "own_store_path",
     "read_own_connection",
+    "registered_store",
     "require_connection",
     "user_folder",
 ]

@@ -60,8 +60,9 @@ def find_connection(name: str, stores: Mapping[str, Finder] | None = None) -> An
     replaced = _from_variables(name)
     if replaced is not None and "endpoint" in replaced.configs:
         return replaced
-    further = _registered_stores() if stores is None else stores
-    finders = (further.get("promptflow"), read_own_connection, further.get("workspace"))
+    if stores is None:
+        stores = {store: registered_store(store) for store in ("promptflow", "workspace")}
+    finders = (stores.get("promptflow"), read_own_connection, stores.get("workspace"))
     for finder in (*finders, _from_default_variables):
         connection = finder(name) if finder else None
         if connection is not None:
@@ -83,8 +84,19 @@ def require_connection(name: str, stores: Mapping[str, Finder] | None = None) ->
     return connection
 
 
-def _registered_stores() -> dict[str, Finder]:
-    return {point.name: point.load() for point in entry_points(group=STORES_GROUP)}
+def registered_store(store: str) -> Finder:
+    """Return a function that looks in a registered store, which is loaded when the function is called.
+
+    Args:
+        store: `promptflow` or `workspace`; without a registration, the function finds nothing.
+    """
+
+    def find(name: str) -> Any:
+        for point in entry_points(group=STORES_GROUP, name=store):
+            return point.load()(name)
+        return None
+
+    return find
 
 
 def _from_file(name: str) -> Connection | None:
