@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import ast
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 
-from phi3_tools.evaluation import metrics
+from phi3_tools.evaluation import line_scores
 from phi3_tools.flow import Flow
 
 # Score -> the functions that its grader contains.
@@ -36,7 +37,7 @@ def grader_files(
 
 def _source_of(roots: tuple[str, ...]) -> str:
     """Return the source of functions of the metrics, with everything that they use."""
-    source = inspect.getsource(metrics)
+    source = inspect.getsource(sys.modules[line_scores.__module__])
     statements = {name: node for node in ast.parse(source).body for name in _defined(node)}
     needed, waiting = set(), list(roots)
     while waiting:
