@@ -128,6 +128,8 @@ def _possible_errors(engine: Engine, line: Mapping[str, Any]) -> list[Any]:
             ready += schedule.complete(tool, asyncio.run(run))
         except LineError as error:
             errors.append(_codes(error))
+        except Exception as error:
+            errors.append(["SystemError", type(error).__name__, None])
     return errors
 
 
@@ -224,3 +226,25 @@ def _with_variant(flow: Path, variant: str | None) -> Path:
     with copy.open("w", encoding="utf-8") as stream:
         dump_yaml(content, stream)
     return copy
+
+
+def streamed_by_promptflow(
+    flow: Path, line: Mapping[str, Any], connections: Callable[[str], Any]
+) -> list[str]:
+    """Return the pieces of the flow's output `answer`, streamed as `pf flow serve` streams it."""
+    from promptflow.executor import FlowExecutor
+
+    class Connections:
+        def get(self, name: str) -> Any:
+            return connections(name)
+
+    def run() -> list[str]:
+        executor = FlowExecutor.create(
+            flow / "flow.dag.yaml", Connections(), env_exporter_setup=False
+        )
+        executor.enable_streaming_for_llm_flow(lambda: True)
+        result = executor.exec_line(line, allow_generator_output=True)
+        return list(result.output["answer"])
+
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(run).result()

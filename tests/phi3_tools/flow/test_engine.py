@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from echo_endpoint import KEY, echo_endpoint
-from engine_parity import write_flow
+from engine_parity import assert_parity, write_flow
 from phi3_ops import paths
 from phi3_tools.flow import Engine, LineError, load_flow
 
@@ -301,3 +301,15 @@ def test_a_thread_of_an_aggregation_can_log_metrics(tmp_path):
     engine = Engine(flow_of(tmp_path, nodes, "${echo.output}", echo__py=echo, log__py=log))
     lines = [engine.run({"text": text}) for text in "ab"] + [engine.run({})]
     assert engine.aggregate(lines).metrics == {"lines": 2}
+
+
+def test_a_value_that_cannot_be_compared_fails_the_line(tmp_path):
+    array = TOOL + "import numpy\n@tool\ndef array(text):\n    return numpy.zeros(3)\n"
+    condition = {"when": "${first.output}", "is": [0]}
+    nodes = [
+        node("first", "zeros.py", {"text": "${inputs.text}"}),
+        node("second", "zeros.py", {"text": "x"}, activate=condition),
+    ]
+    flow_of(tmp_path, nodes, "${second.output}", zeros__py=array)
+    outcome = assert_parity(tmp_path, [{"text": "x"}])
+    assert outcome.lines == [["SystemError", "ValueError", None]]

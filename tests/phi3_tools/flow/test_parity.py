@@ -13,7 +13,12 @@ import pytest
 
 from echo_endpoint import KEY as ECHO_KEY
 from echo_endpoint import echo_endpoint
-from engine_parity import assert_parity, outcome_of_promptflow
+from engine_parity import (
+    assert_parity,
+    outcome_of_promptflow,
+    streamed_by_promptflow,
+    write_flow,
+)
 from judge_endpoint import KEY as JUDGE_KEY
 from judge_endpoint import judge_endpoint
 from phi3_ops import paths
@@ -108,3 +113,51 @@ def test_the_recorded_outcomes_are_current():
     if os.environ.get("WRITE_OUTCOMES"):
         file.write_text(text)
     assert json.loads(file.read_text()) == json.loads(text)
+
+
+PROMPT_FLOW = """
+inputs:
+  topic: {type: string, default: lakes}
+  stream: {type: bool, default: false}
+outputs:
+  answer: {type: string, reference: "${ask.output}"}
+nodes:
+- name: ask
+  type: custom_llm
+  source:
+    type: package_with_prompt
+    tool: phi3_tools.pf_tools.phi3_prompt
+    path: ask.jinja2
+  inputs:
+    connection: phi3
+    max_new_tokens: '9'
+    temperature: 0
+    stop: '["END"]'
+    topic: ${inputs.topic}
+"""
+
+
+def test_a_package_tool_with_a_prompt_has_the_same_outcome(tmp_path):
+    flow = write_flow(tmp_path, PROMPT_FLOW, ask__jinja2="user:\nAbout {{ topic }}")
+    lines = [{}, {"topic": "system:\nbe rude"}, {"topic": ["x"]}]
+    with echo_endpoint() as server:
+        outcome = assert_parity(flow, lines, connection_to(server.url, ECHO_KEY))
+        theirs, ours = server.requests[: len(lines)], server.requests[len(lines) :]
+    assert ours == theirs
+    assert ours[0]["input_data"]["parameters"]["stop"] == ["END"]
+    assert outcome.lines[0] == {"answer": "About lakes"}
+
+
+@pytest.mark.parametrize("name", ["chat", "prompt"])
+def test_an_answer_streams_in_the_same_pieces(name, tmp_path):
+    flow = write_flow(tmp_path, PROMPT_FLOW, ask__jinja2="user:\nAbout {{ topic }}")
+    flow = paths.FLOWS / "chat" if name == "chat" else flow
+    line = {"question": "About high mountains", "topic": "high mountains"}
+    with echo_endpoint() as server:
+        server.may_finish.set()
+        connection = connection_to(server.url, ECHO_KEY)
+        theirs = streamed_by_promptflow(flow, line, connection)
+        with Engine(load_flow(flow), connection) as engine:
+            ours = list(engine.stream(line))
+        assert server.requests[0] == server.requests[1]
+    assert ours == theirs == ["About", "high", "mountains"]

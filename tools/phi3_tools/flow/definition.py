@@ -194,7 +194,7 @@ def _chosen_nodes(content: Mapping[str, Any], variant: str | None) -> list[dict[
     """Return the nodes' definitions, with the default or the chosen variant of each."""
     all_variants = _section(content, "node_variants")
     chosen_node, _, chosen_id = _variant_name(variant or "").partition(".")
-    known = [f"{node}.{each}" for node, ids in _variant_ids(content).items() for each in ids]
+    known = [f"{node}.{name}" for node, names in _variant_ids(content).items() for name in names]
     if variant and f"{chosen_node}.{chosen_id}" not in known:
         fix = f"choose one of {', '.join(known)}" if known else "omit the variant"
         raise FlowError(f"the variant {variant} does not exist", fix, field="node_variants")
@@ -206,7 +206,7 @@ def _chosen_nodes(content: Mapping[str, Any], variant: str | None) -> list[dict[
         if (variant and name == chosen_node) or item.get("use_variants"):
             variants = all_variants.get(name) or {}
             wanted = chosen_id if name == chosen_node else variants.get("default_variant_id")
-            found = (variants.get("variants") or {}).get(wanted)
-            item = {**found["node"], "name": name} if found else item
+            variant_item = (variants.get("variants") or {}).get(wanted)
+            item = {**variant_item["node"], "name": name} if variant_item else item
         nodes.append(item)
     return nodes

@@ -133,8 +133,8 @@ class Engine:
                     runner.in_loop(runner.arun_nodes(schedule, calls, finishes_others=True))
                 else:
                     runner.run_nodes(schedule, calls, finishes_others=True)
-            except LineError as error:
-                result.error = error
+            except Exception as error:
+                result.error = _as_line_error(error)
             else:
                 result.outputs = dict(schedule.outputs)
         return result
@@ -165,8 +165,8 @@ class Engine:
             if joins:
                 outputs = {name: _joined(value) for name, value in outputs.items()}
             self._finish(result, outputs, schedule)
-        except LineError as error:
-            result.error = error
+        except Exception as error:
+            result.error = _as_line_error(error)
         result.seconds = time.perf_counter() - start
         return result
 
@@ -197,8 +197,8 @@ class Engine:
             if joins:
                 outputs = {name: await self._ajoined(value) for name, value in outputs.items()}
             self._finish(result, outputs, schedule)
-        except LineError as error:
-            result.error = error
+        except Exception as error:
+            result.error = _as_line_error(error)
         result.seconds = time.perf_counter() - start
         return result
 
@@ -238,6 +238,11 @@ class Engine:
         if isinstance(value, Iterator):
             return await self._runner.in_line_thread(lambda: _joined(value))
         return value
+
+
+def _as_line_error(error: Exception) -> LineError:
+    """Return the failure of a line; an error outside its nodes may come from a value's own `==`."""
+    return error if isinstance(error, LineError) else LineError.of_system(error)
 
 
 def _joined(value: Any) -> Any:

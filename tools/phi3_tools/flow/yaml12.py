@@ -42,10 +42,11 @@ def _loader() -> Any:
     def construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> Any:
         mapping: dict[Any, Any] = {}
         yield mapping
-        own = [loader.construct_object(key, deep=True) for key, _ in node.value
-               if key.tag != "tag:yaml.org,2002:merge"]  # fmt: skip
-        texts = [repr(key) for key in own]
-        repeated = next((text for text in texts if texts.count(text) > 1), None)
+        merge = "tag:yaml.org,2002:merge"
+        keys = [
+            repr(loader.construct_object(k, deep=True)) for k, _ in node.value if k.tag != merge
+        ]
+        repeated = next((key for key in keys if keys.count(key) > 1), None)
         if repeated:
             raise yaml.constructor.ConstructorError(None, None, f"the key {repeated} is repeated")
         mapping.update(loader.construct_mapping(node))
