@@ -18,7 +18,7 @@ from rich.console import Console
 from phi3_ops.cli import main
 from phi3_ops.endpoint.registration import find_endpoint
 from phi3_ops.files.ownership import MARKER_FILE, finish_writing, record_connection, record_files
-from phi3_ops.models import CachedModel
+from phi3_ops.models.cache import CachedModel
 from phi3_ops.pf.connections import connection_url, delete_connection, save_connection
 from phi3_ops.quickstart import QuickstartOptions, removal, runner
 from phi3_ops.quickstart.lock import LOCK_FILE
