@@ -17,6 +17,8 @@ from phi3_tools.flow import (
     Node,
     NodeReference,
     Tool,
+    convert_literals,
+    parameters_of,
 )
 
 from ..errors import OpsError
@@ -189,7 +191,7 @@ def tool_expression(names: CodeNames, tool: Tool) -> str:
     """Return the expression of a node's tool, and add its import or its constant to the names.
 
     Raises:
-        OpsError: the tool is a method of a class.
+        OpsError: the constructor of the tool's class takes a connection.
     """
     node, owner = tool.node, identifier(tool.node.name)
     if node.kind == PROMPT:
@@ -197,14 +199,37 @@ def tool_expression(names: CodeNames, tool: Tool) -> str:
             f"{owner.upper()}_PROMPT", f"prompt_tool(HERE / {literal(node.path)})"
         )
     function = getattr(tool.function, "func", tool.function)  # of a package tool with a prompt
-    if inspect.ismethod(function) or "." in function.__qualname__:
-        what = f"node {node.name!r}: its tool is a method of a class"
-        raise OpsError(what, "Write the tool as a function.")
     if node.kind == PACKAGE:
         module, _, name = str(node.tool).rpartition(".")
         return names.imported(module, name, owner)
     module = module_of(importable_path(str(node.path)))
+    if inspect.ismethod(function):
+        class_of_tool = names.imported(module, type(function.__self__).__name__, owner)
+        arguments = ", ".join(_constructor_arguments(tool, type(function.__self__)))
+        instance = f"{class_of_tool}({arguments}).{function.__name__}"
+        return names.constant(f"{owner.upper()}_TOOL", instance)
     return names.imported(module, function.__name__, owner)
+
+
+def _constructor_arguments(tool: Tool, owner: type) -> Iterable[str]:
+    """Return the arguments of the constructor of a tool's class: the node's other literals.
+
+    Raises:
+        OpsError: an argument is a connection.
+    """
+    parameters = parameters_of(owner.__init__)  # type: ignore[misc]
+    literals = convert_literals(tool.node, parameters, CustomConnection)
+    arguments = {}
+    for name, assignment in literals.items():
+        if name in tool.inputs or not isinstance(assignment, Literal):
+            continue
+        if isinstance(assignment.value, CustomConnection):
+            what = (
+                f"node {tool.node.name!r}: the constructor of {owner.__name__} takes a connection"
+            )
+            raise OpsError(what, "Give the connection to the method.")
+        arguments[name] = literal(assignment.value)
+    return keyword_arguments(arguments)
 
 
 def _arguments(exported: ExportedFlow, tool: Tool, names: CodeNames) -> Iterable[str]:

@@ -18,6 +18,7 @@ from .errors import FlowError, LineError, NodeError
 from .imports import REPLACED_NAMES, is_replaced_import
 from .line import SKIPPED, Line, connection, prompt_tool, run_sync
 from .model import PACKAGE, PROMPT, Flow, FlowInput, Node
+from .parameters import convert_literals, parameters_of
 from .references import Assignment, InputReference, Literal, NodeReference
 from .restore import override_inputs, restore_line
 from .results import AggregationResult, LineResult, NodeRun
@@ -56,11 +57,13 @@ __all__ = [
     "ToolProvider",
     "collect_metrics",
     "connection",
+    "convert_literals",
     "is_replaced_import",
     "load_flow",
     "load_tools",
     "log_metric",
     "override_inputs",
+    "parameters_of",
     "package_tool",
     "prompt_tool",
     "restore_line",
