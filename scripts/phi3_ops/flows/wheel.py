@@ -79,8 +79,8 @@ def _metadata(package: Distribution) -> dict[str, bytes]:
 
 def _extra(requirement: str) -> str | None:
     """Return the extra of a requirement, as in `jinja2>=3; extra == 'flow'`."""
-    found = re.search(r"extra == ['\"]([^'\"]+)", requirement)
-    return found[1] if found else None
+    match = re.search(r"extra == ['\"]([^'\"]+)", requirement)
+    return match[1] if match else None
 
 
 def _zip(files: Mapping[str, bytes]) -> bytes:
