@@ -313,3 +313,12 @@ def test_a_value_that_cannot_be_compared_fails_the_line(tmp_path):
     flow_of(tmp_path, nodes, "${second.output}", zeros__py=array)
     outcome = assert_parity(tmp_path, [{"text": "x"}])
     assert outcome.lines == [["SystemError", "ValueError", None]]
+
+
+def test_an_image_is_refused_with_the_name_of_the_input(chat):
+    image = {"data:image/png;base64": "AAAA"}
+    history = [{"inputs": {"question": [image]}, "outputs": {"answer": "a"}}]
+    result = chat.run({"question": "hello", "chat_history": history})
+    assert str(result.error) == (
+        "the input 'chat_history' has an image; only promptflow's engine supports images"
+    )

@@ -12,7 +12,7 @@ from ..client import CallGroup
 from ..connections import require_connection
 from .decorators import collect_metrics
 from .environment import set_environment
-from .errors import LineError, invalid_input, missing_input
+from .errors import LineError, image_input, invalid_input, missing_input
 from .model import Flow
 from .references import Literal, NodeReference, output_of, value_of
 from .results import AggregationResult, LineResult
@@ -20,7 +20,7 @@ from .runner import Runner
 from .schedule import Graph, Schedule
 from .streams import AsyncLineStream, LineStream
 from .tools import Tool, load_tools
-from .values import convert
+from .values import contains_image, convert
 
 MAX_THREADS = (
     256  # lines at once in `arun`, and nodes at once that run beside another node of their line
@@ -221,6 +221,8 @@ class Engine:
                 values[name] = convert(values[name], item.type)
             except Exception as error:
                 raise invalid_input(name, values[name], item.type, error) from error
+            if contains_image(values[name]):
+                raise image_input(name)
         return values
 
     def _outputs(self, schedule: Schedule, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -128,6 +128,12 @@ def invalid_input(name: str, value: Any, value_type: str, cause: Exception) -> L
     return LineError(message, (*_INVALID_REQUEST, "InputTypeError"), cause=cause)
 
 
+def image_input(name: str) -> LineError:
+    """Return the failure of a line that has an image in an input."""
+    message = f"the input {name!r} has an image; only promptflow's engine supports images"
+    return LineError(message, ("UserError", "NotSupported"))
+
+
 def missing_input(name: str) -> LineError:
     """Return the failure of a line that lacks an input."""
     message = f"the input {name!r} is missing, and it has no default"

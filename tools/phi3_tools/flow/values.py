@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 SUPPORTED_TYPES = ("int", "double", "bool", "string", "list", "object")
@@ -10,6 +11,8 @@ SUPPORTED_TYPES = ("int", "double", "bool", "string", "list", "object")
 UNCONVERTED_TYPES = ("secret", "prompt_template", "file_path")
 UNSUPPORTED_TYPES = ("image", "assistant_definition")
 VALUE_TYPES = (*SUPPORTED_TYPES, *UNCONVERTED_TYPES, *UNSUPPORTED_TYPES)
+
+_IMAGE_KEY = re.compile(r"data:image/.*;(path|base64|url)$")
 
 
 def convert(value: Any, value_type: str) -> Any:
@@ -37,6 +40,17 @@ def convert(value: Any, value_type: str) -> Any:
     if value_type == "object" and isinstance(value, str):
         return _parsed_or_text(value)
     return value
+
+
+def contains_image(value: Any) -> bool:
+    """Return whether a value has an image in promptflow's form, at any depth."""
+    if isinstance(value, list):
+        return any(contains_image(item) for item in value)
+    if isinstance(value, dict):
+        if len(value) == 1 and _IMAGE_KEY.match(str(next(iter(value)))):
+            return True
+        return any(contains_image(item) for item in value.values())
+    return False
 
 
 def _to_bool(value: Any) -> bool:
