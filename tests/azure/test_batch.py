@@ -265,7 +265,7 @@ def test_a_job_that_does_not_exist(batches):
 
 def test_an_empty_data_file(batches):
     batches.data.write_text("")
-    one_line(batches.run("--on-azure"), "has no lines")
+    one_line(batches.run("--on-azure"), "is empty")
 
 
 def test_the_name_of_a_port_is_refused(batches):
