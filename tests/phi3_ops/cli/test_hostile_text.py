@@ -54,7 +54,7 @@ def test_the_header_of_a_csv_file_in_data(tmp_path):
     (tmp_path / "in.csv").write_text(f"{text},answer\nq,a\n", encoding="utf-8")
     done = phi3("data", "--source", "in.csv", cwd=tmp_path)
     assert done.returncode == 1 and done.stderr.count("\n") == 1
-    assert_harmless(done.stdout + done.stderr)
+    assert_harmless(done.stdout + done.stderr, complete=False)  # its semicolons separate columns
 
 
 def test_the_name_of_a_source_in_data(tmp_path):
