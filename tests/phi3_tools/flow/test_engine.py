@@ -322,3 +322,14 @@ def test_an_image_is_refused_with_the_name_of_the_input(chat):
     assert str(result.error) == (
         "the input 'chat_history' has an image; only promptflow's engine supports images"
     )
+
+
+def test_a_default_that_a_tool_changes_is_new_in_each_line(tmp_path):
+    grow = TOOL + "@tool\ndef grow(items: list):\n    items.append(1)\n    return len(items)\n"
+    definition = {
+        "inputs": {"items": {"type": "list", "default": []}},
+        "outputs": {"answer": {"type": "int", "reference": "${grow.output}"}},
+        "nodes": [node("grow", "grow.py", {"items": "${inputs.items}"})],
+    }
+    with Engine(load_flow(write_flow(tmp_path, definition, grow__py=grow))) as engine:
+        assert [engine.run({}).outputs["answer"] for _ in range(2)] == [1, 1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
@@ -215,7 +216,7 @@ class Engine:
             if name not in values:
                 if item.default is None:
                     raise missing_input(name)
-                values[name] = item.default
+                values[name] = deepcopy(item.default)  # a tool may change its list
         for name, item in self.flow.inputs.items():
             try:
                 values[name] = convert(values[name], item.type)
