@@ -9,6 +9,7 @@ from pathlib import Path
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 FOLDERS = ("flows", "connections", "scripts/training", "scripts/serving", "scripts/azure")
+FILES = ("scripts/phi3.example.yaml",)
 TARGET = "phi3_ops_assets"
 
 
@@ -17,9 +18,10 @@ class AssetsHook(BuildHookInterface):
         if version == "editable":
             return
         root = Path(self.root)
-        for folder in FOLDERS:
-            for file in (root / folder).rglob("*"):
-                parts = file.relative_to(root).parts
-                left_out = any(p.startswith(".") or p == "__pycache__" for p in parts)
-                if file.is_file() and not left_out:
-                    build_data["force_include"][str(file)] = "/".join((TARGET, *parts))
+        files = [root / name for name in FILES]
+        files += [file for folder in FOLDERS for file in (root / folder).rglob("*")]
+        for file in files:
+            parts = file.relative_to(root).parts
+            left_out = any(p.startswith(".") or p == "__pycache__" for p in parts)
+            if file.is_file() and not left_out:
+                build_data["force_include"][str(file)] = "/".join((TARGET, *parts))

@@ -35,6 +35,7 @@ def wheel(tmp_path_factory):
         "phi3_ops_assets/scripts/serving/score.py",
         "phi3_ops_assets/flows/chat/flow.dag.yaml",
         "phi3_ops_assets/connections/phi3.yaml",
+        "phi3_ops_assets/scripts/phi3.example.yaml",
     ],
 )
 def test_wheel_holds(wheel, name):

@@ -16,4 +16,6 @@ AZURE = ROOT / "scripts" / "azure"
 SAMPLE_DATA = PACKAGE / "samples" / "facts.jsonl"
 GENERAL_CHATS = PACKAGE / "samples" / "general.jsonl"  # unlike SAMPLE_DATA: shows what is forgotten
 
+EXAMPLE_CONFIG = ROOT / "scripts" / "phi3.example.yaml"
+
 WORKDIR = Path(".phi3")

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from .. import paths
 from ..errors import OpsError
 from ..yaml_files import load_yaml
 from .sizes import has_gpu
@@ -227,4 +228,10 @@ def _problem(error: ValidationError, path: Path) -> str:
 
 
 def _fix(path: Path) -> str:
-    return f"Copy scripts/phi3.example.yaml to {path} and fill it in." if not path.exists() else ""
+    return "" if path.exists() else f"Copy {example_config()} to {path} and fill it in."
+
+
+def example_config() -> Path:
+    """Return the path of the example: short in a clone, complete elsewhere."""
+    relative = paths.EXAMPLE_CONFIG.relative_to(paths.ROOT)
+    return relative if relative.is_file() else paths.EXAMPLE_CONFIG

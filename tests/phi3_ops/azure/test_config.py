@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import yaml
 
@@ -145,7 +147,16 @@ def test_the_environment_suffices(monkeypatch):
     assert load_config().azure.workspace == "ws-one"
 
 
-def test_without_file_and_environment_it_says_what_to_do():
+def test_outside_of_a_clone_the_example_is_named_with_its_path(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OpsError, match=re.escape(f"Copy {paths.EXAMPLE_CONFIG} to phi3.yaml")):
+        load_config()
+
+
+def test_without_file_and_environment_it_says_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "phi3.example.yaml").touch()  # as in a clone
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(
         OpsError, match=r"phi3\.yaml does not exist\. Copy scripts/phi3\.example\.yaml"
     ):
