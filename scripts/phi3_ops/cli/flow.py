@@ -123,10 +123,9 @@ def _list(args: argparse.Namespace) -> int:
 
     states = flow_states(args.folder)
     columns: Sequence[str] = AZURE_COLUMNS if args.azure else LOCAL_COLUMNS
-    if args.azure:
-        records = _azure_records(args.config, states)
-    else:
-        records = list(map(_local_record, states))
+    records = (
+        _azure_records(args.config, states) if args.azure else list(map(_local_record, states))
+    )
     if args.json:
         print_json(records)
     else:
