@@ -49,12 +49,12 @@ def add_yes(parser: Any) -> None:
     parser.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
 
-def add_engine(parser: Any) -> None:
+def add_engine(parser: Any, default: str = "phi3") -> None:
     """Add `--engine` to a parser or a group of arguments."""
     parser.add_argument(
         "--engine",
         choices=["phi3", "promptflow"],
-        default="phi3",
+        default=default,
         help="engine that runs the flow: phi3, which needs no Prompt flow, or promptflow, Prompt flow's "
         "own (default: %(default)s)",
     )

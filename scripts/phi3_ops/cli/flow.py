@@ -13,7 +13,7 @@ from .. import paths
 from ..names import name_argument
 from ..terminal import console, print_text
 from . import flow_build, flow_export, flow_record
-from ._common import add_config, add_dry_run, positive_number
+from ._common import add_config, add_dry_run, add_engine, positive_number
 from ._records import add_json, print_json, print_table
 
 if TYPE_CHECKING:
@@ -218,12 +218,7 @@ def _check_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="read the connections from Prompt flow's store, not from the project",
     )
-    parser.add_argument(
-        "--engine",
-        choices=["promptflow", "phi3"],
-        default="promptflow",
-        help="engine that runs the flow (default: %(default)s, on which uploaded flows run)",
-    )
+    add_engine(parser, default="promptflow")  # on which uploaded flows run
     parser.add_argument(
         "--timeout",
         type=positive_number,
