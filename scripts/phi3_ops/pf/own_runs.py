@@ -96,6 +96,11 @@ def update_own_run(name: str, status: str, system_metrics: Mapping[str, Any] | N
     write_json(own_runs_folder() / name / RECORD, record)
 
 
+def forget_own_run(name: str) -> None:
+    """Delete the record of a run; its folder stays."""
+    (own_runs_folder() / name / RECORD).unlink(missing_ok=True)
+
+
 def delete_own_run(name: str) -> bool:
     """Delete a run with its folder in the store, and return whether it existed."""
     folder = own_runs_folder() / name

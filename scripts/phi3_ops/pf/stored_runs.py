@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,21 @@ from .own_runs import (
     begin_own_run,
     delete_own_run,
     find_own_run,
+    forget_own_run,
     list_own_runs,
     update_own_run,
 )
 from .pace import ConcurrencyLimit
-from .run_rows import end_row, find_row, insert_row, list_rows, runs_folder, update_status
+from .run_rows import (
+    FLOW_PATH,
+    MAPPING,
+    end_row,
+    find_row,
+    insert_row,
+    list_rows,
+    runs_folder,
+    update_status,
+)
 from .run_types import NewRun, StoredRun
 from .store_database import is_installed, open_database
 
@@ -137,10 +147,20 @@ def end_run(name: str, status: str, system_metrics: Mapping[str, Any]) -> None:
     """
     if find_own_run(name) is not None:
         update_own_run(name, status, system_metrics)
+        run = find_own_run(name)
+        if run is not None and is_installed() and status == COMPLETED:
+            _move_to_promptflow(run)
         return
     with _database() as database:
         if database is not None:
             end_row(database, name, status, system_metrics)
+
+
+def _move_to_promptflow(run: StoredRun) -> None:
+    """Add a run to the store of an untested Prompt flow with its client; if that fails, the run stays."""
+    with suppress(OpsError):
+        _add_with_client(run)
+        forget_own_run(run.name)
 
 
 def delete_stored_run(name: str) -> bool:
@@ -231,29 +251,38 @@ def add_run(
         begin_own_run(new, folder.resolve())
         update_own_run(name, COMPLETED, {})
         return
+    now = datetime.now(timezone.utc)
+    fields = {FLOW_PATH: flow.resolve().as_posix(), MAPPING: dict(column_mapping), **properties}
+    mapping = dict(column_mapping)
+    run = StoredRun(name, title, COMPLETED, folder, flow, data, None, mapping, fields, now)
+    _add_with_client(run)
+
+
+def _add_with_client(run: StoredRun) -> None:
+    """Add a run that has completed to Prompt flow's store.
+
+    Raises:
+        OpsError: the store cannot be written.
+    """
+    client = pf_client()
     from promptflow.entities import Run
 
-    now = datetime.now(timezone.utc)
-    run = Run(
-        name=name,
-        source=folder.resolve(),
+    entity = Run(
+        name=run.name,
+        source=run.folder.resolve(),
         run_source="existing_run",
-        data=str(data.resolve()),
-        display_name=title,
-        status=COMPLETED,
-        created_on=now,
-        start_time=now,
-        end_time=now,
-        properties={
-            "column_mapping": dict(column_mapping),
-            "flow_path": flow.resolve().as_posix(),
-            **properties,
-        },
+        data=str(run.data.resolve()) if run.data else None,
+        display_name=run.title,
+        status=run.status,
+        created_on=run.created_on,
+        start_time=run.created_on,
+        end_time=datetime.now(timezone.utc),
+        properties=dict(run.properties),
     )
     try:
-        pf_client().runs.create_or_update(run)
+        client.runs.create_or_update(entity)
     except Exception as error:  # Prompt flow has no base class for the errors of its store
-        what = f"cannot add the run {name} to Prompt flow's store: {first_line(error)}"
+        what = f"cannot add the run {run.name} to Prompt flow's store: {first_line(error)}"
         raise OpsError(what) from error
 
 

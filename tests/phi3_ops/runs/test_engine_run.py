@@ -174,6 +174,23 @@ def test_constants_are_converted_to_the_inputs_type(tmp_path, texts):
     assert [row["text"] for row in batch.answers.values()] == [7] * 4
 
 
+def test_a_run_lands_in_the_store_of_an_untested_prompt_flow_too(
+    echo, texts, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(store_database, "installed_version", lambda package: "1.99.0")
+    monkeypatch.setenv("PHI3_HOME", str(tmp_path / "phi3"))
+    batch, run = results(echo, texts, TEXT, PHI3)
+    assert run.folder == tmp_path / "phi3" / "runs" / batch.name
+    client = pf_client()
+    assert client.runs.get(batch.name).status == "Completed"
+    assert len(client.runs.get_details(batch.name)) == 4
+    over = run_flow(echo, texts, {"text": "${run.outputs.text}"}, title="over", base=batch)
+    assert find_stored_run(over.name).base == batch.name
+    assert [each.name for each in list_runs()].count(batch.name) == 1
+    delete_run(batch.name)
+    assert find_stored_run(batch.name) is None and not run.folder.exists()
+
+
 # -- without Prompt flow -----------------------------------------------------------------------------
 
 
