@@ -36,12 +36,12 @@ REQUESTS = [
 ]
 
 
-async def answers(app):
+async def answers(app, requests=REQUESTS):
     """Return status, type and content of the answer to each request."""
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         results = []
-        for method, path, body, headers in REQUESTS:
+        for method, path, body, headers in requests:
             content = body if isinstance(body, bytes) else json.dumps(body).encode()
             response = await client.request(method, path, content=content, headers=headers)
             kind = response.headers["content-type"].partition(";")[0]
@@ -83,6 +83,39 @@ def test_each_answer_is_that_of_phi3_serve(form, echo, tmp_path):
         else:
             assert result[2]["error"]["code"] == wanted[2]["error"]["code"], request
     assert received[1][2] == 'data: {"answer": "Hello"}\n\ndata: {"answer": "you"}\n\n'
+
+
+def test_outputs_that_json_does_not_have_are_an_error(tmp_path):
+    folder = tmp_path / "flow"
+    code = (
+        "from phi3_tools.flow import tool\n\n"
+        "VALUES = {'number': float('nan'), 'set': {1}, 'text': 'ü'}\n\n\n"
+        "@tool\ndef value(kind: str):\n    return VALUES[kind]\n"
+    )
+    definition = {
+        "inputs": {"kind": {"type": "string"}},
+        "outputs": {"value": {"type": "object", "reference": "${value.output}"}},
+        "nodes": [
+            {
+                "name": "value",
+                "type": "python",
+                "source": {"type": "code", "path": "value.py"},
+                "inputs": {"kind": "${inputs.kind}"},
+            }
+        ],
+    }
+    folder.mkdir()
+    (folder / "value.py").write_text(code)
+    (folder / "flow.dag.yaml").write_text(json.dumps(definition))
+    requests = [("POST", "/score", {"kind": kind}, {}) for kind in ("number", "set", "text", "x")]
+    requests += [("POST", "/score", b"text", {})]  # the only input, as plain text
+    with Engine(load_flow(folder)) as engine:
+        app = CheckedRequests(ScoreApp(engine, ""), {"kind": "string"})
+        expected = asyncio.run(answers(app, requests))
+    with exported(folder, "fastapi", tmp_path / "out"):
+        received = asyncio.run(answers(importlib.import_module("app").app, requests))
+    assert [status for status, _, _ in expected] == [500, 500, 200, 400, 200]
+    assert received == expected
 
 
 def test_the_service_does_not_start_without_its_connection(tmp_path):
