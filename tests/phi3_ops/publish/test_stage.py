@@ -36,7 +36,7 @@ def test_a_locked_flow(home):
 
 
 def test_a_flow_that_does_not_exist(home):
-    with pytest.raises(OpsError, match="contain a flow 'talk'. The flows in it are chat."):
+    with pytest.raises(OpsError, match="contain a flow 'talk'. The flows in it are chat"):
         require_locked("talk", home)
 
 
