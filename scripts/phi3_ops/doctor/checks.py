@@ -79,7 +79,8 @@ class CheckContext:
 
         connection = find_connection(self.connection)
         if connection is None:
-            fix = "phi3 quickstart, phi3 endpoint, PHI3_KEY=… phi3 connect --endpoint URL, or phi3 connect --azure"
+            here, elsewhere = "phi3 quickstart, phi3 endpoint", "phi3 connect --endpoint URL"
+            fix = f"{here}, PHI3_KEY=… {elsewhere}, or phi3 connect --azure"
             raise OpsError(f"the connection {self.connection!r} does not exist", fix)
         # `key` is a secret even if it is not marked as one, which Foundry allows.
         secrets = {*dict(connection.secrets or {}).values()}
