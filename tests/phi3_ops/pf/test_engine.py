@@ -13,6 +13,7 @@ from phi3_ops.pf import expectations
 from phi3_ops.pf.client import prepare
 from phi3_ops.pf.connections import delete_connection, save_connection
 from phi3_ops.pf.engine import MAX_LINE_RUNS, failed_with
+from phi3_ops.pf.run_types import PROMPTFLOW
 from phi3_ops.pf.stored_runs import find_stored_run
 from phi3_ops.runs.batch import run_flow
 from phi3_tools import RateLimitedError
@@ -71,7 +72,9 @@ def flow(tmp_path):
 
 
 def run(flow, data):
-    return find_stored_run(run_flow(flow, data, COLUMNS, title="echo").name).folder
+    return find_stored_run(
+        run_flow(flow, data, COLUMNS, title="echo", engine=PROMPTFLOW).name
+    ).folder
 
 
 def write(path, rows):
@@ -119,7 +122,7 @@ def test_data_reaches_the_flow_unchanged(flow, tmp_path):
     rows = [{"text": r["text"], "number": r["number"], "created_at": r["when"]} for r in [exact]]
     data = write(tmp_path / "data.jsonl", rows)
     columns = {**COLUMNS, "when": "${data.created_at}"}
-    done = run_flow(flow, data, columns, title="exact")
+    done = run_flow(flow, data, columns, title="exact", engine=PROMPTFLOW)
     assert done.answers == {0: exact}
     folder = find_stored_run(done.name).folder
     assert lines(folder / "outputs.jsonl") == [{**exact, "line_number": 0}]
@@ -127,7 +130,9 @@ def test_data_reaches_the_flow_unchanged(flow, tmp_path):
 
 def test_a_line_without_a_column_fails_alone(flow, tmp_path):
     rows = [ROWS[0], {"text": "a", "when": "b"}]
-    done = run_flow(flow, write(tmp_path / "data.jsonl", rows), COLUMNS, title="gap")
+    done = run_flow(
+        flow, write(tmp_path / "data.jsonl", rows), COLUMNS, title="gap", engine=PROMPTFLOW
+    )
     assert list(done.answers) == [0] and "number" in done.reason
 
 
@@ -147,7 +152,9 @@ def ask(tmp_path, *questions):
     data = write(tmp_path / "questions.jsonl", [{"question": each} for each in questions])
     connections = {"answer": {"connection": "engine"}}
     columns = {"input_data": "${data.question}"}
-    return run_flow(paths.FLOWS / "qa", data, columns, title="t", connections=connections)
+    return run_flow(
+        paths.FLOWS / "qa", data, columns, title="t", connections=connections, engine=PROMPTFLOW
+    )
 
 
 @pytest.mark.parametrize("endpoint", [(0.01, 0)], indirect=True)  # refuses every call with a 429
