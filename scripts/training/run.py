@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import distributed
@@ -64,14 +64,11 @@ def read_inputs(options: CommandLine) -> Inputs:
     recipe = override(read_recipe(options.recipe), options)
     check_model(recipe.model)
     train_rows = read_rows(options.train_file, options.rows)
-    processes = distributed.current_process().count
-    recipe, note = lengthen(recipe, train_rows, processes, options.epochs)
     return Inputs(
         recipe=recipe,
         train_rows=train_rows,
         eval_rows=read_rows(options.eval_file, options.rows),
         general_rows=read_rows(options.general_file, options.rows) if options.general_file else [],
-        notes=[note] if note else [],
     )
 
 
@@ -89,6 +86,8 @@ def prepare(options: CommandLine) -> Run:
         fix = "leave it out, or use one process"
         raise TrainError("a sharded model cannot be asked", "--general-file", fix)
     made_from = fingerprint(inputs.recipe, inputs.train_rows, process.count)
+    recipe, note = lengthen(inputs.recipe, inputs.train_rows, process.count, options.epochs)
+    inputs = replace(inputs, recipe=recipe, notes=[note] if note else [])
     checkpoints = Checkpoints(options.checkpoint_dir, made_from)
     ownership.refuse_foreign_files(options.output_dir, RESULT_NAMES)
     checkpoints.refuse_foreign()

@@ -66,19 +66,12 @@ def _steps_per_epoch(recipe: Recipe, rows: int, processes: int) -> int:
     return math.ceil(rows / batch)
 
 
-def describe_few_steps(sequences: int, batch: int, epochs: float) -> str | None:
-    """Return a warning if a training has too few steps to learn anything, or None.
-
-    Args:
-        sequences: number of sequences that are trained on in an epoch.
-        batch: number of sequences per step.
-        epochs: number of epochs.
-    """
-    steps = math.ceil(math.ceil(sequences / batch) * epochs)
+def describe_few_steps(steps: int) -> str:
+    """Return a warning if a training has too few steps to learn anything, or ""."""
     if steps >= FEW_STEPS:
-        return None
+        return ""
     number = f"{steps} steps are" if steps != 1 else "1 step is"
     return (
-        f"{number} too few to learn from: give more rows, more "
-        "--epochs, or a recipe with fewer rows per step"
+        f"{number} too few to learn from: give more rows, more --epochs, or a recipe with fewer rows "
+        "per step"
     )

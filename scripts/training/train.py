@@ -310,7 +310,7 @@ def make_trainer(run: Run, base: Base, callbacks: list[Any]) -> Trainer:
         f"{len(inputs.train_rows)} rows, {describe_batch(base.config)}"
     )
     shortened = row_counts.describe(trainer.row_counts, base.config.max_length)
-    for line in [*inputs.notes, *shortened]:
+    for line in filter(None, [*inputs.notes, *shortened, trainer.few_steps]):
         print_line(line)
     return trainer
 

@@ -33,6 +33,7 @@ class Trainer(SFTTrainer):
 
     Attributes:
         row_counts: counts of the rows that max_length cuts or drops, by TRL's name of the dataset.
+        few_steps: a warning if the training has too few steps to learn anything; otherwise "".
 
     Raises:
         TrainError: too many rows are cut or dropped, or a row has no token to train on.
@@ -60,12 +61,15 @@ class Trainer(SFTTrainer):
             batches.accept_shared_sequences(model, self.args.max_length)
         models.train_in_float32(self.model)
         self.add_callback(CheckpointCallback(checkpoints))
+        self.few_steps = small_data.describe_few_steps(self._count_steps())
+
+    def _count_steps(self) -> int:
+        """Return the number of optimizer steps of a training from the base model."""
+        if self.args.max_steps > 0:
+            return int(self.args.max_steps)
         batch = self.args.train_batch_size * self.args.gradient_accumulation_steps
-        sequences, epochs = len(self.train_dataset), self.args.num_train_epochs
-        if warning := small_data.describe_few_steps(
-            sequences, batch * self.args.world_size, epochs
-        ):
-            print_line(warning)
+        per_epoch = math.ceil(len(self.train_dataset) / (batch * self.args.world_size))
+        return math.ceil(per_epoch * self.args.num_train_epochs)
 
     def _prepare_dataset(
         self,
