@@ -71,7 +71,9 @@ def require_completed(cloud: Cloud, name: str) -> Any:
     if job is None:
         raise OpsError(f"the job {name} does not exist", "Submit one with `phi3 finetune`.")
     if job.status != COMPLETED:
-        raise OpsError(f"the job {name} is {job.status}, not {COMPLETED}", _logs_hint(cloud, name))
+        # Newer versions of azure-ai-ml return a member of an enumeration of texts.
+        status = getattr(job.status, "value", job.status)
+        raise OpsError(f"the job {name} is {status}, not {COMPLETED}", _logs_hint(cloud, name))
     return job
 
 
