@@ -7,7 +7,6 @@ by another test. The old deployment is deleted last. Every failure puts the traf
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from abc import ABC, abstractmethod
@@ -214,12 +213,22 @@ class Rollout:
                 retry_while_roles_spread(self.cloud, lambda: begin(definition).result())
             except Exception:
                 self._print_logs()
-                # A failed deployment would go on costing, and its name would be taken in the next run. If
-                # its removal fails as well, the first error is the one to report.
-                with contextlib.suppress(Exception):
-                    if self.name not in self._traffic():
-                        self._delete(self.name)
+                self._remove_failed()
                 raise
+
+    def _remove_failed(self) -> None:
+        """Delete the failed deployment, which is paid for and whose name the next run needs.
+
+        If that fails as well, a line says so: the error to report is the one that led here.
+        """
+        try:
+            if self.name not in self._traffic():
+                self._delete(self.name)
+        except Exception as error:
+            self.print_line(
+                f"  the deployment {self.name} could not be deleted and is still paid for: {error}. "
+                "Run `phi3 deploy` again, or `phi3 down --endpoint-only`"
+            )
 
     def _print_logs(self) -> None:
         try:

@@ -247,6 +247,20 @@ class TestFirstRollout:
         assert "  | no GPU was found" in stage.lines
         assert stage.azure.deployments == {}
 
+    def test_a_failed_deployment_that_cannot_be_deleted_is_named(self, monkeypatch):
+        from azure.core.exceptions import HttpResponseError
+
+        def refuse(rollout, name):
+            raise HttpResponseError("You may not.")
+
+        stage = Stage()
+        stage.azure.failure = HttpResponseError("It crashed.")
+        monkeypatch.setattr(rollout.Rollout, "_delete", refuse)
+        with pytest.raises(OpsError, match="create deployment new .*It crashed"):
+            stage.run()
+        (line,) = [line for line in stage.lines if "still paid for" in line]
+        assert "the deployment new could not be deleted" in line and "You may not." in line
+
 
 class TestBesideALiveDeployment:
     def test_traffic_moves_in_steps_and_the_old_deployment_is_deleted(self):
