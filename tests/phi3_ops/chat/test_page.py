@@ -283,7 +283,7 @@ def test_a_full_context_is_said_in_one_sentence(look, url, narrow):
 def test_the_empty_page_explains_itself_and_suggests_questions(look, url):
     page = look(url)
     empty = page.locator(".empty")
-    expect(empty).to_contain_text("The connection phi3 answers.")
+    expect(empty).to_contain_text("The model of phi3 answers.")
     expect(empty).to_contain_text("Your chats are stored in this browser only.")
     suggested = empty.get_by_role("button")
     expect(suggested).to_have_text(["Who founded Microsoft?", "What is 7 times 8?"])

@@ -110,7 +110,7 @@ function drawEmpty() {
   const names = page.info.sides.map((side) => `${side.connection}${side.caption ? ` (${side.caption})` : ""}`);
   const who = names.length > 1
     ? `Two models answer side by side: ${names.join(" and ")}.`
-    : `The connection ${names[0]} answers.`;
+    : `The model of ${names[0]} answers.`;
   empty.append(make("p", { class: "dim" }, `${who} An answer takes the earlier turns of the chat into account. Your chats are stored in this browser only.`));
   const suggest = (question) => make("button", { type: "button", onclick: () => { if (!page.running) ask(question); } }, question);
   if (page.info.questions.length) {
