@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from phi3_tools.flow import LineError
+
 from ..errors import OpsError, first_line
 from .client import prepare
 from .expectations import LINE_NUMBER, installed_version
@@ -84,7 +86,10 @@ class PromptflowExecutor:
 
         try:
             executor = FlowExecutor.create(
-                folder / "flow.dag.yaml", Provider(), raise_ex=False, env_exporter_setup=False
+                folder.resolve() / "flow.dag.yaml",
+                Provider(),
+                raise_ex=False,
+                env_exporter_setup=False,
             )
         except Exception as error:  # whatever Prompt flow, or the flow's own code, raises
             raise OpsError(f"{folder} cannot run: {first_line(error)}") from error
@@ -100,7 +105,10 @@ class PromptflowExecutor:
         streamed = None
         for name, value in outputs.items():
             if isinstance(value, Iterator):
-                outputs[name] = "".join(str(piece) for piece in value)
+                try:
+                    outputs[name] = "".join(str(piece) for piece in value)
+                except Exception as error:  # whatever the flow's own code raises
+                    return ExecutedLine(None, list(LineError.of_system(error).codes))
                 streamed = [name, outputs[name]]
         return ExecutedLine(outputs, streamed=streamed, result=result)
 

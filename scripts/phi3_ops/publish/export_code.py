@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import inspect
 import keyword
 from collections.abc import Iterable, Mapping
@@ -55,6 +56,8 @@ RESERVED = (
     # Local names where a tool is called.
     *("lines", "metrics", "self", "total"),
 )
+# Names that the evaluator class uses beside its parameters.
+EVALUATOR_NAMES = frozenset({"self", "kwargs", "outputs", "run_line", "run_sync"})
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,7 @@ class CodeNames:
 
     imports: dict[str, str] = field(default_factory=dict)  # name -> import statement
     constants: dict[str, str] = field(default_factory=dict)  # name -> assignment
-    taken: set[str] = field(default_factory=lambda: set(RESERVED))
+    taken: set[str] = field(default_factory=lambda: {*RESERVED, *dir(builtins)})
     variables: set[str] = field(default_factory=lambda: {"start", "finish", "line", "variant"})
 
     def imported(self, module: str, name: str, owner: str) -> str:
@@ -184,7 +187,8 @@ def _description(node: Node, choice: str) -> str:
     what = {PROMPT: "the prompt", PACKAGE: "the tool"}.get(node.kind, "the function in")
     source = node.tool if node.kind == PACKAGE else node.path
     variant = f", variant `{choice.partition('.')[2]}`" if choice else ""
-    return f"Node `{node.name}`{variant}: {what} {source}."
+    text = f"Node `{node.name}`{variant}: {what} {source}."
+    return text.replace("\\", "\\\\").replace('"', "'")
 
 
 def tool_expression(names: CodeNames, tool: Tool) -> str:
@@ -249,7 +253,8 @@ def _arguments(exported: ExportedFlow, tool: Tool, names: CodeNames) -> Iterable
 def keyword_arguments(arguments: Mapping[str, str]) -> Iterable[str]:
     """Yield each argument as source text."""
     for name, value in arguments.items():
-        yield f"{name}={value}" if name.isidentifier() else f"**{{{literal(name)}: {value}}}"
+        is_keyword = not name.isidentifier() or keyword.iskeyword(name)
+        yield f"{name}={value}" if not is_keyword else f"**{{{literal(name)}: {value}}}"
 
 
 def _value(assignment: Assignment, may_be_skipped: frozenset[str] = frozenset()) -> str:
@@ -306,9 +311,11 @@ def parameter_codes(exported: ExportedFlow) -> list[str]:
     types = {"string": "str", "int": "int", "double": "float", "bool": "bool", "list": "list[Any]"}
     parameters = []
     for item in exported.flow.inputs.values():
-        if not item.name.isidentifier() or keyword.iskeyword(item.name):
+        is_reserved = keyword.iskeyword(item.name) or item.name in EVALUATOR_NAMES
+        if not item.name.isidentifier() or is_reserved:
             what = f"the input {item.name!r} cannot be a parameter of a Python function"
-            raise OpsError(what, "Rename it, with letters, digits and underscores only.")
+            fix = "Rename it: letters, digits, underscores, and no name that Python or the code uses."
+            raise OpsError(what, fix)
         default = "" if item.default is None else f" = {literal(item.default)}"
         parameters.append(f"{item.name}: {types.get(item.type, 'Any')}{default}")
     return parameters

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
+import tokenize
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -56,6 +58,7 @@ COMMANDS = {
     "app.py": ".venv/bin/uvicorn app:app --port 8080                  # serves http://127.0.0.1:8080/score",
     "evaluate.py": ".venv/bin/python evaluate.py DATA.jsonl               # scores the lines of a file",
 }
+_PROMPTFLOW = re.compile(r"(phi3-)?promptflow([-_.][a-z]+)*(?![\w-])", re.IGNORECASE)
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^]]*\])?\s*([<>=!~].*)?")
 
 
@@ -106,12 +109,27 @@ def _copied_files(folder: Path, exported: ExportedFlow) -> dict[str, bytes]:
             continue
         content = path.read_bytes()
         if path.suffix == ".py":
-            content = without_promptflow(content.decode("utf-8"), name).encode()
+            encoding = _encoding_of(content, name)
+            content = without_promptflow(content.decode(encoding), name).encode(encoding)
         target = importable_path(name) if name in node_files else name
         if target in files:
             raise OpsError(f"{name} would replace {target}", "Rename one of the files.")
         files[target] = content
     return files
+
+
+def _encoding_of(content: bytes, name: str) -> str:
+    """Return the encoding that a Python file declares; `utf-8-sig` if it has a byte order mark.
+
+    Raises:
+        OpsError: the file does not have this encoding.
+    """
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
+        content.decode(encoding)
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise OpsError(f"{name} is not valid Python: {error}", "Save it as UTF-8.") from error
+    return encoding
 
 
 def _generated(
@@ -277,8 +295,14 @@ def _requirements(folder: Path, exported: ExportedFlow, target: str, wheel: str)
     file = folder / str(named)
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
     lines = [line.split(" #")[0].strip() for line in text.splitlines()]
-    own = [_pinned(line, pins) for line in lines if line and not line.startswith("#")]
-    packages = [f"{name}=={pins[name]}" for name in (*PACKAGES[target], *TOOL_PACKAGES)]
+    own = [
+        _pinned(line, pins)
+        for line in lines
+        if line and not line.startswith("#") and not _PROMPTFLOW.match(line)
+    ]
+    names = {match[1].lower() for line in own if (match := _REQUIREMENT.match(line))}
+    needed = (*PACKAGES[target], *TOOL_PACKAGES)
+    packages = [f"{name}=={pins[name]}" for name in needed if name not in names]
     return "\n".join([f"./wheels/{wheel}", *sorted({*packages, *own}), ""])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 
 from phi3_tools.flow import REPLACED_NAMES, is_replaced_import
 
@@ -27,7 +28,7 @@ def without_promptflow(source: str, name: str) -> str:
         tree = ast.parse(source)
     except (SyntaxError, ValueError) as error:
         raise OpsError(f"{name} is not valid Python: {error}", "Correct the file.") from error
-    lines = source.splitlines(keepends=True)
+    lines = io.StringIO(source, newline="").readlines()  # as Python counts lines
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and is_replaced_import(node):
             _replace_module(lines, node)
@@ -41,11 +42,14 @@ def without_promptflow(source: str, name: str) -> str:
 
 def _replace_module(lines: list[str], node: ast.ImportFrom) -> None:
     """Replace the module in the source of one import; the imported names stay as they are."""
-    index = node.lineno - 1
-    line = lines[index].encode()
-    start, rest = line[: node.col_offset], line[node.col_offset :].decode()
-    module = str(node.module)
-    lines[index] = start.decode() + rest.replace(module, SUCCESSOR, 1)
+    module, column = str(node.module), node.col_offset
+    for index in range(node.lineno - 1, node.end_lineno or node.lineno):
+        line = lines[index].encode()
+        start, rest = line[:column].decode(), line[column:].decode()
+        if module in rest:
+            lines[index] = start + rest.replace(module, SUCCESSOR, 1)
+            return
+        column = 0  # the statement goes on in the next line
 
 
 def _promptflow_import(node: ast.AST) -> str | None:

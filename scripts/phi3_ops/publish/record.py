@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from phi3_tools import Phi3Client, Phi3Error, Settings
 from phi3_tools import __version__ as tools_version
 from phi3_tools.client import read_settings
 from phi3_tools.connections import Connection
-from phi3_tools.flow import Engine, FlowError, load_flow, override_inputs
+from phi3_tools.flow import Engine, FlowError, LineError, load_flow, override_inputs
 from phi3_tools.parity import (
     Exchange,
     LoopbackServer,
@@ -53,6 +53,7 @@ class Recorder(LoopbackServer):
         targets: first part of the path -> settings of the endpoint.
         exchanges: hash and answer of each request that was passed on.
         requests: hashes of all requests, in order.
+        failure: why the first request without an answer could not be passed on, or None.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -60,6 +61,7 @@ class Recorder(LoopbackServer):
         self.targets: dict[str, Settings] = {}
         self.exchanges: list[tuple[str, Exchange]] = []
         self.requests: list[str] = []
+        self.failure: str | None = None
         self._final: dict[str, Exchange] = {}
         self._lock = threading.Lock()
 
@@ -70,7 +72,11 @@ class Recorder(LoopbackServer):
             known = self._final.get(digest)
         if known is not None:
             return known
-        exchange = self._pass_on(self.targets[path.split("/")[1]], headers, body)
+        try:
+            exchange = self._pass_on(self.targets[path.split("/")[1]], headers, body)
+        except Exception as error:  # no answer of the endpoint: the recording would be wrong
+            self.failure = self.failure or f"{type(error).__name__} at {path}"
+            return Exchange(400, "application/json", "{}")
         with self._lock:
             self.exchanges.append((digest, exchange))
             if exchange.status < 500 and exchange.status not in TRANSIENT:
@@ -131,6 +137,9 @@ def record_flow(
         record = _record_promptflow if engine == PROMPTFLOW else _record_phi3
         recorded = record(flow.folder, rows, replaced.__getitem__, recorder, on_line)
         exchanges = group_exchanges(recorder.exchanges)
+    if recorder.failure:
+        what = f"a request could not be passed on to the endpoint: {recorder.failure}"
+        raise OpsError(what, "Check the endpoint with `phi3 doctor`, and record again.")
     recording = Recording(
         flow={
             "name": flow.folder.resolve().name,
@@ -155,11 +164,11 @@ def _recorder(
     targets = {name: read_settings(require_connection(source)) for name, source in sources.items()}
     contracts = {name: _detected_contract(settings) for name, settings in targets.items()}
     recorder = loopback_server(Recorder)
-    recorder.targets = targets
+    recorder.targets = {quote(name, safe=""): settings for name, settings in targets.items()}
     replaced: dict[str, Connection] = {}
     fields: dict[str, dict[str, str]] = {}
     for name, settings in targets.items():
-        path = f"/{name}{urlsplit(settings.endpoint).path}"
+        path = f"/{quote(name, safe='')}{urlsplit(settings.endpoint).path}"
         values = {each: getattr(settings, each) for each in RECORDED_FIELDS}
         fields[name] = {"endpoint": path, **{k: str(v) for k, v in values.items() if v}}
         fields[name]["contract"] = contracts[name]
@@ -199,7 +208,8 @@ def _record_phi3(
             result = engine.run(inputs)
             results.append(result)
             requests = _taken(recorder)
-            with engine.stream(inputs) as stream:
+            text = None
+            with engine.stream(inputs) as stream, suppress(LineError):
                 text = "".join(stream) if stream.name else None
             streamed = [stream.name, text] if stream.name and text is not None else None
             failed = result.error is not None
@@ -207,10 +217,11 @@ def _record_phi3(
                 RecordedLine(
                     inputs=inputs,
                     outputs=None if failed else plain_outputs(result.outputs),
-                    error=list(result.error.codes) if result.error else None,
+                    error=_codes(result.error),
                     streamed=streamed,
                     requests=requests,
                     stream_requests=_taken(recorder),
+                    stream_error=_codes(stream.result.error),
                 )
             )
             on_line(number)
@@ -242,11 +253,16 @@ def _record_promptflow(
                 streamed=streamed.streamed,
                 requests=requests,
                 stream_requests=_taken(recorder),
+                stream_error=streamed.error,
             )
         )
         on_line(number)
     recorded.metrics = executor.metrics(lines)
     return recorded
+
+
+def _codes(error: LineError | None) -> list[str] | None:
+    return None if error is None else list(error.codes)
 
 
 def _taken(recorder: Recorder) -> list[str]:

@@ -15,6 +15,7 @@ from collections.abc import (
     Iterator,
     Mapping,
 )
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -134,7 +135,7 @@ class Line:
             await asyncio.gather(*tasks, return_exceptions=True)
             raise
 
-    async def call(self, tool: Callable[..., Any], **arguments: Any) -> Any:
+    async def call(self, tool: Callable[..., Any], /, **arguments: Any) -> Any:
         """Call a tool: a coroutine in this event loop, any other function in a thread.
 
         A `SKIPPED` argument is left out if the parameter has a default; else it is None.
@@ -194,7 +195,7 @@ def line_inputs(inputs: Mapping[str, FlowInput], values: Mapping[str, Any]) -> d
         if name not in complete:
             if item.default is None:
                 raise missing_input(name)
-            complete[name] = item.default
+            complete[name] = deepcopy(item.default)  # a tool may change its list
     for name, item in inputs.items():
         try:
             complete[name] = convert(complete[name], item.type)

@@ -8,7 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -116,17 +116,23 @@ async def _check(
     recording: Recording, subject: Subject, replay: Replay, report: ParityReport, at_once: int
 ) -> None:
     outcomes = []
+    # Nodes that run at once send their requests in any order.
     for number, line in enumerate(recording.lines):
         outcome, requests = await _asked(subject.run(line.inputs), replay)
         outcomes.append(outcome)
         report.compare_line(number, line, outcome, subject.all_codes)
-        report.compare(number, "requests", line.requests, requests)
-        if line.streamed is None and not line.stream_requests:
+        report.compare(number, "requests", sorted(line.requests), sorted(requests))
+        if line.streamed is None and not line.stream_requests and not line.stream_error:
             continue
         outcome, requests = await _asked(subject.stream(line.inputs), replay)
-        report.compare_line(number, line, outcome, subject.all_codes, "streamed ")
+        streamed = replace(line, error=line.stream_error)
+        if line.stream_error:
+            streamed = replace(streamed, outputs=None)
+        report.compare_line(number, streamed, outcome, subject.all_codes, "streamed ")
         report.compare(number, "streamed text", line.streamed, outcome.streamed)
-        report.compare(number, "requests of the stream", line.stream_requests, requests)
+        report.compare(
+            number, "requests of the stream", sorted(line.stream_requests), sorted(requests)
+        )
     metrics = await subject.metrics(outcomes)
     if metrics is not None:
         report.compare(None, "metrics", recording.metrics, metrics)

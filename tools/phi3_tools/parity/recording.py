@@ -26,6 +26,7 @@ class RecordedLine:
         streamed: name and text of the output that streamed; None if the flow does not stream.
         requests: hashes of the requests of the complete answer, in order.
         stream_requests: likewise of the streamed answer.
+        stream_error: the error codes of the streamed answer, or None.
     """
 
     inputs: Mapping[str, Any]
@@ -34,6 +35,7 @@ class RecordedLine:
     streamed: list[str] | None = None
     requests: list[str] = field(default_factory=list)
     stream_requests: list[str] = field(default_factory=list)
+    stream_error: list[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,9 @@ def read_recording(folder: Path) -> Recording:
         content = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
         if content.pop("format") != FORMAT:
             raise ValueError("another format")
-        lines = [RecordedLine(**line) for line in content.pop("lines")]
+        lines = [
+            RecordedLine(**{"stream_error": line["error"], **line}) for line in content.pop("lines")
+        ]
         exchanges = {
             digest: [Exchange(**answer) for answer in answers]
             for digest, answers in content.pop("exchanges").items()
