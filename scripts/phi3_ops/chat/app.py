@@ -14,14 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from phi3_tools import __version__
 from phi3_tools.flow import Engine, FlowError, ScoreApp, load_flow, override_inputs
 from phi3_tools.serving import CheckedRequests, RefusedRequest, read_body
 
 from ..errors import OpsError, first_line
-from ..flows import FlowDefinition, copy_flow
+from ..flows import FlowDefinition, copy_flow, read_dag_file, write_dag_file
 from ..pf import (
     PHI3,
     PROMPTFLOW,
@@ -31,7 +29,6 @@ from ..pf import (
     shared_tool_threads,
     wrap_line_execution,
 )
-from ..yaml_files import load_yaml
 from .guard import Guard
 from .page_info import SAMPLES_FILE, connection_caption, suggested_questions
 from .streams import FlowApp, with_detached_streams
@@ -147,11 +144,11 @@ def make_flow_app(flow: FlowDefinition, connection: str, folder: Path) -> App:
     """
     copy_flow(flow.folder, folder, follow_links=True)
     dag = folder / "flow.dag.yaml"
-    content = load_yaml(dag)
+    content = read_dag_file(dag)
     for node in content["nodes"]:
         if "connection" in (node.get("inputs") or {}):
             node["inputs"]["connection"] = connection
-    dag.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_dag_file(dag, content)
     try:
         app = create_flow_app(folder)
     except Exception as error:  # whatever promptflow, or the flow's own code, raises

@@ -6,6 +6,7 @@ It may import `pf` and `data`.
 from __future__ import annotations
 
 from .content import content_hash, copy_flow, flow_files, is_text
+from .dag_file import read_dag_file, write_dag_file
 from .definition import FlowDefinition
 from .image import IMAGE_FOLDER, add_image_files, build_image_context, copy_resolved_flow
 from .lock import (
@@ -39,8 +40,10 @@ __all__ = [
     "flow_states",
     "is_text",
     "lock_flows",
+    "read_dag_file",
     "read_lock",
     "refuse_changed_flows",
     "refuse_secrets",
     "save_lock",
+    "write_dag_file",
 ]

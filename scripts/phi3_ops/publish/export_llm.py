@@ -8,11 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ..errors import OpsError
-from ..flows import copy_flow
-from ..yaml_files import load_yaml
+from ..flows import copy_flow, read_dag_file, write_dag_file
 
 TOOL = "phi3_tools.pf_tools.phi3_prompt"
 CONNECTION = "phi3"
@@ -49,7 +46,7 @@ def with_llm_nodes_replaced(folder: Path, llm: str | None) -> Iterator[Path]:
     Raises:
         OpsError: the flow has an llm node and `llm` is None, or the tool cannot do what a node asks for.
     """
-    content = load_yaml(folder / "flow.dag.yaml")
+    content = read_dag_file(folder / "flow.dag.yaml")
     nodes = [node for node in _nodes(content) if node.get("type") == "llm"]
     if not nodes:
         yield folder
@@ -61,8 +58,7 @@ def with_llm_nodes_replaced(folder: Path, llm: str | None) -> Iterator[Path]:
         _replace(node)
     with tempfile.TemporaryDirectory(prefix="phi3-export-") as parent:
         copy = copy_flow(folder, Path(parent) / folder.resolve().name)
-        text = yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
-        (copy / "flow.dag.yaml").write_text(text, encoding="utf-8")
+        write_dag_file(copy / "flow.dag.yaml", content)
         yield copy
 
 

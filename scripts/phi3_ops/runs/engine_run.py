@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from phi3_tools import Phi3Error, Reply
 from phi3_tools.client import CallObserver, observe_calls
 from phi3_tools.flow import (
@@ -28,7 +26,7 @@ from phi3_tools.flow import (
 )
 
 from ..errors import OpsError
-from ..flows import copy_flow
+from ..flows import copy_flow, read_dag_file, write_dag_file
 from ..pf import (
     COMPLETED,
     FAILED,
@@ -40,7 +38,6 @@ from ..pf import (
     find_stored_run,
     require_connection,
 )
-from ..yaml_files import load_yaml
 from .app_engine import AppEngine
 from .line_inputs import line_inputs
 from .line_queue import run_queue
@@ -228,7 +225,7 @@ def _write_snapshot(new: NewRun, folder: Path) -> None:
     if not new.connections:
         return
     dag = folder / SNAPSHOT / "flow.dag.yaml"
-    content = load_yaml(dag)
+    content = read_dag_file(dag)
     for node in content["nodes"]:
         node.setdefault("inputs", {}).update(new.connections.get(node["name"], {}))
-    dag.write_text(yaml.safe_dump(content, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    write_dag_file(dag, content)

@@ -15,6 +15,7 @@ from .decorators import tool as package_tool
 from .definition import load_flow
 from .engine import Engine
 from .errors import FlowError, LineError, NodeError
+from .flow_files import read_flow_file
 from .imports import REPLACED_NAMES, is_replaced_import
 from .line import SKIPPED, Line, connection, prompt_tool, run_sync
 from .model import PACKAGE, PROMPT, Flow, FlowInput, Node
@@ -66,6 +67,7 @@ __all__ = [
     "parameters_of",
     "package_tool",
     "prompt_tool",
+    "read_flow_file",
     "restore_line",
     "run_sync",
     "tool",
