@@ -16,7 +16,7 @@ from echo_endpoint import KEY, echo_endpoint
 from exports import engine_result, exported
 from phi3_ops import paths
 from phi3_ops.publish import export_flow
-from phi3_tools.flow import Engine, line, load_flow
+from phi3_tools.flow import Engine, LineError, line, load_flow
 from scripted_endpoint import scripted_endpoint
 
 FLOWS = Path(__file__).with_name("flows")
@@ -214,3 +214,77 @@ def test_the_parity_test_of_an_export_passes_and_notices_a_change(tmp_path):
 def run_parity(folder):
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_parity.py"]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+
+
+STREAMS = """
+from phi3_tools.flow import tool
+
+
+@tool
+def answer(kind: str):
+    if kind == "iterator":
+        return iter(["a", "b", 3])
+    if kind == "generator":
+        return (letter for letter in "ab")
+    if kind == "empty":
+        return iter([])
+    if kind == "fails":
+        return (1 // number for number in (1, 0))
+    return ["a", "b"] if kind == "list" else kind
+"""
+KINDS = ["iterator", "generator", "empty", "fails", "list", "text"]
+
+
+def write_stream_flow(folder, **outputs):
+    """Write a flow whose node decides when it runs whether its output streams."""
+    nodes = [
+        {
+            "name": name,
+            "type": "python",
+            "source": {"type": "code", "path": "answer.py"},
+            "inputs": {"kind": f"${{inputs.{name}}}"},
+        }
+        for name in ("first", "second")
+    ]
+    definition = {
+        "inputs": {name: {"type": "string", "default": "text"} for name in ("first", "second")},
+        "outputs": {n: {"type": "object", "reference": r} for n, r in outputs.items()},
+        "nodes": nodes,
+    }
+    folder.mkdir()
+    (folder / "flow.dag.yaml").write_text(json.dumps(definition))
+    (folder / "answer.py").write_text(STREAMS)
+    return folder
+
+
+def test_a_returned_iterator_is_an_answer_in_pieces(form, tmp_path):
+    flow = write_stream_flow(tmp_path / "flow", x="${first.output}", y="${second.output}")
+    rows = [{"first": kind} for kind in KINDS] + [{"first": "iterator", "second": "generator"}]
+
+    with exported(flow, form, tmp_path / "out") as export, Engine(load_flow(flow)) as engine:
+        for values in rows:
+            assert export.run(values) == engine_result(engine, values), values
+            expected = engine_events(engine, values)
+            assert asyncio.run(streamed_events(export, values)) == expected, values
+    assert expected[-1] == "MultipleStreamOutputFieldsNotSupported"
+
+
+def engine_events(engine, values):
+    """Return the streamed output's name and all events, or the error codes."""
+    try:
+        with engine.stream(values) as stream:
+            if stream.result.error:
+                return stream.result.error.codes
+            complete = [dict(stream.result.outputs)] if stream.result.outputs else []
+            return stream.name, complete + [{stream.name: piece} for piece in stream]
+    except LineError as error:
+        return error.codes
+
+
+async def streamed_events(export, values):
+    line = export.module.Line(export.module.INPUTS)
+    try:
+        events = [event async for event in export.module.stream_line(values, line=line)]
+    except LineError as error:
+        return error.codes
+    return line.streamed, events

@@ -33,7 +33,26 @@ REQUESTS = [
     ("GET", "/score", b"", {}),
     ("GET", "/other", b"", {}),
     ("GET", "/health", b"", {}),
+    ("GET", "/version", b"", {}),
+    ("GET", "/swagger.json", b"", {}),
+    ("POST", "/feedback", {"rating": 5}, {}),
+    ("DELETE", "/feedback", b"", {}),
+    ("POST", "/score", {"question": "fail"}, {"accept": "image/png"}),
 ]
+
+
+DEFINITION = {
+    "inputs": {"kind": {"type": "string"}},
+    "outputs": {"value": {"type": "object", "reference": "${value.output}"}},
+    "nodes": [
+        {
+            "name": "value",
+            "type": "python",
+            "source": {"type": "code", "path": "value.py"},
+            "inputs": {"kind": "${inputs.kind}"},
+        }
+    ],
+}
 
 
 async def answers(app, requests=REQUESTS):
@@ -85,6 +104,47 @@ def test_each_answer_is_that_of_phi3_serve(form, echo, tmp_path):
     assert received[1][2] == 'data: {"answer": "Hello"}\n\ndata: {"answer": "you"}\n\n'
 
 
+@pytest.mark.parametrize("form", ["agent-framework", "fastapi"])
+@pytest.mark.parametrize("accept", ["application/json", "text/event-stream"])
+def test_a_client_that_leaves_ends_its_line(form, accept, tmp_path):
+    """The node waits until its line is cancelled, and says so."""
+    flow = tmp_path / "flow"
+    flow.mkdir()
+    code = (
+        "import asyncio\n\nfrom phi3_tools.flow import tool\n\nEVENTS = []\n\n\n"
+        "@tool\nasync def value(kind: str):\n    EVENTS.append('begun')\n"
+        "    try:\n        await asyncio.sleep(60)\n"
+        "    finally:\n        EVENTS.append('ended')\n"
+    )
+    (flow / "value.py").write_text(code)
+    (flow / "flow.dag.yaml").write_text(json.dumps(DEFINITION))
+    body = [{"type": "http.request", "body": b'{"kind": "x"}', "more_body": False}]
+    scope = {
+        **{"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http"},
+        **{"path": "/score", "raw_path": b"/score", "query_string": b"", "root_path": ""},
+        "headers": [(b"host", b"localhost"), (b"accept", accept.encode())],
+        **{"client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80), "asgi": {"version": "3.0"}},
+    }
+
+    async def leave(app, events):
+        async def receive():
+            while not body and "begun" not in events:
+                await asyncio.sleep(0.01)
+            return body.pop() if body else {"type": "http.disconnect"}
+
+        async def send(message):
+            pass
+
+        await asyncio.wait_for(app(scope, receive, send), 30)
+        async with asyncio.timeout(30):
+            while "ended" not in events:
+                await asyncio.sleep(0.01)
+
+    with exported(flow, form, tmp_path / "out"):
+        app = importlib.import_module("app").app
+        asyncio.run(leave(app, importlib.import_module("value").EVENTS))
+
+
 def test_outputs_that_json_does_not_have_are_an_error(tmp_path):
     folder = tmp_path / "flow"
     code = (
@@ -92,21 +152,9 @@ def test_outputs_that_json_does_not_have_are_an_error(tmp_path):
         "VALUES = {'number': float('nan'), 'set': {1}, 'text': 'ü'}\n\n\n"
         "@tool\ndef value(kind: str):\n    return VALUES[kind]\n"
     )
-    definition = {
-        "inputs": {"kind": {"type": "string"}},
-        "outputs": {"value": {"type": "object", "reference": "${value.output}"}},
-        "nodes": [
-            {
-                "name": "value",
-                "type": "python",
-                "source": {"type": "code", "path": "value.py"},
-                "inputs": {"kind": "${inputs.kind}"},
-            }
-        ],
-    }
     folder.mkdir()
     (folder / "value.py").write_text(code)
-    (folder / "flow.dag.yaml").write_text(json.dumps(definition))
+    (folder / "flow.dag.yaml").write_text(json.dumps(DEFINITION))
     requests = [("POST", "/score", {"kind": kind}, {}) for kind in ("number", "set", "text", "x")]
     requests += [("POST", "/score", b"text", {})]  # the only input, as plain text
     with Engine(load_flow(folder)) as engine:

@@ -8,13 +8,16 @@ does not check (CVE-2026-48710, CVE-2026-54282). Such requests are refused here.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeVar
 
 Scope = MutableMapping[str, Any]
 App = Callable[[Scope, Any, Any], Awaitable[None]]
+T = TypeVar("T")
 
 # More than the context of 128 thousand tokens, also in a script of which each character is an escape.
 MAX_BODY_BYTES = 2 * 2**20
@@ -73,6 +76,10 @@ class RefusedRequest(Exception):  # noqa: N818 - not an error of the server
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": pairs})
         await send({"type": "http.response.body", "body": body})
+
+
+class ClientLeft(Exception):  # noqa: N818 - not an error of the server
+    """The client has closed its connection."""
 
 
 class CheckedRequests:
@@ -147,6 +154,36 @@ async def read_body(scope: Scope, receive: Any) -> bytes | None:
             raise too_large
         if not message.get("more_body"):
             return bytes(body)
+
+
+async def unless_left(work: Awaitable[T], receive: Callable[[], Awaitable[Any]]) -> T:
+    """Return the result of work, which is cancelled if the client leaves.
+
+    Args:
+        work: a coroutine, for example.
+        receive: ASGI's function of this name; the body of the request has been read.
+
+    Raises:
+        ClientLeft: the client has left.
+    """
+    task = asyncio.ensure_future(work)
+    left = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientLeft
+        return task.result()
+    finally:
+        left.cancel()
+        if not task.done():
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+async def _left(receive: Callable[[], Awaitable[Any]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def require_inputs(body: bytes, input_types: Mapping[str, str]) -> None:

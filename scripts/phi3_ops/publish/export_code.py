@@ -245,7 +245,7 @@ def _arguments(exported: ExportedFlow, tool: Tool, names: CodeNames) -> Iterable
         prompt = f'(HERE / {literal(tool.node.path)}).read_text(encoding="utf-8")'
         constant = names.constant(f"{identifier(tool.node.name).upper()}_PROMPT", prompt)
         arguments |= dict.fromkeys(getattr(tool.function, "keywords", {}), constant)
-    if tool.streaming_option and exported.streamed and exported.streamed[1] == tool.node.name:
+    if tool.streaming_option and tool.node.name in exported.flow.streaming_nodes:
         arguments[tool.streaming_option] = "line.stream"
     return keyword_arguments(arguments)
 
@@ -314,7 +314,9 @@ def parameter_codes(exported: ExportedFlow) -> list[str]:
         is_reserved = keyword.iskeyword(item.name) or item.name in EVALUATOR_NAMES
         if not item.name.isidentifier() or is_reserved:
             what = f"the input {item.name!r} cannot be a parameter of a Python function"
-            fix = "Rename it: letters, digits, underscores, and no name that Python or the code uses."
+            fix = (
+                "Rename it: letters, digits, underscores, and no name that Python or the code uses."
+            )
             raise OpsError(what, fix)
         default = "" if item.default is None else f" = {literal(item.default)}"
         parameters.append(f"{item.name}: {types.get(item.type, 'Any')}{default}")

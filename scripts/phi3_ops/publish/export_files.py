@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import io
+import json
 import re
 import tokenize
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from phi3_tools.flow import swagger
 
 from ..errors import OpsError
 from ..flows import build_tool_wheel, flow_files
@@ -46,6 +49,7 @@ CONTENTS = {
     "workflow.py": "the flow as a workflow; `create_workflow()` makes one",
     "flow.py": "the flow as functions; `run_line` runs it once",
     "app.py": "the service: `/score`, also as server-sent events where the flow streams, and `/health`",
+    "swagger.json": "the OpenAPI document of the service",
     "evaluate.py": "runs the flow over a JSONL file and prints its metrics",
     "evaluator.py": "the evaluator class",
     "test_parity.py": "replays a recording of the original flow and compares exactly, with pytest",
@@ -136,11 +140,11 @@ def _generated(
     exported: ExportedFlow, flow_version: str | None, name: str, target: str, has_recording: bool
 ) -> dict[str, str]:
     """Return the files that are made from templates."""
-    module = "workflow" if target == AGENT_FRAMEWORK else "flow"
-    flow = _flow_context(exported, flow_version, name, module)
+    flow = _flow_context(exported, flow_version, name, target)
     connections = [
         {"name": each, "prefix": _variable_prefix(each)} for each in exported.connections
     ]
+    module = _module_name(target)
     files = {
         f"{module}.py": _render(f"{module}.py", flow=flow),
         "test_parity.py": _render("test_parity.py", flow=flow, has_recording=has_recording),
@@ -152,6 +156,7 @@ def _generated(
     else:
         files |= {
             "app.py": _render("app.py", flow=flow),
+            "swagger.json": json.dumps(swagger(exported.flow), indent=2, ensure_ascii=False) + "\n",
             "Dockerfile": _render("Dockerfile", flow=flow),
         }
     if exported.aggregation and target != EVALUATOR:
@@ -176,14 +181,18 @@ def _generated(
     return files
 
 
+def _module_name(target: str) -> str:
+    return "workflow" if target == AGENT_FRAMEWORK else "flow"
+
+
 def _flow_context(
-    exported: ExportedFlow, flow_version: str | None, name: str, module: str
+    exported: ExportedFlow, flow_version: str | None, name: str, target: str
 ) -> dict[str, Any]:
+    module, streams = _module_name(target), target != EVALUATOR
     names = CodeNames()
     nodes, graph = node_codes(exported, names)
     by_name = dict(zip(exported.needs, graph))
     support = _support_names(nodes, {"FlowInput", "Line"})
-    streams = exported.streamed is not None
     environment = [
         (literal(str(key)), literal(str(value))) for key, value in _environment(exported).items()
     ]
@@ -226,8 +235,6 @@ def _flow_context(
         "outputs": output_codes(exported),
         "aggregated": aggregated_parts(exported),
         "streams": streams,
-        "streamed_output": literal(exported.streamed[0]) if exported.streamed else "",
-        "streamed_node": literal(exported.streamed[1]) if exported.streamed else "",
     }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
@@ -34,7 +33,6 @@ class ExportedFlow:
         aggregation: tools of the aggregation nodes.
         needs: node of a line -> the nodes that it needs, in any variant; in a possible order.
         may_be_skipped: names of the nodes that may not run.
-        streamed: the output that can stream and its node, or None.
         connections: names of the connections.
     """
 
@@ -43,7 +41,6 @@ class ExportedFlow:
     aggregation: tuple[Tool, ...]
     needs: Mapping[str, frozenset[str]]
     may_be_skipped: frozenset[str]
-    streamed: tuple[str, str] | None
     connections: tuple[str, ...]
 
     @property
@@ -95,7 +92,6 @@ def read_flow(folder: Path) -> ExportedFlow:
         tuple(tools[node.name] for node in flow.aggregation_nodes),
         needs,
         _skippable(nodes, needs),
-        _streamed(flow, nodes),
         tuple(names),
     )
 
@@ -145,34 +141,3 @@ def _skippable(
 def input_references(tool: Tool) -> set[str]:
     """Return the names of the nodes whose outputs are inputs of a tool."""
     return {each.node for each in tool.inputs.values() if isinstance(each, NodeReference)}
-
-
-def _streamed(flow: Flow, nodes: Mapping[str, Mapping[str, Tool]]) -> tuple[str, str] | None:
-    """Return the output that can stream, and its node.
-
-    Raises:
-        OpsError: several outputs can stream.
-    """
-    streaming = {
-        name
-        for name in flow.streaming_nodes
-        if name in nodes and any(map(_can_stream, nodes[name].values()))
-    }
-    outputs = [
-        (name, output.reference.node)
-        for name, output in flow.outputs.items()
-        if isinstance(output.reference, NodeReference)
-        and not output.reference.properties
-        and output.reference.node in streaming
-    ]
-    if len(outputs) > 1:
-        names = " and ".join(name for name, _ in outputs)
-        what = f"{flow.folder} cannot be exported: the outputs {names} stream, but only one may"
-        raise OpsError(what, "Remove one of them, or let a node join the pieces.")
-    return outputs[0] if outputs else None
-
-
-def _can_stream(tool: Tool) -> bool:
-    function = getattr(tool.function, "__original_function", tool.function)
-    is_generator = inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-    return bool(tool.streaming_option) or is_generator

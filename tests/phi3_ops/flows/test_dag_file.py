@@ -11,7 +11,8 @@ from phi3_ops.flows.dag_file import read_dag_file, write_dag_file
 TEXT = """\
 inputs: {text: {type: string, default: yes}, number: {type: string, default: '1e3'}}
 nodes:
-- {name: a, inputs: {a: '010', b: 010, c: off, d: 'null', e: 1e3, f: "x\\n y ", g: 12:30, h: 0o10, 'on': ~}}
+- name: a
+  inputs: {a: '010', b: 010, c: off, d: 'null', e: 1e3, f: "x\\n y ", g: 12:30, h: 0o10, 'on': ~}
 """
 
 

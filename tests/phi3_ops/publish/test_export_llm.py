@@ -9,8 +9,15 @@ FLOW = """\
 inputs: {text: {type: string, default: '1e3'}}
 outputs: {text: {type: string, reference: '${answer.output}'}}
 nodes:
-- {name: other, type: python, source: {type: code, path: other.py}, inputs: {a: '010', b: 010, c: yes, d: '1e3'}}
-- {name: answer, type: llm, source: {type: code, path: chat.jinja2}, api: chat, inputs: {text: '${inputs.text}'}}
+- name: other
+  type: python
+  source: {type: code, path: other.py}
+  inputs: {a: '010', b: 010, c: yes, d: '1e3'}
+- name: answer
+  type: llm
+  source: {type: code, path: chat.jinja2}
+  api: chat
+  inputs: {text: '${inputs.text}'}
 """
 
 

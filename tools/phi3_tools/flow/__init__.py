@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..connections import Connection as CustomConnection
-from .asgi import ScoreApp
+from .asgi import ScoreApp, build_info
 from .decorators import collect_metrics
 from .decorators import tool as package_tool
 from .definition import load_flow
@@ -24,6 +24,7 @@ from .references import Assignment, InputReference, Literal, NodeReference
 from .restore import override_inputs, restore_line
 from .results import AggregationResult, LineResult, NodeRun
 from .shim import PromptTemplate, tool_exception
+from .swagger import swagger
 from .tools import Tool, load_tools
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ __all__ = [
     "SKIPPED",
     "Tool",
     "ToolProvider",
+    "build_info",
     "collect_metrics",
     "connection",
     "convert_literals",
@@ -70,6 +72,7 @@ __all__ = [
     "read_flow_file",
     "restore_line",
     "run_sync",
+    "swagger",
     "tool",
     "tool_exception",
     "trace",

@@ -11,25 +11,19 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any
 
-from ..serving import App, RefusedRequest, Scope, read_body
+from ..serving import App, ClientLeft, RefusedRequest, Scope, read_body, unless_left
 from .engine import Engine
 from .errors import LineError
 from .results import LineResult
 from .streams import AsyncLineStream
 from .swagger import swagger
 
-T = TypeVar("T")
-
 EVENT_STREAM = "text/event-stream"
 JSON_TYPES = frozenset({"application/json", "application/*", "*/*"})
-
-
-class _ClientLeft(Exception):  # noqa: N818 - not an error of the server
-    """The client has closed its connection."""
 
 
 class ScoreApp:
@@ -64,19 +58,14 @@ class ScoreApp:
             await handler(scope, receive, send)
         except RefusedRequest as refused:
             await refused.send(send)
-        except _ClientLeft:
+        except ClientLeft:
             return
 
     async def _health(self, scope: Scope, receive: Any, send: Any) -> None:
         await _send_json(send, {"status": "Healthy", "version": self._version})
 
     async def _build(self, scope: Scope, receive: Any, send: Any) -> None:
-        build = os.environ.get("BUILD_INFO", "")
-        try:
-            version = json.loads(build)["build_number"]
-        except (ValueError, LookupError, TypeError):
-            version = self._version
-        await _send_json(send, {"status": "Healthy", "build_info": build, "version": version})
+        await _send_json(send, build_info(self._version))
 
     async def _openapi(self, scope: Scope, receive: Any, send: Any) -> None:
         await _send_json(send, self._swagger)
@@ -93,7 +82,7 @@ class ScoreApp:
         inputs = _inputs(body, self._engine)
         accepted = _accepted_types(scope)
         if EVENT_STREAM in accepted:
-            stream = await _unless_left(self._engine.astream(inputs), receive)
+            stream = await unless_left(self._engine.astream(inputs), receive)
             async with stream:
                 _require_success(stream.result)
                 if stream.name is not None:
@@ -101,11 +90,23 @@ class ScoreApp:
                     return
             result = stream.result
         else:
-            result = await _unless_left(self._engine.arun(inputs), receive)
+            result = await unless_left(self._engine.arun(inputs), receive)
             _require_success(result)
         if not accepted & JSON_TYPES:
             raise _not_acceptable(accepted, "application/json")
         await _send_json(send, result.outputs)
+
+
+def build_info(version: str) -> dict[str, str]:
+    """Return the answer of `/version`, which Prompt flow takes from the variable `BUILD_INFO`.
+
+    Args:
+        version: the version, if the variable has no `build_number`.
+    """
+    build = os.environ.get("BUILD_INFO", "")
+    with suppress(ValueError, LookupError, TypeError):
+        version = json.loads(build)["build_number"]
+    return {"status": "Healthy", "build_info": build, "version": version}
 
 
 # -- requests --------------------------------------------------------------------------------------
@@ -138,32 +139,6 @@ def _accepted_types(scope: Scope) -> set[str]:
     values = [value.decode("latin-1") for name, value in scope["headers"] if name == b"accept"]
     types = {part.strip() for value in values for part in value.split(",") if part.strip()}
     return types or {"*/*"}
-
-
-async def _unless_left(work: Coroutine[Any, Any, T], receive: Callable[[], Awaitable[Any]]) -> T:
-    """Return the result of a coroutine, which is cancelled if the client leaves.
-
-    Raises:
-        _ClientLeft: the client has left.
-    """
-    task = asyncio.ensure_future(work)
-    left = asyncio.ensure_future(_left(receive))
-    try:
-        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise _ClientLeft
-        return task.result()
-    finally:
-        left.cancel()
-        if not task.done():
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-
-
-async def _left(receive: Callable[[], Awaitable[Any]]) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -216,7 +191,7 @@ async def _send_events(stream: AsyncLineStream, receive: Any, send: Any) -> None
     pieces: asyncio.Queue[str | LineError | None] = asyncio.Queue()
     reading = asyncio.ensure_future(_read(stream, pieces))
     try:
-        await _unless_left(_send_pieces(send, str(stream.name), pieces), receive)
+        await unless_left(_send_pieces(send, str(stream.name), pieces), receive)
     finally:
         reading.cancel()
         with suppress(asyncio.CancelledError):

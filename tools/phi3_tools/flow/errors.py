@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 
@@ -150,6 +150,12 @@ def unsupported_section(node: str, section: str) -> LineError:
     """Return the failure of a line whose reference names something else than an output."""
     message = f"a reference to the node {node!r} names {section!r} instead of `output`"
     return LineError(message, (*_BAD_REFERENCE, "UnsupportedReference"), node=node)
+
+
+def several_streams(outputs: Iterable[str]) -> LineError:
+    """Return the failure of a streamed line that has several generators among its outputs."""
+    message = f"the outputs {', '.join(outputs)} stream, but only one may"
+    return LineError(message, ("UserError", "MultipleStreamOutputFieldsNotSupported"))
 
 
 def cancelled_line() -> LineError:

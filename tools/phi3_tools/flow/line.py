@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 from ..client import CallGroup
 from ..connections import require_connection
-from .errors import LineError, invalid_input, missing_input
+from .errors import LineError, invalid_input, missing_input, several_streams
 from .model import PROMPT, FlowInput, Node
 from .prompts import render_function
 from .references import NodeReference, value_of
@@ -51,13 +51,16 @@ class Line:
     Attributes:
         inputs: the values of the inputs, with defaults and converted to their types.
         stream: whether nodes that can stream return generators.
+        streamed: name of the output that arrives in pieces, or None.
     """
 
     def __init__(self, inputs: Iterable[FlowInput] = ()) -> None:
         self._definitions = {item.name: item for item in inputs}
         self.inputs: dict[str, Any] = {}
         self.stream = False
+        self.streamed: str | None = None
         self._outputs: dict[str, Any] = {}
+        self._texts: dict[str, str] = {}
         self._skipped: set[str] = set()
         self._calls = CallGroup()
 
@@ -72,7 +75,7 @@ class Line:
             LineError: an input is missing or has the wrong type.
         """
         self._outputs, self._skipped, self._calls = {}, set(), CallGroup()
-        self.stream = stream
+        self._texts, self.stream, self.streamed = {}, stream, None
         self.inputs = line_inputs(self._definitions, values)
 
     # -- outputs of nodes --------------------------------------------------------------------------
@@ -153,17 +156,58 @@ class Line:
 
     # -- streams -----------------------------------------------------------------------------------
 
-    async def pieces(self, node: str) -> AsyncGenerator[str, None]:
-        """Yield the output of a node in pieces, and keep the complete text. Other outputs yield nothing.
+    def with_texts(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Return outputs of the flow with complete texts in place of the generators that were read."""
+        return {name: self._texts.get(name, value) for name, value in outputs.items()}
 
-        Leaving early ends the call and closes its connection.
+    async def join(self, outputs: Mapping[str, Any]) -> None:
+        """Read all generators among the outputs of the flow, and keep their complete texts.
 
         Raises:
-            LineError: the node failed after its first piece.
+            LineError: a generator failed.
         """
-        source = self._outputs[node]
-        if not isinstance(source, (Iterator, AsyncIterator)):
-            return
+        for name, source in outputs.items():
+            if isinstance(source, (Iterator, AsyncIterator)):
+                async for _ in self._read(name, source):
+                    pass
+
+    async def pieces(self, outputs: Mapping[str, Any]) -> AsyncGenerator[str, None]:
+        """Yield the pieces of the output that is a generator, if any, and keep the complete text.
+
+        Sets `streamed`. Leaving early ends the call and closes its connection.
+
+        Raises:
+            LineError: several outputs are generators, or the generator failed.
+        """
+        source = self._streamed_source(outputs)
+        if self.streamed is not None:
+            async for piece in self._read(self.streamed, source):
+                yield piece
+
+    async def events(self, outputs: Mapping[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the complete outputs, and then each of the `pieces` with the name of its output.
+
+        Raises:
+            LineError: as for `pieces`.
+        """
+        source = self._streamed_source(outputs)
+        complete = {name: value for name, value in outputs.items() if name != self.streamed}
+        if complete or self.streamed is None:
+            yield complete
+        if self.streamed is not None:
+            async for piece in self._read(self.streamed, source):
+                yield {self.streamed: piece}
+
+    def _streamed_source(self, outputs: Mapping[str, Any]) -> Any:
+        """Return the generator among the outputs, and set `streamed` to its name."""
+        sources = {n: v for n, v in outputs.items() if isinstance(v, (Iterator, AsyncIterator))}
+        if len(sources) > 1:
+            raise several_streams(sources)
+        self.streamed = next(iter(sources), None)
+        return sources.get(self.streamed or "")
+
+    async def _read(self, name: str, source: Any) -> AsyncGenerator[str, None]:
+        """Yield the pieces of a generator, and keep the complete text of its output."""
         texts: list[str] = []
         is_complete = False
         try:
@@ -176,12 +220,7 @@ class Line:
         finally:
             if not is_complete:
                 self.cancel()
-        self._outputs[node] = "".join(texts)
-
-    async def join(self, node: str) -> None:
-        """Replace the output of a node, if it is a generator, by its complete text."""
-        async for _ in self.pieces(node):
-            pass
+        self._texts[name] = "".join(texts)
 
 
 def line_inputs(inputs: Mapping[str, FlowInput], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 from ..client import CallGroup
-from .errors import LineError
+from .errors import LineError, several_streams
 from .results import LineResult
 from .runner import Runner
 
@@ -29,9 +29,7 @@ class _Pieces:
             if isinstance(value, (Iterator, AsyncIterator))
         }
         if len(streams) > 1:
-            message = f"the outputs {', '.join(streams)} stream, but only one may"
-            codes = ("UserError", "MultipleStreamOutputFieldsNotSupported")
-            result.error = LineError(message, codes)
+            result.error = several_streams(streams)
             result.outputs, streams = {}, {}
         self.name: str | None = next(iter(streams), None)
         self._source: Any = streams.get(self.name) if self.name else None

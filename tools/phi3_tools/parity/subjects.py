@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from ..connections import Connection, require_connection
 from ..errors import ConfigError
-from ..flow import Engine, Flow, LineError, LineResult
+from ..flow import Engine, Flow, Line, LineError, LineResult
 
 EVENT = "data: "
 
@@ -167,10 +167,14 @@ class _ExportedSubject:
     async def stream(self, inputs: Mapping[str, Any]) -> Outcome:
         if not hasattr(self._module, "stream_line"):
             return await self.run(inputs)
+        line = Line(self._module.INPUTS)
         try:
-            return _joined([event async for event in self._module.stream_line(inputs)])
+            events = [event async for event in self._module.stream_line(inputs, line=line)]
         except LineError as error:
             return _failed(error)
+        if line.streamed is None:
+            return Outcome(plain_outputs(events[0]))
+        return _joined(events, line.streamed)
 
     async def metrics(self, outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
         if self._evaluate is None:
@@ -182,11 +186,8 @@ class _ExportedSubject:
         pass
 
 
-def _joined(events: Sequence[Mapping[str, Any]]) -> Outcome:
+def _joined(events: Sequence[Mapping[str, Any]], streamed: str) -> Outcome:
     """Return the outcome of a stream: the complete outputs come first, then pieces of one output."""
-    if not events:
-        return Outcome({})
-    streamed = next(iter(events[-1]))
     complete = {n: v for event in events for n, v in event.items() if n != streamed}
     text = "".join(str(event[streamed]) for event in events if streamed in event)
     return Outcome({**plain_outputs(complete), streamed: text}, streamed=[streamed, text])
@@ -223,8 +224,9 @@ class _ServedSubject:
             return Outcome(None, list(error.codes[:1]))
         if not content_type.startswith("text/event-stream"):
             return self._complete(status, body)
-        events = [event for event in body.decode("utf-8").split("\n\n") if event]
-        return _joined([json.loads(event[len(EVENT) :]) for event in events])
+        texts = [event for event in body.decode("utf-8").split("\n\n") if event]
+        events = [json.loads(text[len(EVENT) :]) for text in texts]
+        return _joined(events, next(iter(events[-1]))) if events else Outcome({})
 
     async def metrics(self, outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
         return None
