@@ -1,4 +1,4 @@
-"""The options that name the columns of the questions and the answers of a data file."""
+"""The options that name columns of a data file."""
 
 from __future__ import annotations
 
@@ -60,3 +60,31 @@ def naming_columns(command: Sequence[object]) -> Iterator[None]:
     except UnclearColumnsError as error:
         line = shlex.join(["phi3", *map(str, command), *error.options])
         raise OpsError(error.what, f"Run `{line}`, or name other columns.") from error
+
+
+def add_column_mapping(parser: argparse.ArgumentParser) -> None:
+    """Add `--column-mapping`."""
+    parser.add_argument(
+        "--column-mapping",
+        nargs="+",
+        default=[],
+        metavar="INPUT=VALUE",
+        help="source of an input, for example input_data='${data.question}' (default: the column "
+        "with the name of the input)",
+    )
+
+
+def parse_column_mapping(words: Sequence[str]) -> dict[str, str]:
+    """Return the sources that the words of `--column-mapping` set: input -> column or constant.
+
+    Raises:
+        OpsError: a word is not of the form INPUT=VALUE.
+    """
+    mapping = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not (name and equals and value):
+            what = f"--column-mapping {word!r} is not of the form INPUT=VALUE"
+            raise OpsError(what, "Use for example question='${data.question}'.")
+        mapping[name] = value
+    return mapping

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..names import name_argument
 from ..terminal import print_text
+from ._columns import add_column_mapping, parse_column_mapping
 from ._common import positive_int
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from phi3_tools.parity import ParityReport, Recording, Subject
+
+    from ..flows import FlowDefinition
 
 EQUAL, DIFFERENT, NOTHING_COMPARED = 0, 1, 2
 SHOWN = 10  # differences that are printed
@@ -31,13 +35,19 @@ def record_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         required=True,
         metavar="FILE",
-        help="data file, JSONL whose columns have the names of the flow's inputs",
+        help="data file, JSONL with one row per line",
     )
+    add_column_mapping(parser)
     parser.add_argument(
         "--out",
         type=Path,
         metavar="DIR",
         help="folder for the recording (default: recordings/ and the name of the flow)",
+    )
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace a recording of another flow, or of other content of the flow",
     )
     parser.add_argument(
         "--connection",
@@ -52,17 +62,19 @@ def record_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def record(args: argparse.Namespace) -> int:
-    from ..files import read_jsonl
     from ..flows import FlowDefinition
     from ..pf import is_installed, require_promptflow
     from ..publish import record_flow
+    from ..runs import choose_columns, line_inputs
 
     flow = FlowDefinition.read(args.flow)
-    rows = read_jsonl(args.data)
+    columns = choose_columns(flow, args.data, parse_column_mapping(args.column_mapping))
+    rows = list(line_inputs(args.data, None, columns).values())
     engine = args.engine or ("promptflow" if is_installed() else "phi3")
     if engine == "promptflow":
         require_promptflow("--engine promptflow")
     out = args.out or Path("recordings") / flow.folder.resolve().name
+    _refuse_replacing(out, flow, force=args.force)
     recording = record_flow(flow, rows, out, engine=engine, connection=args.connection)
     failed = sum(line.error is not None for line in recording.lines)
     streamed = sum(line.streamed is not None for line in recording.lines)
@@ -72,6 +84,36 @@ def record(args: argparse.Namespace) -> int:
     )
     print_text(f"next: phi3 flow parity {out}")
     return 0
+
+
+def _refuse_replacing(out: Path, flow: FlowDefinition, *, force: bool) -> None:
+    """Raise OpsError if a folder has a file that a recording of a flow must not replace.
+
+    Args:
+        out: folder for the recording; it need not exist.
+        flow: the flow.
+        force: whether a recording of another flow, or of other content of the flow, may be replaced.
+    """
+    from phi3_tools import ConfigError
+    from phi3_tools.parity import RECORDING_FILE, read_recording
+
+    from ..errors import OpsError
+    from ..flows import content_hash
+
+    path = out / RECORDING_FILE
+    if not os.path.lexists(path):
+        return
+    try:
+        recorded = read_recording(path).flow
+        name, sha256 = recorded["name"], recorded["sha256"]
+    except (ConfigError, LookupError, TypeError) as error:
+        what = f"{path} exists, and it is not a recording of phi3"
+        raise OpsError(what, "Move it, or give another --out.") from error
+    fix = "Give --force to replace it, or another --out."
+    if name != flow.folder.resolve().name and not force:
+        raise OpsError(f"{path} is a recording of the flow {name!r}", fix)
+    if sha256 != content_hash(flow.folder) and not force:
+        raise OpsError(f"{path} was recorded before the files of the flow {name!r} changed", fix)
 
 
 def parity_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from .. import paths
 from ..names import name_argument
 from ..terminal import console, one_line, print_text
 from . import run_azure
+from ._columns import add_column_mapping, parse_column_mapping
 from ._common import add_engine, positive_int
 from ._next_step import after_run
 from ._progress import progress_display
@@ -69,14 +69,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", type=Path, metavar="FILE", help="data file, JSONL with one row per line"
     )
-    parser.add_argument(
-        "--column-mapping",
-        nargs="+",
-        default=[],
-        metavar="INPUT=VALUE",
-        help="source of an input, for example input_data='${data.question}' (default: the column "
-        "with the name of the input)",
-    )
+    add_column_mapping(parser)
     parser.add_argument(
         "--run", dest="base", metavar="NAME", help="base run, whose outputs the flow also reads"
     )
@@ -215,7 +208,7 @@ def _run_app(args: argparse.Namespace, on_progress: ProgressCallback) -> Batch:
     return run_app(
         args.app,
         args.data,
-        _column_mapping(args.column_mapping),
+        parse_column_mapping(args.column_mapping),
         title=args.name or (folder.resolve().name if folder.is_dir() else "app"),
         in_flight=args.in_flight,
         on_progress=on_progress,
@@ -233,7 +226,7 @@ def _run_flow(args: argparse.Namespace, on_progress: ProgressCallback) -> Batch:
     return run_flow(
         flow.folder,
         args.data,
-        choose_columns(flow, args.data, _column_mapping(args.column_mapping), base),
+        choose_columns(flow, args.data, parse_column_mapping(args.column_mapping), base),
         title=_title(args, flow),
         base=base,
         connections=flow.connections(args.connection) if args.connection else None,
@@ -249,7 +242,7 @@ def _run_on_azure(args: argparse.Namespace) -> int:
     from ..runs import choose_columns
 
     flow = FlowDefinition.read(args.flow)
-    columns = choose_columns(flow, args.data, _column_mapping(args.column_mapping))
+    columns = choose_columns(flow, args.data, parse_column_mapping(args.column_mapping))
     batch = run_azure.run_batch(args, flow, columns, _title(args, flow))
     if batch is None:
         return 0
@@ -319,19 +312,6 @@ def _evaluate(args: argparse.Namespace, batch: Batch) -> None:
 
 def _title(args: argparse.Namespace, flow: FlowDefinition) -> str:
     return args.name or flow.folder.resolve().name
-
-
-def _column_mapping(words: Sequence[str]) -> dict[str, str]:
-    from ..errors import OpsError
-
-    mapping = {}
-    for word in words:
-        name, equals, value = word.partition("=")
-        if not (name and equals and value):
-            what = f"--column-mapping {word!r} is not of the form INPUT=VALUE"
-            raise OpsError(what, "Use for example question='${data.question}'.")
-        mapping[name] = value
-    return mapping
 
 
 def _print_batch(batch: Batch, seconds: float | None = None, tokens: int = 0) -> None:

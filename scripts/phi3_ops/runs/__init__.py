@@ -26,6 +26,7 @@ from .evaluation import (
     mean_scores,
     score_batch,
 )
+from .line_inputs import line_inputs
 from .lookup import earlier_run, run_name
 from .properties import (
     SHORT_HASH,
@@ -61,6 +62,7 @@ __all__ = [
     "count_unanswered_turns",
     "delete_run",
     "earlier_run",
+    "line_inputs",
     "list_runs",
     "load_batch",
     "load_scored_run",

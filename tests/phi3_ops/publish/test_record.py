@@ -81,3 +81,53 @@ def test_a_connection_that_does_not_exist_writes_nothing(data, tmp_path, capsys)
     words = ["flow", "record", "chat", "--data", str(data), "--out", str(out)]
     assert main([*words, "--connection", "nowhere"]) == 1
     assert "'nowhere' does not exist" in capsys.readouterr().err and not out.exists()
+
+
+def _record_echo(tmp_path, *words, name="echo"):
+    """Record a flow without endpoint into `tmp_path / "recording"`, and return the exit code."""
+    flow = tmp_path / name
+    if not flow.exists():
+        write_echo_flow(flow, TOOL.replace("CHANGED", "''"))
+    data = tmp_path / "rows.jsonl"
+    data.write_text('{"question": "a", "other": 1}\n')
+    out = str(tmp_path / "recording")
+    command = ["flow", "record", str(flow), "--data", str(data), "--out", out, "--engine", "phi3"]
+    return main([*command, *words])
+
+
+MAPPING = ("--column-mapping", "text=${data.question}")
+
+
+def test_an_input_without_a_column_is_refused(tmp_path, capsys):
+    assert _record_echo(tmp_path) == 1
+    error = capsys.readouterr().err
+    assert "the input 'text'" in error and "has no column" in error and "question" in error
+    assert not (tmp_path / "recording").exists()
+
+
+def test_columns_are_mapped_to_inputs(tmp_path):
+    assert _record_echo(tmp_path, *MAPPING) == 0
+    assert read_recording(tmp_path / "recording").lines[0].inputs == {"text": "a"}
+    assert _record_echo(tmp_path, *MAPPING) == 0  # the same flow: the recording is replaced
+
+
+@pytest.mark.parametrize("change", ["name", "content"])
+def test_a_recording_of_another_flow_is_replaced_only_with_force(tmp_path, capsys, change):
+    assert _record_echo(tmp_path, *MAPPING) == 0
+    before = (tmp_path / "recording/recording.json").read_bytes()
+    name = "other" if change == "name" else "echo"
+    if change == "content":
+        (tmp_path / "echo/echo.py").write_text(TOOL.replace("CHANGED", "'!'"))
+    assert _record_echo(tmp_path, *MAPPING, name=name) == 1
+    assert "--force" in capsys.readouterr().err
+    assert (tmp_path / "recording/recording.json").read_bytes() == before
+    assert _record_echo(tmp_path, *MAPPING, "--force", name=name) == 0
+    assert (tmp_path / "recording/recording.json").read_bytes() != before
+
+
+def test_a_file_that_is_not_a_recording_is_never_replaced(tmp_path, capsys):
+    (tmp_path / "recording").mkdir()
+    file = tmp_path / "recording/recording.json"
+    file.write_text("{}")
+    assert _record_echo(tmp_path, *MAPPING, "--force") == 1
+    assert "is not a recording of phi3" in capsys.readouterr().err and file.read_text() == "{}"
