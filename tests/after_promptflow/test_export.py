@@ -288,3 +288,16 @@ async def streamed_events(export, values):
     except LineError as error:
         return error.codes
     return line.streamed, events
+
+
+@pytest.mark.parametrize("names", [("flow_inputs", "flow_outputs"), ("start", "finish")])
+def test_nodes_may_have_the_names_of_beginning_and_end(names, form, tmp_path):
+    flow = write_stream_flow(tmp_path / "flow", x="${first.output}", y="${second.output}")
+    file = flow / "flow.dag.yaml"
+    text = file.read_text()
+    for old, new in zip(("first", "second"), names):
+        text = text.replace(f'"name": "{old}"', f'"name": "{new}"')
+        text = text.replace(f"${{{old}.", f"${{{new}.")
+    file.write_text(text)
+    with exported(flow, form, tmp_path / "out") as export:
+        assert export.run({"first": "a", "second": "iterator"}) == {"x": "a", "y": "ab3"}

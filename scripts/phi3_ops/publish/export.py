@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,10 +20,9 @@ from phi3_tools.parity import RECORDING_FILE, read_recording
 from ..errors import OpsError
 from ..flows import FlowDefinition, content_hash, refuse_secrets
 from ..hashing import sha256_hex
-from .export_files import export_files
+from .export_files import RECORD_FILE, export_files
 from .export_llm import with_llm_nodes_replaced
 
-RECORD_FILE = "EXPORT.json"
 RECORDINGS = "recordings"  # folder in which `phi3 flow record` writes
 
 
@@ -74,6 +73,11 @@ def export_flow(
     recorded = _recording_files(recording, Path(RECORDINGS, name), digest)
     with with_llm_nodes_replaced(flow.folder, llm) as source:
         generated = export_files(source, flow.version, name, target, has_recording=bool(recorded))
+    if collisions := sorted(set(generated) & set(recorded)):
+        what = (
+            f"{folder} cannot be exported: its file {collisions[0]} has the name of the recording"
+        )
+        raise OpsError(what, "Rename the file.")
     files = {**generated, **recorded}
     _refuse_secrets(files)
     facts = {
@@ -125,6 +129,7 @@ def _write(
     out: Path, files: Mapping[str, bytes], facts: Mapping[str, object], *, force: bool
 ) -> ExportSummary:
     recorded = _recorded_hashes(out)
+    _require_plain_paths(out, {*files, *recorded, RECORD_FILE})
     present = {name: _hash_of(out / name) for name in {*files, *recorded}}
     hashes = {name: sha256_hex(content) for name, content in files.items()}
     edited = sorted(
@@ -153,6 +158,24 @@ def _write(
     if _hash_of(out / RECORD_FILE) != sha256_hex(record.encode()):
         _write_file(out / RECORD_FILE, record.encode())
     return summary
+
+
+def _require_plain_paths(out: Path, names: Iterable[str]) -> None:
+    """Check that all files can be written, and that no link leads out of the folder.
+
+    Raises:
+        OpsError: a folder of the name of a file exists, or a file or link of the name of a folder.
+    """
+    for name in sorted(names):
+        path = out / name
+        if path.is_dir() and not path.is_symlink():
+            raise OpsError(f"cannot write {path}: it is a folder", "Choose another folder.")
+        for parent in path.parents:
+            if parent == out:
+                break
+            if parent.is_symlink() or (parent.exists() and not parent.is_dir()):
+                what = f"cannot write {path}: {parent} is a link or a file"
+                raise OpsError(what, "Choose another folder.")
 
 
 def _recorded_hashes(out: Path) -> dict[str, str]:

@@ -7,9 +7,9 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from phi3_tools.flow import swagger
@@ -25,14 +25,14 @@ from .export_code import (
     output_codes,
     parameter_codes,
 )
-from .export_flow import ExportedFlow, read_flow
+from .export_flow import ExportedFlow, environment_of, read_flow
 from .export_graders import grader_files
 from .export_imports import without_promptflow
-from .export_names import class_name, importable_path, literal
+from .export_names import class_name, importable_path, literal, unique
 
 TEMPLATES = Path(__file__).with_name("templates")
 AGENT_FRAMEWORK, FASTAPI, EVALUATOR = "agent-framework", "fastapi", "evaluator"
-REQUIREMENTS = "requirements.txt"
+REQUIREMENTS, RECORD_FILE = "requirements.txt", "EXPORT.json"
 # Package pins of each form, besides those of the tools.
 PACKAGES = {
     AGENT_FRAMEWORK: ("agent-framework-core", "fastapi", "uvicorn"),
@@ -56,13 +56,14 @@ CONTENTS = {
     REQUIREMENTS: "the packages that it needs",
     ".env.example": "the environment variables with the connections",
     "Dockerfile": "an image of the service",
-    "EXPORT.json": "the exported version, and the hashes of the files",
+    RECORD_FILE: "the exported version, and the hashes of the files",
 }
 COMMANDS = {
     "app.py": ".venv/bin/uvicorn app:app --port 8080                  # serves http://127.0.0.1:8080/score",
     "evaluate.py": ".venv/bin/python evaluate.py DATA.jsonl               # scores the lines of a file",
 }
 _PROMPTFLOW = re.compile(r"(phi3-)?promptflow([-_.][a-z]+)*(?![\w-])", re.IGNORECASE)
+_INCLUDE = re.compile(r"(?:-r\s*|--requirement[\s=]\s*)(\S+)")
 _REQUIREMENT = re.compile(r"\s*([A-Za-z0-9][A-Za-z0-9._-]*)\s*(\[[^]]*\])?\s*([<>=!~].*)?")
 
 
@@ -89,7 +90,8 @@ def export_files(
     }
     if target == EVALUATOR:
         generated |= grader_files(exported.flow, files, _render)
-    if collisions := sorted(set(files) & set(generated)):
+    _require_valid_python(generated)
+    if collisions := sorted(set(files) & {*generated, RECORD_FILE}):
         what = f"{folder} cannot be exported: its file {collisions[0]} has the name of a generated file"
         raise OpsError(what, "Rename the file.")
     wheel = build_tool_wheel()
@@ -100,6 +102,18 @@ def export_files(
         REQUIREMENTS: requirements.encode(),
         f"wheels/{wheel.name}": wheel.content,
     }
+
+
+def _require_valid_python(files: Mapping[str, bytes]) -> None:
+    for name, content in files.items():
+        if not name.endswith(".py"):
+            continue
+        try:
+            compile(content, name, "exec", dont_inherit=True)
+        except (SyntaxError, ValueError) as error:
+            what = f"the flow cannot be exported: {name} would not be valid Python: {error}"
+            fix = "Give its inputs and nodes names of letters, digits and underscores."
+            raise OpsError(what, fix) from error
 
 
 def _copied_files(folder: Path, exported: ExportedFlow) -> dict[str, bytes]:
@@ -167,10 +181,11 @@ def _generated(
             "imports": _imports(
                 names, _support_names(nodes, {"Line", "LineError", "collect_metrics"})
             ),
+            "node_imports": _node_imports(names),
             "constants": list(names.constants.values()),
         }
         files["evaluate.py"] = _render("evaluate.py", flow=flow, aggregation=aggregation)
-    listed = [*files, REQUIREMENTS, "EXPORT.json"]
+    listed = [*files, REQUIREMENTS, RECORD_FILE]
     files["README.md"] = _render(
         "README.md",
         flow=flow,
@@ -193,9 +208,7 @@ def _flow_context(
     nodes, graph = node_codes(exported, names)
     by_name = dict(zip(exported.needs, graph))
     support = _support_names(nodes, {"FlowInput", "Line"})
-    environment = [
-        (literal(str(key)), literal(str(value))) for key, value in _environment(exported).items()
-    ]
+    environment = [(literal(n), literal(text)) for n, text in environment_of(exported.flow).items()]
     has_files = any("HERE" in text for text in names.constants.values())
     standard = [
         "from collections.abc import " + ("AsyncGenerator, Mapping" if streams else "Mapping")
@@ -219,6 +232,7 @@ def _flow_context(
         "module": module,
         "class_name": f"{class_name(name)}Evaluator",
         "imports": [*standard, *_imports(names, support)],
+        "node_imports": _node_imports(names),
         "has_files": has_files,
         "inputs": input_codes(exported),
         "input_names": list(exported.flow.inputs),
@@ -232,23 +246,12 @@ def _flow_context(
         "graph": graph,
         "levels": [[by_name[each] for each in level] for level in exported.levels],
         "edges": _edges(exported, by_name),
+        "start_name": literal(unique("flow_inputs", exported.nodes)),
+        "finish_name": literal(unique("flow_outputs", exported.nodes)),
         "outputs": output_codes(exported),
         "aggregated": aggregated_parts(exported),
         "streams": streams,
     }
-
-
-def _environment(exported: ExportedFlow) -> Mapping[str, Any]:
-    """Return the flow's environment variables.
-
-    Raises:
-        OpsError: a value refers to a connection.
-    """
-    for name, value in exported.flow.environment_variables.items():
-        if str(value).startswith("${"):
-            what = f"the environment variable {name} of the flow refers to a connection"
-            raise OpsError(what, "Remove it from the flow, and set it where the export runs.")
-    return exported.flow.environment_variables
 
 
 def _support_names(nodes: Any, names: set[str]) -> set[str]:
@@ -262,9 +265,16 @@ def _support_names(nodes: Any, names: set[str]) -> set[str]:
 
 def _imports(names: CodeNames, support: set[str]) -> list[str]:
     own = [f"from phi3_tools.flow import {', '.join(sorted(support, key=_import_order))}"]
-    package = [each for each in names.imports.values() if each.startswith("from phi3_tools")]
-    local = sorted(each for each in names.imports.values() if each not in package)
-    return [*sorted([*own, *package]), *([""] if local else []), *local]
+    return sorted([*own, *(each for each in names.imports.values() if _is_package(each))])
+
+
+def _node_imports(names: CodeNames) -> list[str]:
+    """Return the imports of the flow's own files."""
+    return sorted(each for each in names.imports.values() if not _is_package(each))
+
+
+def _is_package(statement: str) -> bool:
+    return statement.startswith("from phi3_tools")
 
 
 def _import_order(name: str) -> tuple[int, str]:
@@ -299,30 +309,57 @@ def _variable_prefix(connection: str) -> str:
 def _requirements(folder: Path, exported: ExportedFlow, target: str, wheel: str) -> str:
     pins = _pins()
     named = exported.flow.environment.get("python_requirements_txt") or REQUIREMENTS
-    file = folder / str(named)
-    text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    lines = [line.split(" #")[0].strip() for line in text.splitlines()]
     own = [
         _pinned(line, pins)
-        for line in lines
-        if line and not line.startswith("#") and not _PROMPTFLOW.match(line)
+        for line in _requirement_lines(folder, str(named))
+        if not _PROMPTFLOW.match(line)
     ]
-    names = {match[1].lower() for line in own if (match := _REQUIREMENT.match(line))}
+    names = {_normalized(match[1]) for line in own if (match := _REQUIREMENT.match(line))}
     needed = (*PACKAGES[target], *TOOL_PACKAGES)
     packages = [f"{name}=={pins[name]}" for name in needed if name not in names]
     return "\n".join([f"./wheels/{wheel}", *sorted({*packages, *own}), ""])
 
 
+def _requirement_lines(folder: Path, name: str, above: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the lines of a requirements file, and of the files that it names with `-r`.
+
+    Raises:
+        OpsError: a file that is named with `-r` does not exist, or is outside the flow's folder.
+    """
+    file = folder / name
+    if not file.is_file() and not above:
+        return
+    if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+        what = f"{folder / above[-1]} names {name}, which is not a file of the flow"
+        raise OpsError(what, "Copy its lines into the requirements of the flow.")
+    for text in file.read_text(encoding="utf-8").splitlines():
+        line = text.split(" #")[0].strip()
+        if include := _INCLUDE.fullmatch(line):
+            other = (PurePosixPath(name).parent / include[1]).as_posix()
+            if other not in (*above, name):
+                yield from _requirement_lines(folder, other, (*above, name))
+        elif line and not line.startswith("#"):
+            yield line
+
+
 def _pinned(line: str, pins: Mapping[str, str]) -> str:
-    """Return a requirement of the flow in the installed version; others than simple ones unchanged."""
+    """Return a simple requirement in the tested or installed version, if it allows this version."""
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
     match = _REQUIREMENT.fullmatch(line)
     if not match or "==" in line:
         return line
-    name = match[1]
     try:
-        return f"{name}{match[2] or ''}=={pins.get(name.lower()) or version(name)}"
-    except PackageNotFoundError:
+        pin = pins.get(_normalized(match[1])) or version(match[1])
+        if not SpecifierSet(match[3] or "").contains(pin, prereleases=True):
+            return line
+    except (PackageNotFoundError, InvalidSpecifier):
         return line
+    return f"{match[1]}{match[2] or ''}=={pin}"
+
+
+def _normalized(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _pins() -> dict[str, str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -14,6 +16,8 @@ from phi3_tools.flow import (
     Node,
     NodeReference,
     Tool,
+    connection_reference,
+    environment_texts,
     load_flow,
     load_tools,
 )
@@ -69,15 +73,16 @@ def read_flow(folder: Path) -> ExportedFlow:
     try:
         flow = load_flow(folder)
         _refuse_includes(flow)
-        tools = {tool.node.name: tool for tool in load_tools(flow, connection)}
-        nodes = {node.name: {"": tools[node.name]} for node in flow.line_nodes}
-        for name, variants in flow.variants.items():
-            for variant in variants[1:] if name in nodes else ():
-                choice = f"{name}.{variant}"
-                other = load_flow(folder, choice)
-                nodes[name][choice] = next(
-                    tool for tool in load_tools(other, connection) if tool.node.name == name
-                )
+        with _variables(environment_of(flow)):
+            tools = {tool.node.name: tool for tool in load_tools(flow, connection)}
+            nodes = {node.name: {"": tools[node.name]} for node in flow.line_nodes}
+            for name, variants in flow.variants.items():
+                for variant in variants[1:] if name in nodes else ():
+                    choice = f"{name}.{variant}"
+                    other = load_flow(folder, choice)
+                    nodes[name][choice] = next(
+                        tool for tool in load_tools(other, connection) if tool.node.name == name
+                    )
     except FlowError as error:
         node = f"node {error.node!r}: " if error.node else ""
         place = f"`{error.field}`: " if error.field else ""
@@ -94,6 +99,35 @@ def read_flow(folder: Path) -> ExportedFlow:
         _skippable(nodes, needs),
         tuple(names),
     )
+
+
+def environment_of(flow: Flow) -> dict[str, str]:
+    """Return the flow's environment variables.
+
+    Raises:
+        OpsError: a value refers to a connection.
+    """
+    texts = environment_texts(flow)
+    for name, text in texts.items():
+        if connection_reference(text):
+            what = f"the environment variable {name} of the flow refers to a connection"
+            raise OpsError(what, "Remove it from the flow, and set it where the export runs.")
+    return texts
+
+
+@contextmanager
+def _variables(values: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block: nodes may read them when they are imported."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _refuse_foreign_tool(node: Node) -> None:

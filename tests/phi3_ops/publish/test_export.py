@@ -303,3 +303,24 @@ def test_a_key_in_the_flow_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("PHI3_KEY", "a-secret-of-some-length")
     folder = write_flow(tmp_path / "own", code=CODE + "KEY = 'a-secret-of-some-length'\n")
     assert "answer.py contains" in refused(tmp_path, folder)
+
+
+def test_a_path_that_cannot_be_written_is_found_before_the_first_is_written(tmp_path):
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    export_flow(Path("qa"), "fastapi", out)
+    outside.mkdir()
+    wheels = out / "wheels"
+    shutil.move(wheels, outside / "wheels")
+    wheels.symlink_to(outside / "wheels")
+    (out / "app.py").unlink()
+    before, wheel = contents(out), contents(outside)
+    with pytest.raises(OpsError, match="wheels is a link or a file"):
+        export_flow(Path("qa"), "fastapi", out, force=True)
+    wheels.unlink()
+    wheels.mkdir()
+    (out / "flow.py").unlink()
+    (out / "flow.py").mkdir()
+    with pytest.raises(OpsError, match=r"flow\.py: it is a folder"):
+        export_flow(Path("qa"), "fastapi", out, force=True)
+    assert not (out / "app.py").exists() and contents(outside) == wheel
+    assert set(contents(out)) < set(before)

@@ -14,6 +14,7 @@ from .decorators import collect_metrics
 from .decorators import tool as package_tool
 from .definition import load_flow
 from .engine import Engine
+from .environment import connection_reference, environment_texts
 from .errors import FlowError, LineError, NodeError
 from .flow_files import read_flow_file
 from .imports import REPLACED_NAMES, is_replaced_import
@@ -60,7 +61,9 @@ __all__ = [
     "build_info",
     "collect_metrics",
     "connection",
+    "connection_reference",
     "convert_literals",
+    "environment_texts",
     "is_replaced_import",
     "load_flow",
     "load_tools",

@@ -22,12 +22,24 @@ def set_environment(flow: Flow, connections: Callable[[str], Any]) -> None:
     Raises:
         FlowError: the connection or its field does not exist.
     """
-    for name, value in flow.environment_variables.items():
-        text = json.dumps(value) if isinstance(value, (dict, list)) else str(value)
-        reference = _REFERENCE.fullmatch(text.strip())
+    for name, text in environment_texts(flow).items():
+        reference = connection_reference(text)
         if reference:
             text = _field(name, reference[1], reference[2], connections)
-        os.environ[str(name)] = text
+        os.environ[name] = text
+
+
+def environment_texts(flow: Flow) -> dict[str, str]:
+    """Return the `environment_variables` of a flow as texts; references are not replaced."""
+    return {
+        str(name): json.dumps(value) if isinstance(value, (dict, list)) else str(value)
+        for name, value in flow.environment_variables.items()
+    }
+
+
+def connection_reference(text: str) -> re.Match[str] | None:
+    """Return the connection and the field to which the text of a variable refers, or None."""
+    return _REFERENCE.fullmatch(text.strip())
 
 
 def _field(name: str, connection: str, field: str, connections: Callable[[str], Any]) -> str:
