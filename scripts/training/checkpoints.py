@@ -24,6 +24,7 @@ from inputs import Recipe, Row, TrainError
 MARKER = "complete.json"
 STARTED = "started-by-train.py"  # file in each checkpoint, from its beginning
 PREFIX = "checkpoint-"
+RESUMING_COMMAND = "the same command with --resume"
 # Texts of the errors that safetensors and torch raise when the disk is full; they raise no OSError.
 DISK_FULL_TEXTS = (
     "no space left", "storagefull", "file write failed", "unexpected pos", "file too large",
@@ -58,10 +59,14 @@ class Checkpoints:
     Args:
         folder: folder of the checkpoints; it is created with the first one.
         made_from: fingerprint of this run (`fingerprint`).
+        resuming_command: how to continue the run, in words.
     """
 
-    def __init__(self, folder: Path, made_from: dict[str, str]) -> None:
+    def __init__(
+        self, folder: Path, made_from: dict[str, str], resuming_command: str = RESUMING_COMMAND
+    ) -> None:
         self.folder = folder
+        self.resuming_command = resuming_command
         self._made_from = made_from
 
     def path_of(self, step: int) -> Path:
@@ -81,14 +86,18 @@ class Checkpoints:
                 number of processes.
         """
         checkpoint = self.latest()
-        if checkpoint is None:
-            return None
-        made_from = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["made_from"]
-        for part, value in self._made_from.items():
-            if made_from.get(part) != value:
-                fix = "resume with the same one, or delete that folder to start again"
-                raise TrainError(f"the checkpoint was made with another {part}", checkpoint, fix)
+        if checkpoint is not None and (part := self.differing_part(checkpoint)):
+            fix = "resume with the same one, or delete that folder to start again"
+            raise TrainError(f"the checkpoint was made with another {part}", checkpoint, fix)
         return checkpoint
+
+    def differing_part(self, checkpoint: Path) -> str | None:
+        """Return what differs between this run and that of a complete checkpoint, or None.
+
+        It is the model, the recipe, the training file or the number of processes.
+        """
+        made_from = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["made_from"]
+        return next((p for p, value in self._made_from.items() if made_from.get(p) != value), None)
 
     def refuse_foreign(self) -> None:
         """Check that train.py wrote all checkpoints in the folder, since a run replaces them.

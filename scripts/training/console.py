@@ -22,7 +22,7 @@ def resume_hint(options: CommandLine) -> str:
     latest = Checkpoints(options.checkpoint_dir, {}).latest()
     if latest is None:
         return f"{options.output_dir}: no checkpoint was written yet; run the same command again"
-    return f"{latest}: run the same command with --resume to continue"
+    return f"{latest}: run {options.resuming_command} to continue"
 
 
 def describe_unexpected(error: Exception, options: CommandLine) -> str:
@@ -35,5 +35,6 @@ def describe_unexpected(error: Exception, options: CommandLine) -> str:
         return f"the package {error.name!r} is not installed, {sys.executable}: {fix}"
     if reason := write_failure_reason(error):
         location = getattr(error, "filename", None) or options.output_dir
-        return f"{reason}, {location}: free some space or correct the path, then use --resume"
+        fix = f"free some space or correct the path, then run {options.resuming_command}"
+        return f"{reason}, {location}: {fix}"
     return f"{type(error).__name__}, {options.recipe}: run again with --verbose for the traceback"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from checkpoints import RESUMING_COMMAND
 from inputs import MODELS, TINY, Recipe, TrainError, resolve_model, tiny_problem
 
 
@@ -25,13 +26,19 @@ class CommandLine:
     epochs: float | None = None
     rows: int | None = None
     resume: bool = False
+    resume_if_same: bool = False
     show_mask: bool = False
     verbose: bool = False
+
+    @property
+    def resuming_command(self) -> str:
+        """How to continue a stopped run, in words."""
+        return "the same command" if self.resume_if_same else RESUMING_COMMAND
 
 
 def parse(arguments: Sequence[str] | None, description: str) -> CommandLine:
     """Parse the command line; exit with code 2 if it is wrong."""
-    parser = argparse.ArgumentParser(description=description, prog="train.py")
+    parser = argparse.ArgumentParser(description=description, prog="train.py", allow_abbrev=False)
     parser.add_argument(
         "--recipe", type=Path, required=True, help="YAML file, for example recipes/lora.yaml"
     )
@@ -61,6 +68,12 @@ def parse(arguments: Sequence[str] | None, description: str) -> CommandLine:
     parser.add_argument("--rows", type=positive(int), help="use the first N rows of each file")
     parser.add_argument(
         "--resume", action="store_true", help="continue from the latest checkpoint, if one exists"
+    )
+    parser.add_argument(
+        "--resume-if-same",
+        action="store_true",
+        help="continue from the latest checkpoint if it is of the same model, recipe, training file and "
+        "number of processes, and otherwise start from the base model",
     )
     parser.add_argument(
         "--checkpoint-dir",

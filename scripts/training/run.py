@@ -88,24 +88,37 @@ def prepare(options: CommandLine) -> Run:
     made_from = fingerprint(inputs.recipe, inputs.train_rows, process.count)
     recipe, note = lengthen(inputs.recipe, inputs.train_rows, process.count, options.epochs)
     inputs = replace(inputs, recipe=recipe, notes=[note] if note else [])
-    checkpoints = Checkpoints(options.checkpoint_dir, made_from)
+    checkpoints = Checkpoints(options.checkpoint_dir, made_from, options.resuming_command)
     ownership.refuse_foreign_files(options.output_dir, RESULT_NAMES)
     checkpoints.refuse_foreign()
     check_output(options.output_dir)
     if process.is_main:
         checkpoints.remove_incomplete()
-    resume_from = find_checkpoint(checkpoints, options.resume)
+    resume_from = find_checkpoint(checkpoints, options.resume, options.resume_if_same)
     return Run(started, options, inputs, process, checkpoints, resume_from)
 
 
-def find_checkpoint(checkpoints: Checkpoints, resume: bool) -> Path | None:
+def find_checkpoint(
+    checkpoints: Checkpoints, resume: bool, resume_if_same: bool = False
+) -> Path | None:
     """Return the checkpoint to resume from, or None to start from the base; print which.
 
+    Args:
+        checkpoints: the run's checkpoints.
+        resume: whether to resume.
+        resume_if_same: whether to resume, unless the checkpoint is of another run.
+
     Raises:
-        TrainError: the checkpoint is of another run.
+        TrainError: the checkpoint is of another run, and `resume` is set.
     """
+    latest = checkpoints.latest()
+    if resume_if_same and latest:
+        if part := checkpoints.differing_part(latest):
+            print_line(f"starting from the base model: {latest} was made with another {part}")
+            return None
+        resume = True
     if not resume:
-        if latest := checkpoints.latest():
+        if latest and not resume_if_same:
             print_line(
                 f"starting from the base model; --resume would continue from {latest}, "
                 "which the next checkpoint replaces"

@@ -138,7 +138,7 @@ class Trainer(SFTTrainer):
             if reason is None:
                 raise
             shutil.rmtree(folder, ignore_errors=True)
-            fix = "free some space, then run the same command with --resume"
+            fix = f"free some space, then run {self._checkpoints.resuming_command}"
             problem = f"cannot write the checkpoint of step {step} ({reason})"
             raise TrainError(problem, self._describe_checkpoints(), fix) from error
 
@@ -169,7 +169,7 @@ class Trainer(SFTTrainer):
         path = Path(self.state.best_model_checkpoint)
         # The other processes may be here before the main process has written the marker.
         if self.is_world_process_zero() and not is_complete(path):
-            fix = "run the same command with --resume"
+            fix = f"run {self._checkpoints.resuming_command}"
             raise TrainError("the best checkpoint is not complete", path, fix)
         super()._load_best_model()
 

@@ -1,5 +1,6 @@
 """The lines on standard error: who prints them, and what they say about errors."""
 
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -33,6 +34,9 @@ def test_a_stopped_run_says_how_to_continue(command_line):
     checkpoint.mkdir(parents=True)
     Checkpoints(command_line.checkpoint_dir, {}).mark_complete(5)
     hint = f"{checkpoint}: run the same command with --resume to continue"
+    assert console.resume_hint(command_line) == hint
+    command_line = dataclasses.replace(command_line, resume_if_same=True)
+    hint = f"{checkpoint}: run the same command to continue"
     assert console.resume_hint(command_line) == hint
 
 

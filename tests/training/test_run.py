@@ -93,6 +93,25 @@ def test_a_run_resumes_only_if_asked_to(tmp_path, capsys, monkeypatch, resume, l
     assert capsys.readouterr().err.startswith(line.format(checkpoint))
 
 
+@pytest.mark.parametrize(
+    ("model", "line"),
+    [
+        ("a", "train.py: resuming from {}"),
+        ("b", "train.py: starting from the base model: {} was made with another model"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_ignored(tmp_path, capsys, monkeypatch, model, line):
+    monkeypatch.delenv("RANK", raising=False)
+    checkpoint = tmp_path / "checkpoint-5"
+    checkpoint.mkdir()
+    Checkpoints(tmp_path, {"model": "a"}).mark_complete(5)
+    latest = run.find_checkpoint(
+        Checkpoints(tmp_path, {"model": model}), False, resume_if_same=True
+    )
+    assert latest == (checkpoint if model == "a" else None)
+    assert capsys.readouterr().err == f"{line.format(checkpoint)}\n"
+
+
 def test_no_line_is_printed_if_there_is_nothing_to_resume(tmp_path, capsys):
     assert run.find_checkpoint(Checkpoints(tmp_path, {}), resume=False) is None
     assert capsys.readouterr().err == ""

@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from rich.console import Console
 
 from ..data import check_source
-from ..endpoint import stop_endpoint
+from ..endpoint import find_endpoint, stop_endpoint
 from ..files import record_files, refuse_foreign_files, require_own_folder, write_json
 from ..runs import BatchInterrupted
+from ..terminal import print_text
+from .connections import restore_connection
 from .lock import only_quickstart
 from .memory import PeakMemory
 from .model_choice import choose_model
@@ -31,7 +33,8 @@ def run_quickstart(options: QuickstartOptions, console: Console) -> QuickstartSu
     Raises:
         OpsError: the data cannot be read, or the workdir or a connection belongs to something else;
             nothing was changed. Or another quickstart is running in the workdir.
-        OpsError, Phi3Error: a step failed; the endpoints that this function started are stopped.
+        OpsError, Phi3Error: a step failed; the endpoints that this function started are stopped, and the
+            connections to them are deleted, or restored if they led elsewhere before.
     """
     check_source(options.source, options.columns)
     choice = choose_model(options.model, options.recipe, options.questions)
@@ -52,8 +55,7 @@ def _run_steps(job: QuickstartJob) -> QuickstartSummary:
                     console.print(f"      {step(job)}", highlight=False, soft_wrap=True)
         job.peak_memory = memory.peak
     except BaseException as error:
-        for which in job.started:
-            stop_endpoint(options.workdir, which)
+        _undo(job)
         if isinstance(error, BatchInterrupted):  # its endpoint has just been stopped
             counts = f"interrupted in step {number}: {error.batch.counts}"
             raise KeyboardInterrupt(f"{counts}; the same command starts again") from None
@@ -64,6 +66,18 @@ def _run_steps(job: QuickstartJob) -> QuickstartSummary:
     write_json(options.workdir / SUMMARY_FILE, summary.to_json())
     print_results(job)
     return summary
+
+
+def _undo(job: QuickstartJob) -> None:
+    """Stop the endpoints that were started, and restore the connections to endpoints that are stopped."""
+    workdir = job.options.workdir
+    for which in job.started:
+        stop_endpoint(workdir, which)
+    for which in (TUNED, BASE):
+        if find_endpoint(workdir, which) is None:
+            line = restore_connection(workdir, job.connection(which), job.earlier.get(which))
+            if line:
+                print_text(line, to_stderr=True)
 
 
 def _check_workdir(job: QuickstartJob) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .. import paths
 from ..chat import start_page
 from ..data import BY_PROMPT, TRAINED, DataOptions, TextColumns, prepare_data
-from ..endpoint import find_endpoint, start_endpoint, stop_endpoint
+from ..endpoint import start_endpoint, stop_endpoint
 from ..errors import OpsError
 from ..files import read_jsonl, record_connection
 from ..pf import (
@@ -22,8 +22,6 @@ from ..pf import (
     PF_COMMAND,
     PHI3,
     PROMPTFLOW,
-    connection_url,
-    delete_connection,
     probe_endpoint,
     quiet_environment,
     refuse_replacing_connection,
@@ -32,6 +30,7 @@ from ..pf import (
 from ..runs import ask_and_score, mean_by_kind, run_once
 from ..training import DEFAULT_RECIPE, TrainingMetrics, finetune_locally
 from .activity import activity
+from .connections import earlier_connection, restore_connection
 from .model_choice import ModelChoice, recipe_by_size
 from .results import (
     BASE,
@@ -102,6 +101,7 @@ class QuickstartJob:
         console: console to print to.
         choice: the model to fine-tune, and what suits it.
         started: names of the endpoints that this quickstart started, and `PAGE`.
+        earlier: `BASE` or `TUNED` -> connection of others that this quickstart replaced, or None.
         seconds: step -> duration in seconds.
         peak_memory: peak memory of all processes, in bytes; 0 if it is unknown.
         base: folder of the base model if it exists before the training.
@@ -120,6 +120,7 @@ class QuickstartJob:
     console: Console
     choice: ModelChoice
     started: set[str] = field(default_factory=set)
+    earlier: dict[str, Any] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     peak_memory: int = 0
     base: Path | None = None
@@ -243,7 +244,8 @@ def _get_model(job: QuickstartJob) -> str:
 
 def _finetune(job: QuickstartJob) -> str:
     options = job.options
-    extra = ["--seed", str(options.seed)]
+    # The same command continues a training that was interrupted.
+    extra = ["--seed", str(options.seed), "--resume-if-same"]
     extra += ["--epochs", str(options.epochs)] if options.epochs else []
     files = (job.data / "train.jsonl", job.data / "test.jsonl")
     model = str(job.base or job.choice.model) or None
@@ -270,10 +272,8 @@ def _before(job: QuickstartJob) -> str:
 
 
 def _stop_base(job: QuickstartJob) -> None:
-    running = find_endpoint(job.options.workdir, BASE)
     stop_endpoint(job.options.workdir, BASE)
-    if running and connection_url(job.connection(BASE)) == running.url:
-        delete_connection(job.connection(BASE))
+    restore_connection(job.options.workdir, job.connection(BASE), job.earlier.get(BASE))
 
 
 def _start(job: QuickstartJob) -> str:
@@ -343,6 +343,7 @@ def _serve(job: QuickstartJob, which: str, model: Path, *, port: int) -> str:
         running = start_endpoint(model, workdir, which, key=key, port=port, progress=show)
     name, fields = job.connection(which), {"endpoint": running.url}
     reply = probe_endpoint(fields, key)
+    job.earlier[which] = earlier_connection(workdir, name)
     record_connection(workdir, name, running.url)
     state = save_connection(name, fields, key)
     connection = f"connection {name!r} {state}, {reply.contract} contract"

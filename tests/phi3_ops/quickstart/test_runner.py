@@ -19,8 +19,14 @@ from phi3_ops.cli import main
 from phi3_ops.endpoint.registration import find_endpoint
 from phi3_ops.files.ownership import MARKER_FILE, finish_writing, record_connection, record_files
 from phi3_ops.models.cache import CachedModel
-from phi3_ops.pf.connections import connection_url, delete_connection, save_connection
+from phi3_ops.pf.connections import (
+    connection_key,
+    connection_url,
+    delete_connection,
+    save_connection,
+)
 from phi3_ops.quickstart import QuickstartOptions, removal, runner
+from phi3_ops.quickstart.connections import earlier_connection
 from phi3_ops.quickstart.lock import LOCK_FILE
 from phi3_ops.quickstart.workdir import GIT_IGNORE
 from phi3_ops.runs import Batch, BatchInterrupted
@@ -184,6 +190,31 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path, step):
     assert "Traceback" not in rest
     assert processes_naming(work) == []
     assert not list(work.rglob(".partial*"))
+
+
+@pytest.mark.slow
+def test_the_same_command_continues_an_interrupted_training(tmp_path):
+    work = tmp_path / "work"
+    words = [*TINY, "--workdir", work, "--epochs", "3", "--stop-endpoint"]
+    env = {"PF_HOME_DIRECTORY": str(make_store(tmp_path / "home"))}
+    process = subprocess.Popen(
+        [BIN / "phi3", "quickstart", *words],
+        env={**os.environ, **env},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    with process:
+        for line in process.stdout:
+            if re.search(r"steps \([2-9]0 %", line):
+                break
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 130 and "run the same command to continue" in rest, rest
+    done = phi3("quickstart", *words, env=env, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "train.py: resuming from" in done.stderr
 
 
 @pytest.mark.slow
@@ -392,6 +423,33 @@ def test_a_new_quickstart_deletes_the_summary_of_the_earlier_one(tmp_path, monke
             runner.run_quickstart(options, Console(quiet=True))
         assert not find_endpoint(workdir, "base") and not find_endpoint(workdir, "page")
     assert not (workdir / "summary.json").exists()
+
+
+@pytest.mark.parametrize("earlier", [None, OTHER_URL])
+def test_a_failing_quickstart_restores_the_connections(tmp_path, monkeypatch, capsys, earlier):
+    """They pointed to endpoints that were stopped."""
+    workdir = tmp_path / "work"
+    if earlier:
+        save_connection("phi3", {"endpoint": earlier}, "earlier-key")
+
+    def serve_and_fail(job):
+        job.started.add("tuned")
+        job.earlier["tuned"] = earlier_connection(workdir, "phi3")
+        record_connection(workdir, "phi3", URL)
+        save_connection("phi3", {"endpoint": URL}, "key")
+        raise ValueError("no")
+
+    monkeypatch.setattr(runner, "steps_of", lambda job: [("serve", "Fail", serve_and_fail)])
+    try:
+        with pytest.raises(ValueError):
+            options = QuickstartOptions(workdir=workdir, model="tiny")
+            runner.run_quickstart(options, Console(quiet=True))
+        assert connection_url("phi3") == earlier
+        assert connection_key("phi3") == (earlier and "earlier-key")
+    finally:
+        delete_connection("phi3")
+    done = "restored" if earlier else "deleted"
+    assert f"{done} the connection 'phi3'" in capsys.readouterr().err
 
 
 def test_an_interrupted_evaluation_ends_the_quickstart(tmp_path, monkeypatch, capsys):
