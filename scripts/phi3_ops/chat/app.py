@@ -1,4 +1,4 @@
-"""A flow as an ASGI app: its serving app, with a chat page in front of it.
+"""A flow as an ASGI app: its serving app, with a page in front of it: a chat, or a description.
 
 `/score`, `/health`, `/version` and `/swagger.json` are as under `pf flow serve`. The routes of the page
 are added, and a second connection can be mounted for comparison.
@@ -29,6 +29,7 @@ from ..pf import (
     shared_tool_threads,
     wrap_line_execution,
 )
+from .flow_page import flow_page, is_chat_flow
 from .guard import Guard
 from .page_info import SAMPLES_FILE, connection_caption, suggested_questions
 from .streams import FlowApp, with_detached_streams
@@ -53,7 +54,7 @@ class Side:
     """A connection that the page can use.
 
     Attributes:
-        connection: name of the connection.
+        connection: name of the connection; the name of a flow that uses none.
         path: path at which its app is mounted.
         caption: a word about its model, or nothing.
     """
@@ -74,9 +75,13 @@ def make_chat_app(
 ) -> App:
     """Return the app: the page at `/`, and below it the flow's app for the first connection.
 
+    The page is a chat if the flow needs no other inputs than `question` and `chat_history`. Otherwise it
+    describes the flow.
+
     Args:
-        flow: the flow to serve. The page needs the input `question`, and it sends `chat_history`.
-        connections: names; the answers of a second connection are displayed next to the first ones.
+        flow: the flow to serve.
+        connections: names; the answers of a second connection are displayed next to the first ones. No
+            names, if no node of the flow uses a connection.
         folder: gets one copy of the flow per connection for promptflow, in which the nodes use this
             connection.
         token: password that every request must contain, or None.
@@ -85,15 +90,11 @@ def make_chat_app(
             flow's `samples.jsonl`.
 
     Raises:
-        OpsError: the flow is not a chat flow, a connection does not exist, or the engine refuses the
-            flow.
+        OpsError: a connection does not exist, or the engine refuses the flow.
     """
     from starlette.applications import Starlette
     from starlette.routing import BaseRoute, Mount
 
-    if "question" not in flow.inputs:
-        fix = f"Serve it with `pf flow serve --source {flow.folder} --engine fastapi`."
-        raise OpsError(f"{flow.folder} is not a chat flow: it has no input `question`", fix)
     for name in connections:
         flow.connections(name)
         require_connection(name)
@@ -107,15 +108,19 @@ def make_chat_app(
     sides = [
         Side(name, f"/side{n}/" if n else "/", connection_caption(name))
         for n, name in enumerate(connections)
-    ]
+    ] or [Side(flow.folder.resolve().name, "/")]
     input_types = {name: str(each.get("type")) for name, each in flow.inputs.items()}
-    routes: list[BaseRoute] = [*_page_routes(flow, sides, questions), *_static_routes()]
+    if is_chat_flow(flow):
+        routes: list[BaseRoute] = [*_page_routes(flow, sides, questions), *_static_routes()]
+    else:
+        routes = [_description_route(flow, has_password=token is not None)]
     # The first side is mounted at the root. It comes last, because it matches every path.
     for number, side in reversed(list(enumerate(sides))):
+        connection = side.connection if connections else None
         if engine == PROMPTFLOW:
-            flow_app = make_flow_app(flow, side.connection, folder / str(number))
+            flow_app = make_flow_app(flow, connection, folder / str(number))
         else:
-            flow_app = make_score_app(flow, side.connection)
+            flow_app = make_score_app(flow, connection)
         checked_app = FlowApp(CheckedRequests(flow_app, input_types))
         routes.append(Mount(side.path.rstrip("/"), checked_app))
     handlers = {RefusedRequest: _refusal}
@@ -123,21 +128,22 @@ def make_chat_app(
     return Guard(app, token)
 
 
-def make_score_app(flow: FlowDefinition, connection: str) -> App:
-    """Return this project's app for a flow in which every node uses this connection.
+def make_score_app(flow: FlowDefinition, connection: str | None) -> App:
+    """Return this project's app for a flow in which every node uses this connection, if it is not None.
 
     Raises:
         OpsError: the engine refuses the flow.
     """
     try:
-        overridden = override_inputs(load_flow(flow.folder), flow.connections(connection))
+        overrides = {} if connection is None else flow.connections(connection)
+        overridden = override_inputs(load_flow(flow.folder), overrides)
         return ScoreApp(Engine(overridden, require_connection), __version__)
     except FlowError as error:
         raise OpsError(f"{flow.folder} cannot be served: {error}") from error
 
 
-def make_flow_app(flow: FlowDefinition, connection: str, folder: Path) -> App:
-    """Return promptflow's app for a copy of the flow in which every node uses this connection.
+def make_flow_app(flow: FlowDefinition, connection: str | None, folder: Path) -> App:
+    """Return promptflow's app for a copy of the flow; its nodes use this connection, if it is not None.
 
     Raises:
         OpsError: promptflow refuses the flow.
@@ -146,7 +152,7 @@ def make_flow_app(flow: FlowDefinition, connection: str, folder: Path) -> App:
     dag = folder / "flow.dag.yaml"
     content = read_dag_file(dag)
     for node in content["nodes"]:
-        if "connection" in (node.get("inputs") or {}):
+        if connection is not None and "connection" in (node.get("inputs") or {}):
             node["inputs"]["connection"] = connection
     write_dag_file(dag, content)
     try:
@@ -182,6 +188,17 @@ def _page_routes(flow: FlowDefinition, sides: Sequence[Side], questions: Path | 
         _route("/page.json", page_json, *READ),
         _route("/markdown", render_markdown, "POST"),
     ]
+
+
+def _description_route(flow: FlowDefinition, *, has_password: bool) -> Any:
+    from starlette.requests import Request as HttpRequest
+    from starlette.responses import HTMLResponse
+
+    async def describe(request: HttpRequest) -> HTMLResponse:
+        host = request.headers.get("host", "localhost")
+        return HTMLResponse(flow_page(flow, host, has_password=has_password))
+
+    return _route("/", describe, *READ)
 
 
 def _static_routes() -> list[Any]:

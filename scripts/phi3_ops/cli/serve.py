@@ -18,8 +18,8 @@ TOKEN_VARIABLE = "PHI3_SERVE_TOKEN"  # noqa: S105 - the name of the variable
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
-        "Serve a chat flow with a page that streams. /score, /health and /swagger.json are as under "
-        "`pf flow serve`."
+        "Serve a flow. /score, /health and /swagger.json are as under `pf flow serve`. A chat flow has a "
+        "page that streams."
     )
     parser.add_argument(
         "--flow", type=Path, default=Path("chat"), help="folder or name (default: %(default)s)"
@@ -95,15 +95,19 @@ def run(args: argparse.Namespace) -> int:
         require_promptflow("--engine promptflow")
     flow = FlowDefinition.read(args.flow)
     connections = [args.connection, *([args.against] if args.against else [])]
+    if not flow.uses_connection:
+        if args.against:
+            raise OpsError(f"no node of {flow.folder} uses a connection", "Omit --against.")
+        connections = []
 
     from ..chat import counting_tokens, make_chat_app, sending_traces, serve_app
 
     def ready() -> None:
-        names = " and ".join(connections)
+        names = f" with the connection {' and '.join(connections)}" if connections else ""
         url = base_url(args.host, sock)
         if args.name:
             register_endpoint(args.workdir, args.name, f"{url}/", str(flow.folder))
-        print_text(f"serving {flow.folder} at {url}/ with the connection {names}")
+        print_text(f"serving {flow.folder} at {url}/{names}")
         print_text("Ctrl-C stops")
 
     named = own_endpoint_name(args.workdir, args.name) if args.name else nullcontext()

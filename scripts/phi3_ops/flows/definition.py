@@ -57,6 +57,11 @@ class FlowDefinition:
             what = f"{folder / 'flow.dag.yaml'} is not a valid flow"
             raise OpsError(what, "Compare it with flows/qa/flow.dag.yaml.") from error
 
+    @property
+    def uses_connection(self) -> bool:
+        """Whether a node has the input `connection`."""
+        return any("connection" in (node.get("inputs") or {}) for node in self.nodes)
+
     def connections(self, name: str) -> dict[str, dict[str, str]]:
         """Return promptflow's `connections` argument that gives this connection to every node with one.
 

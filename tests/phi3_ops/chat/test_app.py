@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import html
 import json
 import socket
 
+import httpx
 import pytest
 import requests
 import yaml
 
 from phi3_ops import paths
 from phi3_ops.chat.app import MAX_MARKDOWN, PAGE, STATIC_FILES, Side, make_chat_app, make_flow_app
+from phi3_ops.chat.flow_page import is_chat_flow
 from phi3_ops.errors import OpsError
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_tools.serving import MAX_BODY_BYTES
@@ -175,16 +179,52 @@ def read_chat(folder, **changes):
     return FlowDefinition.read(folder)
 
 
-def test_a_flow_that_is_not_a_chat_flow_is_refused(endpoint, tmp_path):
-    flow = read_chat(tmp_path / "f", inputs={"text": {"type": "string"}})
-    with pytest.raises(OpsError, match="is not a chat flow: it has no input `question`"):
-        make_chat_app(flow, ["phi3"], tmp_path / "copies", token=None)
+def test_a_flow_that_is_not_a_chat_has_a_page_that_describes_it(endpoint, tmp_path):
+    async def ask():
+        app = make_chat_app(flow, ["phi3"], tmp_path, token="secret")
+        client = httpx.AsyncClient(
+            transport=httpx.ASGITransport(app), base_url="http://127.0.0.1", auth=("", "secret")
+        )
+        async with client:
+            page, health = await client.get("/"), await client.get("/health")
+            swagger = await client.get("/swagger.json")
+            answer = await client.post("/score", json={"input_data": "Hello"})
+            missing = await client.get("/page.json")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert (
+            "<code>answer</code>" in page.text and "<td>input_data</td><td>string</td>" in page.text
+        )
+        curl = """curl -u ":$PHI3_SERVE_TOKEN" -H 'content-type: application/json' -d """
+        curl += """'{"input_data": "Who founded Microsoft?", "max_new_tokens": 128}' http://127.0.0.1/score"""
+        assert html.unescape(page.text).count(curl) == 1
+        assert health.json()["status"] == "Healthy" and missing.status_code == 404
+        assert swagger.json()["info"]["x-flow-name"] == "qa"
+        assert answer.json() == {"answer": "Hello"}
+
+    flow = FlowDefinition.read(paths.FLOWS / "qa")
+    asyncio.run(ask())
 
 
-def test_a_flow_without_a_connection_is_refused(endpoint, tmp_path):
-    flow = read_chat(tmp_path / "f", nodes=[])
-    with pytest.raises(OpsError, match="no node of .* uses a connection"):
-        make_chat_app(flow, ["phi3"], tmp_path / "copies", token=None)
+@pytest.mark.parametrize(
+    ("name", "is_chat"), [("chat", True), ("qa", False), ("judge", False), ("eval", False)]
+)
+def test_only_a_chat_has_the_chat_page(name, is_chat):
+    assert is_chat_flow(FlowDefinition.read(paths.FLOWS / name)) == is_chat
+
+
+@pytest.mark.parametrize("engine", ["phi3", "promptflow"])
+def test_a_flow_without_a_connection_is_served(tmp_path, engine):
+    async def ask():
+        app = make_chat_app(flow, [], tmp_path, token=None, engine=engine)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            answer = await client.post("/score", json={"answer": "a b", "ground_truth": "a b"})
+            return answer.json(), (await client.get("/")).text
+
+    flow = FlowDefinition.read(paths.FLOWS / "eval")
+    assert not flow.uses_connection
+    answer, page = asyncio.run(ask())
+    assert answer["exact_match"] == 1.0 and "ground_truth" in page
 
 
 def test_a_connection_that_does_not_exist_is_refused(endpoint, tmp_path):
