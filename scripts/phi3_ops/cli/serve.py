@@ -79,6 +79,17 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _warn_if_stopped(connection: str) -> None:
+    from ..pf import stopped_endpoint
+
+    if address := stopped_endpoint(connection):
+        print_text(
+            f"warning: the endpoint of the connection {connection!r}, {address}, is not running; start "
+            "one with `phi3 endpoint --model DIR`, which also updates the connection",
+            to_stderr=True,
+        )
+
+
 def run(args: argparse.Namespace) -> int:
     from ..endpoint import own_endpoint_name, register_endpoint
     from ..errors import OpsError
@@ -108,6 +119,8 @@ def run(args: argparse.Namespace) -> int:
         if args.name:
             register_endpoint(args.workdir, args.name, f"{url}/", str(flow.folder))
         print_text(f"serving {flow.folder} at {url}/{names}")
+        for name in connections:
+            _warn_if_stopped(name)
         print_text("Ctrl-C stops")
 
     named = own_endpoint_name(args.workdir, args.name) if args.name else nullcontext()

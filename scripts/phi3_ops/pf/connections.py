@@ -6,6 +6,7 @@ they are written to the package's own store. `find_connection` also looks in fil
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -35,6 +36,7 @@ DEFAULT_CONNECTION = "phi3"
 PROBE_QUESTION = "Hello"
 # Prompt flow requires at least one secret, but a connection with `auth: entra` has none.
 NO_KEY = "none"
+LISTENING_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -176,6 +178,27 @@ def refuse_replacing_connection(name: str, url: str, fix: str) -> None:
     if host is None or not (is_loopback(host) or host == _host(url)):
         what = f"the connection {name!r} points to another endpoint ({host or 'unknown'})"
         raise OpsError(f"{what}, and would be replaced", fix)
+
+
+def stopped_endpoint(name: str) -> str | None:
+    """Return the address of a connection's endpoint if it is on this machine and nothing listens there.
+
+    Raises:
+        OpsError, ConfigError: a store cannot be read, or the connection does not exist.
+    """
+    fields = {**dict(require_connection(name).configs)}
+    try:
+        url = urlsplit(str(fields.get("endpoint", "")).strip())
+        host, port = url.hostname, url.port or (443 if url.scheme == "https" else 80)
+    except ValueError:
+        return None
+    if host is None or not is_loopback(host):
+        return None
+    try:
+        socket.create_connection((host, port), timeout=LISTENING_S).close()
+    except OSError:
+        return f"{host}:{port}"
+    return None
 
 
 def _host(url: str) -> str | None:

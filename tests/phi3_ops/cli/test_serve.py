@@ -6,6 +6,7 @@ import socket
 
 import pytest
 
+from phi3_ops import chat
 from phi3_ops.cli import main
 from phi3_ops.pf.connections import delete_connection, save_connection
 
@@ -46,6 +47,20 @@ def test_wrong_input_is_one_line(connection, monkeypatch, capsys, words, message
     line = capsys.readouterr().err
     assert message in line
     assert line.count("\n") == 1
+
+
+def test_an_endpoint_that_is_not_running_is_a_warning(connection, monkeypatch, capsys, taken_port):
+    save_connection("other", {"endpoint": f"http://127.0.0.1:{taken_port}/score"}, "a-key")
+    monkeypatch.setattr(chat, "make_chat_app", lambda *args, **options: None)
+    monkeypatch.setattr(chat, "serve_app", lambda app, sock, ready, abandon: ready())
+    try:
+        assert main(["serve", "--port", "0", "--against", "other"]) == 0
+    finally:
+        delete_connection("other")
+    captured = capsys.readouterr()
+    assert "warning: the endpoint of the connection 'phi3', 127.0.0.1:9, is not" in captured.err
+    assert "`phi3 endpoint --model DIR`" in captured.err and "'other'" not in captured.err
+    assert captured.out.startswith("serving ")
 
 
 def test_a_port_in_use_is_one_line(connection, capsys, taken_port):
