@@ -15,6 +15,8 @@ import sys
 import unicodedata
 from typing import IO, Any
 
+from .errors import OpsError
+
 LOG_WIDTH = 200  # characters per line where the output is not a terminal
 # Formatting characters that change the direction of text or hide it, and control characters to keep.
 _HIDING = frozenset("\u200b\u200e\u200f\u061c\u2028\u2029\ufeff") | {
@@ -77,6 +79,22 @@ class VisibleLog(io.TextIOBase):
 
     def flush(self) -> None:
         self._stream.flush()
+
+
+def agrees(question: str) -> bool:
+    """Ask a question on the terminal, and return whether the answer is yes.
+
+    Raises:
+        OpsError: standard input is not a terminal.
+    """
+    if not sys.stdin.isatty():
+        raise OpsError("cannot ask for confirmation without a terminal", "Give --yes.")
+    try:
+        answer = input(f"{escape_invisible(question)} [y/N] ")
+    except EOFError:  # Ctrl-D
+        print_text("")
+        return False
+    return answer.strip().lower() in ("y", "yes")
 
 
 def console(*, to_stderr: bool = False) -> Any:

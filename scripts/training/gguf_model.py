@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=(__doc__ or "").split("\n", 1)[0], prog="gguf_model.py"
+        allow_abbrev=False, description=(__doc__ or "").split("\n", 1)[0], prog="gguf_model.py"
     )
     parser.add_argument("file", type=Path, help="GGUF file of an instruct model")
     parser.add_argument(

@@ -6,7 +6,6 @@ and the next run completes a run that was interrupted at any step.
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import OpsError
-from ..terminal import one_line
+from ..terminal import agrees, one_line
 from .faults import named_errors
 
 # Past forms of verbs; all others take a -d.
@@ -132,7 +131,5 @@ def confirm(question: str, *, yes: bool) -> None:
     """
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise OpsError("cannot ask for confirmation without a terminal", "Give --yes.")
-    if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
+    if not agrees(question):
         raise OpsError("not confirmed", "Nothing was changed.")

@@ -59,6 +59,7 @@ MEANT = {
     "train": "finetune",
     "version": "--version",
 }
+LISTING = ("connections", "models", "runs")  # commands that list
 INTERRUPTED = 130  # exit code
 
 
@@ -90,6 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         parser.print_help()
         return 0
+    if name in LISTING and words[words.index(name) + 1 :][:1] == ["list"]:
+        words.remove("list")  # `phi3 runs list` is what `phi3 runs` does
     if words[0] in MEANT:
         parser.error(f"{words[0]!r} is not a command; did you mean phi3 {MEANT[words[0]]}?")
     args, unknown = parser.parse_known_args(words)

@@ -27,6 +27,7 @@ class CommandParser(argparse.ArgumentParser):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         options.setdefault("formatter_class", _Formatter)
+        options.setdefault("allow_abbrev", False)
         super().__init__(*args, **options)
 
     def error(self, message: str) -> NoReturn:
@@ -37,7 +38,10 @@ class CommandParser(argparse.ArgumentParser):
         """Exit with 2 because of words that this parser does not know."""
         options = [name for action in self._actions for name in action.option_strings]
         message = f"unrecognized arguments: {' '.join(words)}"
-        self.error(message + did_you_mean(words[0].partition("=")[0], options))
+        is_option = words[0].startswith("-")
+        self.error(
+            message + (did_you_mean(words[0].partition("=")[0], options) if is_option else "")
+        )
 
 
 def grouped_commands(groups: Mapping[str, Mapping[str, str]]) -> str:

@@ -23,6 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--name",
+        "--connection",
+        dest="name",
+        metavar="NAME",
         type=name_argument,
         default="phi3",
         help="name of the connection (default: %(default)s)",
@@ -131,8 +134,12 @@ def _import_promptflow() -> int:
 
 
 def _write(name: str, fields: dict[str, str], *, check: bool, replace: bool) -> int:
+    from ..errors import OpsError
     from ..pf import probe_endpoint, refuse_replacing_connection, save_connection
 
+    if not fields["endpoint"]:
+        fix = "Give --endpoint URL, or --azure for the configured endpoint."
+        raise OpsError("the URL of the endpoint is missing", fix)
     if not replace:
         refuse_replacing_connection(name, fields["endpoint"], "Give --replace, or another --name.")
     key = "" if fields.get("auth") == "entra" else _read_key()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from .. import paths
-from ..terminal import console
+from ..terminal import agrees, console
 from ._columns import add_columns, chosen_columns, naming_columns
 from ._common import add_engine, add_yes, integer, port, positive_int, positive_number
 
@@ -124,4 +124,4 @@ def run(args: argparse.Namespace) -> int:
 
 def _agrees(question: str) -> bool:
     """Ask on the terminal. Without a terminal the answer is no."""
-    return sys.stdin.isatty() and input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    return sys.stdin.isatty() and agrees(question)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..terminal import console, one_line, print_text
+from ..terminal import agrees, console, one_line, print_text
 from ._common import add_yes, positive_int
 from ._records import add_json, print_json, print_table
 
@@ -113,7 +113,7 @@ def _delete(reference: str, *, confirmed: bool) -> int:
     from ..runs import delete_run, run_details
 
     stored = run_details(reference).run
-    if not confirmed and input(f"Delete the run {one_line(stored.name)}? [y/N] ").lower() != "y":
+    if not confirmed and not agrees(f"Delete the run {one_line(stored.name)}?"):
         print_text("nothing was deleted")
         return 1
     delete_run(stored.name)

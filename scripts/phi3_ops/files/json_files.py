@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..errors import OpsError
 from .atomic import atomic_file
+
+JSONL_FIX = "Give a JSONL file, with one JSON object per line."
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -47,20 +50,22 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         raise OpsError(f"{path} is not UTF-8 (byte {error.start})", "Save it as UTF-8.") from error
     except OSError as error:
         raise OpsError(f"cannot read {path}: {error.strerror}", "Check its permissions.") from error
+    fix = JSONL_FIX
+    if path.suffix.lower() in (".csv", ".tsv"):
+        source = shlex.quote(str(path))
+        fix = f"Give a JSONL file; `phi3 data --source {source}` writes questions.jsonl."
     return [
-        _object(line, f"{path}, line {number}")
+        _object(line, f"{path}, line {number}", fix)
         for number, line in enumerate(text.split("\n"), 1)
         if line.strip()
     ]
 
 
-def _object(line: str, location: str) -> dict[str, Any]:
+def _object(line: str, location: str, fix: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise OpsError(
-            f"{location}: not JSON ({error})", "Give one JSON object per line."
-        ) from error
+        raise OpsError(f"{location}: not JSON ({error})", fix) from error
     if not isinstance(row, dict):
-        raise OpsError(f"{location}: not a JSON object", "Give one JSON object per line.")
+        raise OpsError(f"{location}: not a JSON object", fix)
     return row

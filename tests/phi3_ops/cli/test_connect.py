@@ -105,3 +105,9 @@ def test_a_connection_to_another_machine_is_replaced_only_if_the_user_says_so(mo
         assert connection_key("g") == "mine"
     finally:
         delete_connection("g")
+
+
+def test_an_endpoint_is_needed(monkeypatch, capsys):
+    monkeypatch.delenv("PHI3_ENDPOINT", raising=False)
+    assert main(["connect", "--connection", "c"]) == 1  # a synonym of --name
+    assert "the URL of the endpoint is missing. Give --endpoint URL" in capsys.readouterr().err

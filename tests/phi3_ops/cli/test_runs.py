@@ -36,6 +36,12 @@ def test_list_show_and_delete(run, capsys, monkeypatch):
     assert f"{run.name}: Completed, 12 answered, 0 failed" in output
     assert "  metric exact_match: " in output and "the other 2 lines" in output
     assert "\x1b" not in output
+    assert main(["runs", "list", "--last", "1"]) == 0
+    assert run.name in capsys.readouterr().out.replace("\n", "")
+    monkeypatch.setattr("sys.stdin.isatty", lambda: False)
+    assert main(["runs", "--delete", run.name]) == 1
+    assert "cannot ask for confirmation without a terminal. Give --yes." in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda prompt: "n")
     assert main(["runs", "--delete", run.name]) == 1
     assert main(["runs", "--delete", run.name, "--yes"]) == 0

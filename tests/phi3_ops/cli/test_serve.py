@@ -31,7 +31,6 @@ def taken_port():
             ("--connection", "none"),
             "the connection 'none' does not exist. Create it with `phi3 connect`.",
         ),
-        (("--flow", "qa"), "it has no input `question`. Serve it with `pf flow serve"),
         (("--flow", "nowhere"), "nowhere is not a flow."),
         (
             ("--host", "0.0.0.0"),

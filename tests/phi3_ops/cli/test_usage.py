@@ -83,3 +83,16 @@ def test_what_a_word_means_is_a_command(meant):
 def _help_of(parser, name):
     (subparsers,) = [action for action in parser._actions if action.dest == "command"]
     return subparsers.choices[name].format_help()
+
+
+def test_options_are_not_abbreviated(capsys):
+    assert "unrecognized arguments: --las" in usage_error(["runs", "--las", "3"], capsys)
+
+
+def test_a_word_is_not_corrected_to_an_option(capsys):
+    assert usage_error(["doctor", "json"], capsys).endswith("unrecognized arguments: json")
+
+
+@pytest.mark.parametrize("command", ["connections", "models", "runs"])
+def test_list_is_accepted_by_commands_that_list(command, capsys):
+    assert main([command, "list"]) == 0

@@ -24,7 +24,7 @@ def test_a_byte_order_mark_and_empty_lines_are_not_rows(tmp_path):
     [
         (None, "rows.jsonl does not exist. Check the path."),
         (b'{"a": 1}\n{', "rows.jsonl, line 2: not JSON"),
-        (b"[1]", "rows.jsonl, line 1: not a JSON object. Give one JSON object per line."),
+        (b"[1]", "rows.jsonl, line 1: not a JSON object. Give a JSONL file, with one"),
         (b"\xff", "rows.jsonl is not UTF-8 \\(byte 0\\)"),
     ],
 )
@@ -33,3 +33,12 @@ def test_the_error_names_a_file_that_cannot_be_read(tmp_path, content, message):
         (tmp_path / "rows.jsonl").write_bytes(content)
     with pytest.raises(OpsError, match=message):
         read_jsonl(tmp_path / "rows.jsonl")
+
+
+def test_a_csv_file_is_told_how_to_become_jsonl(tmp_path):
+    file = tmp_path / "my data.csv"
+    file.write_text("question,answer\na,b\n")
+    with pytest.raises(
+        OpsError, match=r"`phi3 data --source '.*my data.csv'` writes questions.jsonl"
+    ):
+        read_jsonl(file)
