@@ -25,6 +25,7 @@ def stop_trainings(out: Path, timeout_s: float = STOP_S) -> bool:
     _, alive = psutil.wait_procs(processes, timeout_s)
     for process in alive:
         process.kill()
+    psutil.wait_procs(alive, timeout_s)
     return bool(processes)
 
 
