@@ -23,6 +23,8 @@ class EchoServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
+    request_queue_size = 128  # connections at once that wait to be accepted
+
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[dict[str, Any]] = []

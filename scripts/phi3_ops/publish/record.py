@@ -6,6 +6,7 @@ request. The key is added when a request is passed on, so no recording contains 
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -54,6 +55,7 @@ class Recorder(LoopbackServer):
         exchanges: hash and answer of each request that was passed on.
         requests: hashes of all requests, in order.
         failure: why the first request without an answer could not be passed on, or None.
+        key: key that every request must have, because the endpoint's own key is added to it.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -62,10 +64,14 @@ class Recorder(LoopbackServer):
         self.exchanges: list[tuple[str, Exchange]] = []
         self.requests: list[str] = []
         self.failure: str | None = None
+        self.key = secrets.token_urlsafe(32)
         self._final: dict[str, Exchange] = {}
         self._lock = threading.Lock()
 
     def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> Exchange:
+        sent = {name.lower(): value for name, value in headers.items()}.get("authorization", "")
+        if not secrets.compare_digest(sent.encode(), f"Bearer {self.key}".encode()):
+            return Exchange(401, "application/json", "{}")
         digest = request_hash(path, deployment_of(headers), body)
         with self._lock:
             self.requests.append(digest)
@@ -131,9 +137,9 @@ def record_flow(
     Raises:
         OpsError: the flow cannot run, or a connection does not exist. Nothing is written.
     """
-    names = set(flow.connection_names({}).values())
-    sources = {name: connection or name for name in names}
-    with _recorder(sources) as (recorder, replaced, fields):
+    nodes = {name: node for node, name in flow.connection_names({}).items()}
+    targets = {name: _settings_of(node, connection or name) for name, node in nodes.items()}
+    with _recorder(targets) as (recorder, replaced, fields):
         record = _record_promptflow if engine == PROMPTFLOW else _record_phi3
         recorded = record(flow.folder, rows, replaced.__getitem__, recorder, on_line)
         exchanges = group_exchanges(recorder.exchanges)
@@ -156,12 +162,27 @@ def record_flow(
     return recording
 
 
+def _settings_of(node: str, name: str) -> Settings:
+    """Return the settings of a node's connection.
+
+    Raises:
+        OpsError: it does not exist, or is not a connection to a Phi-3 endpoint.
+    """
+    connection = require_connection(name)
+    try:
+        return read_settings(connection)
+    except Phi3Error as error:
+        what = f"node {node!r} uses {name!r}, which is not a connection to a Phi-3 endpoint"
+        raise OpsError(
+            f"{what}: {first_line(error)}", "Only requests to Phi-3 endpoints can be recorded."
+        ) from error
+
+
 @contextmanager
 def _recorder(
-    sources: Mapping[str, str],
+    targets: Mapping[str, Settings],
 ) -> Iterator[tuple[Recorder, dict[str, Connection], dict[str, dict[str, str]]]]:
     """Yield a recorder, the connections that lead to it, and their fields for the recording."""
-    targets = {name: read_settings(require_connection(source)) for name, source in sources.items()}
     contracts = {name: _detected_contract(settings) for name, settings in targets.items()}
     recorder = loopback_server(Recorder)
     recorder.targets = {quote(name, safe=""): settings for name, settings in targets.items()}
@@ -173,7 +194,7 @@ def _recorder(
         fields[name] = {"endpoint": path, **{k: str(v) for k, v in values.items() if v}}
         fields[name]["contract"] = contracts[name]
         configs = {**fields[name], "endpoint": recorder.address + path}
-        replaced[name] = Connection(name, configs, {"key": "recording"})
+        replaced[name] = Connection(name, configs, {"key": recorder.key})
     with recorder.running():
         yield recorder, replaced, fields
 

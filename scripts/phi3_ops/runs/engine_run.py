@@ -166,6 +166,7 @@ def _run_missing(
         tokens = token_counts.pop(number)
         batch.tokens.update(tokens)
         batch.records.add(number, result, tokens)
+        result.node_runs = {}  # a long batch would keep the inputs and outputs of all nodes
         on_line(result.error is None)
 
     with observe_calls(_TokenObserver()):

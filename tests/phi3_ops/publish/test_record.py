@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 
 import pytest
+import requests
 
 from echo_endpoint import KEY, echo_endpoint
 from flow_folders import write_echo_flow
 from phi3_ops.cli import main
 from phi3_ops.pf.connections import delete_connection, save_connection
+from phi3_ops.publish.record import Recorder
+from phi3_tools.connections import FILE_VARIABLE
+from phi3_tools.parity.exchanges import loopback_server
 from phi3_tools.parity.recording import read_recording
 
 ROWS = [{"question": "one two"}, {"question": "fail"}, {"question": "ü"}]
@@ -131,3 +135,27 @@ def test_a_file_that_is_not_a_recording_is_never_replaced(tmp_path, capsys):
     file.write_text("{}")
     assert _record_echo(tmp_path, *MAPPING, "--force") == 1
     assert "is not a recording of phi3" in capsys.readouterr().err and file.read_text() == "{}"
+
+
+def test_a_connection_of_another_service_is_refused_with_its_node(
+    data, tmp_path, capsys, monkeypatch
+):
+    file = tmp_path / "connections.json"
+    entry = {"configs": {"api_base": "https://search.example"}, "secrets": {"api_key": KEY}}
+    file.write_text(json.dumps({"search": entry}))
+    monkeypatch.setenv(FILE_VARIABLE, str(file))
+    words = ["flow", "record", "chat", "--data", str(data), "--out", str(tmp_path / "out")]
+    assert main([*words, "--connection", "search"]) == 1
+    text = "node 'chat' uses 'search', which is not a connection to a Phi-3 endpoint"
+    assert text in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_recorder_adds_the_key_only_to_requests_of_its_own_run():
+    first, second = loopback_server(Recorder), loopback_server(Recorder)
+    with first.running(), second.running():
+        assert first.key != second.key
+        for key in ("", "recording", second.key):
+            headers = {"Authorization": f"Bearer {key}"}
+            answer = requests.post(f"{first.address}/phi3/score", headers=headers, timeout=30)
+            assert answer.status_code == 401
+    assert not first.requests and first.failure is None

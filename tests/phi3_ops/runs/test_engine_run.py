@@ -241,4 +241,4 @@ def test_records_name_connections_and_contain_no_secret(tmp_path):
     info = json.loads(record.read_text())["run_info"]
     assert info["inputs"]["connection"] == "named" and info["output"] == "a"
     snapshot = (folder / "snapshot" / "flow.dag.yaml").read_text()
-    assert "connection: named" in snapshot
+    assert '"connection": "named"' in snapshot

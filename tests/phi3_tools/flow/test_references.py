@@ -72,3 +72,13 @@ def test_an_output_of_the_flow_ignores_the_section():
 )
 def test_a_reference_can_be_written_again(written):
     assert str(parse_assignment(written)) == written
+
+
+def test_a_tool_may_change_its_list_or_mapping():
+    for value in ([1], {"a": [1]}):
+        literal = Literal(value)
+        changed = value_of(literal, {}, {})
+        changed.clear()
+        assert value_of(literal, {}, {}) == value != {}
+    pieces = [iter("ab")]  # an aggregation's values cannot be copied
+    assert value_of(Literal(pieces, is_computed=True), {}, {}) is pieces

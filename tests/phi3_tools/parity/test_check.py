@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from phi3_tools.flow import load_flow
 from phi3_tools.parity.check import check_recording
 from phi3_tools.parity.exchanges import Exchange, group_exchanges, request_hash
 from phi3_tools.parity.recording import read_recording, write_recording
-from phi3_tools.parity.subjects import engine_subject
+from phi3_tools.parity.subjects import engine_subject, exported_subject
 
 
 def check(recording, at_once=32):
@@ -113,3 +114,38 @@ def test_repeated_answers_are_kept_once():
     busy, done = Exchange(429, "application/json", "{}"), Exchange(200, "application/json", "{}")
     grouped = group_exchanges([("a", busy), ("a", done), ("b", done), ("a", done)])
     assert grouped == {"a": [busy, done], "b": [done]}
+
+
+def exported_folder(folder, text):
+    folder.mkdir()
+    (folder / "flow.py").write_text(text)
+    return folder
+
+
+@pytest.fixture
+def forgotten_module():
+    path = list(sys.path)
+    yield
+    sys.path[:] = path
+    sys.modules.pop("flow", None)
+
+
+def test_any_exception_is_a_difference_of_its_line(tmp_path, forgotten_module):
+    text = "INPUTS = ()\n\n\nasync def run_line(values):\n    raise KeyError('x')\n"
+    folder = exported_folder(tmp_path / "out", text)
+    recording = read_recording(RECORDINGS / "eval")
+    (report,) = check_recording(recording, [lambda: exported_subject(folder)], at_once=1)
+    assert report.differences[0].actual == ["KeyError: 'x'"]
+
+
+def test_a_module_of_another_folder_is_refused(tmp_path, forgotten_module):
+    exported_subject(exported_folder(tmp_path / "first", "INPUTS = ()\n"))
+    second = exported_folder(tmp_path / "second", "INPUTS = ()\n")
+    with pytest.raises(
+        ConfigError, match="the module flow is .*first/flow.py, and not of .*second"
+    ):
+        exported_subject(second)
+    third = exported_folder(tmp_path / "third", "1 / 0\n")
+    sys.modules.pop("flow")
+    with pytest.raises(ConfigError, match="cannot be imported: ZeroDivisionError"):
+        exported_subject(third)

@@ -278,7 +278,7 @@ def _aggregated_references(tools: Sequence[Tool], lines: Graph) -> list[NodeRefe
 def _with_values(tool: Tool, values: Mapping[str, list[Any]]) -> Tool:
     """Return an aggregation tool whose references to nodes of the lines are lists of their values."""
     inputs = {
-        name: Literal(values[str(each)]) if str(each) in values else each
+        name: Literal(values[str(each)], is_computed=True) if str(each) in values else each
         for name, each in tool.inputs.items()
     }
     return replace(tool, inputs=inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,9 +16,15 @@ _PROPERTY = re.compile(r"(\w+)|(\['.*?'\])|(\[\d+\])")
 
 @dataclass(frozen=True)
 class Literal:
-    """A value that is written in the flow."""
+    """A value that is written in the flow.
+
+    Attributes:
+        value: the value.
+        is_computed: whether it was computed instead, and so belongs to one call only.
+    """
 
     value: Any
+    is_computed: bool = False
 
     def __str__(self) -> str:
         return str(self.value)
@@ -80,6 +87,8 @@ def value_of(
         LineError: the reference cannot be resolved.
     """
     if isinstance(assignment, Literal):
+        if isinstance(assignment.value, (list, dict)) and not assignment.is_computed:
+            return deepcopy(assignment.value)  # a tool may change it
         return assignment.value
     if isinstance(assignment, InputReference):
         return inputs[assignment.name]

@@ -70,8 +70,11 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, (set, frozenset)) else str(value)
 
 
-def _failed(error: LineError) -> Outcome:
-    return Outcome(None, list(error.codes))
+def _failed(error: Exception) -> Outcome:
+    """Return the outcome of a failed line; an exception without codes is no recorded failure."""
+    if isinstance(error, LineError):
+        return Outcome(None, list(error.codes))
+    return Outcome(None, [f"{type(error).__name__}: {error}"])
 
 
 # -- the engine ------------------------------------------------------------------------------------
@@ -126,10 +129,16 @@ def _exported_module(folder: Path, name: str) -> Any:
     if str(folder) not in sys.path:
         sys.path.insert(0, str(folder))
     try:
-        return importlib.import_module(name)
-    except ImportError as error:
+        module = importlib.import_module(name)
+    except Exception as error:  # whatever the code of the folder raises
         hint = f"Install {folder / 'requirements.txt'}."
-        raise ConfigError(f"{folder} cannot be imported: {error}", hint=hint) from error
+        what = f"{folder} cannot be imported: {type(error).__name__}: {error}"
+        raise ConfigError(what, hint=hint) from error
+    file = Path(str(module.__file__)).resolve()
+    if not file.is_relative_to(folder):
+        hint = "Use a new process for each folder."
+        raise ConfigError(f"the module {name} is {file}, and not of {folder}", hint=hint)
+    return module
 
 
 def exported_subject(folder: Path) -> Subject:
@@ -161,7 +170,7 @@ class _ExportedSubject:
         try:
             line = await self._module.run_line(inputs)
             return Outcome(plain_outputs(self._module.outputs(line)), line=line)
-        except LineError as error:
+        except Exception as error:  # whatever the exported code raises
             return _failed(error)
 
     async def stream(self, inputs: Mapping[str, Any]) -> Outcome:
@@ -170,7 +179,7 @@ class _ExportedSubject:
         line = Line(self._module.INPUTS)
         try:
             events = [event async for event in self._module.stream_line(inputs, line=line)]
-        except LineError as error:
+        except Exception as error:  # whatever the exported code raises
             return _failed(error)
         if line.streamed is None:
             return Outcome(plain_outputs(events[0]))
@@ -213,8 +222,11 @@ class _ServedSubject:
         self._app = app
 
     async def run(self, inputs: Mapping[str, Any]) -> Outcome:
-        status, _, body = await post_score(self._app, inputs, "application/json")
-        return self._complete(status, body)
+        try:
+            status, _, body = await post_score(self._app, inputs, "application/json")
+            return self._complete(status, body)
+        except Exception as error:  # whatever the app raises, or answers instead of JSON
+            return _failed(error)
 
     async def stream(self, inputs: Mapping[str, Any]) -> Outcome:
         accept = "text/event-stream, application/json"
@@ -222,6 +234,8 @@ class _ServedSubject:
             status, content_type, body = await post_score(self._app, inputs, accept)
         except LineError as error:  # after the first piece: the answer breaks off
             return Outcome(None, list(error.codes[:1]))
+        except Exception as error:  # whatever the app raises
+            return _failed(error)
         if not content_type.startswith("text/event-stream"):
             return self._complete(status, body)
         texts = [event for event in body.decode("utf-8").split("\n\n") if event]
