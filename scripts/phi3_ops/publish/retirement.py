@@ -12,7 +12,7 @@ from ..errors import OpsError
 
 RETIREMENT_DATE = date(2027, 4, 20)
 SUCCESSORS = (
-    "Keep the flow with `phi3 flow export`, or run it with `phi3 run` and `phi3 serve`, which do not "
+    "Export the flow with `phi3 flow export`, or run it with `phi3 run` and `phi3 serve`, which do not "
     "need the service. See docs/after-promptflow.md."
 )
 

@@ -17,6 +17,7 @@ from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.connections import delete_connection, save_connection
 from phi3_ops.pf.run_types import PHI3, PROMPTFLOW
 from phi3_ops.pf.stored_runs import find_stored_run
+from phi3_ops.runs import engine_run
 from phi3_ops.runs.batch import load_batch, run_flow
 from phi3_ops.runs.details import delete_run, list_runs, run_details
 from phi3_ops.runs.resume import resume_run
@@ -242,3 +243,16 @@ def test_records_name_connections_and_contain_no_secret(tmp_path):
     assert info["inputs"]["connection"] == "named" and info["output"] == "a"
     snapshot = (folder / "snapshot" / "flow.dag.yaml").read_text()
     assert '"connection": "named"' in snapshot
+
+
+def test_a_batch_does_not_keep_the_runs_of_nodes(echo, texts, monkeypatch):
+    kept = []
+    finish = engine_run._finish
+
+    def recording_finish(batch, *arguments):
+        kept.extend(len(result.node_runs) for result in batch.results.values())
+        return finish(batch, *arguments)
+
+    monkeypatch.setattr(engine_run, "_finish", recording_finish)
+    results(echo, texts, TEXT, PHI3)
+    assert kept == [0, 0, 0, 0]
