@@ -81,6 +81,11 @@ class VisibleLog(io.TextIOBase):
         self._stream.flush()
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, for example `1 row` or `2 rows`."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def agrees(question: str) -> bool:
     """Ask a question on the terminal, and return whether the answer is yes.
 

@@ -117,3 +117,11 @@ def test_every_command_prints_through_this_module():
                 )
                 assert called not in ("print", "Console", "rich.print"), message
                 assert not called.startswith(("sys.stdout.", "sys.stderr.write")), message
+
+
+def test_one_is_singular():
+    assert [terminal.counted(number, "row") for number in (0, 1, 2)] == [
+        "0 rows",
+        "1 row",
+        "2 rows",
+    ]

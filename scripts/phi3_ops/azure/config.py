@@ -20,6 +20,7 @@ from .sizes import has_gpu
 
 CONFIG_FILE = Path("phi3.yaml")
 CONFIG_VARIABLE = "PHI3_CONFIG"
+PLACEHOLDER = "is still the placeholder"
 
 # Environment variable -> section and field that it sets. Azure's tools use the first three names.
 ENVIRONMENT = {
@@ -34,7 +35,7 @@ ENVIRONMENT = {
 
 def _no_placeholder(value: str) -> str:
     if re.fullmatch(r"<.*>", value.strip()):
-        raise ValueError(f"is still the placeholder {value}")
+        raise ValueError(f"{PLACEHOLDER} {value}")
     return value
 
 
@@ -218,6 +219,10 @@ def _read(path: Path, *, required: bool) -> dict[str, Any]:
 
 
 def _problem(error: ValidationError, path: Path) -> str:
+    names = [".".join(map(str, e["loc"])) for e in error.errors() if PLACEHOLDER in e["msg"]]
+    if len(names) > 1:
+        *others, last = (f"`{name}`" for name in names)
+        return f"{path}: {', '.join(others)} and {last} are still placeholders; enter your values"
     first = error.errors()[0]
     field = ".".join(str(part) for part in first["loc"])
     reason = first["msg"].removeprefix("Value error, ")

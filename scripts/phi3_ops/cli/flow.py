@@ -245,7 +245,9 @@ def _check(args: argparse.Namespace) -> int:
     state = require_locked(args.flow, args.folder)
     with staged_flow(state) as folder, named_errors("flow check"):
         check_flow(folder, read_connection, _say, limit_s=args.timeout, engine=args.engine)
-    _say(f"{display_name(state)} is ready")
+    where = "on this machine" if args.local else "in the project"
+    _say(f"{display_name(state)} is ready to run {where}")
+    _say(f"next: phi3 flow upload {args.flow}")
     return 0
 
 

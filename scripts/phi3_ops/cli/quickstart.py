@@ -112,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
     screen = console()
     if args.remove:
         removed = remove_quickstart(options.workdir, lambda question: args.yes or _agrees(question))
-        screen.print("\n".join(removed) or "nothing to remove", highlight=False, soft_wrap=True)
+        screen.print("\n".join(removed), highlight=False, soft_wrap=True)
         return 0
     command = ["quickstart", "--data", args.data]
     command += ["--model", args.model] if args.model else []

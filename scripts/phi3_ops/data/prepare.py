@@ -29,7 +29,7 @@ from .hashed_lines import WRITE_BLOCK, HashedLines
 from .lengths import length_histogram, summarise_lengths
 from .manifest import DataManifest, RowCounts, TokenCounts
 from .rows import AcceptedRows, RejectedRows, dump_row
-from .sources import open_source
+from .sources import empty_source, open_source
 from .split import HELD_OUT, TRAINED, UNKNOWN, Split, split_chats
 
 TEST_SHARE = 0.2
@@ -191,8 +191,7 @@ def _check_counts(name: str, accepted: AcceptedRows, rejected: RejectedRows, str
         what = f"{len(rejected)} of {total} rows do not pass: {rejected.in_words()}"
         raise OpsError(what, "Correct them, or leave out --strict to go on without them.")
     if not len(accepted) + len(rejected):
-        fix = 'A row is {"messages": […]}, or a line of a table with a question and an answer.'
-        raise OpsError(f"{name} is empty: it has no rows", fix)
+        raise empty_source(name)
     if len(accepted) < 2:
         what = f"{name} has {len(accepted)} good row{'s' if len(accepted) != 1 else ''}"
         reasons = f": {rejected.in_words()}" if len(rejected) else ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..terminal import counted
 from .lengths import LengthBin
 from .manifest import DataManifest
 
@@ -26,7 +27,7 @@ def print_data_report(manifest: DataManifest, out: Path, console: Console) -> No
     from rich import box  # here, because `phi3 data --help` imports this module
     from rich.table import Table
 
-    head = f"{manifest.rows.train} rows to train, {manifest.rows.test} to test, in {out}"
+    head = f"{counted(manifest.rows.train, 'row')} to train, {manifest.rows.test} to test, in {out}"
     console.print(head, highlight=False, soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD, show_header=False)
     table.add_column(no_wrap=True)

@@ -44,7 +44,7 @@ def open_source(
 
 
 def check_source(source: Path, columns: Columns) -> None:
-    """Check that a file or folder can be opened and that its columns are clear.
+    """Check that a file or folder can be opened, that its columns are clear, and that it has a row.
 
     A dataset on the hub is not checked, because that takes requests.
 
@@ -52,10 +52,17 @@ def check_source(source: Path, columns: Columns) -> None:
         source, columns: the arguments of `open_source`.
 
     Raises:
-        OpsError: those of `open_source`.
+        OpsError: those of `open_source`, or the source has no rows.
     """
     if not _is_hub(source):
-        open_source(source, split=None, revision=None, columns=columns)
+        parts = open_source(source, split=None, revision=None, columns=columns).parts
+        if not any(True for _, rows in parts for _ in rows):
+            raise empty_source(str(source))
+
+
+def empty_source(name: str) -> OpsError:
+    """Return the error for a source without rows."""
+    return OpsError(f"{name} has no rows", "Give a file with questions and answers, or with chats.")
 
 
 def _is_hub(path: Path) -> bool:
@@ -72,7 +79,8 @@ def _files(path: Path) -> list[Path]:
         return files
     if not path.exists():
         fix = "Give a file, a folder, or the id of a dataset on the hub (owner/name)."
-        raise OpsError(f"{path} does not exist", fix)
+        is_file = path.suffix.lower() in FORMATS
+        raise OpsError(f"{path} does not exist", "Check the path." if is_file else fix)
     if path.suffix.lower() not in FORMATS:
         raise OpsError(f"the format of {path} is unknown", f"Give a file of {known}.")
     return [path]

@@ -50,7 +50,9 @@ def remove_quickstart(workdir: Path, confirm: Callable[[str], bool]) -> list[str
             a quickstart is running in it.
     """
     if not os.path.lexists(workdir):
-        return [*_remove_runs(workdir, confirm), *_other_quickstarts(workdir)]
+        missing = f"{workdir} does not exist, so it contains nothing to remove"
+        lines = _remove_runs(workdir, confirm) or [missing]
+        return lines + _other_quickstarts(workdir)
     require_own_folder(workdir)
     marker = read_marker(workdir)
     if marker is None or SUMMARY_FILE not in marker.files:
@@ -118,7 +120,9 @@ def _other_quickstarts(workdir: Path) -> list[str]:
         marker = None if folder == workdir or folder.is_symlink() else read_marker(folder)
         if marker and SUMMARY_FILE in marker.files:
             command = f"phi3 quickstart --remove --workdir {folder}"
-            lines.append(f"kept {folder}, which is of another quickstart; `{command}` removes it")
+            lines.append(
+                f"kept {folder}, which belongs to another quickstart; `{command}` removes it"
+            )
     return lines
 
 

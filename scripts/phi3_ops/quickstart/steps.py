@@ -28,6 +28,7 @@ from ..pf import (
     save_connection,
 )
 from ..runs import ask_and_score, mean_by_kind, run_once
+from ..terminal import counted
 from ..training import DEFAULT_RECIPE, TrainingMetrics, finetune_locally
 from .activity import activity
 from .connections import earlier_connection, restore_connection
@@ -221,10 +222,11 @@ def _data(job: QuickstartJob) -> str:
     from_columns = f"; columns {columns.prompt} → {columns.answer}" if columns else ""
     if rows.train < FEW_ROWS:
         job.notes.append(
-            f"{rows.train} rows to train are few, and {rows.test} to test say little: give at least "
+            f"{counted(rows.train, 'row')} to train and {rows.test} to test say little: give at least "
             f"{2 * FEW_ROWS} rows, or several phrasings of each question"
         )
-    return f"{rows.train} rows to train, {rows.test} to test{rejected}, in {job.data}{from_columns}"
+    train = counted(rows.train, "row")
+    return f"{train} to train, {rows.test} to test{rejected}, in {job.data}{from_columns}"
 
 
 def _first_question(train_file: Path) -> FirstQuestion:

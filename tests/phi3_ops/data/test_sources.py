@@ -7,7 +7,7 @@ import json
 import pytest
 
 from chats import chat_row, prepare, write_parquet, write_rows, written, written_by_number
-from phi3_ops.data.sources import open_source
+from phi3_ops.data.sources import check_source, open_source
 from phi3_ops.errors import OpsError
 
 CHATS = [chat_row(f"q{n}", f"a{n}", n=n) for n in range(10)]
@@ -63,10 +63,10 @@ UNUSABLE = {
     "missing": ("none.jsonl", None, "does not exist"),
     "UTF-16 marked": ("in.jsonl", UTF16.encode("utf-16"), "UTF-16 or binary, not UTF-8"),
     "UTF-16": ("in.csv", UTF16.encode("utf-16-le"), "UTF-16 or binary, not UTF-8"),
-    "empty": ("in.jsonl", b"", "is empty: it has no rows"),
+    "empty": ("in.jsonl", b"", "has no rows"),
     "one row": ("in.jsonl", json.dumps(chat_row("x")).encode(), "has 1 good row. At least 2"),
     "one bad row": ("in.jsonl", b"{\n", "in.jsonl, line 1: not JSON"),
-    "header only": ("in.csv", b"prompt,answer\n", "is empty: it has no rows"),
+    "header only": ("in.csv", b"prompt,answer\n", "has no rows"),
     "columns": ("in.csv", b"text,label\nq,a\n", "the columns text, label; which are the question"),
     "one column": ("in.csv", b"text\nq\n", "has only the column 'text'"),
     "no Parquet": ("in.parquet", b"PAR1 not really", "cannot read"),
@@ -83,3 +83,16 @@ def test_an_unusable_source_is_named_and_nothing_is_written(tmp_path, case):
         prepare(tmp_path, tmp_path / name)
     assert message in str(caught.value) and str(tmp_path / name) in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", ["", "question,answer\n"])
+def test_an_empty_file_is_found_before_anything_is_written(tmp_path, content):
+    file = tmp_path / "empty.csv"
+    file.write_text(content)
+    with pytest.raises(OpsError, match="empty.csv has no rows"):
+        check_source(file, None)
+
+
+def test_a_missing_data_file_is_not_looked_for_on_the_hub(tmp_path):
+    with pytest.raises(OpsError, match=r"nofile.csv does not exist. Check the path.$"):
+        check_source(tmp_path / "nofile.csv", None)

@@ -373,7 +373,8 @@ def test_the_output_of_another_command_is_not_removed(tmp_path, capsys):
 )
 def test_without_a_workdir_no_connection_is_deleted(tmp_path, connections, capsys):
     assert remove(tmp_path / "none") == 0
-    assert capsys.readouterr().out == "nothing to remove\n"
+    missing = f"{tmp_path / 'none'} does not exist, so it contains nothing to remove\n"
+    assert capsys.readouterr().out == missing
     assert connection_url("phi3") == connection_url("phi3-base") == URL
 
 

@@ -74,7 +74,7 @@ def test_own_data_is_described_and_its_first_row_is_asked(tmp_path, monkeypatch)
     assert printed.startswith("10 rows to train, 2 to test, in ")
     assert printed.endswith("; columns Question → Answer") and job.groups == "prompt"
     assert job.notes == [
-        "10 rows to train are few, and 2 to test say little: give at least 40 rows, or several "
+        "10 rows to train and 2 to test say little: give at least 40 rows, or several "
         "phrasings of each question"
     ]
     answers = {"Who makes kettles?": "Brinlow does."}
