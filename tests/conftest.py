@@ -38,6 +38,27 @@ for name in ("PHI3_ENDPOINT", "PHI3_KEY", "PHI3_ENDPOINT_KEY", "PHI3_KEYRING"):
 # A shell's background job ignores SIGINT, and so would all that the tests start and then interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+import pytest  # noqa: E402
 
 from smollm2 import smollm2_folder  # noqa: E402, F401 - a fixture for every folder
 from tiny_model import tiny_model_dir  # noqa: E402, F401 - likewise
+
+
+@pytest.fixture(autouse=True)
+def _signal_handlers():
+    """Restore the handlers of signals before and after each test.
+
+    Prompt flow's executor leaves one behind that ends the process, with exit code 0, three seconds after
+    the next interrupt. A test that interrupts its own process would so end a worker of pytest-xdist in
+    the middle of another test, and the rest of the suite would wait for ever.
+    """
+    _restore_handlers()
+    yield
+    _restore_handlers()
+
+
+def _restore_handlers() -> None:
+    for number, handler in HANDLERS.items():
+        signal.signal(number, handler)
