@@ -51,7 +51,7 @@ def test_a_flow_that_is_ready(layered, endpoint, phi3, home):
     assert done.code == 0, done.err
     assert "connection 'phi3' exists; its endpoint answers in " in done.out
     assert "it runs: answer: Who founded Microsoft?" in done.out
-    assert "chat-v1.0.0 is ready" in done.out
+    assert "chat-v1.0.0 is ready to run on this machine\nnext: phi3 flow upload chat" in done.out
     assert len(endpoint.requests) == 2  # the probe, and the flow
     assert KEY not in done.out
 
