@@ -55,7 +55,7 @@ BAD_INPUT = {
     ),
     "model folder none": (["endpoint", "--model", "none"], "the model folder none does not exist"),
     "model folder empty": (["endpoint", "--model", "empty"], "the model folder empty is empty"),
-    "endpoint field missing": (["connect"], "has no `endpoint`"),
+    "endpoint field missing": (["connect"], "the URL of the endpoint is missing"),
     "endpoint not a URL": (["connect", "--endpoint", "x"], "must be a full URL"),
     "endpoint down": (["connect", "--endpoint", "http://127.0.0.1:9/score"], "Connection refused"),
     "key over http": (["connect", "--endpoint", "http://example.org/score"], "plain http"),
