@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import re
 import secrets
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,22 +13,19 @@ from .. import paths
 from ..chat import start_page
 from ..data import BY_PROMPT, TRAINED, DataOptions, TextColumns, prepare_data
 from ..endpoint import start_endpoint, stop_endpoint
-from ..errors import OpsError
 from ..files import read_jsonl, record_connection
 from ..pf import (
     DEFAULT_CONNECTION,
-    PF_COMMAND,
     PHI3,
-    PROMPTFLOW,
     probe_endpoint,
-    quiet_environment,
     refuse_replacing_connection,
     save_connection,
 )
-from ..runs import ask_and_score, mean_by_kind, run_once
+from ..runs import ask_and_score, mean_by_kind
 from ..terminal import counted
 from ..training import DEFAULT_RECIPE, TrainingMetrics, finetune_locally
 from .activity import activity
+from .ask import ask_flow
 from .connections import earlier_connection, restore_connection
 from .model_choice import ModelChoice, recipe_by_size
 from .results import (
@@ -375,40 +370,3 @@ def _evaluate(job: QuickstartJob, which: str) -> str:
     )
     failed = f", {answers.failed} of them failed" if answers.failed else ""
     return f"{answers.lines} questions asked{failed}; runs {answers.name} and {scores.name}"
-
-
-def ask_flow(flow: Path, inputs: dict[str, str], engine: str) -> str:
-    """Run a flow once, and return its output `answer`.
-
-    Args:
-        flow: folder of the flow.
-        inputs: values of the flow's inputs.
-        engine: `phi3`, or `promptflow` for `pf flow test`.
-
-    Raises:
-        OpsError: the flow failed.
-    """
-    return (
-        flow_test(flow, inputs) if engine == PROMPTFLOW else str(run_once(flow, inputs)["answer"])
-    )
-
-
-def flow_test(flow: Path, inputs: dict[str, str]) -> str:
-    """Run `pf flow test` and return the output `answer` of the flow.
-
-    Args:
-        flow: folder of the flow.
-        inputs: values of the flow's inputs.
-
-    Raises:
-        OpsError: the flow failed.
-    """
-    command = [*PF_COMMAND, "flow", "test", "--flow", str(flow)]
-    command += ["--inputs", *(f"{name}={value}" for name, value in inputs.items())]
-    done = subprocess.run(command, env=quiet_environment(), capture_output=True, text=True)
-    outputs = re.search(r"^\{$.*", done.stdout, re.MULTILINE | re.DOTALL)  # after the log
-    try:
-        return str(json.loads(outputs.group() if outputs else "")["answer"])
-    except (ValueError, KeyError) as error:
-        output = (done.stderr or done.stdout).strip().splitlines() or ["no output"]
-        raise OpsError(f"`pf flow test` of {flow.name} failed: {output[-1]}") from error

@@ -1,11 +1,10 @@
-"""The folders and connections of a quickstart, and the call of a flow."""
+"""The folders and connections of a quickstart."""
 
 from __future__ import annotations
 
 import pytest
 from rich.console import Console
 
-from phi3_ops.errors import OpsError
 from phi3_ops.quickstart import steps
 from phi3_ops.quickstart.model_choice import choose_model
 from phi3_ops.quickstart.results import ModelEvaluation
@@ -13,7 +12,6 @@ from phi3_ops.quickstart.steps import (
     STEPS,
     QuickstartJob,
     QuickstartOptions,
-    flow_test,
     steps_of,
 )
 from phi3_tools.evaluation import Mean
@@ -113,10 +111,3 @@ def test_each_model_has_a_connection(tmp_path):
 
 def test_a_missing_base_model_skips_the_step(tmp_path):
     assert step_named("before")(make_job(workdir=tmp_path)).startswith("skipped:")
-
-
-def test_a_flow_that_fails_in_either_engine_is_named(tmp_path):
-    with pytest.raises(OpsError, match="nowhere cannot run: "):
-        steps.ask_flow(tmp_path / "nowhere", {"question": "x"}, "phi3")
-    with pytest.raises(OpsError, match="`pf flow test` of nowhere failed: ."):
-        flow_test(tmp_path / "nowhere", {"question": "x"})
