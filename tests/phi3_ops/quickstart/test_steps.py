@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from rich.console import Console
 
-from phi3_ops.quickstart import steps
+from phi3_ops.quickstart import ask, steps
 from phi3_ops.quickstart.model_choice import choose_model
 from phi3_ops.quickstart.results import ModelEvaluation
 from phi3_ops.quickstart.steps import (
@@ -77,7 +77,7 @@ def test_own_data_is_described_and_its_first_row_is_asked(tmp_path, monkeypatch)
     ]
     answers = {"Who makes kettles?": "Brinlow does."}
     monkeypatch.setattr(
-        steps, "run_once", lambda flow, inputs: {"answer": answers[inputs["input_data"]]}
+        ask, "run_once", lambda flow, inputs: {"answer": answers[inputs["input_data"]]}
     )
     assert step_named("chat")(job) == "“Who makes kettles?” → “Brinlow does.”"
     answers["Who makes kettles?"] = "Nobody."
