@@ -30,10 +30,13 @@ test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" --cov --cov-report term
 
 ## test-slow: the tests that take more than a minute each
+# Load tests measure memory and need the machine for themselves.
+LOAD_TESTS = tests/phi3_ops/endpoint/test_load.py
 test-slow: $(VENV)/.dev
 	@command -v buildah >/dev/null || { apt-get update -qq && \
 		apt-get install -y -qq --no-install-recommends buildah crun debootstrap; }
-	$(BIN)/python -m pytest -m slow --timeout 2400
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow --timeout 2400 --ignore $(LOAD_TESTS)
+	$(BIN)/python -m pytest -m slow --timeout 2400 $(LOAD_TESTS)
 
 ## bench: the benchmarks; each prints a table and writes JSON to bench/
 bench: $(VENV)/.bench
