@@ -45,13 +45,15 @@ def create_workflow():
 
 
 @pytest.fixture(autouse=True)
-def own_modules(monkeypatch):
+def own_modules():
     """The modules of an export have common names: they are imported anew, and forgotten."""
     path = list(sys.path)
+    others = {name: sys.modules.pop(name) for name in MODULES if name in sys.modules}
     yield
     sys.path[:] = path
     for name in MODULES:
         sys.modules.pop(name, None)
+    sys.modules.update(others)
 
 
 @pytest.fixture
