@@ -1,9 +1,12 @@
 """Whether a GPU is left unused."""
 
-import gpu
+import importlib.util
+
 import pytest
 import torch
 from training_run import TRAINING
+
+SERVING = TRAINING.parent / "serving"
 
 PROPRIETARY = (
     "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.161.08  Sat Feb 17 22:55:48 UTC 2024"
@@ -13,8 +16,17 @@ OPEN = (
 )
 
 
+@pytest.fixture(params=[TRAINING, SERVING], ids=["training", "serving"], autouse=True)
+def gpu(request):
+    """The module of the training, and that of the serving."""
+    spec = importlib.util.spec_from_file_location("gpu", request.param / "gpu.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.fixture(autouse=True)
-def machine(monkeypatch):
+def machine(monkeypatch, gpu):
     """Return a function that describes the machine: NVIDIA device, and whether torch can use it."""
     for name in (gpu.EXPECT_VARIABLE, gpu.DEVICES_VARIABLE):
         monkeypatch.delenv(name, raising=False)
@@ -27,7 +39,7 @@ def machine(monkeypatch):
     return describe
 
 
-def test_driver_cuda_and_wheel_are_named(machine, monkeypatch):
+def test_driver_cuda_and_wheel_are_named(machine, monkeypatch, gpu):
     machine(device=True)
     monkeypatch.setattr(torch, "__version__", "2.13.0+cu130")
     monkeypatch.setattr(torch.version, "cuda", "13.0")
@@ -51,7 +63,9 @@ def test_driver_cuda_and_wheel_are_named(machine, monkeypatch):
     ],
     ids=["none", "no", "hidden", "usable", "unusable", "cpu wanted", "minus one"],
 )
-def test_when_the_cpu_is_refused(machine, monkeypatch, device, usable, expected, visible, refused):
+def test_when_the_cpu_is_refused(
+    machine, monkeypatch, device, usable, expected, visible, refused, gpu
+):
     machine(device, usable)
     monkeypatch.setenv(gpu.EXPECT_VARIABLE, expected)
     if visible is not None:
@@ -63,13 +77,13 @@ def test_when_the_cpu_is_refused(machine, monkeypatch, device, usable, expected,
 @pytest.mark.parametrize(
     ("text", "version"), [(PROPRIETARY, "535.161.08"), (OPEN, "570.86.10"), ("odd", "unknown")]
 )
-def test_the_driver(tmp_path, text, version):
+def test_the_driver(tmp_path, text, version, gpu):
     file = tmp_path / "version"
     file.write_text(f"{text}\nGCC version:  gcc 12.3.0\n")
     assert gpu.driver_version(file) == version
     assert gpu.driver_version(tmp_path / "missing") == "unknown"
 
 
-def test_training_and_serving_have_the_same_file():
+def test_training_and_serving_have_the_same_file(gpu):
     serving = TRAINING.parent / "serving" / "gpu.py"
     assert serving.read_text(encoding="utf-8") == (TRAINING / "gpu.py").read_text(encoding="utf-8")
