@@ -30,7 +30,20 @@ nodes:
 """
 
 
-def write_echo_flow(folder: Path, tool: str) -> Path:
+# Returns its input; the text "fail" fails.
+ECHO_TOOL = """\
+from promptflow.core import tool
+
+
+@tool
+def echo(text: str) -> str:
+    if text == "fail":
+        raise ValueError("asked to fail")
+    return text
+"""
+
+
+def write_echo_flow(folder: Path, tool: str = ECHO_TOOL) -> Path:
     """Write a flow of one node, `echo`, with this code of its tool; return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "flow.dag.yaml").write_text(ECHO_DAG)

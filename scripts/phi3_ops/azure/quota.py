@@ -232,7 +232,7 @@ def _line(need: QuotaNeed, needed: int, quota: str, usage: QuotaUsage | None) ->
 
 
 def _usage(item: Mapping[str, Any]) -> QuotaUsage:
-    """Convert an entry of Azure's list; its limit is below 0 if there is no limit."""
+    """Convert an entry of Azure's list. A negative limit means that the quota is unlimited."""
     names = frozenset(normalised(item["name"].get(key)) for key in ("value", "localizedValue"))
     limit = int(item["limit"])
     return QuotaUsage(names, int(item["currentValue"]), limit if limit >= 0 else None)

@@ -23,22 +23,12 @@ from phi3_ops.pf.stored_runs import (
     set_run_status,
 )
 
-TOOL = """\
-from promptflow.core import tool
-
-
-@tool
-def echo(text: str) -> str:
-    if text == "fail":
-        raise ValueError("asked to fail")
-    return text
-"""
 MAPPING = {"text": "${data.text}"}
 
 
 @pytest.fixture
 def flow(tmp_path):
-    return write_echo_flow(tmp_path / "echo", TOOL)
+    return write_echo_flow(tmp_path / "echo")
 
 
 @pytest.fixture

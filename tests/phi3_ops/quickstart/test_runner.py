@@ -165,19 +165,24 @@ def _root():
     return paths.ROOT
 
 
-@pytest.mark.parametrize("step", ["2/", "3/"])
-def test_ctrl_c_leaves_no_process_behind(tmp_path, step):
-    """The signal goes to the whole process group, as from a terminal."""
-    work = tmp_path / "work"
-    command = [BIN / "phi3", "quickstart", *TINY, "--workdir", work, "--epochs", "1"]
-    process = subprocess.Popen(
-        command,
-        env={**os.environ, "PF_HOME_DIRECTORY": str(make_store(tmp_path / "home"))},
+def start_quickstart(home, *words):
+    """Start a quickstart as the leader of a process group, as in a terminal."""
+    return subprocess.Popen(
+        [BIN / "phi3", "quickstart", *TINY, *words],
+        env={**os.environ, "PF_HOME_DIRECTORY": str(home)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
     )
+
+
+@pytest.mark.parametrize("step", ["2/", "3/"])
+def test_ctrl_c_leaves_no_process_behind(tmp_path, step):
+    """The signal goes to the whole process group, as from a terminal."""
+    work = tmp_path / "work"
+    home = make_store(tmp_path / "home")
+    process = start_quickstart(home, "--workdir", work, "--epochs", "1")
     with process:
         for line in process.stdout:
             if re.match(rf"\[{step}", line):
@@ -195,16 +200,9 @@ def test_ctrl_c_leaves_no_process_behind(tmp_path, step):
 @pytest.mark.slow
 def test_the_same_command_continues_an_interrupted_training(tmp_path):
     work = tmp_path / "work"
-    words = [*TINY, "--workdir", work, "--epochs", "3", "--stop-endpoint"]
-    env = {"PF_HOME_DIRECTORY": str(make_store(tmp_path / "home"))}
-    process = subprocess.Popen(
-        [BIN / "phi3", "quickstart", *words],
-        env={**os.environ, **env},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    words = ["--workdir", work, "--epochs", "3", "--stop-endpoint"]
+    home = make_store(tmp_path / "home")
+    process = start_quickstart(home, *words)
     with process:
         for line in process.stdout:
             if re.search(r"steps \([2-9]0 %", line):
@@ -212,7 +210,8 @@ def test_the_same_command_continues_an_interrupted_training(tmp_path):
         os.killpg(process.pid, signal.SIGINT)
         rest = process.stdout.read()
     assert process.returncode == 130 and "run the same command to continue" in rest, rest
-    done = phi3("quickstart", *words, env=env, timeout=900)
+    env = {"PF_HOME_DIRECTORY": str(home)}
+    done = phi3("quickstart", *TINY, *words, env=env, timeout=900)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "train.py: resuming from" in done.stderr
 
@@ -221,14 +220,8 @@ def test_the_same_command_continues_an_interrupted_training(tmp_path):
 def test_ctrl_c_while_questions_are_asked_ends_the_quickstart(tmp_path):
     """It was swallowed: the unanswered questions counted as failed, and the next step began."""
     work = tmp_path / "work"
-    process = subprocess.Popen(
-        [BIN / "phi3", "quickstart", *TINY, "--workdir", work, "--epochs", "1"],
-        env={**os.environ, "PF_HOME_DIRECTORY": str(make_store(tmp_path / "home"))},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    home = make_store(tmp_path / "home")
+    process = start_quickstart(home, "--workdir", work, "--epochs", "1")
     with process:
         end = time.monotonic() + 600
         while find_endpoint(work, "base") is None and time.monotonic() < end:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from flow_folders import write_echo_flow
+from flow_folders import ECHO_TOOL, write_echo_flow
 from phi3_ops import paths
 from phi3_ops.errors import OpsError
 from phi3_ops.files import write_jsonl
@@ -25,22 +25,12 @@ from phi3_ops.runs.store import read_run_folder
 from slow_endpoint import slow_endpoint
 
 EVAL_COLUMNS = {"answer": "${data.answer}", "ground_truth": "${data.ground_truth}"}
-TOOL = """\
-from promptflow.core import tool
-
-
-@tool
-def echo(text: str) -> str:
-    if text == "fail":
-        raise ValueError("asked to fail")
-    return text
-"""
 TEXT = {"text": "${data.text}"}
 
 
 @pytest.fixture
 def echo(tmp_path):
-    return write_echo_flow(tmp_path / "echo", TOOL)
+    return write_echo_flow(tmp_path / "echo")
 
 
 @pytest.fixture
@@ -159,7 +149,7 @@ def test_a_wrong_mapping_is_named_before_anything_is_written(echo, texts, column
 
 
 def test_a_flow_that_cannot_run_is_one_line_that_names_the_node(tmp_path, texts):
-    flow = write_echo_flow(tmp_path / "llm", TOOL)
+    flow = write_echo_flow(tmp_path / "llm")
     dag = flow / "flow.dag.yaml"
     dag.write_text(dag.read_text().replace("type: python", "type: llm"))
     with pytest.raises(OpsError, match="cannot run: node 'echo', field `type`: llm") as error:
@@ -168,7 +158,7 @@ def test_a_flow_that_cannot_run_is_one_line_that_names_the_node(tmp_path, texts)
 
 
 def test_constants_are_converted_to_the_inputs_type(tmp_path, texts):
-    flow = write_echo_flow(tmp_path / "number", TOOL.replace("text: str", "text: int"))
+    flow = write_echo_flow(tmp_path / "number", ECHO_TOOL.replace("text: str", "text: int"))
     dag = flow / "flow.dag.yaml"
     dag.write_text(dag.read_text().replace("type: string", "type: int"))
     batch = run_flow(flow, texts, {"text": "7"}, title="constant")
@@ -209,7 +199,9 @@ def test_without_promptflow_runs_are_in_our_own_store(echo, texts, without_promp
 
 
 def test_a_run_does_not_import_promptflow(tmp_path, echo, texts):
-    flow = write_echo_flow(tmp_path / "own", TOOL.replace("promptflow.core", "phi3_tools.flow"))
+    flow = write_echo_flow(
+        tmp_path / "own", ECHO_TOOL.replace("promptflow.core", "phi3_tools.flow")
+    )
     code = f"""
 import sys
 from pathlib import Path

@@ -17,7 +17,7 @@ MARK = "…"  # replaces a secret
 MIN_PART = (
     8  # a part of a secret with this many characters is removed; shorter secrets only as a word
 )
-# Words of error messages. They are no secrets, even if somebody uses one of them as a key.
+# Words that error messages contain. They are not removed, even if somebody uses one of them as a key.
 _COMMON_WORDS = frozenset(
     ["expired", "invalid", "key", "missing", "none", "secret", "test", "token", "wrong"]
 )

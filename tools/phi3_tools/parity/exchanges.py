@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -62,15 +63,15 @@ def group_exchanges(pairs: Sequence[tuple[str, Exchange]]) -> dict[str, list[Exc
     return grouped
 
 
-class LoopbackServer(ThreadingHTTPServer):
+class LoopbackServer(ThreadingHTTPServer, ABC):
     """An HTTP server on loopback whose POST requests are answered by `answer`."""
 
     daemon_threads = True
     request_queue_size = 256
 
+    @abstractmethod
     def answer(self, path: str, headers: Mapping[str, str], body: bytes) -> Exchange:
         """Return the answer to a request."""
-        raise NotImplementedError
 
     @property
     def address(self) -> str:
