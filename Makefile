@@ -24,10 +24,13 @@ MODEL = smollm2
 quickstart: $(VENV)/.local
 	$(BIN)/phi3 quickstart --model "$(MODEL)"
 
+# A worker that dies ends the run. Otherwise the others would wait for ever for the tests that it had taken.
+SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --max-worker-restart 0
+
 ## test: install, then lint, type-check and run the tests
 test: $(VENV)/.dev
 	$(MAKE) lint
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m "not slow" --cov --cov-report term
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" --cov --cov-report term
 
 ## test-slow: the tests that take more than a minute each
 # Load tests measure memory and need the machine for themselves.
@@ -35,7 +38,7 @@ LOAD_TESTS = tests/phi3_ops/endpoint/test_load.py
 test-slow: $(VENV)/.dev
 	@command -v buildah >/dev/null || { apt-get update -qq && \
 		apt-get install -y -qq --no-install-recommends buildah crun debootstrap; }
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m slow --timeout 2400 --ignore $(LOAD_TESTS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow --timeout 2400 --ignore $(LOAD_TESTS)
 	$(BIN)/python -m pytest -m slow --timeout 2400 $(LOAD_TESTS)
 
 ## bench: the benchmarks; each prints a table and writes JSON to bench/

@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def _signal_handlers():
 
     Prompt flow's executor leaves one behind that ends the process, with exit code 0, three seconds after
     the next interrupt. A test that interrupts its own process would so end a worker of pytest-xdist in
-    the middle of another test, and the rest of the suite would wait for ever.
+    the middle of another test.
     """
     _restore_handlers()
     yield
@@ -62,3 +63,11 @@ def _signal_handlers():
 def _restore_handlers() -> None:
     for number, handler in HANDLERS.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _import_path():
+    """Restore `sys.path`: a flow's folder stays first on it, and may have a module named `json`."""
+    before = list(sys.path)
+    yield
+    sys.path[:] = before

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import time
 
+from polling import wait_until
 from slow_endpoint import slow_endpoint
 
 QUESTIONS = 40
@@ -26,7 +26,7 @@ def test_an_interrupted_run_is_finished_and_compared_by_its_display_name(visitor
         server.asked.clear()  # `connect` asked a question, too
         words = ("--flow", "qa", "--data", "mine.jsonl", *MAPPING, "--name", "mine")
         run = visitor.start("run", *words, "--in-flight", "4")
-        wait_for(lambda: sum(server.asked.values()) >= 4)
+        wait_until(lambda: sum(server.asked.values()) >= 4)
         assert run.press_ctrl_c() == 130
         answered = len(server.asked)
         counts = f"phi3: interrupted: {answered} answered, {QUESTIONS - answered} not asked; "
@@ -45,11 +45,3 @@ def test_an_interrupted_run_is_finished_and_compared_by_its_display_name(visitor
     assert compared.returncode == 0, compared.stderr
     assert "gate: pass" in compared.stdout
     assert not visitor.processes()
-
-
-def wait_for(condition):
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("the condition did not become true")

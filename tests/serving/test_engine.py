@@ -9,6 +9,7 @@ from engine import BatchingEngine, BusyError
 from sampling import GenerationParams
 
 from byte_backend import HANG_S, ByteBackend
+from polling import wait_until
 
 
 @pytest.fixture
@@ -32,14 +33,6 @@ def drain(pieces):
             received.append(next(pieces))
         except StopIteration as end:
             return received, end.value
-
-
-def wait_until(condition):
-    for _ in range(HANG_S * 100):
-        if condition():
-            return
-        threading.Event().wait(0.01)
-    raise AssertionError("the condition never became true")
 
 
 TEXTS = [

@@ -11,8 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +21,6 @@ PROGRAMS = ("buildah", "crun", "debootstrap")
 BASE = "docker.io/library/python:3.11-slim"
 PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
 LIMIT_S = 1500
-START_S = 120
 # Settings of pip that say where packages come from.
 PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host")
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
@@ -142,11 +140,3 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
         yield store
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until a function returns true."""
-    end = time.monotonic() + START_S
-    while not condition():
-        assert time.monotonic() < end, "the container did not start in time"
-        time.sleep(0.2)

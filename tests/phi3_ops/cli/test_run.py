@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -18,6 +17,7 @@ from phi3_ops.pf import expectations
 from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.connections import delete_connection, save_connection
 from phi3_ops.runs.properties import CONNECTIONS_PROPERTY
+from polling import wait_until
 from processes import BIN, phi3
 from slow_endpoint import slow_endpoint
 
@@ -105,7 +105,7 @@ def test_ctrl_c_keeps_the_answers_and_resume_runs_only_the_rest(endpoint, tmp_pa
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as child:
-        wait_for(lambda: sum(endpoint.asked.values()) >= 4)
+        wait_until(lambda: sum(endpoint.asked.values()) >= 4)
         child.send_signal(signal.SIGINT)
         _, err = child.communicate(timeout=60)
     assert child.returncode == 130, err
@@ -129,7 +129,7 @@ def test_a_killed_run_is_finished_by_resume(endpoint, tmp_path):
     words = ["run", "--flow", "qa", "--data", data, *QUESTION, "--connection", "r"]
     command = [BIN / "phi3", *map(str, words), "--in-flight", "4", "--name", "killed"]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
-        wait_for(lambda: sum(endpoint.asked.values()) >= 8)
+        wait_until(lambda: sum(endpoint.asked.values()) >= 8)
         endpoint.seconds = 60  # the run does not end before it is killed
         name = next(r.name for r in pf_client().runs.list() if r.name.startswith("killed"))
         early = phi3("run", "--resume", name)
@@ -140,14 +140,6 @@ def test_a_killed_run_is_finished_by_resume(endpoint, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "20 lines, 0 failed" in done.stdout
     assert len(endpoint.asked) == 20
-
-
-def wait_for(condition):
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    raise AssertionError("the condition did not become true")
 
 
 def test_resume_runs_failed_lines_again(endpoint, tmp_path):

@@ -64,9 +64,8 @@ def test_the_mode_of_an_existing_folder_stays(ring):
 
 
 def write_entries(code, *arguments, **options):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, **options)
+    return subprocess.Popen(command, **options)
 
 
 @pytest.mark.finding(

@@ -9,9 +9,12 @@ import pytest
 import requests
 
 from echo_endpoint import KEY, echo_endpoint
-from images import images, wait_until  # noqa: F401 - a fixture
+from images import images  # noqa: F401 - a fixture
 from inference_server import free_port
 from phi3_ops.publish import export_flow
+from polling import wait_until
+
+START_S = 120
 
 QUESTION = {"question": "Who founded Microsoft?", "chat_history": []}
 
@@ -40,7 +43,7 @@ def test_an_exported_chat_answers_from_its_image(form, images, tmp_path):  # noq
         (prefix,) = re.findall(r"^(\w+_)ENDPOINT=", variables, re.MULTILINE)
         env = {f"{prefix}ENDPOINT": endpoint.url, f"{prefix}KEY": KEY}
         with images.running(image, words.replace("8080", str(port)), env):
-            wait_until(lambda: is_healthy(url))
+            wait_until(lambda: is_healthy(url), START_S)
             answer = requests.post(f"{url}/score", json=QUESTION, timeout=60)
             assert (answer.status_code, answer.json()) == (200, {"answer": QUESTION["question"]})
             headers = {"accept": "text/event-stream"}

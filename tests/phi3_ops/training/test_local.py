@@ -4,9 +4,8 @@ import ast
 import json
 import os
 import signal
+import subprocess
 import sys
-import threading
-import time
 from dataclasses import asdict, replace
 
 import pytest
@@ -26,6 +25,7 @@ from phi3_ops.training.local import (
     recipe_file,
     run_child,
 )
+from polling import wait_until
 
 METRICS = TrainingMetrics(
     steps=8,
@@ -264,13 +264,23 @@ class TestRunChild:
 
     def test_an_interrupt_ends_it(self, tmp_path):
         started = tmp_path / "started"
-        code = f"import pathlib, time; pathlib.Path({str(started)!r}).touch(); time.sleep(600)"
-
-        def interrupt():
-            while not started.exists():
-                time.sleep(0.01)
-            os.kill(os.getpid(), signal.SIGINT)
-
-        threading.Thread(target=interrupt, daemon=True).start()
-        with pytest.raises(KeyboardInterrupt):
-            run_child([sys.executable, "-c", code], dict(os.environ))
+        child = (
+            "import os, pathlib, time\n"
+            f"pathlib.Path({str(started)!r}).write_text(str(os.getpid()))\n"
+            "time.sleep(600)"
+        )
+        program = (
+            "import os, sys\n"
+            "from phi3_ops.training.local import run_child\n"
+            f"run_child([sys.executable, '-c', {child!r}], dict(os.environ))"
+        )
+        parent = subprocess.Popen(
+            [sys.executable, "-c", program], stderr=subprocess.PIPE, text=True
+        )
+        wait_until(lambda: started.exists() and started.read_text())
+        parent.send_signal(signal.SIGINT)
+        _, errors = parent.communicate(timeout=60)
+        assert "KeyboardInterrupt" in errors
+        assert parent.returncode != 0
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(started.read_text()), 0)
