@@ -14,11 +14,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 # TRL has no training template for Phi-4-mini, whose turns have no line breaks. It renders the same text
-# as the `chat_template` of microsoft/Phi-4-mini-instruct, without tools, which rows do not have.
+# as the `chat_template` of microsoft/Phi-4-mini-instruct. The condition is written as in that template,
+# since `tool_format.template_format` looks for it.
 PHI4_MINI = (
     "{% for message in messages %}{{ '<|' + message['role'] + '|>' }}"
     "{% if message['role'] == 'assistant' %}"
     "{% generation %}{{ message['content'] + '<|end|>' }}{% endgeneration %}"
+    "{% elif message['role'] == 'system' and 'tools' in message and message['tools'] is not none %}"
+    "{{ message['content'] + '<|tool|>' + message['tools'] + '<|/tool|>' + '<|end|>' }}"
     "{% else %}{{ message['content'] + '<|end|>' }}{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|assistant|>' }}"
     "{% else %}{% generation %}{{ eos_token }}{% endgeneration %}{% endif %}"
@@ -99,11 +102,13 @@ def chatml_template(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def render_cases(tokenizer: PreTrainedTokenizerBase, template: str) -> list[str]:
-    """Render one conversation of each kind: with and without system message, prompt and more turns."""
+    """Render one conversation of each kind: with and without system message, tools and more turns."""
     one_turn = [{"role": role, "content": role} for role in ("system", "user", "assistant")]
     empty_system = [{"role": "system", "content": ""}, *one_turn[1:]]
     two_turns = [*one_turn, *one_turn[1:]]
+    with_tools = [{**one_turn[0], "tools": "[]"}, *one_turn[1:]]
     cases = [
+        (with_tools, False),
         (one_turn[1:], False),
         (one_turn, False),
         (empty_system, False),

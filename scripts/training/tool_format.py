@@ -5,13 +5,13 @@ A conversation comes as in OpenAI's API: `tools`, an assistant's `tool_calls`, a
 (Phi-4-mini's also the tools of a system message), so `plain_messages` writes the rest into the contents.
 
 - `PHI4_MINI`: the system message has the functions as a JSON list, which the template puts between
-  `<|tool|>` and `<|/tool|>`. Calls are a JSON list between `<|tool_call|>` and `<|/tool_call|>`. A result is a
-  message with the role `tool`. Source: model card and `chat_template` of microsoft/Phi-4-mini-instruct.
+  `<|tool|>` and `<|/tool|>`. Calls are a JSON list between `<|tool_call|>` and `<|/tool_call|>`. A result
+  is a message with the role `tool`. Source: card and `chat_template` of microsoft/Phi-4-mini-instruct.
 - `GENERIC`: the system message has instructions, and the tools as a JSON list between `<tools>` and
-  `</tools>`. Each call is JSON between `<tool_call>` and `</tool_call>`. Results are a user's message, each
-  between `<tool_response>` and `</tool_response>`. Source: "Hermes Function Calling" of NousResearch.
+  `</tools>`. Each call is JSON between `<tool_call>` and `</tool_call>`. Results are a user's message,
+  each between `<tool_response>` and `</tool_response>`. Source: "Hermes Function Calling", NousResearch.
 
-scripts/serving and scripts/training have equal copies of this file, because each folder is uploaded alone.
+scripts/serving and scripts/training have equal copies of this file: each folder is uploaded alone.
 """
 
 from __future__ import annotations

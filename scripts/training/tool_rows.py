@@ -1,0 +1,105 @@
+"""Rows with tools: check their calls and results, and write them as plain messages.
+
+The checks are those that a training needs. `phi3 data` also checks the arguments by their schemas.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from tool_format import CALL_MARKS, GENERIC, PHI4_MINI, plain_messages, template_format
+
+PHI4_MINI_NAME = "phi-4-mini"
+TEMPLATE_FILES = ("chat_template.jinja", "tokenizer_config.json")
+
+
+def model_format(model: str) -> str:
+    """Return the format of tools for a model, before its tokenizer is loaded.
+
+    Args:
+        model: folder or hub id. Of a hub id, only the name is known here, see `is_in_format`.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return PHI4_MINI if PHI4_MINI_NAME in model.lower() else GENERIC
+    files = [folder / name for name in TEMPLATE_FILES if (folder / name).is_file()]
+    texts = [file.read_text(encoding="utf-8", errors="replace") for file in files]
+    return PHI4_MINI if any(template_format(text) == PHI4_MINI for text in texts) else GENERIC
+
+
+def is_in_format(rows: Iterable[dict[str, Any]], model: str, template: str) -> bool:
+    """Return whether the calls in plain rows have the format that a chat template needs."""
+    expected, written = template_format(template), model_format(model)
+    mark = CALL_MARKS[written][0]
+    return expected == written or not any(
+        mark in message["content"]
+        for row in rows
+        for message in row["messages"]
+        if message["role"] == "assistant"
+    )
+
+
+def find_problem(messages: Sequence[Any], tools: Any) -> str | None:
+    """Return the first problem of a row's tools, calls and results, or None if they are valid.
+
+    Args:
+        messages: messages of the row.
+        tools: the row's `tools`, or None.
+    """
+    names = set()
+    if tools is not None:
+        if not isinstance(tools, list):
+            return "`tools` is not a list"
+        for number, tool in enumerate(tools, 1):
+            function = tool.get("function") if isinstance(tool, dict) else None
+            name = function.get("name") if isinstance(function, dict) else None
+            if not isinstance(name, str) or not name:
+                return f"tool {number} has no function.name"
+            names.add(name)
+    for number, message in enumerate(messages, 1):
+        calls = message.get("tool_calls") if isinstance(message, dict) else None
+        if calls and (problem := _find_call_problem(calls, names)):
+            return f"message {number}: {problem}"
+    return _find_unanswered(messages)
+
+
+def _find_call_problem(calls: Any, names: set[str]) -> str | None:
+    for number, call in enumerate(calls if isinstance(calls, list) else [None], 1):
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or function.get("name") not in names:
+            return f"call {number} is not of one of the row's tools"
+        arguments = function.get("arguments")
+        try:
+            arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
+        except (ValueError, RecursionError):
+            arguments = None
+        if not isinstance(arguments, dict):
+            return f"the arguments of call {number} are not a JSON object"
+    return None
+
+
+def _find_unanswered(messages: Sequence[Any]) -> str | None:
+    """Return a problem if calls and the results after them do not correspond."""
+    pending: list[Any] = []
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, dict):
+            continue
+        if message.get("role") == "tool":
+            answered = message.get("tool_call_id")
+            ids = [call.get("id") for call in pending]
+            if not pending or (answered is not None and answered not in ids):
+                return f"message {number} (tool) answers no call"
+            pending.pop(ids.index(answered) if answered is not None else 0)
+        elif pending:
+            return f"message {number} comes before the result of every call"
+        elif message.get("tool_calls"):
+            pending = list(message["tool_calls"])
+    return "the last call has no result" if pending else None
+
+
+def write_row(row: dict[str, Any], tool_format: str) -> dict[str, Any]:
+    """Return a row that has plain messages only; see `tool_format.plain_messages`."""
+    return {"messages": plain_messages(row["messages"], row.get("tools"), tool_format)}
