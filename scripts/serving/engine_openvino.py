@@ -19,6 +19,7 @@ import numpy as np
 from chat_encoder import ChatEncoder
 from chat_template import ChatTemplate
 from openvino_graph import WEIGHTS, Architecture, build_graph
+from openvino_runtime import core
 from openvino_runtime import openvino as ov
 from tokenizers import Tokenizer
 
@@ -120,7 +121,7 @@ def _compile(graph: ov.Model, threads: int, computation: str) -> ov.CompiledMode
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # other processes may use the same cores
     }
-    return ov.Core().compile_model(graph, "CPU", settings)
+    return core().compile_model(graph, "CPU", settings)
 
 
 def _release_pages(weights: Sequence[np.ndarray]) -> None:

@@ -3,6 +3,7 @@
 import numpy as np
 import openvino_export
 import openvino_graph
+import openvino_runtime
 import pytest
 from architecture import Architecture
 from model_files import ModelFiles
@@ -38,6 +39,6 @@ def test_the_graph_restores_a_matrix_of_fewer_bits(tmp_path, bits, error, inputs
     builder._folder, builder.weights = tmp_path / "weights", []
     node = builder._matrix("matrix")
     model = ov.Model([ops.result(node)], [])
-    result = ov.Core().compile_model(model, "CPU")({})[0]
+    result = openvino_runtime.core().compile_model(model, "CPU")({})[0]
     np.testing.assert_allclose(result, weights, atol=3 * error)
     assert np.abs(result - weights).mean() < error

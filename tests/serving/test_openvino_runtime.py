@@ -32,3 +32,38 @@ def test_usage_is_not_reported(scorer, tiny_model_dir, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "1"
     assert not [path for path in tmp_path.rglob("*") if "intel" in str(path).lower()]
+
+
+SIGNAL = """
+import gc, signal, sys, threading
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from score import load
+signal.signal(signal.SIGTERM, lambda number, frame: print("handled"))
+first, second = load(Path(sys.argv[2])), load(Path(sys.argv[2]))
+first.close()
+del first
+gc.collect()
+closing = threading.Thread(target=second.close)
+closing.start()
+closing.join()
+del second
+gc.collect()
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+def test_a_signal_is_handled_after_models_are_closed(scorer, tiny_model_dir):
+    """scorer: the model has been exported."""
+    environment = {**os.environ, "PHI3_ENGINE": "openvino"}
+    command = [
+        sys.executable,
+        "-X",
+        "faulthandler",
+        "-c",
+        SIGNAL,
+        str(SERVING),
+        str(tiny_model_dir),
+    ]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
