@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import tool_rows
 import trainer_settings
 
 Row = dict[str, Any]
@@ -25,6 +26,7 @@ MODELS = {
     "phi-3.5-mini": "microsoft/Phi-3.5-mini-instruct",
     "phi-4-mini": "microsoft/Phi-4-mini-instruct",
 }
+TOOLS_FIX = "correct the row; `phi3 data` lists the rows whose tools are wrong"
 ROW_FIX = 'a row is {"messages": [{"role": "user", "content": …}, {"role": "assistant", …}]}'
 SECTION_TYPES = {
     "model": str,
@@ -256,12 +258,15 @@ def tiny_problem(sections: Mapping[str, Any]) -> str | None:
     return None
 
 
-def read_rows(path: Path, limit: int | None = None) -> list[Row]:
+def read_rows(
+    path: Path, limit: int | None = None, tool_format: str = tool_rows.GENERIC
+) -> list[Row]:
     """Read the conversations of a JSONL file.
 
     Args:
-        path: file with one JSON object per line; columns other than `messages` are dropped.
+        path: file with one JSON object per line; columns other than `messages` and `tools` are dropped.
         limit: maximum number of rows, counted from the start.
+        tool_format: format in which tools, calls and results are written into the messages.
 
     Returns:
         Rows that have only `messages`, a list of messages with a role and a content.
@@ -278,7 +283,7 @@ def read_rows(path: Path, limit: int | None = None) -> list[Row]:
                 if limit is not None and len(rows) == limit:
                     break
                 if line.strip():
-                    rows.append(_parse_row(line, f"{path} line {number}"))
+                    rows.append(_parse_row(line, f"{path} line {number}", tool_format))
     except OSError as error:
         fix = f"{_reason(error)}; give a JSONL file"
         raise TrainError("cannot read the rows", path, fix) from error
@@ -289,7 +294,7 @@ def read_rows(path: Path, limit: int | None = None) -> list[Row]:
     return rows
 
 
-def _parse_row(line: str, location: str) -> Row:
+def _parse_row(line: str, location: str, tool_format: str) -> Row:
     if len(line) > MAX_LINE_CHARACTERS:
         problem = f"the line is longer than {MAX_LINE_CHARACTERS:,} characters"
         raise TrainError(problem, location, "write one object per line")
@@ -307,18 +312,31 @@ def _parse_row(line: str, location: str) -> Row:
         raise TrainError("the row has no messages", location, ROW_FIX)
     for position, message in enumerate(messages, 1):
         _check_message(message, position, _expected_role(messages, position), location)
+    if problem := tool_rows.find_problem(messages, row.get("tools")):
+        raise TrainError(problem, location, TOOLS_FIX)
     if messages[-1]["role"] != "assistant":
         raise TrainError("the last message is not the assistant's", location, ROW_FIX)
-    return {"messages": [{"role": m["role"], "content": m["content"]} for m in messages]}
+    plain = tool_rows.write_row(row, tool_format)
+    for message in plain["messages"]:
+        if any("\ud800" <= character <= "\udfff" for character in message["content"]):
+            problem = f"a message ({message['role']}) has a character that cannot be saved as UTF-8"
+            raise TrainError(problem, location, "remove the half of a surrogate pair from it")
+    return plain
 
 
 def _expected_role(messages: list[Any], position: int) -> str:
-    """Return the role at a position (from 1): an optional system message, then user and assistant."""
-    first = messages[0]
-    has_system = isinstance(first, dict) and first.get("role") == "system"
-    if has_system and position == 1:
+    """Return the role of the message at a position, from 1.
+
+    After an optional system message, user and assistant take turns. Results follow an assistant's calls.
+    """
+    message = messages[position - 1]
+    role = message.get("role") if isinstance(message, dict) else None
+    previous = messages[position - 2] if position > 1 else {"role": "system"}
+    if position == 1 and role == "system":
         return "system"
-    return "user" if (position - has_system) % 2 else "assistant"
+    if previous.get("tool_calls") or (previous["role"] == "tool" and role == "tool"):
+        return "tool"
+    return "assistant" if previous["role"] in ("user", "tool") else "user"
 
 
 def _check_message(message: Any, position: int, expected_role: str, location: str) -> None:
@@ -327,12 +345,12 @@ def _check_message(message: Any, position: int, expected_role: str, location: st
         fix = f"the role should be {expected_role!r}"
         raise TrainError(f"message {position} has the wrong role", location, fix)
     content = message.get("content")
-    if not isinstance(content, str) or not content.strip():
+    if role == "assistant" and message.get("tool_calls") and content is None:
+        return
+    may_be_empty = role == "tool" or bool(message.get("tool_calls"))
+    if not isinstance(content, str) or not (content.strip() or may_be_empty):
         problem = f"message {position} ({role}) has no content"
         raise TrainError(problem, location, "add the content or remove the row")
-    if any("\ud800" <= character <= "\udfff" for character in content):
-        problem = f"message {position} ({role}) has a character that cannot be saved as UTF-8"
-        raise TrainError(problem, location, "remove the half of a surrogate pair from it")
 
 
 def evenly_spaced(items: Sequence[Item], count: int) -> list[Item]:

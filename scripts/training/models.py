@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import devices
+import tool_rows
 from distributed import ProcessInfo
 from inputs import TINY, Recipe, Row, TrainError
 
@@ -65,6 +66,9 @@ def load_tokenizer(recipe: Recipe, rows: list[Row], path: Path) -> PreTrainedTok
         raise _loading_error(recipe.model) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if not tool_rows.is_in_format(rows, recipe.model, str(tokenizer.chat_template)):
+        fix = "download the model and give its folder, so that its template can be read first"
+        raise TrainError("the calls have not the format of the chat template", recipe.model, fix)
     return tokenizer
 
 

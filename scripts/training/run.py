@@ -9,6 +9,7 @@ from pathlib import Path
 
 import distributed
 import ownership
+import tool_rows
 from checkpoints import Checkpoints, fingerprint
 from console import print_line
 from inputs import Recipe, Row, TrainError, check_model, check_output, read_recipe, read_rows
@@ -63,12 +64,15 @@ def read_inputs(options: CommandLine) -> Inputs:
     """
     recipe = override(read_recipe(options.recipe), options)
     check_model(recipe.model)
-    train_rows = read_rows(options.train_file, options.rows)
+    tool_format = tool_rows.model_format(recipe.model)
+    train_rows = read_rows(options.train_file, options.rows, tool_format)
     return Inputs(
         recipe=recipe,
         train_rows=train_rows,
-        eval_rows=read_rows(options.eval_file, options.rows),
-        general_rows=read_rows(options.general_file, options.rows) if options.general_file else [],
+        eval_rows=read_rows(options.eval_file, options.rows, tool_format),
+        general_rows=read_rows(options.general_file, options.rows, tool_format)
+        if options.general_file
+        else [],
     )
 
 
