@@ -15,7 +15,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PF_TRACING_SKIP_LOCAL_SETUP := true
 export PYTHONUTF8 := 1
 
-.PHONY: quickstart test test-slow bench fuzz lint format lock clean remove
+.PHONY: quickstart test test-slow bench fuzz docs lint format lock clean remove
 .DELETE_ON_ERROR:
 
 ## quickstart: install, then fine-tune, serve, connect, chat and evaluate on this machine
@@ -53,6 +53,10 @@ fuzz: $(VENV)/.dev
 	failed=0; for name in endpoint serve client; do \
 		$(BIN)/python tests/fuzz/$$name.py $(SECONDS_EACH) || failed=1; done; exit $$failed
 
+## docs: build the documentation site into site/; open site/index.html
+docs: $(VENV)/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -73,7 +77,7 @@ remove: $(VENV)/.local
 	$(BIN)/phi3 quickstart --remove
 
 clean:
-	rm -rf $(VENV) dist bench .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
+	rm -rf $(VENV) dist bench site .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .coverage*
 
 # torch first and by its exact version: anything else would pull another, far larger build.
 $(VENV)/.torch:
