@@ -7,7 +7,7 @@ A conversation comes as in OpenAI's API: `tools`, an assistant's `tool_calls`, a
 - `PHI4_MINI`: the system message has the functions as a JSON list, which the template puts between
   `<|tool|>` and `<|/tool|>`. Calls are a JSON list between `<|tool_call|>` and `<|/tool_call|>`. A result
   is a message with the role `tool`. Source: card and `chat_template` of microsoft/Phi-4-mini-instruct.
-- `GENERIC`: the system message has instructions, and the tools as a JSON list between `<tools>` and
+- `GENERIC`: the system message has instructions, and the functions as a JSON list between `<tools>` and
   `</tools>`. Each call is JSON between `<tool_call>` and `</tool_call>`. Results are a user's message,
   each between `<tool_response>` and `</tool_response>`. Source: "Hermes Function Calling", NousResearch.
 
@@ -107,11 +107,11 @@ def _add_tools(
     has_system = bool(messages) and messages[0]["role"] == "system"
     system = messages[0]["content"] if has_system else ""
     rest = messages[1:] if has_system else messages
+    functions = _to_json([tool["function"] for tool in tools])
     if tool_format == PHI4_MINI:
-        functions = _to_json([tool["function"] for tool in tools])
         content = system if has_system else PHI4_MINI_SYSTEM
         return [{"role": "system", "content": content, "tools": functions}, *rest]
-    instructions = GENERIC_INSTRUCTIONS.format(tools=_to_json(list(tools)))
+    instructions = GENERIC_INSTRUCTIONS.format(tools=functions)
     content = f"{system}\n\n{instructions}" if system else instructions
     return [{"role": "system", "content": content}, *rest]
 
