@@ -61,6 +61,7 @@ class _Connection(asyncio.Protocol):
     def __init__(self, server: SlowServer) -> None:
         self.server = server
         self.buffer = b""
+        self.last = False  # whether the client wants the connection closed after this answer
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
@@ -77,6 +78,7 @@ class _Connection(asyncio.Protocol):
         length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
         if len(rest) >= length:
             self.buffer = rest[length:]
+            self.last = b"connection: close" in head.lower()
             data = json.loads(rest[:length])["input_data"]
             streams = bool(data.get("parameters", {}).get("stream"))
             self.take(data["input_string"][-1]["content"], streams)
@@ -111,6 +113,7 @@ class _Connection(asyncio.Protocol):
         if number == PIECES:
             self.chunk("data: [DONE]\n\n")
             self.chunk("")
+            self.close_if_last()
 
     def chunk(self, text: str) -> None:
         self.transport.write(f"{len(text.encode()):x}\r\n{text}\r\n".encode())
@@ -121,6 +124,11 @@ class _Connection(asyncio.Protocol):
             f"HTTP/1.1 {status} -\r\ncontent-type: application/json\r\ncontent-length: {len(body)}"
         )
         self.transport.write(f"{head}\r\n\r\n".encode() + body)
+        self.close_if_last()
+
+    def close_if_last(self) -> None:
+        if self.last:
+            self.transport.close()
 
 
 async def serve(server: SlowServer, ready: threading.Event, end: asyncio.Event) -> None:
