@@ -155,7 +155,7 @@ def accept_shared_sequences(model: PreTrainedModel, max_length: int | None) -> N
     model.forward = MethodType(forward, model)
 
 
-def score_answers_only(model: PreTrainedModel) -> None:
+def score_answers_only(model: PreTrainedModel, mean_logits: bool = False) -> None:
     """Make TRL's fused head skip the tokens that are not trained on, also on a CPU.
 
     TRL does so on GPUs. On a CPU it computes the logits of all tokens, and a second time in the backward
@@ -163,6 +163,7 @@ def score_answers_only(model: PreTrainedModel) -> None:
 
     Args:
         model: model that TRL's `add_fused_lm_head` has changed.
+        mean_logits: whether the mean of all logits is computed as well, which DPOTrainer logs.
     """
     original_forward = model.forward
 
@@ -178,13 +179,16 @@ def score_answers_only(model: PreTrainedModel) -> None:
             kwargs |= {"labels": labels} if labels is not None else {}
             return original_forward(*args, fused_lm_head=fused_lm_head, **kwargs)
         hidden_states = self.base_model(*args, **{**kwargs, "use_cache": False}).last_hidden_state
-        return score(self.get_output_embeddings(), hidden_states, labels)
+        return score(self.get_output_embeddings(), hidden_states, labels, mean_logits)
 
     model.forward = MethodType(forward, model)
 
 
 def score(
-    head: torch.nn.Module, hidden_states: torch.Tensor, labels: torch.Tensor
+    head: torch.nn.Module,
+    hidden_states: torch.Tensor,
+    labels: torch.Tensor,
+    mean_logits: bool = False,
 ) -> FusedCausalLMOutput:
     """Return the log probability of each label, its entropy, and whether it is the most likely token.
 
@@ -192,6 +196,7 @@ def score(
         head: output embeddings.
         hidden_states: last hidden states, of shape (rows, length, size).
         labels: tokens at these positions, of shape (rows, length); `IGNORED_LABEL` is not scored.
+        mean_logits: whether to return the mean of all logits, too.
 
     Returns:
         Tensors of shape (rows, length - 1), which are zero where the label is ignored.
@@ -199,11 +204,13 @@ def score(
     labels = labels[:, 1:]
     mask = labels != IGNORED_LABEL
     wanted = labels[mask]
-    log_probabilities = head(hidden_states[:, :-1][mask]).float().log_softmax(-1)
+    logits = head(hidden_states[:, :-1][mask]).float()
+    log_probabilities = logits.log_softmax(-1)
     scores = log_probabilities.gather(-1, wanted[:, None])[:, 0]
     with torch.no_grad():
         entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
         is_top1 = log_probabilities.argmax(-1) == wanted
+        means = logits.mean(-1) if mean_logits else None
 
     def at_labels(values: torch.Tensor) -> torch.Tensor:
         return values.new_zeros(mask.shape).masked_scatter(mask, values)
@@ -212,5 +219,6 @@ def score(
         log_probs=at_labels(scores),
         entropy=at_labels(entropy),
         is_top1=at_labels(is_top1),
+        mean_logits=None if means is None else at_labels(means),
         label_mask=mask,
     )

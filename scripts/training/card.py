@@ -10,8 +10,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inputs import HUB_ID, TINY, Recipe, evenly_spaced
+from inputs import HUB_ID, Recipe, evenly_spaced
 from metrics import Metrics
+from recipe_checks import TINY
+from start import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
     from general import AnswerPair
@@ -48,6 +50,7 @@ def write(
     samples: Sequence[SampleAnswer] = (),
     general: Sequence[AnswerPair] = (),
     picture: str | None = None,
+    overfitting: str = "",
 ) -> None:
     """Write the model card into a model's folder.
 
@@ -61,18 +64,20 @@ def write(
         samples: sample answers of all epochs. The card quotes no other rows of the data.
         general: answers to the general chats.
         picture: name of the loss curve's file in `folder`.
+        overfitting: a sentence about over-fitting, or "".
     """
     from jinja2 import Environment, StrictUndefined
     from yaml import safe_dump
 
     licence = base_licence(recipe.model)
+    is_adapter = (folder / ADAPTER_CONFIG).is_file()
     settings = {key: value for key, value in asdict(recipe).items() if value is not None}
     settings["model"] = metrics.model  # without the folder's path, which is useless elsewhere
     environment = Environment(  # noqa: S701 - Markdown, not HTML
         undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
     text = environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        front_matter=front_matter(recipe, licence).to_yaml().strip(),
+        front_matter=front_matter(recipe, licence, is_adapter).to_yaml().strip(),
         base=base_name(recipe.model, metrics.model),
         licence=NO_BASE_LICENCE if recipe.model == TINY else _licence_sentence(licence),
         provenance=read_provenance(recipe.model),
@@ -84,6 +89,9 @@ def write(
         samples=compare_answers(samples),
         general=evenly_spaced(general, MAX_GENERAL_ANSWERS),
         picture=picture,
+        overfitting=overfitting,
+        is_adapter=is_adapter,
+        base_id=base_id(recipe.model),
     )
     (folder / CARD_NAME).write_text(text.lstrip(), encoding="utf-8")
 
@@ -95,19 +103,26 @@ def shortened_files(metrics: Metrics) -> list[tuple[str, int, int, int]]:
     return [file for file in (training, evaluation) if file[1] or file[2]]
 
 
-def front_matter(recipe: Recipe, licence: str | None) -> ModelCardData:
+def front_matter(recipe: Recipe, licence: str | None, is_adapter: bool = False) -> ModelCardData:
     """Return the hub's metadata. A base that is not on the hub is left out: the hub would look for it."""
     from huggingface_hub import ModelCardData
 
-    on_hub = bool(HUB_ID.fullmatch(recipe.model)) and not Path(recipe.model).is_dir()
+    hub_id = base_id(recipe.model)
+    relation = "adapter" if is_adapter else "finetune"
     return ModelCardData(
         license=licence,
-        base_model=recipe.model if on_hub else None,
-        base_model_relation="finetune" if on_hub else None,
-        library_name="transformers",
+        base_model=hub_id,
+        base_model_relation=relation if hub_id else None,
+        library_name="peft" if is_adapter else "transformers",
         pipeline_tag="text-generation",
-        tags=["phi3", "conversational", "sft", "trl", *(["lora"] if recipe.lora else [])],
+        tags=["phi3", "conversational", recipe.method, "trl", *(["lora"] if recipe.lora else [])],
     )
+
+
+def base_id(model: str) -> str | None:
+    """Return a base's id on the hub, or None if it is a folder or the tiny model."""
+    on_hub = bool(HUB_ID.fullmatch(model)) and not Path(model).is_dir()
+    return model if on_hub else None
 
 
 def base_licence(model: str) -> str | None:

@@ -37,10 +37,12 @@ CHANGEABLE_SETTINGS = {
 }  # fmt: skip
 
 
-def fingerprint(recipe: Recipe, rows: list[Row], processes: int) -> dict[str, str]:
+def fingerprint(
+    recipe: Recipe, rows: list[Row], processes: int, adapter: Path | None = None
+) -> dict[str, str]:
     """Return everything that determines a run's result, each part as a short hash or number."""
     settings: dict[str, Any] = asdict(recipe)
-    for name in ("model", "name", "samples", "max_cut_share"):
+    for name in ("model", "name", "samples", "max_cut_share", "merge"):
         del settings[name]
     settings["trainer"] = {
         key: value for key, value in recipe.trainer.items() if key not in CHANGEABLE_SETTINGS
@@ -50,6 +52,7 @@ def fingerprint(recipe: Recipe, rows: list[Row], processes: int) -> dict[str, st
         "recipe": _hash(settings),
         "training file": _hash(rows),
         "number of processes": str(processes),
+        "starting adapter": _model_fingerprint(str(adapter)) if adapter else "",
     }
 
 
@@ -97,7 +100,9 @@ class Checkpoints:
         It is the model, the recipe, the training file or the number of processes.
         """
         made_from = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))["made_from"]
-        return next((p for p, value in self._made_from.items() if made_from.get(p) != value), None)
+        return next(
+            (p for p, value in self._made_from.items() if made_from.get(p, "") != value), None
+        )
 
     def refuse_foreign(self) -> None:
         """Check that train.py wrote all checkpoints in the folder, since a run replaces them.
@@ -192,7 +197,9 @@ def _model_fingerprint(model: str) -> str:
     folder = Path(model)
     if not folder.is_dir():
         return model
-    return _hash([file_sizes(folder), (folder / "config.json").read_text(encoding="utf-8")])
+    names = ("config.json", "adapter_config.json")
+    texts = [(folder / name).read_text("utf-8") for name in names if (folder / name).is_file()]
+    return _hash([file_sizes(folder), *texts])
 
 
 def _hash(content: Any) -> str:

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 import tool_rows
-import trainer_settings
+from recipe_checks import SFT, TINY, find_problem
 
 Row = dict[str, Any]
 Item = TypeVar("Item")
 
-TINY = "tiny"  # the name of the base model that tiny.py makes
 SMOLLM2 = "smollm2"  # `phi3` fetches and converts it, and gives train.py its folder
 # Short names of the base models that the recipes were written for.
 MODELS = {
@@ -28,47 +27,6 @@ MODELS = {
 }
 TOOLS_FIX = "correct the row; `phi3 data` lists the rows whose tools are wrong"
 ROW_FIX = 'a row is {"messages": [{"role": "user", "content": …}, {"role": "assistant", …}]}'
-SECTION_TYPES = {
-    "model": str,
-    "seed": int,
-    "attention": str,
-    "save_dtype": str,
-    "samples": int,
-    "max_cut_share": (int, float),
-    "trained_layers": int,
-    "rows_per_sequence": int,
-    "small_data": dict,
-    "tiny": dict,
-    "lora": dict,
-    "quantization": str,
-    "fsdp": dict,
-    "trainer": dict,
-}
-TYPE_NAMES = {
-    str: "text",
-    int: "an integer",
-    (int, float): "a number from 0 to 1",
-    dict: "a mapping",
-}
-SMALL_DATA_KEYS = {"repetitions", "steps"}
-LORA_KEYS = {"r", "alpha", "dropout", "target_modules"}
-# Settings of Phi3Config that the model reads. Phi3Config accepts any other name and ignores it.
-TINY_KEYS = {
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
-    "num_key_value_heads", "max_position_embeddings", "tie_word_embeddings", "hidden_act",
-    "initializer_range", "rms_norm_eps", "rope_parameters", "sliding_window", "attention_dropout",
-    "resid_pdrop",
-}  # fmt: skip
-# Settings of `fsdp_config` for FSDP2. transformers ignores any other name.
-FSDP_KEYS = {
-    "reshard_after_forward", "state_dict_type", "activation_checkpointing", "cpu_offload",
-    "cpu_ram_efficient_loading", "auto_wrap_policy", "transformer_layer_cls_to_wrap",
-    "min_num_params",
-}  # fmt: skip
-TINY_REQUIRED_KEYS = {"vocab_size", "hidden_size", "max_position_embeddings"}
-QUANTIZATIONS = ("nf4",)
-MASK_ATTENTIONS = ("sdpa", "eager")  # that take a mask for each token
-SAVE_DTYPES = ("float32", "bfloat16", "float16")
 MAX_RECIPE_BYTES = 1 << 20
 MAX_RECIPE_DEPTH = 20
 MAX_LINE_CHARACTERS = 1 << 24  # of a JSONL file; a longer line would fill the memory
@@ -95,10 +53,12 @@ class Recipe:
     Attributes:
         name: file name of the recipe, without its suffix.
         model: folder or hub id of the base model, or `TINY`.
+        method: `sft` (rows are conversations) or `dpo` (rows are preferences; see preferences.py).
         seed: seed of every random choice.
-        trainer: settings of TRL's SFTConfig, unchanged.
+        trainer: settings of TRL's SFTConfig or DPOConfig, unchanged.
         tiny: settings of the tiny base model.
-        lora: settings of the adapters (`LORA_KEYS`), or None to train all weights.
+        lora: settings of the adapters (`LORA_TYPES`), or None to train all weights.
+        merge: whether the adapters are merged into the base, for model/ and mlflow/.
         attention: attention implementation, or "auto".
         save_dtype: data type of the saved weights, or None for float32.
         quantization: quantization of the base model under LoRA, or None.
@@ -108,14 +68,18 @@ class Recipe:
         trained_layers: number of the last layers that are trained, or None to train all weights.
         rows_per_sequence: average number of rows in a sequence of a batch; see batches.py.
         small_data: how long few rows are trained on (`SMALL_DATA_KEYS`), or None; see small_data.py.
+        early_stopping: when to stop before the last step (`EARLY_STOPPING_TYPES`), or None; see
+            early_stopping.py.
     """
 
     name: str
     model: str
+    method: str = SFT
     seed: int = 0
     trainer: dict[str, Any] = field(default_factory=dict)
     tiny: dict[str, Any] = field(default_factory=dict)
     lora: dict[str, Any] | None = None
+    merge: bool = True
     attention: str = "auto"
     save_dtype: str | None = None
     quantization: str | None = None
@@ -125,6 +89,7 @@ class Recipe:
     trained_layers: int | None = None
     rows_per_sequence: int = 1
     small_data: dict[str, int] | None = None
+    early_stopping: dict[str, Any] | None = None
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -153,7 +118,7 @@ def read_recipe(path: Path) -> Recipe:
         mark = getattr(error, "problem_mark", None)
         location = f"{path} line {mark.line + 1}" if mark else path
         raise TrainError("the recipe is not valid YAML", location, "correct it") from error
-    problem = _recipe_problem(content)
+    problem = find_problem(content)
     if problem:
         raise TrainError(problem, path, "compare with recipes/tiny-cpu.yaml and recipes/lora.yaml")
     return Recipe(name=path.stem, **{**content, "model": resolve_model(content["model"])})
@@ -178,102 +143,26 @@ def check_yaml_size(text: str) -> None:
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)
 
 
-def _recipe_problem(content: Any) -> str | None:
-    """Return the first problem of a recipe's content, or None if it is valid."""
-    if not isinstance(content, dict) or "model" not in content:
-        return "the recipe has no `model`"
-    for key, value in content.items():
-        if key not in SECTION_TYPES:
-            return f"unknown section {key!r} in the recipe"
-        # YAML's `yes` is True, which Python takes for the integer 1.
-        if not isinstance(value, SECTION_TYPES[key]) or isinstance(value, bool):
-            return f"the recipe's {key!r} is not {TYPE_NAMES[SECTION_TYPES[key]]}"
-    if not 0 <= content.get("max_cut_share", 0) <= 1:
-        return "the recipe's max_cut_share is not a number from 0 to 1"
-    if content.get("save_dtype", SAVE_DTYPES[0]) not in SAVE_DTYPES:
-        return f"the recipe's save_dtype is not one of {', '.join(SAVE_DTYPES)}"
-    if content.get("quantization", QUANTIZATIONS[0]) not in QUANTIZATIONS:
-        return f"the recipe's quantization is not one of {', '.join(QUANTIZATIONS)}"
-    if "quantization" in content and "lora" not in content:
-        return (
-            "the recipe has `quantization` without `lora`, and quantized weights cannot be trained"
-        )
-    if "fsdp" in content and "lora" in content:
-        return "the recipe has `fsdp` with `lora`, and only full training is sharded"
-    if unknown := sorted(content.get("lora", {}).keys() - LORA_KEYS):
-        return f"unknown setting lora.{unknown[0]}"
-    if unknown := sorted(content.get("fsdp", {}).keys() - FSDP_KEYS):
-        return f"unknown setting fsdp.{unknown[0]}"
-    if unknown := sorted(content.get("tiny", {}).keys() - TINY_KEYS):
-        return f"unknown setting tiny.{unknown[0]}"
-    if "tiny" in content and content["model"] != TINY:
-        return f"the recipe has a section `tiny`, and its model is {content['model']!r}"
-    if content["model"] == TINY and (problem := tiny_problem(content)):
-        return problem
-    trainer = content.get("trainer", {})
-    problem = _scope_problem(content, trainer) or _small_data_problem(content, trainer)
-    return problem or trainer_settings.find_problem(trainer, "fsdp" in content)
-
-
-def _scope_problem(content: Mapping[str, Any], trainer: Mapping[str, Any]) -> str | None:
-    """Return the first problem of `trained_layers` and `rows_per_sequence`, or None."""
-    for key in ("trained_layers", "rows_per_sequence"):
-        if content.get(key, 1) < 1:
-            return f"the recipe's {key} is not above 0"
-    for key in ("lora", "fsdp"):
-        if "trained_layers" in content and key in content:
-            return f"the recipe has `trained_layers` with `{key}`, which does not support it"
-    if content.get("rows_per_sequence", 1) == 1:
-        return None
-    for key in ("packing", "eval_packing", "pad_to_multiple_of"):
-        if trainer.get(key):
-            return f"the recipe has `rows_per_sequence` with trainer.{key}: use only one of them"
-    if content.get("attention") not in MASK_ATTENTIONS:
-        return f"`rows_per_sequence` needs `attention: {' or '.join(MASK_ATTENTIONS)}`"
-    return None
-
-
-def _small_data_problem(content: Mapping[str, Any], trainer: Mapping[str, Any]) -> str | None:
-    """Return the first problem of `small_data`, or None."""
-    if "small_data" not in content:
-        return None
-    values = content["small_data"]
-    if values.keys() != SMALL_DATA_KEYS:
-        return f"the recipe's small_data needs {' and '.join(sorted(SMALL_DATA_KEYS))}"
-    if not all(type(value) is int and value > 0 for value in values.values()):
-        return "a setting of the recipe's small_data is not an integer above 0"
-    for key in ("packing", "max_steps"):
-        if trainer.get(key):
-            return f"the recipe has `small_data` with trainer.{key}: use only one of them"
-    return None
-
-
-def tiny_problem(sections: Mapping[str, Any]) -> str | None:
-    """Return why a recipe with these sections cannot train the tiny model, or None if it can."""
-    missing = sorted(TINY_REQUIRED_KEYS - (sections.get("tiny") or {}).keys())
-    if missing:
-        return f"the recipe has no tiny.{missing[0]}"
-    if sections.get("quantization"):
-        return "the recipe has `quantization`, which the tiny model does not use"
-    return None
-
-
 def read_rows(
-    path: Path, limit: int | None = None, tool_format: str = tool_rows.GENERIC
+    path: Path,
+    limit: int | None = None,
+    tool_format: str = tool_rows.GENERIC,
+    parse: Callable[[Any, str, str], Row] | None = None,
 ) -> list[Row]:
-    """Read the conversations of a JSONL file.
+    """Read the rows of a JSONL file.
 
     Args:
         path: file with one JSON object per line; columns other than `messages` and `tools` are dropped.
         limit: maximum number of rows, counted from the start.
         tool_format: format in which tools, calls and results are written into the messages.
+        parse: function that checks a parsed line; None reads conversations (`parse_chat`).
 
     Returns:
-        Rows that have only `messages`, a list of messages with a role and a content.
+        Checked rows. Conversations have only `messages`, a list of messages with a role and a content.
 
     Raises:
-        TrainError: the file cannot be read or is empty, or a line is not a conversation. The error
-            gives the line's number.
+        TrainError: the file cannot be read or is empty, or a line is not a row. The error gives the
+            line's number.
     """
     rows: list[Row] = []
     try:
@@ -283,7 +172,9 @@ def read_rows(
                 if limit is not None and len(rows) == limit:
                     break
                 if line.strip():
-                    rows.append(_parse_row(line, f"{path} line {number}", tool_format))
+                    location = f"{path} line {number}"
+                    row = _parse_line(line, location)
+                    rows.append((parse or parse_chat)(row, location, tool_format))
     except OSError as error:
         fix = f"{_reason(error)}; give a JSONL file"
         raise TrainError("cannot read the rows", path, fix) from error
@@ -294,12 +185,12 @@ def read_rows(
     return rows
 
 
-def _parse_row(line: str, location: str, tool_format: str) -> Row:
+def _parse_line(line: str, location: str) -> Any:
     if len(line) > MAX_LINE_CHARACTERS:
         problem = f"the line is longer than {MAX_LINE_CHARACTERS:,} characters"
         raise TrainError(problem, location, "write one object per line")
     try:
-        row = json.loads(line)
+        return json.loads(line)
     except (ValueError, RecursionError) as error:
         # The parser's error contains the line's text, so it is not chained.
         reason = getattr(
@@ -307,6 +198,19 @@ def _parse_row(line: str, location: str, tool_format: str) -> Row:
         )
         problem = f"the line is not valid JSON ({reason})"
         raise TrainError(problem, location, "write one object per line") from None
+
+
+def parse_chat(row: Any, location: str, tool_format: str = tool_rows.GENERIC) -> Row:
+    """Return a checked conversation that has only `messages`.
+
+    Args:
+        row: parsed line.
+        location: file and line, for errors.
+        tool_format: format in which tools, calls and results are written into the messages.
+
+    Raises:
+        TrainError: the row is not a conversation that ends with an answer.
+    """
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
         raise TrainError("the row has no messages", location, ROW_FIX)

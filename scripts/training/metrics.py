@@ -21,15 +21,21 @@ class Metrics:
         train_seconds: duration of the training, without loading and saving.
         steps: number of optimizer steps, including those before a resume.
         saved_step: step whose weights were saved: the last one, or with load_best_model_at_end the best.
+        has_stopped_early: whether the training ended because the evaluation did not improve any more.
         resumed_from: step of the checkpoint that the run resumed from.
         epochs: number of epochs that were trained.
         tokens: number of tokens trained on, including questions but not padding.
-        train_loss: mean training loss over all steps, in nats per token.
-        last_train_loss: mean training loss over the last logged steps, in nats per token.
-        eval_loss: evaluation loss of the saved model, in nats per token.
-        perplexity: exponential of `eval_loss`.
-        base_eval_loss: evaluation loss of the base model, in nats per token.
-        base_perplexity: exponential of `base_eval_loss`.
+        train_loss: mean training loss over all steps. The losses are in nats per token, or with the
+            method dpo those of the preferences, which are ln 2 without any preference.
+        last_train_loss: mean training loss over the last logged steps.
+        eval_loss: evaluation loss of the saved model.
+        perplexity: exponential of `eval_loss`, or None with the method dpo.
+        base_eval_loss: evaluation loss of the base model.
+        base_perplexity: exponential of `base_eval_loss`, or None with the method dpo.
+        reward_margin: mean difference of the rewards of the chosen and the rejected answers, or None.
+            A reward is beta times the change of an answer's log probability since the start.
+        reward_accuracy: share of the evaluation's preferences of which the chosen answer has the higher
+            reward, or None.
         general_rows: number of general chats, which are unlike the training rows.
         general_loss: loss of the saved model on the general chats, or None without any.
         base_general_loss: loss of the base model on the general chats, or None without any.
@@ -39,6 +45,7 @@ class Metrics:
         eval_rows: number of rows in the evaluation file.
         cut_eval_rows: number of evaluation rows that max_length cut or split.
         dropped_eval_rows: number of evaluation rows that were left out.
+        method: training method, `sft` or `dpo`.
         model: base model, without the path of its folder.
         parameters: number of the base model's parameters.
         device: key of devices.PRECISIONS.
@@ -60,9 +67,9 @@ class Metrics:
     train_loss: float
     last_train_loss: float
     eval_loss: float
-    perplexity: float
+    perplexity: float | None
     base_eval_loss: float
-    base_perplexity: float
+    base_perplexity: float | None
     general_rows: int
     general_loss: float | None
     base_general_loss: float | None
@@ -81,6 +88,10 @@ class Metrics:
     seed: int
     recipe: str
     versions: dict[str, str]
+    method: str = "sft"
+    has_stopped_early: bool = False
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
 
 
 def write_metrics(metrics: Metrics, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The model to train: load or make the base, configure its adapters, and merge them afterwards."""
+"""The model to train: load or make the base, and choose which of its weights are trained."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from typing import TYPE_CHECKING, Any
 import devices
 import tool_rows
 from distributed import ProcessInfo
-from inputs import TINY, Recipe, Row, TrainError
+from inputs import Recipe, Row, TrainError
+from recipe_checks import TINY
 
 if TYPE_CHECKING:
     import torch
-    from peft import LoraConfig
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
-
-# Phi-3 and Phi-4-mini fuse their projections: they have no q_proj or gate_proj.
-PHI3_LORA_MODULES = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 
 
 def load(
@@ -157,25 +154,6 @@ def train_in_float32(model: torch.nn.Module) -> None:
             weight.data = weight.data.float()
 
 
-def make_lora(recipe: Recipe) -> LoraConfig | None:
-    """Return PEFT's settings for the recipe's adapters, or None to train all weights.
-
-    It does not use TRL's ModelConfig and get_peft_config: they turn a list of one module into a string,
-    which PEFT reads as a pattern for the full name, so that it does not find the module.
-    """
-    if recipe.lora is None:
-        return None
-    from peft import LoraConfig
-
-    return LoraConfig(
-        task_type="CAUSAL_LM",
-        r=recipe.lora.get("r", 16),
-        lora_alpha=recipe.lora.get("alpha", 32),
-        lora_dropout=recipe.lora.get("dropout", 0.0),
-        target_modules=recipe.lora.get("target_modules", PHI3_LORA_MODULES),
-    )
-
-
 def make_quantization(recipe: Recipe, device: str, path: Path) -> BitsAndBytesConfig:
     """Return the settings of QLoRA's frozen base: 4-bit NormalFloat with double quantization.
 
@@ -222,26 +200,3 @@ def make_tiny(
     except (TypeError, ValueError, StrictDataclassError) as error:
         problem = "the `tiny` settings do not describe a valid Phi-3"
         raise TrainError(problem, path, "compare with recipes/tiny-cpu.yaml") from error
-
-
-def merge_adapters(model: Any, recipe: Recipe, folder: Path) -> PreTrainedModel:
-    """Return the model to deploy, with its adapters merged into the base.
-
-    Adapters of a quantized base are merged into the original base, on the CPU: the quantized one has
-    rounded weights.
-
-    Args:
-        model: trained model.
-        recipe: recipe of the training.
-        folder: folder to save the adapters in on the way; it need not exist.
-    """
-    if recipe.lora is None:
-        return model
-    if recipe.quantization is None:
-        return model.merge_and_unload()
-    import torch
-    from peft import PeftModel
-
-    model.save_pretrained(folder)
-    original = load_base(recipe, "cpu", dtype=torch.bfloat16)
-    return PeftModel.from_pretrained(original, folder).merge_and_unload()

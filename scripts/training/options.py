@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from checkpoints import RESUMING_COMMAND
-from inputs import MODELS, TINY, Recipe, TrainError, resolve_model, tiny_problem
+from inputs import MODELS, Recipe, TrainError, resolve_model
+from recipe_checks import TINY, tiny_problem
+from start import find_start
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class CommandLine:
     checkpoint_dir: Path
     general_file: Path | None = None
     model: str | None = None
+    start_from: Path | None = None
+    merge: bool | None = None
     seed: int | None = None
     epochs: float | None = None
     rows: int | None = None
@@ -61,6 +65,21 @@ def parse(arguments: Sequence[str] | None, description: str) -> CommandLine:
         "--model",
         help=f"base model instead of the recipe's: {', '.join(MODELS)}, a folder or a hub id",
     )
+    parser.add_argument(
+        "--from",
+        dest="start_from",
+        type=Path,
+        metavar="DIR",
+        help="start from the result of an earlier run: its output folder, a model folder or an adapter "
+        "folder. An adapter is trained further, and needs the base that it was trained on",
+    )
+    parser.add_argument(
+        "--merge",
+        type=yes_or_no,
+        metavar="yes|no",
+        help="whether the adapters are merged into the base, for model/ and mlflow/ (default: the "
+        "recipe's, which is yes); adapter/ is written in both cases",
+    )
     parser.add_argument("--seed", type=int, help="seed instead of the recipe's")
     parser.add_argument(
         "--epochs", type=positive(float), help="number of epochs instead of the recipe's"
@@ -94,6 +113,13 @@ def parse(arguments: Sequence[str] | None, description: str) -> CommandLine:
     return CommandLine(**vars(args))
 
 
+def yes_or_no(text: str) -> bool:
+    """Convert `yes` and `no`; an argparse type."""
+    if text not in ("yes", "no"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not yes or no")
+    return text == "yes"
+
+
 def positive(number_type: type[int] | type[float]) -> Callable[[str], float]:
     """Return an argparse type that accepts numbers above 0."""
     noun = "a whole number" if number_type is int else "a number"
@@ -111,18 +137,26 @@ def positive(number_type: type[int] | type[float]) -> Callable[[str], float]:
 
 
 def override(recipe: Recipe, options: CommandLine) -> Recipe:
-    """Return the recipe with the command line's model, seed and epochs instead of its own values.
+    """Return the recipe with the command line's values instead of its own.
 
     Raises:
-        TrainError: the recipe has no settings for the tiny model that the command line names.
+        TrainError: the recipe has no settings for the tiny model that the command line names, or no
+            adapters that --merge or --from could mean.
     """
     trainer = dict(recipe.trainer)
     if options.epochs is not None:
         trainer["num_train_epochs"] = options.epochs
         trainer.pop("max_steps", None)  # the Trainer would ignore the epochs
-    model = recipe.model if options.model is None else resolve_model(options.model)
+    start = find_start(options)
+    if (start.adapter or options.merge is not None) and recipe.lora is None:
+        option = "--from" if start.adapter else "--merge"
+        fix = "use a recipe with a section `lora`"
+        raise TrainError(f"{option} needs a recipe with adapters", options.recipe, fix)
+    model = start.model or options.model
+    model = recipe.model if model is None else resolve_model(model)
+    merge = recipe.merge if options.merge is None else options.merge
     seed = recipe.seed if options.seed is None else options.seed
     if model == TINY and (problem := tiny_problem(asdict(recipe))):
         raise TrainError(problem, options.recipe, "use recipes/tiny-cpu.yaml with --model tiny")
     tiny = recipe.tiny if model == TINY else {}
-    return replace(recipe, trainer=trainer, model=model, seed=seed, tiny=tiny)
+    return replace(recipe, trainer=trainer, model=model, seed=seed, tiny=tiny, merge=merge)

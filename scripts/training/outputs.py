@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 CURVE, SAMPLES, METRICS = "loss.png", "samples.jsonl", "metrics.json"
 GENERAL = "general.jsonl"
-TRACKED_FILES = (METRICS, CURVE, "model/README.md")  # files that an MLflow run displays
+# Files that an MLflow run displays. The last README.md that exists is the card of the run.
+TRACKED_FILES = (METRICS, CURVE, "adapter/README.md", "model/README.md")
 OWNER_FILE = ".phi3-partial"  # in a partial folder: locked while its process is alive
-RESULT_NAMES = ("base", "model", "mlflow", METRICS, CURVE, SAMPLES, GENERAL)
+RESULT_NAMES = ("base", "model", "adapter", "mlflow", METRICS, CURVE, SAMPLES, GENERAL)
 # Phi-3 ends a turn with <|end|>; a model's generation config may name only the end of the text.
 END_MARKS = ("<|end|>", "<|endoftext|>")
 
@@ -202,8 +203,10 @@ def write_curve_and_card(
         samples: sample answers of all epochs.
         general: answers to the general chats.
     """
-    model_folder = folder / "model"
+    folders = [path for path in (folder / "model", folder / "adapter") if path.is_dir()]
     picture: str | None = None
+    from early_stopping import describe_overfitting
+
     try:
         import curve
 
@@ -215,21 +218,24 @@ def write_curve_and_card(
             base_eval_loss=metrics.base_eval_loss,
             saved_step=metrics.saved_step,
         )
-        picture = shutil.copy(folder / CURVE, model_folder / CURVE).name
+        for path in folders:
+            picture = shutil.copy(folder / CURVE, path / CURVE).name
     except Exception as error:
         _report_missing("loss curve", error)
     try:
         import card
 
-        card.write(
-            model_folder,
-            recipe=recipe,
-            metrics=metrics,
-            train_file=train_file,
-            samples=samples,
-            general=general,
-            picture=picture,
-        )
+        for path in folders:
+            card.write(
+                path,
+                recipe=recipe,
+                metrics=metrics,
+                train_file=train_file,
+                samples=samples,
+                general=general,
+                picture=picture,
+                overfitting=describe_overfitting(history, metrics.saved_step),
+            )
     except Exception as error:
         _report_missing("model card", error)
 

@@ -60,6 +60,28 @@ def drop_untrainable(
     return (dataset.select(kept) if counts.dropped else dataset), counts
 
 
+def drop_long_prompts(dataset: Dataset, max_length: int | None) -> tuple[Dataset, RowCounts]:
+    """Return the preferences of which max_length leaves a part of both answers, and the counts.
+
+    Args:
+        dataset: tokenized rows with `prompt_ids`, `chosen_ids` and `rejected_ids`.
+        max_length: maximum number of tokens of a prompt with an answer, or None.
+    """
+    if max_length is None:
+        return dataset, RowCounts(len(dataset))
+    kept, cut = [], 0
+    for index, row in enumerate(dataset):
+        prompt, chosen, rejected = (
+            len(row[name]) for name in ("prompt_ids", "chosen_ids", "rejected_ids")
+        )
+        if prompt >= max_length:
+            continue
+        kept.append(index)
+        cut += prompt + max(chosen, rejected) > max_length
+    counts = RowCounts(len(dataset), cut, len(dataset) - len(kept))
+    return (dataset.select(kept) if counts.dropped else dataset), counts
+
+
 def check(counts: RowCounts, name: str, max_length: int | None, max_cut_share: float) -> None:
     """Check that few enough rows are cut or dropped, and that some are left.
 

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import distributed
 import ownership
 import tool_rows
 from checkpoints import Checkpoints, fingerprint
 from console import print_line
-from inputs import Recipe, Row, TrainError, check_model, check_output, read_recipe, read_rows
+from inputs import (
+    Recipe,
+    Row,
+    TrainError,
+    check_model,
+    check_output,
+    parse_chat,
+    read_recipe,
+    read_rows,
+)
 from options import CommandLine, override
 from outputs import RESULT_NAMES
+from preferences import as_chat, parse_preference
+from recipe_checks import DPO
 from small_data import lengthen
+from start import check_adapter, find_start
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,7 @@ class Inputs:
     Attributes:
         recipe: recipe with the command line's changes.
         train_rows, eval_rows, general_rows: rows of each file.
+        adapter: folder of the adapter to start from, or None.
         notes: lines about the inputs, which are printed when the training begins.
     """
 
@@ -32,7 +46,18 @@ class Inputs:
     train_rows: list[Row]
     eval_rows: list[Row]
     general_rows: list[Row]
+    adapter: Path | None = None
     notes: Sequence[str] = ()
+
+    @property
+    def train_chats(self) -> list[Row]:
+        """The training rows as conversations; a preference has its chosen answer."""
+        return [as_chat(row) for row in self.train_rows]
+
+    @property
+    def eval_chats(self) -> list[Row]:
+        """The evaluation rows as conversations; a preference has its chosen answer."""
+        return [as_chat(row) for row in self.eval_rows]
 
 
 @dataclass(frozen=True)
@@ -65,14 +90,17 @@ def read_inputs(options: CommandLine) -> Inputs:
     recipe = override(read_recipe(options.recipe), options)
     check_model(recipe.model)
     tool_format = tool_rows.model_format(recipe.model)
-    train_rows = read_rows(options.train_file, options.rows, tool_format)
+    parse = parse_preference if recipe.method == DPO else parse_chat
+
+    def read(file: Path, parse: Callable[[Any, str, str], Row] = parse) -> list[Row]:
+        return read_rows(file, options.rows, tool_format, parse)
+
     return Inputs(
         recipe=recipe,
-        train_rows=train_rows,
-        eval_rows=read_rows(options.eval_file, options.rows, tool_format),
-        general_rows=read_rows(options.general_file, options.rows, tool_format)
-        if options.general_file
-        else [],
+        train_rows=read(options.train_file),
+        eval_rows=read(options.eval_file),
+        general_rows=read(options.general_file, parse_chat) if options.general_file else [],
+        adapter=find_start(options).adapter,
     )
 
 
@@ -89,7 +117,9 @@ def prepare(options: CommandLine) -> Run:
     if inputs.general_rows and inputs.recipe.fsdp is not None and process.count > 1:
         fix = "leave it out, or use one process"
         raise TrainError("a sharded model cannot be asked", "--general-file", fix)
-    made_from = fingerprint(inputs.recipe, inputs.train_rows, process.count)
+    if inputs.adapter:
+        check_adapter(inputs.adapter, inputs.recipe)
+    made_from = fingerprint(inputs.recipe, inputs.train_rows, process.count, inputs.adapter)
     recipe, note = lengthen(inputs.recipe, inputs.train_rows, process.count, options.epochs)
     inputs = replace(inputs, recipe=recipe, notes=[note] if note else [])
     checkpoints = Checkpoints(options.checkpoint_dir, made_from, options.resuming_command)

@@ -1,4 +1,4 @@
-"""The recipe's `trainer` section: which settings of TRL's SFTConfig it may contain.
+"""The recipe's `trainer` section: which settings of TRL's SFTConfig or DPOConfig it may contain.
 
 A setting that train.py overrides, or that has no effect here, is refused with its name: the libraries
 accept it, and at most print a warning that is muted.
@@ -73,6 +73,18 @@ _KEYS_BY_REASON = {
     "it was never tried; use gradient_checkpointing": ("activation_offloading",),
 }  # fmt: skip
 REFUSED = {key: reason for reason, keys in _KEYS_BY_REASON.items() for key in keys}
+# With `method: dpo`: settings of SFTConfig that DPOConfig lacks, or that have no effect there.
+_DPO_KEYS_BY_REASON = {
+    "preferences are not packed": ("packing", "packing_strategy", "eval_packing"),
+    "the order of the rows is that of the seed": ("shuffle_dataset",),
+    "the reference is the model without its adapters": (
+        "sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps",
+    ),
+}  # fmt: skip
+_DPO_ACCEPTED = ("loss_type", "label_smoothing")
+REFUSED_DPO = {key: reason for key, reason in REFUSED.items() if key not in _DPO_ACCEPTED} | {
+    key: reason for reason, keys in _DPO_KEYS_BY_REASON.items() for key in keys
+}
 
 # Schedulers without a warm-up and without settings.
 _NO_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
@@ -80,6 +92,9 @@ _NO_SCHEDULER_SETTINGS = ("constant", "constant_with_warmup")
 _READ_METRIC = ("reduce_lr_on_plateau", "greedy")
 # The metrics that TRL computes at an evaluation.
 _METRICS = ("loss", "entropy", "mean_token_accuracy")
+_DPO_METRICS = ("loss", "rewards/accuracies", "rewards/margins")
+# Losses of DPOConfig that read `label_smoothing`.
+_SMOOTHED_LOSSES = {"robust", "exo_pair", "aot", "aot_unpaired"}
 
 
 @dataclass(frozen=True)
@@ -109,6 +124,11 @@ def _evaluates_by_steps(trainer: Settings) -> bool:
     return trainer.get("eval_strategy") == "steps"
 
 
+def _losses(trainer: Settings) -> set[str]:
+    losses = trainer.get("loss_type") or ["sigmoid"]
+    return {losses} if isinstance(losses, str) else set(losses)
+
+
 def _uses_metric(trainer: Settings) -> bool:
     return bool(trainer.get("load_best_model_at_end")) or _scheduler(trainer) in _READ_METRIC
 
@@ -128,18 +148,13 @@ CONDITIONS = (
     ),
     Condition(
         ("load_best_model_at_end",),
-        lambda t: _evaluates_by_steps(t) and t.get("eval_steps") == t.get("save_steps") is not None,
-        "`eval_strategy: steps`, and `eval_steps` equal to `save_steps`, so that the best step is saved",
+        lambda t: t.get("eval_strategy") != "no",
+        "another `eval_strategy`",
     ),
     Condition(
         ("metric_for_best_model", "greater_is_better"),
         _uses_metric,
         "`load_best_model_at_end: true`",
-    ),
-    Condition(
-        ("metric_for_best_model",),
-        lambda t: str(t["metric_for_best_model"]).removeprefix("eval_") in _METRICS,
-        f"one of {', '.join(_METRICS)}",
     ),
     Condition(
         (
@@ -179,19 +194,54 @@ CONDITIONS = (
         "`bfd` or `bfd_split`: with `wrapped`, the conversations would see each other",
     ),
 )
+SFT_CONDITIONS = (
+    Condition(
+        ("metric_for_best_model",),
+        lambda t: str(t["metric_for_best_model"]).removeprefix("eval_") in _METRICS,
+        f"one of {', '.join(_METRICS)}",
+    ),
+)
+DPO_CONDITIONS = (
+    Condition(
+        ("metric_for_best_model",),
+        lambda t: str(t["metric_for_best_model"]).removeprefix("eval_") in _DPO_METRICS,
+        f"one of {', '.join(_DPO_METRICS)}",
+    ),
+    Condition(
+        ("label_smoothing",),
+        lambda t: bool(_losses(t) & _SMOOTHED_LOSSES),
+        f"a `loss_type` that reads it: {', '.join(sorted(_SMOOTHED_LOSSES))}",
+    ),
+    Condition(
+        ("discopop_tau",), lambda t: "discopop" in _losses(t), "`discopop` among the `loss_type`"
+    ),
+    Condition(("loss_weights",), lambda t: len(_losses(t)) > 1, "a list of several `loss_type`"),
+    Condition(
+        ("f_alpha_divergence_coef",),
+        lambda t: t.get("f_divergence_type") == "alpha_divergence",
+        "`f_divergence_type: alpha_divergence`",
+    ),
+    Condition(
+        ("precompute_ref_batch_size",),
+        lambda t: bool(t.get("precompute_ref_log_probs")),
+        "`precompute_ref_log_probs: true`",
+    ),
+)
 
 
-def find_problem(trainer: Settings, has_fsdp: bool = False) -> str | None:
+def find_problem(trainer: Settings, has_fsdp: bool = False, *, is_dpo: bool = False) -> str | None:
     """Return the first setting that would have no effect or cannot be changed, or None.
 
     Args:
         trainer: the recipe's `trainer` section.
         has_fsdp: whether the recipe has the section `fsdp`.
+        is_dpo: whether the recipe has `method: dpo`.
     """
+    refused = REFUSED_DPO if is_dpo else REFUSED
     for key in sorted(trainer):
-        if key in REFUSED:
-            return f"trainer.{key} cannot be in a recipe ({REFUSED[key]})"
-    for condition in CONDITIONS:
+        if key in refused:
+            return f"trainer.{key} cannot be in a recipe ({refused[key]})"
+    for condition in (*CONDITIONS, *(DPO_CONDITIONS if is_dpo else SFT_CONDITIONS)):
         for key in condition.keys:
             # A setting that is off or empty has its default.
             if trainer.get(key) and not condition.is_met(trainer):

@@ -18,6 +18,7 @@ import transformers
 TRAINING = Path(__file__).resolve().parents[2] / "scripts" / "training"
 sys.path.insert(0, str(TRAINING))
 
+import adapters  # noqa: E402
 import devices  # noqa: E402
 import models  # noqa: E402
 from inputs import Recipe, read_recipe  # noqa: E402
@@ -145,7 +146,7 @@ def build(setting: Setting, size: Size, device: str) -> Any:
     if not setting.trains_all:
         from peft import get_peft_model
 
-        model = get_peft_model(model, models.make_lora(setting.recipe))
+        model = get_peft_model(model, adapters.make_lora(setting.recipe))
     if setting.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": setting.recipe is None})
         if not setting.trains_all:

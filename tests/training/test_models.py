@@ -3,6 +3,7 @@
 import importlib.util
 from dataclasses import replace
 
+import adapters
 import models
 import pytest
 from distributed import SINGLE_PROCESS
@@ -34,7 +35,7 @@ def adapted(base):
 
     torch.manual_seed(1)
     model = get_peft_model(
-        models.load_base(base, "cpu", dtype=torch.float32), models.make_lora(base)
+        models.load_base(base, "cpu", dtype=torch.float32), adapters.make_lora(base)
     )
     for name, weight in model.named_parameters():
         if "lora_B" in name:
@@ -63,7 +64,7 @@ def test_the_adapters_are_on_every_linear_layer_of_phi3_but_the_head(adapted):
         for name, parameter in adapted.named_parameters()
         if parameter.requires_grad
     }
-    assert trained == set(models.PHI3_LORA_MODULES)
+    assert trained == set(adapters.PHI3_LORA_MODULES)
 
 
 def test_a_recipe_may_adapt_a_single_module(base):
@@ -72,20 +73,20 @@ def test_a_recipe_may_adapt_a_single_module(base):
 
     recipe = replace(base, lora={"r": 4, "target_modules": ["qkv_proj"]})
     model = models.load_base(base, "cpu", dtype=torch.float32)
-    adapted = get_peft_model(model, models.make_lora(recipe))
+    adapted = get_peft_model(model, adapters.make_lora(recipe))
     trained = [name for name, parameter in adapted.named_parameters() if parameter.requires_grad]
     assert trained and all(".qkv_proj.lora_" in name for name in trained)
 
 
 def test_adapters_have_the_settings_of_the_recipe(base):
     lora = {"r": 4, "alpha": 8, "dropout": 0.5, "target_modules": ["o_proj", "down_proj"]}
-    config = models.make_lora(replace(base, lora=lora))
+    config = adapters.make_lora(replace(base, lora=lora))
     assert (config.r, config.lora_alpha, config.lora_dropout) == (4, 8, 0.5)
     assert config.target_modules == {"o_proj", "down_proj"}
-    defaults = models.make_lora(replace(base, lora={}))
+    defaults = adapters.make_lora(replace(base, lora={}))
     assert (defaults.r, defaults.lora_alpha, defaults.lora_dropout) == (16, 32, 0.0)
-    assert defaults.target_modules == set(models.PHI3_LORA_MODULES)
-    assert models.make_lora(replace(base, lora=None)) is None
+    assert defaults.target_modules == set(adapters.PHI3_LORA_MODULES)
+    assert adapters.make_lora(replace(base, lora=None)) is None
 
 
 def test_a_base_in_a_folder_is_loaded_with_its_tokenizer(base):
@@ -127,7 +128,7 @@ def test_the_merged_model_equals_the_adapted_one(adapted, base, tmp_path):
 
     expected = logits(adapted)
     plain = logits(models.load_base(base, "cpu", dtype=torch.float32))
-    merged = models.merge_adapters(adapted, base, tmp_path / "adapters")
+    merged = adapters.merge(adapted, base, tmp_path / "adapter")
     assert not [name for name in merged.state_dict() if "lora" in name]
     torch.testing.assert_close(logits(merged), expected, rtol=1e-4, atol=1e-4)
     assert (expected - plain).abs().max() > 0.05, "the adapters do something"
@@ -138,9 +139,8 @@ def test_adapters_of_a_quantized_model_are_merged_into_the_original_base(adapted
 
     expected = logits(adapted)
     plain = logits(models.load_base(base, "cpu", dtype=torch.float32))
-    merged = models.merge_adapters(
-        adapted, replace(base, quantization="nf4"), tmp_path / "adapters"
-    )
+    adapters.save(adapted, base, tmp_path / "adapter")
+    merged = adapters.merge(adapted, replace(base, quantization="nf4"), tmp_path / "adapter")
     assert {weight.dtype for weight in merged.state_dict().values()} == {torch.bfloat16}
     assert not [name for name in merged.state_dict() if "lora" in name]
     # bf16 has three digits. The difference is small compared with what the adapters change.
@@ -231,7 +231,7 @@ def test_adapters_of_a_quantized_base_are_trained_in_float32(base, tmp_path, dty
         processing_class=tokenizer,
         args=make_config(recipe, "cpu", tmp_path, TINY_RECIPE),
         train_dataset=Dataset.from_list(ROWS),
-        peft_config=models.make_lora(recipe),
+        peft_config=adapters.make_lora(recipe),
         checkpoints=Checkpoints(tmp_path, {}),
         max_cut_share=0.1,
     )

@@ -150,6 +150,7 @@ def test_a_card_or_curve_that_fails_does_not_fail_the_run(tmp_path, capsys, monk
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.setattr(card, "write", fail)
     monkeypatch.setattr(curve, "draw", fail)
+    (tmp_path / "model").mkdir()
     outputs.write_curve_and_card(
         tmp_path,
         recipe=SimpleNamespace(name="tiny-cpu"),

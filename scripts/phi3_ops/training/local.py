@@ -40,7 +40,8 @@ GENERAL_FILE = "general.jsonl"  # its answers to the general chats, before and a
 GENERAL_SAMPLES = 3  # number of general answers in the table
 # The names that train.py replaces in its output folder (RESULT_NAMES), and its checkpoints.
 OUTPUT_NAMES = (
-    "base", "model", "mlflow", METRICS_FILE, "loss.png", SAMPLES_FILE, GENERAL_FILE, "checkpoints",
+    "base", "model", "adapter", "mlflow", METRICS_FILE, "loss.png", SAMPLES_FILE, GENERAL_FILE,
+    "checkpoints",
 )  # fmt: skip
 TRACKING_FOLDER = "mlruns"  # to which train.py adds a run
 # Folders that the scoring script writes into a model's folder, and that a killed train.py leaves.

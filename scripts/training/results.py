@@ -1,0 +1,156 @@
+"""The result of a run: the model or the adapter, its metrics, the loss curve and the model card."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import adapters
+import metrics
+import outputs
+import torch
+from checkpoints import step_of
+from recipe_checks import DPO
+
+if TYPE_CHECKING:
+    from checkpointing import CheckpointingTrainer
+    from general import General
+    from metrics import Metrics
+    from run import Run
+    from samples import Samples
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import DPOConfig, SFTConfig
+
+
+@dataclass(frozen=True)
+class Base:
+    """The loaded base model, and how to train it.
+
+    Attributes:
+        model: base model, with the adapter to start from if there is one.
+        tokenizer: its tokenizer, with the chat template that serving uses.
+        parameters: number of the model's parameters.
+        device: key of devices.PRECISIONS.
+        config: TRL's settings.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    parameters: int
+    device: str
+    config: SFTConfig | DPOConfig
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A finished training.
+
+    Attributes:
+        trainer: trainer with the trained model and its log.
+        samples: sample answers of all epochs, up to that of the saved model.
+        seconds: duration of the training.
+        saved_step: step whose weights the model has: the last one or the best one.
+        evaluation: log entry of the evaluation of the model at that step.
+        has_stopped_early: whether the evaluation did not improve any more.
+        general: what the base and the trained model can on the general chats, or None without any.
+    """
+
+    trainer: CheckpointingTrainer
+    samples: Samples
+    seconds: float
+    saved_step: int
+    evaluation: dict[str, Any]
+    has_stopped_early: bool
+    general: General | None
+
+    @property
+    def history(self) -> list[dict[str, Any]]:
+        """The trainer's log."""
+        return self.trainer.state.log_history
+
+
+def save(run: Run, base: Base, fitted: Fitted, model: Any, folder: Path) -> Metrics:
+    """Save the trained model and its adapter, the metrics, the loss curve and the model card in `folder`.
+
+    Args:
+        run: the run.
+        base: base model before training.
+        fitted: finished training.
+        model: trained model, unsharded.
+        folder: partial folder of the result.
+    """
+    recipe = run.inputs.recipe
+    adapter_folder = folder / "adapter"
+    if recipe.lora is not None:
+        adapters.save(model, recipe, adapter_folder)
+        base.tokenizer.save_pretrained(adapter_folder)
+        if recipe.merge:
+            model = adapters.merge(model, recipe, adapter_folder)
+    if recipe.merge:
+        model = model.to(device="cpu", dtype=getattr(torch, recipe.save_dtype or "float32"))
+        model.config.use_cache = True
+        outputs.save_huggingface(model, base.tokenizer, folder / "model")
+        outputs.save_mlflow(model, base.tokenizer, folder / "mlflow")
+    run_metrics = collect_metrics(run, base, fitted)
+    metrics.write_metrics(run_metrics, folder / outputs.METRICS)
+    outputs.write_curve_and_card(
+        folder,
+        recipe=recipe,
+        metrics=run_metrics,
+        train_file=run.options.train_file,
+        history=fitted.history,
+        samples=fitted.samples.answers,
+        general=fitted.general.comparisons() if fitted.general else (),
+    )
+    return run_metrics
+
+
+def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
+    """Return the metrics of a finished training."""
+    recipe, resume_from = run.inputs.recipe, run.resume_from
+    is_dpo = recipe.method == DPO
+    eval_loss, base_eval_loss = (
+        fitted.evaluation["eval_loss"],
+        metrics.base_eval_loss(fitted.history),
+    )
+    train_rows, eval_rows = (fitted.trainer.row_counts[name] for name in ("train", "eval"))
+    return metrics.Metrics(
+        seconds=round(time.monotonic() - run.started, 2),
+        train_seconds=round(fitted.seconds, 2),
+        steps=fitted.trainer.state.global_step,
+        saved_step=fitted.saved_step,
+        has_stopped_early=fitted.has_stopped_early,
+        resumed_from=step_of(resume_from) if resume_from else None,
+        epochs=round(fitted.trainer.state.epoch, 2),
+        tokens=metrics.total_tokens(fitted.history),
+        train_loss=metrics.mean_loss(fitted.history),
+        last_train_loss=metrics.last_loss(fitted.history),
+        eval_loss=eval_loss,
+        perplexity=None if is_dpo else math.exp(eval_loss),
+        base_eval_loss=base_eval_loss,
+        base_perplexity=None if is_dpo else math.exp(base_eval_loss),
+        reward_margin=fitted.evaluation.get("eval_rewards/margins"),
+        reward_accuracy=fitted.evaluation.get("eval_rewards/accuracies"),
+        general_rows=len(fitted.general.rows) if fitted.general else 0,
+        general_loss=fitted.general.tuned.loss if fitted.general else None,
+        base_general_loss=fitted.general.base.loss if fitted.general else None,
+        train_rows=train_rows.total,
+        cut_train_rows=train_rows.cut,
+        dropped_train_rows=train_rows.dropped,
+        eval_rows=eval_rows.total,
+        cut_eval_rows=eval_rows.cut,
+        dropped_eval_rows=eval_rows.dropped,
+        method=recipe.method,
+        model=Path(recipe.model).name if Path(recipe.model).is_dir() else recipe.model,
+        parameters=base.parameters,
+        device=base.device,
+        attention=base.model.config._attn_implementation,
+        processes=run.process.count,
+        threads=torch.get_num_threads(),
+        seed=recipe.seed,
+        recipe=recipe.name,
+        versions=metrics.package_versions(),
+    )
