@@ -36,6 +36,9 @@ def wheel(tmp_path_factory):
         "phi3_ops_assets/flows/chat/flow.dag.yaml",
         "phi3_ops_assets/connections/phi3.yaml",
         "phi3_ops_assets/scripts/phi3.example.yaml",
+        "phi3_ops_assets/examples/ci/github-actions.yml",
+        "phi3_ops/project/template/gitignore",
+        "phi3_ops/project/template/data/faq.csv",
     ],
 )
 def test_wheel_holds(wheel, name):

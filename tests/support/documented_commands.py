@@ -39,6 +39,7 @@ QUICKSTART = (
     Documented("… with a tiny model, in a minute", "make quickstart MODEL=tiny"),
     Documented("use the commands below", "source .venv/bin/activate"),
     Documented("run the whole path with your own table", "phi3 quickstart --data mine.csv"),
+    Documented("lay out a project of your own in a new folder", "phi3 init shop"),
     Documented("find out what works here, and what further uses need", "phi3 doctor"),
     Documented("stop the endpoints and the chat page", "phi3 endpoint --stop"),
     Documented(

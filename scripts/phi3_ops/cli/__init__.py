@@ -17,6 +17,7 @@ from .startup import prepare_process, require_home, skip_final_collection
 GROUPS = {
     "start here": {
         "quickstart": "the whole path on this machine: data, fine-tuning, endpoint, chat, evaluation",
+        "init": "lay out a project of your own: flows, data, connection, phi3.yaml, pipeline",
         "doctor": "what works on this machine, and what each further use needs",
     },
     "make a model": {
@@ -54,7 +55,6 @@ MEANT = {
     "delete": "down",
     "evaluate": "run --evaluate",
     "help": "--help",
-    "init": "quickstart",
     "stop": "endpoint --stop",
     "train": "finetune",
     "version": "--version",

@@ -56,7 +56,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--flows",
         type=Path,
         metavar="DIR",
-        help="folder of the flows and their lock (default: the flows of this package)",
+        help="folder of the flows and their lock (default: as for `phi3 flow`)",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
 

@@ -66,9 +66,10 @@ def _add_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--folder",
         type=Path,
-        default=paths.FLOWS,
+        default=paths.flows_folder(),
         metavar="DIR",
-        help="folder with the flows' folders and their lock file (default: the flows of this package)",
+        help="folder with the flows' folders and their lock file (default: flows/ in the current folder "
+        "if it has a lock, else the flows of this package)",
     )
 
 

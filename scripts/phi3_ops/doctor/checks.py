@@ -55,7 +55,7 @@ class CheckContext:
     Attributes:
         connection: name of the connection in Prompt flow's store.
         config_file: path of phi3.yaml; None means the default path.
-        flows: folder of the flows and their lock; None means the flows of this package.
+        flows: folder of the flows and their lock; None means `paths.flows_folder()`.
         secrets: values that must not appear in the output.
     """
 
@@ -198,7 +198,7 @@ def flow_lock(context: CheckContext) -> Finding:
     """Whether the content of each flow is the locked content of its version."""
     from ..flows import LOCK_CHANGED, NOT_LOCKED, flow_states
 
-    states = flow_states(context.flows or paths.FLOWS)
+    states = flow_states(context.flows or paths.flows_folder())
     if changed := [f"{s.name} {s.version}" for s in states if s.status == LOCK_CHANGED]:
         fix = "Raise `tags.version` in its flow.dag.yaml, then phi3 flow lock."
         return Finding(FAIL, f"locked with other content: {', '.join(changed)}", fix)

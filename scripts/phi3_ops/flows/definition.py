@@ -36,12 +36,12 @@ class FlowDefinition:
 
     @classmethod
     def read(cls, flow: Path) -> FlowDefinition:
-        """Read a flow from its folder, or one of the shipped flows by its name.
+        """Read a flow from its folder, or by its name: a flow of this project, or a shipped one.
 
         Raises:
             OpsError: the folder has no flow.dag.yaml, or the file is not a valid flow.
         """
-        candidates = (flow, paths.FLOWS / flow)
+        candidates = (flow, paths.flows_folder() / flow, paths.FLOWS / flow)
         folder = next((path for path in candidates if (path / "flow.dag.yaml").is_file()), None)
         if folder is None:
             shipped = sorted(file.parent.name for file in paths.FLOWS.glob("*/flow.dag.yaml"))
