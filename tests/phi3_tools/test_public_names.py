@@ -10,10 +10,11 @@ import phi3_tools
 
 NAMES = """
 AsyncStream AuthenticationError BadAnswerError BadRequestError ConfigError ConnectionLostError
-DeploymentNotFoundError EndpointTimeoutError EndpointUnreachableError EntraAuth KeyAuth Limits
-Message ModelNotReadyError Params PermissionDeniedError Phi3Client Phi3Error PromptTooLongError
-RateLimitedError Reply RequestTooLargeError ScoringFailedError ServerError Settings StatusError
-Stream UnexpectedRedirectError Usage fit from_chat_history to_chat_history
+DeploymentNotFoundError EndpointTimeoutError EndpointUnreachableError EntraAuth
+InvalidAnswerError KeyAuth Limits Message ModelNotReadyError Params PermissionDeniedError
+Phi3Client Phi3Error PromptTooLongError RateLimitedError Reply RequestTooLargeError
+ScoringFailedError ServerError Settings StatusError Stream ToolCall UnexpectedRedirectError
+Usage fit from_chat_history to_chat_history
 """
 FORMER_NAMES = """
 PromptTooLong EndpointUnreachable EndpointTimeout ConnectionLost BadAnswer ScoringFailed

@@ -8,6 +8,7 @@
     ├── ConnectionLostError         the connection broke before the answer was complete
     ├── BadAnswerError              a 200 whose body cannot be read (not JSON, unknown form, too large)
     ├── ScoringFailedError          the model's code failed (424 around a 5xx, or a 200 without an answer)
+    ├── InvalidAnswerError          the answer does not fit the schema or the tools of the request
     └── StatusError                 the endpoint answered with an error status
         ├── BadRequestError         400, 422, or 424 around them: the payload
         ├── AuthenticationError     401: the key or token
@@ -32,7 +33,7 @@ Deprecated: the former names `PromptTooLong`, `EndpointUnreachable`, `EndpointTi
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -171,6 +172,24 @@ class BadAnswerError(Phi3Error):
 
 class ScoringFailedError(Phi3Error):
     hint = "See the deployment's container logs."
+
+
+class InvalidAnswerError(Phi3Error):
+    """The answer does not fit the schema or the tools of the request, also after one repair.
+
+    Attributes:
+        text: the model's last answer.
+        reply: the reply with this answer, or None.
+    """
+
+    hint = "The error's `text` is the answer. Use an endpoint that constrains answers, or a larger model."
+
+    def __init__(
+        self, message: str, *, text: str = "", reply: object = None, **details: Any
+    ) -> None:
+        super().__init__(message, **details)
+        self.text = text
+        self.reply = reply
 
 
 class StatusError(Phi3Error):

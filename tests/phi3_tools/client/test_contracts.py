@@ -24,7 +24,8 @@ from phi3_tools.client.contracts import (
     error_text,
     request_url,
 )
-from phi3_tools.client.messages import ROLES, open_with_user, render
+from phi3_tools.client.messages import open_with_user, render
+from phi3_tools.client.prompts import ROLES
 from phi3_tools.client.wire_json import parse_json
 from tiny_model import CHAT_TEMPLATE
 

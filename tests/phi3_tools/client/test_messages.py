@@ -54,7 +54,10 @@ def test_check_messages_drops_other_keys():
     [
         ([], "the list of messages is empty"),
         (None, "the question is NoneType, not a text or a list of messages"),
-        ([{"role": "tool", "content": "x"}], "message 1: role is 'tool', not one of system, user"),
+        (
+            [{"role": "judge", "content": "x"}],
+            "message 1: role is 'judge', not one of system, user",
+        ),
         ([{"content": "x"}], "message 1: role is None"),
         (["Hi"], "message 1: role is None"),
         ([*chat_of(("user", "x")), {"role": "user"}], r"message 2 \(user\): content is NoneType"),

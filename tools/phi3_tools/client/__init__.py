@@ -11,22 +11,16 @@ from .client import Phi3Client
 from .completion import ChatCompletion
 from .events import CallObserver, observe_calls
 from .groups import CallGroup
-from .messages import (
-    Message,
-    Reply,
-    Usage,
-    break_template_tokens,
-    build_chat,
-    fit,
-    from_chat_history,
-    to_chat_history,
-)
+from .history import build_chat, from_chat_history, to_chat_history
+from .messages import Message, Reply, Usage, break_template_tokens, fit
 from .params import Params
 from .prompts import parse_prompt
 from .retry import Deadline, Limits
+from .schemas import ProblemsError, check_schema, validate
 from .settings import SETTINGS_VARIABLES, Settings, connection_fields, read_settings
 from .spans import CAPTURE_VARIABLE
 from .streams import AsyncStream, Stream
+from .tool_calls import ToolCall
 
 __all__ = [
     "AsyncStream",
@@ -42,13 +36,16 @@ __all__ = [
     "Message",
     "Params",
     "Phi3Client",
+    "ProblemsError",
     "Reply",
     "SETTINGS_VARIABLES",
     "Settings",
     "Stream",
+    "ToolCall",
     "Usage",
     "break_template_tokens",
     "build_chat",
+    "check_schema",
     "connection_fields",
     "fit",
     "from_chat_history",
@@ -57,4 +54,5 @@ __all__ = [
     "read_settings",
     "to_chat_history",
     "token_scope",
+    "validate",
 ]

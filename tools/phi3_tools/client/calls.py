@@ -221,6 +221,7 @@ class Call:
             latency_s=self.deadline.elapsed,
             attempts=self.attempts,
             raw=raw,
+            tool_calls=decoded.tool_calls,
         )
 
     def _redacted_field(self, value: str | None) -> str | None:

@@ -4,24 +4,35 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ..connections import require_connection
+from ..errors import InvalidAnswerError, PromptTooLongError
 from .calls import Call
 from .contracts import AUTO
 from .events import notify_answered
-from .messages import ESTIMATE, Message, Reply, check_messages, fit
+from .messages import ESTIMATE, Message, Reply, Usage, check_messages, fit
 from .params import Params
 from .retry import Deadline, Limits
 from .session import Session
 from .settings import Settings, read_settings
 from .spans import call_span
 from .streams import AsyncStream, Stream
+from .structured import Structure, can_repair, plain_messages, read_structure, repair_messages
 from .transport import POOL_SIZE
 from .workers import Workers
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class _Request:
+    """A prepared request: the chat, its messages in the contract's form, and the answer's form."""
+
+    chat: list[Message]
+    messages: list[Message]
+    structure: Structure | None
 
 
 class Phi3Client:
@@ -104,9 +115,12 @@ class Phi3Client:
         Arguments and exceptions are those of `chat`. The request is sent when the first piece is read.
         Closing the stream early closes the connection, so that the endpoint can stop generating. The
         total time limit includes the time that the reader takes.
+
+        An answer that must fit a schema or tools is checked after its last piece, and not repaired.
         """
-        chat = self._prepare(messages, params, context_window)
-        return Stream(self._session, chat, params, limits or self.settings.limits)
+        request = self._prepare(messages, params, context_window)
+        limits = limits or self.settings.limits
+        return Stream(self._session, request.messages, params, limits, request.structure)
 
     async def achat(
         self,
@@ -166,11 +180,28 @@ class Phi3Client:
         limits: Limits | None,
         deadline: Deadline | None,
     ) -> Reply:
-        chat = self._prepare(messages, params, context_window)
+        request = self._prepare(messages, params, context_window)
+        limits = limits or self.settings.limits
+        if deadline:
+            deadline.restart()  # the time that the call waited for a thread does not count
+        deadline = deadline or Deadline(limits.deadline_s)
+        reply = self._send(request.messages, params, limits, deadline)
+        if request.structure is None:
+            return reply
+        try:
+            return request.structure.read(reply)
+        except InvalidAnswerError as error:
+            if not can_repair(error):
+                raise
+            chat = self._repair_chat(request, error, params, context_window)
+        second = self._send(chat, params, limits, deadline)
+        return request.structure.read(_with_first(second, reply))
+
+    def _send(
+        self, chat: list[Message], params: Params, limits: Limits, deadline: Deadline
+    ) -> Reply:
         with call_span(self.settings.endpoint, self.settings.model, chat, params) as span:
-            if deadline:
-                deadline.restart()  # the time that the call waited for a thread does not count
-            call = Call(self._session, chat, params, limits or self.settings.limits, deadline)
+            call = Call(self._session, chat, params, limits, deadline)
             reply = call.send(stream=False, finish=call.read_reply)
             span.reply(reply, call.redact)
             notify_answered(reply)
@@ -181,10 +212,38 @@ class Phi3Client:
         messages: str | Iterable[Mapping[str, Any]],
         params: Params,
         context_window: int | None,
-    ) -> list[Message]:
+    ) -> _Request:
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]
         chat = check_messages(messages)
+        structure = read_structure(params, has_fields=self._session.has_tools)
+        chat = self._fit(chat, structure, params, context_window, last_turns=1)
+        return _Request(chat, self._placed(chat, structure), structure)
+
+    def _repair_chat(
+        self,
+        request: _Request,
+        error: InvalidAnswerError,
+        params: Params,
+        context_window: int | None,
+    ) -> list[Message]:
+        """Return the messages of a second attempt; if they do not fit, the error is final."""
+        chat = [*request.chat, *repair_messages(error)]
+        try:
+            chat = self._fit(chat, request.structure, params, context_window, last_turns=2)
+        except PromptTooLongError:
+            raise error from None
+        return self._placed(chat, request.structure)
+
+    def _fit(
+        self,
+        chat: list[Message],
+        structure: Structure | None,
+        params: Params,
+        context_window: int | None,
+        *,
+        last_turns: int,
+    ) -> list[Message]:
         if context_window is None:
             return chat
         return fit(
@@ -192,7 +251,15 @@ class Phi3Client:
             context_window=context_window,
             max_new_tokens=params.max_new_tokens or 0,
             counter=self._session.counter or ESTIMATE,
+            added_text=structure.added_text if structure else "",
+            last_turns=last_turns,
         )
+
+    def _placed(self, chat: list[Message], structure: Structure | None) -> list[Message]:
+        """Return the messages in the form of the endpoint's contract."""
+        if structure:
+            return structure.place(chat)
+        return chat if self._session.has_tools else plain_messages(chat)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         with self._lock:
@@ -200,3 +267,15 @@ class Phi3Client:
                 self._workers = Workers(self._pool_size)
             workers = self._workers
         return await workers.run(work)
+
+
+def _with_first(reply: Reply, first: Reply) -> Reply:
+    """Return the reply of a second attempt, with what the first one has cost."""
+    usage = reply.usage
+    if usage and first.usage:
+        usage = Usage(
+            usage.prompt_tokens + first.usage.prompt_tokens,
+            usage.completion_tokens + first.usage.completion_tokens,
+            usage.counted or first.usage.counted,
+        )
+    return replace(reply, usage=usage, attempts=reply.attempts + first.attempts, repairs=1)

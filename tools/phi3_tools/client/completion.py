@@ -18,8 +18,7 @@ class ChatCompletion(dict[str, object]):
     """
 
     def __init__(self, reply: Reply) -> None:
-        message = {"role": "assistant", "content": reply.text}
-        choice = {"index": 0, "message": message, "finish_reason": reply.finish_reason}
+        choice = {"index": 0, "message": reply.message, "finish_reason": reply.finish_reason}
         super().__init__(object="chat.completion", model=reply.model or "phi-3", choices=[choice])
         self.usage = _Usage(reply.usage.as_dict()) if reply.usage else None
         if self.usage:

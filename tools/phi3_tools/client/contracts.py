@@ -16,6 +16,7 @@ Answers are decoded by their own form, because servers mix the forms.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ from urllib.parse import urlsplit
 from ..errors import BadAnswerError, ConfigError, ScoringFailedError, well_formed
 from .messages import Message, Usage, open_with_user, render
 from .params import Params, is_integer
+from .schemas import read_answer_format
+from .tool_calls import ToolCall, decode_calls
 from .wire_json import load_json, parse_json
 
 AUTO = "auto"
@@ -41,6 +44,7 @@ PROMPT_TEMPLATE = render([{"role": "user", "content": "{prompt}"}])
 class Decoded:
     """Content of an answer, or of one event of a streamed answer.
 
+    An event has the pieces of its tool calls in `deltas`; a complete answer has `tool_calls`.
     The text of an event may begin or end with half a surrogate pair; all other texts are well formed.
     """
 
@@ -48,6 +52,8 @@ class Decoded:
     usage: Usage | None = None
     finish_reason: str | None = None
     model: str | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    deltas: Any = None
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Contract:
         streams: whether answers can be server-sent events.
         answers: function that returns whether a JSON answer has the form of this contract.
         prompt: function (messages) -> prompt text, if the answer may repeat it; otherwise -> None.
+        has_tools: whether requests have fields for schemas and tools.
     """
 
     name: str
@@ -67,6 +74,7 @@ class Contract:
     streams: bool
     answers: Callable[[Any], bool]
     prompt: Callable[[Sequence[Message]], str | None] = lambda messages: None
+    has_tools: bool = False
 
 
 def _without_none(values: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -125,6 +133,7 @@ def _encode_chat(
 def _encode_openai(
     messages: Sequence[Message], params: Params, stream: bool, model: str | None
 ) -> dict[str, Any]:
+    answer_format = read_answer_format(params.response_format)
     values = {
         "model": model,
         "max_tokens": params.max_new_tokens,
@@ -134,6 +143,9 @@ def _encode_openai(
         "seed": params.seed,
         "stream": True if stream else None,
         "stream_options": {"include_usage": True} if stream else None,
+        "response_format": answer_format.wire if answer_format else None,
+        "tools": params.tools or None,
+        "tool_choice": params.tool_choice,
     }
     return {"messages": [dict(m) for m in messages], **_without_none(values, params.extra)}
 
@@ -149,7 +161,7 @@ CONTRACTS = {
         Contract(
             "mlflow", _encode_mlflow, False, lambda payload: isinstance(payload, list), render
         ),
-        Contract("openai", _encode_openai, True, _has("choices")),
+        Contract("openai", _encode_openai, True, _has("choices"), has_tools=True),
     )
 }
 
@@ -264,10 +276,12 @@ def _decode_object(payload: dict[str, Any], prompt: str | None) -> Decoded:
 
 def _decode_choice(choice: Any, details: dict[str, Any]) -> Decoded:
     choice = _dict(choice)
-    text = _content_text(_dict(choice.get("message")).get("content"))
-    if text is None:
+    message = _dict(choice.get("message"))
+    text, calls = _content_text(message.get("content")), decode_calls(message)
+    if text is None and not calls:
         raise BadAnswerError("the endpoint's first choice has no message content")
-    return Decoded(text, **details | {"finish_reason": _text_or_none(choice.get("finish_reason"))})
+    details["finish_reason"] = _text_or_none(choice.get("finish_reason"))
+    return Decoded(text or "", **details, tool_calls=calls)
 
 
 def _content_text(content: Any) -> str | None:
@@ -336,9 +350,7 @@ def _cut_echo(text: str, prompt: str | None) -> str:
 
 
 def _without_markup(prompt: str) -> str:
-    for mark in ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>"):
-        prompt = prompt.replace(mark, "")
-    return prompt
+    return re.sub(r"<\|(system|user|assistant|end)\|>", "", prompt)
 
 
 def _usage(payload: Any) -> Usage | None:
@@ -384,4 +396,5 @@ def decode_event(data: str) -> Decoded:
         usage=_usage(payload.get("usage")),
         finish_reason=_text_or_none(reason),
         model=_text_or_none(payload.get("model")),
+        deltas=delta.get("tool_calls"),
     )

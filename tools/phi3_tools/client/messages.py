@@ -1,4 +1,4 @@
-"""Messages: prompt flow's chat history, Phi-3's chat template, and fitting into a context window."""
+"""Messages: their checks, Phi-3's chat template, and fitting into a context window."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from typing import Any, TypedDict
 
 from ..errors import ConfigError, PromptTooLongError, well_formed
 from .chat_template import read_chat_template
+from .tool_calls import ToolCall, call_text, read_message_calls
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 
 # Upper bounds of the tokens that Phi-3's chat template adds to each message (role marker, newline, end
 # marker, newline) and after the last message (`<|assistant|>` and a newline).
@@ -25,11 +26,20 @@ LONGEST_TOKEN = 16
 _TEMPLATE_TOKEN = re.compile(r"<(?=\||/?s>|unk>)", re.IGNORECASE)
 
 
-class Message(TypedDict):
-    """One message of a chat: `role` is one of `ROLES`."""
-
+class _TextMessage(TypedDict):
     role: str
     content: str
+
+
+class Message(_TextMessage, total=False):
+    """One message of a chat: `role` is one of `ROLES`.
+
+    A message of the assistant may have `tool_calls`, a list of `ToolCall` or of items of OpenAI's
+    `tool_calls`. Each call is followed by a message of the role `tool` with its `tool_call_id`.
+    """
+
+    tool_calls: list[Any]
+    tool_call_id: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +77,13 @@ class Reply:
         latency_s: seconds from the start of the first attempt to the last byte.
         attempts: number of requests that were sent.
         raw: the parsed JSON of the answer; None for a stream.
+        parsed: the answer's value, if `Params.response_format` was set: JSON data, or an object of the
+            class of pydantic. None if the model calls tools instead.
+        tool_calls: calls of tools that the model asks for.
+        schema_in: how the schema or the tools were sent: `request` if the endpoint's contract has fields
+            for them, `prompt` if they were written into the system message, None if there were none.
+        repairs: 1 if the first answer did not fit and the model was asked again, otherwise 0. `usage`
+            and `attempts` then include both answers.
     """
 
     text: str
@@ -78,6 +95,18 @@ class Reply:
     latency_s: float = 0.0
     attempts: int = 1
     raw: Any = field(default=None, repr=False, compare=False)
+    parsed: Any = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    schema_in: str | None = None
+    repairs: int = 0
+
+    @property
+    def message(self) -> Message:
+        """The answer as a message of the assistant, to be added to the chat."""
+        message: Message = {"role": "assistant", "content": self.text}
+        if self.tool_calls:
+            message["tool_calls"] = [call.as_dict() for call in self.tool_calls]
+        return message
 
 
 def check_messages(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
@@ -95,106 +124,54 @@ def check_messages(messages: Iterable[Mapping[str, Any]]) -> list[Message]:
         role = message.get("role") if isinstance(message, Mapping) else None
         if role not in ROLES:
             raise ConfigError(f"message {number}: role is {role!r}, not one of {', '.join(ROLES)}")
-        content = message.get("content")
-        if not isinstance(content, str):
-            kind = type(content).__name__
-            raise ConfigError(f"message {number} ({role}): content is {kind}, not text")
-        checked.append({"role": str(role), "content": content})
+        checked.append(_checked_message(message, str(role), f"message {number} ({role})"))
     if not checked:
         raise ConfigError("the list of messages is empty", hint="Give a question.")
+    _check_results(checked)
     return checked
 
 
-def from_chat_history(
-    history: Iterable[Mapping[str, Any]] | None,
-    *,
-    input_key: str = "question",
-    output_key: str = "answer",
-) -> list[Message]:
-    """Convert prompt flow's `chat_history` into messages.
+def _checked_message(message: Mapping[str, Any], role: str, where: str) -> Message:
+    calls = message.get("tool_calls") if role == "assistant" else None
+    content = message.get("content")
+    if content is None and calls:
+        content = ""
+    if not isinstance(content, str):
+        raise ConfigError(f"{where}: content is {type(content).__name__}, not text")
+    checked: Message = {"role": role, "content": content}
+    if calls:
+        checked["tool_calls"] = read_message_calls(calls, where)
+    if role == "tool":
+        call_id = message.get("tool_call_id")
+        if not isinstance(call_id, str) or not call_id:
+            raise ConfigError(f"{where}: tool_call_id is missing")
+        checked["tool_call_id"] = call_id
+    return checked
 
-    A history item is `{"inputs": {…}, "outputs": {…}, …}`; other keys, which the chat pages add, are
-    ignored. A turn without an answer (it failed) is left out completely, so that roles alternate.
-    If a turn lacks `input_key` or `output_key` but has exactly one text, that text is used, because a
-    flow may give its chat input and output any name.
+
+def _check_results(messages: Sequence[Message]) -> None:
+    """Check that each call is followed by exactly one result, and each result belongs to a call.
 
     Raises:
-        ConfigError: an item does not have this form, or has several texts but not the key.
+        ConfigError: a result is missing or does not belong to a call.
     """
-    messages: list[Message] = []
-    for number, turn in enumerate(history or [], 1):
-        inputs = turn.get("inputs") if isinstance(turn, Mapping) else None
-        outputs = (turn.get("outputs") or {}) if isinstance(turn, Mapping) else None
-        if not isinstance(inputs, Mapping) or not isinstance(outputs, Mapping):
-            raise ConfigError(f'chat_history item {number} is not {{"inputs": …, "outputs": …}}')
-        question = _entry(inputs, input_key, f"chat_history item {number}: `inputs`")
-        answer = _entry(outputs, output_key, f"chat_history item {number}: `outputs`")
-        if question is None or answer is None:
+    open_calls: list[str] = []
+    for number, message in enumerate(messages, 1):
+        if message["role"] == "tool":
+            call_id = message["tool_call_id"]
+            if call_id not in open_calls:
+                reason = f"tool_call_id {call_id[:80]!r} is not a call of the message before"
+                raise ConfigError(f"message {number} (tool): {reason}")
+            open_calls.remove(call_id)
             continue
-        messages.append({"role": "user", "content": question})
-        messages.append({"role": "assistant", "content": answer})
-    return messages
-
-
-def to_chat_history(
-    messages: Iterable[Message], *, input_key: str = "question", output_key: str = "answer"
-) -> list[dict[str, dict[str, str]]]:
-    """Convert messages into prompt flow's `chat_history`: answered user turns, no system messages."""
-    history: list[dict[str, dict[str, str]]] = []
-    question: str | None = None
-    for message in messages:
-        if message["role"] == "user":
-            question = message["content"]
-        elif message["role"] == "assistant" and question is not None:
-            answer = message["content"]
-            history.append({"inputs": {input_key: question}, "outputs": {output_key: answer}})
-            question = None
-    return history
-
-
-def build_chat(
-    question: str, chat_history: Any, messages: Any, system_prompt: str
-) -> list[Message]:
-    """Return the chat that a tool's inputs describe.
-
-    Args:
-        question: the last user message; may be empty if `messages` ends with one.
-        chat_history: prompt flow's `chat_history`, or None.
-        messages: messages between history and question, or None.
-        system_prompt: the system message; may be empty.
-
-    Raises:
-        ConfigError: an input is not valid, or the chat does not end with a user message.
-    """
-    chat: list[Message] = from_chat_history(_as_list("chat_history", chat_history))
-    further_messages = _as_list("messages", messages)
-    chat += check_messages(further_messages) if further_messages else []
-    if question:
-        chat.append({"role": "user", "content": question})
-    if not chat or chat[-1]["role"] != "user":
-        hint = "Give the tool `question` or `messages`."
-        raise ConfigError("the chat does not end with a question", hint=hint)
-    if system_prompt:
-        chat.insert(0, {"role": "system", "content": system_prompt})
-    return chat
-
-
-def _as_list(name: str, value: Any) -> list[Any]:
-    if value in (None, ""):
-        return []
-    if not isinstance(value, list):
-        raise ConfigError(f"`{name}` is {type(value).__name__}, but must be a list")
-    return list(value)
-
-
-def _entry(fields: Mapping[str, Any], key: str, where: str) -> str | None:
-    texts = {name: value for name, value in fields.items() if isinstance(value, str)}
-    if key not in fields and len(texts) > 1:
-        raise ConfigError(f"{where} has no `{key}`, but several texts: {', '.join(texts)}")
-    value = fields.get(key) if key in fields else next(iter(texts.values()), None)
-    if value is not None and not isinstance(value, str):
-        raise ConfigError(f"{where} has a `{key}` that is {type(value).__name__}, not text")
-    return value
+        if open_calls:
+            break
+        open_calls = [call["id"] for call in message.get("tool_calls", [])]
+    if open_calls:
+        raise ConfigError(
+            f"the tool call {open_calls[0][:80]!r} has no result",
+            hint="Add a message with the role `tool` and this `tool_call_id` after the call.",
+        )
 
 
 def render(messages: Iterable[Message]) -> str:
@@ -254,7 +231,12 @@ class TokenCounter:
         exact = self.exact(messages)
         if exact is not None:
             return exact
-        return PROMPT_OVERHEAD + sum(MESSAGE_OVERHEAD + count(m["content"]) for m in messages)
+        return PROMPT_OVERHEAD + sum(MESSAGE_OVERHEAD + count(_full_text(m)) for m in messages)
+
+
+def _full_text(message: Message) -> str:
+    """Return the content of a message and its tool calls."""
+    return "".join([message["content"], *map(call_text, message.get("tool_calls", []))])
 
 
 def _bytes(text: str) -> int:
@@ -321,16 +303,22 @@ def fit(
     context_window: int,
     max_new_tokens: int,
     counter: TokenCounter = ESTIMATE,
+    added_text: str = "",
+    last_turns: int = 1,
 ) -> list[Message]:
     """Return the chat without its oldest turns, so that it fits into the model's context window.
 
-    Turns are left out as a whole. System messages and the last turn are always kept.
+    Turns are left out as a whole. System messages and the last turn are always kept. If the last turn
+    alone is too long and contains tool calls, its oldest calls are left out, each with its results; the
+    question and the last call are kept.
 
     Args:
         messages: the chat; its last user message is the question.
         context_window: tokens that prompt and answer share (4096 for Phi-3-mini-4k).
         max_new_tokens: tokens to keep free for the answer.
         counter: counts tokens; by default a safe estimate.
+        added_text: text that is added to the prompt, such as the definitions of tools.
+        last_turns: number of turns that count as the last one.
 
     Raises:
         PromptTooLongError: system messages and question alone do not fit. The estimate raises this only
@@ -338,28 +326,49 @@ def fit(
     """
     room = context_window - max_new_tokens
     system = [m for m in messages if m["role"] == "system"]
-    turns = _turns([m for m in messages if m["role"] != "system"])
-    recent = list(turns[-1]) if turns else []
-    least = counter.least_of([*system, *recent])
+    turns = _groups([m for m in messages if m["role"] != "system"], _begins_turn)
+    split = max(0, len(turns) - last_turns)
+    recent = _groups([message for turn in turns[split:] for message in turn], _calls_tools)
+    question, steps = recent[:1], recent[1:]
+    least = counter.least_of([*system, *_joined([*question, *steps[-1:]])])
+    least += counter.least(added_text) if added_text else 0
     if least > room:
         raise PromptTooLongError(
             f"the question takes at least {least} tokens, but only {room} are free: the context window "
             f"has {context_window}, and {max_new_tokens} are kept for the answer"
         )
+    added = counter.most(added_text) if added_text else 0
 
-    def fits(first_turn: int) -> bool:
-        kept = [message for turn in turns[first_turn:] for message in turn]
-        return counter.most_of([*system, *kept]) <= room
+    def without_oldest(left_out: int) -> list[Message]:
+        steps_left_out = max(0, left_out - split)
+        return [*system, *_joined([*turns[left_out:split], *question, *steps[steps_left_out:]])]
 
-    first_turn = bisect_left(range(len(turns) - 1), True, key=fits)
-    return [*system, *(message for turn in turns[first_turn:] for message in turn)]
+    def fits(left_out: int) -> bool:
+        return counter.most_of(without_oldest(left_out)) + added <= room
+
+    most_left_out = split + max(0, len(steps) - 1)
+    return without_oldest(bisect_left(range(most_left_out), True, key=fits))
 
 
-def _turns(messages: Iterable[Message]) -> list[list[Message]]:
-    """Group messages into turns that begin with a user message, or with the chat's first message."""
-    turns: list[list[Message]] = []
+def _groups(
+    messages: Iterable[Message], begins_group: Callable[[Message], bool]
+) -> list[list[Message]]:
+    """Group messages; a group begins with the first message and where the function says so."""
+    groups: list[list[Message]] = []
     for message in messages:
-        if message["role"] == "user" or not turns:
-            turns.append([])
-        turns[-1].append(message)
-    return turns
+        if begins_group(message) or not groups:
+            groups.append([])
+        groups[-1].append(message)
+    return groups
+
+
+def _begins_turn(message: Message) -> bool:
+    return message["role"] == "user"
+
+
+def _calls_tools(message: Message) -> bool:
+    return bool(message.get("tool_calls"))
+
+
+def _joined(groups: Iterable[Iterable[Message]]) -> list[Message]:
+    return [message for group in groups for message in group]

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import ConfigError
+from .schemas import read_answer_format
+from .tool_calls import read_tool_choice, read_tools
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,10 @@ class Params:
         top_p: probability mass of nucleus sampling.
         stop: one or several texts at which generation stops.
         seed: seed for repeatable sampling, if the endpoint supports it.
+        response_format: form of the answer: a JSON schema, a class of pydantic, `"json_object"`, or the
+            value of OpenAI's `response_format`. The answer is checked, and `Reply.parsed` is its value.
+        tools: tools that the model may call, in OpenAI's form. The calls are in `Reply.tool_calls`.
+        tool_choice: `none`, `auto`, `required` or `{"type": "function", "function": {"name": …}}`.
         extra: further parameters, sent under their own names. The value None removes a parameter from
             the request: `{"max_new_tokens": None, "max_tokens": 9}` renames one.
 
@@ -32,6 +38,9 @@ class Params:
     stop: Sequence[str] | None = None
     seed: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    response_format: Any = None
+    tools: Sequence[Mapping[str, Any]] | None = None
+    tool_choice: Any = None
 
     def __post_init__(self) -> None:
         for name, (fits, wanted) in _PARAM_CHECKS.items():
@@ -40,6 +49,8 @@ class Params:
                 raise ConfigError(f"{name} is {value!r}, but must be {wanted}")
         if not isinstance(self.extra, Mapping):
             raise ConfigError(f"extra is {self.extra!r}, but must be a mapping of parameters")
+        read_answer_format(self.response_format)
+        read_tool_choice(self.tool_choice, read_tools(self.tools))
 
     @property
     def stops(self) -> list[str] | None:

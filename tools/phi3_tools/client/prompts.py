@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import ConfigError
-from .messages import ROLES, Message
+from .messages import Message
 
+ROLES = ("system", "user", "assistant")
 _TAGS = r"(?:[ \t]*\{[%#][^\n]*?[%#]\})*[ \t]*"
 _ROLE_LINE = re.compile(
     rf"^({_TAGS})(?:#+[ \t]*)?({'|'.join(ROLES)})[ \t]*:({_TAGS})$", re.IGNORECASE | re.MULTILINE

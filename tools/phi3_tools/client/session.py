@@ -39,6 +39,11 @@ class Session:
         self._transports: dict[str, Transport] = {}
         self._lock = threading.Lock()
 
+    @property
+    def has_tools(self) -> bool:
+        """Whether the contract has fields for schemas and tools."""
+        return all(contract.has_tools for contract in self.contracts)
+
     def transport(self, contract: Contract) -> Transport:
         """Return the transport for a contract's URL; it is made on first use."""
         url = request_url(self.settings.endpoint, contract)

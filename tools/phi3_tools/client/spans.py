@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,7 +55,7 @@ class CallSpan:
         }
         _set(self._span, attributes)
         if _captures_content():
-            output = _with_parts([{"role": "assistant", "content": redact(reply.text)}])
+            output = _with_parts([_redacted(reply, redact).message])
             self._span.set_attribute("gen_ai.output.messages", output)
 
     def failed(self, error: BaseException) -> None:
@@ -64,18 +65,30 @@ class CallSpan:
             self._span.set_status(Status(StatusCode.ERROR))
 
 
+def _redacted(reply: Reply, redact: Callable[[str], str]) -> Reply:
+    calls = (replace(c, arguments_json=redact(c.arguments_json)) for c in reply.tool_calls)
+    return replace(reply, text=redact(reply.text), tool_calls=tuple(calls))
+
+
 def _captures_content() -> bool:
     return os.environ.get(CAPTURE_VARIABLE, "").lower() == "true"
 
 
 def _with_parts(messages: Sequence[Message]) -> str:
     """Return messages as JSON in the form of the semantic conventions."""
-    return json.dumps(
-        [
-            {"role": m["role"], "parts": [{"type": "text", "content": m["content"]}]}
-            for m in messages
-        ]
-    )
+    return json.dumps([{"role": m["role"], "parts": list(_parts(m))} for m in messages])
+
+
+def _parts(message: Message) -> Iterator[dict[str, Any]]:
+    if message["role"] == "tool":
+        call_id = message["tool_call_id"]
+        yield {"type": "tool_call_response", "id": call_id, "response": message["content"]}
+        return
+    calls = message.get("tool_calls", [])
+    if message["content"] or not calls:
+        yield {"type": "text", "content": message["content"]}
+    for call in calls:
+        yield {"type": "tool_call", "id": call["id"], **call["function"]}
 
 
 def _set(span: Any, attributes: dict[str, Any]) -> None:

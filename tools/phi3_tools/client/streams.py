@@ -6,6 +6,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from ..errors import BadAnswerError, ConnectionLostError, Phi3Error, well_formed
@@ -18,6 +19,8 @@ from .retry import Limits
 from .session import Session
 from .spans import call_span
 from .sse import DONE, events
+from .structured import PROMPT, Structure, visible_pieces
+from .tool_calls import CallCollector
 from .transport import Response
 
 # Seconds that a stream's connection may take to end after the last event. After that it is closed and
@@ -33,6 +36,7 @@ class StreamedCall(Call):
     """
 
     result: Reply | None = None
+    structure: Structure | None = None  # what the answer must look like
 
     def pieces(self) -> Generator[str, None, None]:
         """Yield the pieces of the answer."""
@@ -42,12 +46,17 @@ class StreamedCall(Call):
             # No attempt after the first piece: text that a person has read is not taken back.
             first, rest = self.send(stream=True, finish=self._begin)
             with closing(rest):
-                if first:
-                    yield first
-                yield from rest
+                yield from self._visible(chain([first] if first else [], rest))
             if self.result:
                 span.reply(self.result, self.redact)
                 notify_answered(self.result)
+                if self.structure:
+                    self.result = self.structure.read(self.result)
+
+    def _visible(self, pieces: Iterator[str]) -> Iterator[str]:
+        """Leave out tool calls that the model writes as text."""
+        has_calls = self.structure and self.structure.tools and self.structure.schema_in == PROMPT
+        return visible_pieces(pieces) if has_calls else pieces
 
     def _begin(
         self, contract: Contract, response: Response
@@ -63,12 +72,15 @@ class StreamedCall(Call):
     def _pieces_of(self, contract: Contract, response: Response) -> Generator[str, None, None]:
         total = Decoded("")
         texts: list[str] = []
+        calls = CallCollector()
         try:
             for event in _decoded_events(events(response.chunks())):
                 if event is None:
+                    total = replace(total, tool_calls=calls.calls())
                     self.result = self._end(contract, response, total, texts)
                     self.deadline.shorten(DRAIN_S)
                     continue
+                calls.add(event.deltas)
                 total = _merge(total, event)
                 if event.text:
                     texts.append(event.text)
@@ -76,6 +88,7 @@ class StreamedCall(Call):
             if self.result is None:
                 if total.finish_reason is None:
                     raise ConnectionLostError("the stream broke off before its end")
+                total = replace(total, tool_calls=calls.calls())
                 self.result = self._end(contract, response, total, texts)
         except Phi3Error as error:
             error.request_id = error.request_id or response.request_id
@@ -87,7 +100,7 @@ class StreamedCall(Call):
     def _end(
         self, contract: Contract, response: Response, total: Decoded, texts: list[str]
     ) -> Reply:
-        if not texts and total.finish_reason is None:
+        if not texts and not total.tool_calls and total.finish_reason is None:
             raise BadAnswerError("the stream ended without an answer")
         return self.make_reply(contract, response, replace(total, text="".join(texts)))
 
@@ -99,9 +112,15 @@ class Stream(Iterator[str]):
     """
 
     def __init__(
-        self, session: Session, messages: list[Message], params: Params, limits: Limits
+        self,
+        session: Session,
+        messages: list[Message],
+        params: Params,
+        limits: Limits,
+        structure: Structure | None = None,
     ) -> None:
         self._call = StreamedCall(session, messages, params, limits)
+        self._call.structure = structure
         self._pieces = self._call.pieces()
         self._lock = threading.Lock()
 

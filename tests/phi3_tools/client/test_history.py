@@ -11,7 +11,7 @@ from phi3_tools import (
     from_chat_history,
     to_chat_history,
 )
-from phi3_tools.client.messages import (
+from phi3_tools.client.history import (
     build_chat,
 )
 
