@@ -119,7 +119,7 @@ $(VENV)/after: pyproject.toml constraints.txt tests/support/shared_packages.py |
 	grep -v '^opentelemetry' constraints.txt > $@/constraints.txt
 	$@/bin/python -m pip --disable-pip-version-check --quiet install --constraint $@/constraints.txt \
 		--editable '.[local,eval,agent-framework]' azure-ai-evaluation pytest pytest-timeout
-	$(BIN)/python tests/support/shared_packages.py $@ torch transformers peft trl tokenizers gguf openvino
+	$(BIN)/python tests/support/shared_packages.py $@ torch transformers peft trl tokenizers gguf openvino llguidance
 	@touch $@
 
 $(VENV)/lock: constraints.txt

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from generation import INCOMPLETE, Completion
 from payloads import ScoringRequest
+from tool_calls import ToolCallReader
+from tool_format import GENERIC
 
 Decode = Callable[[list[int]], str]
 
@@ -27,7 +29,7 @@ def list_answer(texts: Sequence[str], completions: Sequence[Completion], full: b
     ]
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChatAnswer:
     """Builds the answer to one "catalog" or "openai" request, in one piece or as events.
 
@@ -37,6 +39,8 @@ class ChatAnswer:
         prompt: token ids of the prompt.
         id: id of the answer, the same in all of its events.
         created: time of the answer in seconds since 1970, the same in all of its events.
+        tool_format: the model's format of tools, see `tool_format.template_format`.
+        stream_reader: reads the calls of an answer that is streamed.
     """
 
     request: ScoringRequest
@@ -44,12 +48,18 @@ class ChatAnswer:
     prompt: Sequence[int]
     id: str
     created: int
+    tool_format: str = GENERIC
+
+    def __post_init__(self) -> None:
+        self.stream_reader = _call_reader(self.request, self.tool_format)
 
     @classmethod
-    def start(cls, request: ScoringRequest, model: str, prompt: Sequence[int]) -> ChatAnswer:
+    def start(
+        cls, request: ScoringRequest, model: str, prompt: Sequence[int], tool_format: str = GENERIC
+    ) -> ChatAnswer:
         """Return a new answer, with an id and the current time."""
         answer_id = f"chatcmpl-{uuid.uuid4().hex}"
-        return cls(request, model, prompt, answer_id, int(time.time()))
+        return cls(request, model, prompt, answer_id, int(time.time()), tool_format)
 
     def full_body(self, completions: Sequence[Completion], decode: Decode) -> dict[str, Any]:
         """Return the answer in one piece.
@@ -70,17 +80,20 @@ class ChatAnswer:
             return []
         return [self._chunk({"role": "assistant", "content": ""})]
 
-    def text_event(self, text: str) -> dict[str, Any]:
-        """Return the event of a piece of text."""
+    def text_events(self, text: str) -> list[dict[str, Any]]:
+        """Return the events of a piece of text, which can be a part of a tool call."""
         if self.request.contract == "catalog":
-            return {"output": text}
-        return self._chunk({"content": text})
+            return [{"output": text}]
+        if not self.request.answer_format.tools:
+            return [self._chunk({"content": text})]
+        return self._delta_events(self.stream_reader.add(text))
 
     def last_events(self, completion: Completion) -> list[dict[str, Any]]:
         """Return the events after the last text."""
         if self.request.contract == "catalog":
             return [{"output": "", **self._catalog_end(completion)}]
-        events = [self._chunk({}, completion.finish_reason)]
+        events = self._delta_events(self.stream_reader.flush())
+        events.append(self._chunk({}, _finish_reason(completion, self.stream_reader)))
         if self.request.include_usage:
             head, usage = self._head("chat.completion.chunk"), self._usage([completion])
             events.append({**head, "choices": [], "usage": usage})
@@ -95,8 +108,15 @@ class ChatAnswer:
         }
 
     def _choice(self, index: int, completion: Completion, decode: Decode) -> dict[str, Any]:
-        message = {"role": "assistant", "content": completion.text}
-        choice = {"index": index, "message": message, "finish_reason": completion.finish_reason}
+        message: dict[str, Any] = {"role": "assistant", "content": completion.text}
+        reader = _call_reader(self.request, self.tool_format)
+        if self.request.answer_format.tools:
+            deltas = [*reader.add(completion.text), *reader.flush()]
+            message["content"] = reader.text if reader.text or not deltas else None
+            if reader.calls:
+                message["tool_calls"] = [call.body for call in reader.calls]
+        finish_reason = _finish_reason(completion, reader)
+        choice = {"index": index, "message": message, "finish_reason": finish_reason}
         if self.request.params.logprobs is None:
             return choice
         return {**choice, "logprobs": {"content": self._logprobs(completion, decode)}}
@@ -111,7 +131,10 @@ class ChatAnswer:
             previous = [token.token]
         return content
 
-    def _chunk(self, delta: dict[str, str], finish_reason: str | None = None) -> dict[str, Any]:
+    def _delta_events(self, deltas: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [self._chunk(delta) for delta in deltas]
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
         choice = {"index": 0, "delta": delta, "finish_reason": finish_reason}
         return {**self._head("chat.completion.chunk"), "choices": [choice]}
 
@@ -125,6 +148,15 @@ class ChatAnswer:
             "completion_tokens": tokens,
             "total_tokens": prompt_tokens + tokens,
         }
+
+
+def _call_reader(request: ScoringRequest, tool_format: str) -> ToolCallReader:
+    return ToolCallReader(tool_format, has_free_text=request.answer_format.schema is None)
+
+
+def _finish_reason(completion: Completion, reader: ToolCallReader) -> str:
+    is_call = reader.calls and completion.finish_reason == "stop"
+    return "tool_calls" if is_call else completion.finish_reason
 
 
 def _describe_token(

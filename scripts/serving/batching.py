@@ -6,10 +6,11 @@ A backend runs tokens through a model and nothing else. The two backends are `en
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
+from constraints import GrammarCompiler
 from generation import Row
 
 
@@ -58,6 +59,8 @@ class Backend(Protocol):
         prefill_chunk: prompt tokens that are run between two tokens of the running rows.
         bytes_per_token: memory that one token takes in a cache.
         max_cache_bytes: memory that all caches together may take.
+        grammars: compiles the grammars of answers for this model's tokens.
+        tool_format: the model's format of tools, see `tool_format.template_format`.
     """
 
     context_window: int
@@ -68,10 +71,14 @@ class Backend(Protocol):
     prefill_chunk: int
     bytes_per_token: int
     max_cache_bytes: int
+    grammars: GrammarCompiler
+    tool_format: str
 
     def render(self, messages: Sequence[dict[str, str]]) -> str: ...
     def encode(self, text: str) -> list[int]: ...
-    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]: ...
+    def encode_chat(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]: ...
     def decode(self, ids: list[int]) -> str: ...
     def rotary_key(self, length: int) -> Hashable:
         """Return a key of the rotary factors that a row of this length is computed with.

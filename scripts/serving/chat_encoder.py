@@ -17,8 +17,9 @@ from typing import Any
 
 from chat_template import ChatTemplateError
 from tokenizers import Tokenizer
+from tool_format import GENERIC, plain_messages
 
-Message = dict[str, str]
+Message = dict[str, Any]
 
 
 class ChatEncoder:
@@ -27,12 +28,19 @@ class ChatEncoder:
     Args:
         tokenizer_json: content of the model's tokenizer.json.
         render: function that returns messages in the model's chat template.
+        tool_format: the model's format of tools, see `tool_format.template_format`.
     """
 
-    def __init__(self, tokenizer_json: str, render: Callable[[Sequence[Message]], str]):
+    def __init__(
+        self,
+        tokenizer_json: str,
+        render: Callable[[Sequence[Message]], str],
+        tool_format: str = GENERIC,
+    ):
         settings = json.loads(tokenizer_json)
         tokens = [token["content"] for token in settings["added_tokens"] if _is_control(token)]
         self._render = render
+        self._tool_format = tool_format
         # Digits, because no filter of a template changes them.
         self._separator, prefix = (f"{secrets.randbelow(10**30):030d}" for _ in range(2))
         self._secret_names = {token: f"<{prefix}:{n}>" for n, token in enumerate(tokens)}
@@ -44,15 +52,26 @@ class ChatEncoder:
         self._tokenizer = Tokenizer.from_str(json.dumps(_rename(settings, self._secret_names)))
         self._ids = self._find_changed_ids(Tokenizer.from_str(tokenizer_json))
 
-    def encode(self, messages: Sequence[Message]) -> list[int]:
+    def encode(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
         """Return the token ids of messages in the chat template, up to where the answer starts.
+
+        Args:
+            messages: messages with a role and a content. An assistant's can have `tool_calls` whose
+                arguments are objects, and one with the role `tool` is a call's result.
+            tools: tools that the model can call, as in OpenAI's API.
 
         Raises:
             ChatTemplateError: the template refuses the messages.
         """
-        broken = [{**message, "content": self._break(message["content"])} for message in messages]
+        # The marks of calls, which `plain_messages` writes, are control tokens: they are not broken.
+        broken = [
+            {name: self._break(value) for name, value in message.items()} for message in messages
+        ]
+        plain = plain_messages(broken, self._break(list(tools)), self._tool_format)
         try:
-            rendered = self._render(broken)
+            rendered = self._render(plain)
         except ChatTemplateError as error:  # its text may quote a message
             raise ChatTemplateError(str(error).replace(self._separator, "")) from None
         named = self._token.sub(lambda match: self._secret_names[match[0]], rendered)
@@ -60,9 +79,18 @@ class ChatEncoder:
         ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         return [self._ids.get(token, token) for token in ids] if self._ids else ids
 
-    def _break(self, text: str) -> str:
-        """Put the separator into every control token of a text, after its first character."""
-        return self._token_start.sub(lambda match: match[0] + self._separator, text)
+    def _break(self, value: Any) -> Any:
+        """Put the separator into the control tokens in the texts of a JSON value.
+
+        It comes after the first character of a control token.
+        """
+        if isinstance(value, dict):
+            return {self._break(name): self._break(item) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self._break(item) for item in value]
+        if not isinstance(value, str):
+            return value
+        return self._token_start.sub(lambda match: match[0] + self._separator, value)
 
     def _find_changed_ids(self, original: Tokenizer) -> dict[int, int]:
         """Return the original ids of the control tokens whose id the secret name has changed."""

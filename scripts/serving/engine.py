@@ -11,11 +11,12 @@ from __future__ import annotations
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Sequence
+from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import wait
 from typing import Any, Protocol
 
 from batching import Backend, Batch, Prefill
+from constraints import GrammarCompiler
 from generation import Completion, Row
 from prefix_cache import Prefix, PrefixCache
 from sampling import GenerationParams
@@ -35,10 +36,14 @@ class Engine(Protocol):
     Attributes:
         context_window: tokens of a prompt and its answer together.
         vocabulary_size: number of tokens that the model knows.
+        grammars: compiles the grammars of answers for this model's tokens.
+        tool_format: the model's format of tools, see `tool_format.template_format`.
     """
 
     context_window: int
     vocabulary_size: int
+    grammars: GrammarCompiler
+    tool_format: str
 
     def render(self, messages: Sequence[dict[str, str]]) -> str:
         """Return the messages in the model's chat template, up to where the answer starts."""
@@ -49,10 +54,12 @@ class Engine(Protocol):
         Control tokens in the text are control tokens. For messages, use `encode_chat`.
         """
 
-    def encode_chat(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """Return the token ids of the messages in the model's chat template.
+    def encode_chat(
+        self, messages: Sequence[dict[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
+    ) -> list[int]:
+        """Return the token ids of the messages and tools in the model's chat template.
 
-        A control token in a message's content becomes ordinary text.
+        A control token in a message or in a tool becomes ordinary text.
         """
 
     def decode(self, ids: list[int]) -> str:
@@ -97,6 +104,8 @@ class BatchingEngine:
         self.encode = backend.encode
         self.encode_chat = backend.encode_chat
         self.decode = backend.decode
+        self.grammars = backend.grammars
+        self.tool_format = backend.tool_format
         self.batch_sizes: deque[int] = deque(maxlen=1000)  # of the last steps, for measurements
         self._backend = backend
         self._max_waiting = max_waiting

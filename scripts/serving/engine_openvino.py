@@ -18,10 +18,12 @@ import machine
 import numpy as np
 from chat_encoder import ChatEncoder
 from chat_template import ChatTemplate
+from constraints import GrammarCompiler
 from openvino_graph import WEIGHTS, Architecture, build_graph
 from openvino_runtime import core
 from openvino_runtime import openvino as ov
 from tokenizers import Tokenizer
+from tool_format import template_format
 
 MAX_ROWS, PREFILL_CHUNK = 16, 512
 COMPUTATIONS = {"fp32": "f32", "bf16": "bf16"}  # OpenVINO's names of them
@@ -49,9 +51,11 @@ class OpenVinoBackend:
         tokenizer_json = (folder / "tokenizer.json").read_text(encoding="utf-8")
         self._tokenizer = Tokenizer.from_str(tokenizer_json)
         self.render = ChatTemplate(settings["chat_template"], settings["specials"]).render
-        self.encode_chat = ChatEncoder(tokenizer_json, self.render).encode
+        self.tool_format = template_format(settings["chat_template"])
+        self.encode_chat = ChatEncoder(tokenizer_json, self.render, self.tool_format).encode
         self.architecture = Architecture.read(folder)
         self.vocabulary_size = self.architecture.vocabulary_size
+        self.grammars = GrammarCompiler(tokenizer_json, self.vocabulary_size, self.end_tokens)
         self.threads = _choose_threads(folder)
         graph, self._weights = build_graph(folder)
         compiled = _compile(graph, self.threads, computation)

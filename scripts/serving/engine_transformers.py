@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from chat_encoder import ChatEncoder
 from chat_template import ChatTemplate
+from constraints import GrammarCompiler
+from tool_format import template_format
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -112,13 +114,15 @@ class TransformersBackend:
         tokenizer_json = tokenizer.backend_tokenizer.to_str()
         template = tokenizer.get_chat_template()
         self.render = ChatTemplate(template, tokenizer.special_tokens_map).render
-        self.encode_chat = ChatEncoder(tokenizer_json, self.render).encode
+        self.tool_format = template_format(template)
+        self.encode_chat = ChatEncoder(tokenizer_json, self.render, self.tool_format).encode
         self._lock = threading.Lock()  # a fast tokenizer must not be used by two threads at once
         config = model.config
         self.vocabulary_size: int = config.vocab_size
         self.context_window: int = config.max_position_embeddings
         end_tokens = find_end_tokens(tokenizer, model.generation_config.eos_token_id)
         self.end_tokens = frozenset(end_tokens)
+        self.grammars = GrammarCompiler(tokenizer_json, self.vocabulary_size, self.end_tokens)
         self.pad_token = find_pad_token(tokenizer, end_tokens)
         self.heads: int = config.num_key_value_heads
         self.head_size: int = (

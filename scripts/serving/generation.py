@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Literal
@@ -22,7 +22,8 @@ class Completion:
     Attributes:
         text: the answer, without stop strings and special tokens.
         tokens: number of generated tokens, including the end token.
-        finish_reason: "stop" after an end token or a stop string, "length" otherwise.
+        finish_reason: "stop" after an end token, after a stop string and at the end of a grammar,
+            "length" otherwise.
         logprobs: one entry per generated token, without the end token; empty if the request does not
             ask for them.
     """
@@ -64,6 +65,9 @@ class Row:
         self.completion: Future[Completion] = Future()
         self.cancelled = False
         self._prompt_length = len(self.tokens)
+        self._answer_state = params.constraint.start() if params.constraint else None
+        if params.constraint and params.constraint.marks:
+            decode = keep_marks(decode, params.constraint.marks)
         self._decode = decode
         self._end_tokens = end_tokens
         self._on_text = on_text
@@ -94,11 +98,16 @@ class Row:
     @property
     def needs_logits(self) -> bool:
         """Whether `choose` is needed; otherwise the next token is the most likely one."""
-        return self._sampler.needs_logits
+        return self._answer_state is not None or self._sampler.needs_logits
 
     def choose(self, logits: np.ndarray) -> int:
         """Choose the next token. logits: float32, one value per token of the vocabulary."""
-        return self._sampler.choose(logits)
+        if self._answer_state is None:
+            return self._sampler.choose(logits)
+        allowed = self._answer_state.allowed()
+        if self._answer_state.failed:
+            return min(self._end_tokens)
+        return self._sampler.choose(logits, allowed)
 
     def add_token(self, token: int) -> bool:
         """Add the next token. Return whether it was the last one."""
@@ -106,8 +115,10 @@ class Row:
         self._ended = token in self._end_tokens
         if self._incremental and not self._ended:
             self._emit(self._scanner.add(self._detokenizer.add(token)))
+        if self._answer_state and not self._ended:
+            self._answer_state.add(token)
         full = len(self.tokens) >= self.max_length
-        return self._ended or self._scanner.stopped or full or self.cancelled
+        return self._ended or self._is_complete or self._has_failed or full or self.cancelled
 
     def finish(self) -> None:
         """Set `completion` from the tokens that were added."""
@@ -118,16 +129,51 @@ class Row:
         else:
             generated = self.tokens[self._prompt_length :]
             text = self._decode(generated[:-1] if self._ended else generated)
-        reason: FinishReason = "stop" if self._ended or self._scanner.stopped else "length"
+        is_end = (self._ended or self._is_complete) and not self._has_failed
+        reason: FinishReason = "stop" if is_end else "length"
         count = self.generated_tokens
         logprobs = tuple(self._sampler.logprobs[: count - self._ended])
         self.completion.set_result(Completion(text, count, reason, logprobs))
+
+    @property
+    def _is_complete(self) -> bool:
+        """Whether a stop string or the end of the grammar has been reached."""
+        return self._scanner.stopped or (
+            self._answer_state is not None and self._answer_state.ended
+        )
+
+    @property
+    def _has_failed(self) -> bool:
+        """Whether the grammar does not let the answer go on, although it is incomplete."""
+        return self._answer_state is not None and self._answer_state.failed
 
     def _emit(self, piece: str) -> None:
         if piece:
             self._pieces.append(piece)
             if self._on_text:
                 self._on_text(piece)
+
+
+def keep_marks(
+    decode: Callable[[list[int]], str], marks: Mapping[int, str]
+) -> Callable[[list[int]], str]:
+    """Return a function that decodes as `decode` does, and keeps some control tokens.
+
+    Args:
+        decode: function that turns token ids into text, without control tokens.
+        marks: texts of the control tokens that are kept, by token id.
+    """
+
+    def decode_with_marks(ids: list[int]) -> str:
+        texts: list[str] = []
+        start = 0
+        for position, token in enumerate(ids):
+            if token in marks:
+                texts += [decode(ids[start:position]), marks[token]]
+                start = position + 1
+        return "".join([*texts, decode(ids[start:])])
+
+    return decode_with_marks
 
 
 class Detokenizer:
@@ -185,7 +231,7 @@ class StopScanner:
         if positions:
             self.stopped, self._held_back = True, ""
             return text[: min(positions)]
-        end = len(text) - max((_overlap(text, stop) for stop in self._stop), default=0)
+        end = len(text) - max((overlap(text, stop) for stop in self._stop), default=0)
         self._held_back = text[end:]
         return text[:end]
 
@@ -195,7 +241,7 @@ class StopScanner:
         return text
 
 
-def _overlap(text: str, stop: str) -> int:
+def overlap(text: str, stop: str) -> int:
     """Return how many characters at the end of the text are the beginning of the stop string."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

@@ -109,6 +109,24 @@ def _logit_bias(value: Any) -> dict[int, float]:
     return biases
 
 
+def _array(value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise TypeError
+    return value
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def _string_or_object(value: Any) -> Any:
+    if not isinstance(value, (str, dict)):
+        raise TypeError
+    return value
+
+
 class _NotSupportedError(Exception):
     """The value asks for something that the scoring script cannot do."""
 
@@ -175,17 +193,20 @@ PARAMETERS = (
     Parameter("top_logprobs", _integer, f"an integer from 0 to {MAX_LOGPROBS}", 0,
               low=0, high=MAX_LOGPROBS),
     Parameter("model", _string, "a string"),
-    Parameter("response_format", _only({"type": "text"}), '{"type": "text"}'),
+    Parameter("response_format", _object,
+              'an object with the type "text", "json_object" or "json_schema"', {"type": "text"}),
     Parameter("modalities", _only(["text"]), '["text"]'),
-    Parameter("tools", _only([]), "an empty array"),
-    Parameter("tool_choice", _only("none", "auto"), '"none" or "auto"'),
+    Parameter("tools", _array, "an array of functions", ()),
+    Parameter("tool_choice", _string_or_object,
+              '"none", "auto", "required", or an object with the name of a function'),
+    Parameter("parallel_tool_calls", _boolean, "true or false", True),
 )  # fmt: skip
 # The names of the first parameter, which Hugging Face and OpenAI call differently.
 LIMIT_FIELDS = (PARAMETERS[0].name, *PARAMETERS[0].aliases)
 # Fields that have no effect on an answer, whatever their value is.
 WITHOUT_EFFECT = (
     *("user", "safety_identifier", "prompt_cache_key", "service_tier", "metadata", "store"),
-    *("parallel_tool_calls", "use_cache"),
+    "use_cache",
 )
 # Fields of OpenAI's API and of transformers that a caller could expect to have an effect.
 NOT_SUPPORTED = (

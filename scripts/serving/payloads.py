@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
+from answer_formats import AnswerFormat, read_answer_format
+from conversations import Message, check_unicode, read_conversation, read_messages
 from parameters import (
     LIMIT_FIELDS,
     ScoringError,
@@ -21,9 +23,6 @@ from parameters import (
 from sampling import GenerationParams
 
 Contract = Literal["list", "catalog", "openai"]
-Message = dict[str, str]
-ROLES = ("system", "user", "assistant")
-MESSAGE_FIELDS = ("role", "content")
 # Texts of one request. All of them are answered before the request can be cancelled, and while more of
 # them wait than `engine.MAX_WAITING`, all other requests are refused.
 MAX_TEXTS = 256
@@ -48,6 +47,7 @@ class ScoringRequest:
         include_usage: whether a stream ends with token counts.
         choices: number of answers to one conversation ("openai").
         model: name of the model that the client expects; None for any.
+        answer_format: the form that the answer must have.
         limit_field: name by which the client set the number of new tokens, for error messages.
     """
 
@@ -59,6 +59,7 @@ class ScoringRequest:
     include_usage: bool = False
     choices: int = 1
     model: str | None = None
+    answer_format: AnswerFormat = AnswerFormat()
     limit_field: str = LIMIT_FIELDS[0]
 
 
@@ -72,7 +73,7 @@ def read_request(payload: Any) -> ScoringRequest:
         refuse(f"the body is {describe(payload)}; {SHAPES}")
     if "messages" in payload:
         settings = {name: value for name, value in payload.items() if name != "messages"}
-        return _make_request("openai", [_messages(payload["messages"], "messages")], settings)
+        return _make_request("openai", [read_conversation(payload["messages"])], settings)
     if "input_data" not in payload:
         refuse(f"the body has neither input_data nor messages; {SHAPES}")
     refuse_unknown(payload, ("input_data", "params"))
@@ -105,14 +106,15 @@ def _read_input_string(data: dict[str, Any], payload: dict[str, Any]) -> Scoring
     if isinstance(content, list) and len(content) == 1 and isinstance(content[0], list):
         content = content[0]
     if isinstance(content, list) and any(isinstance(item, dict) for item in content):
-        return _make_request("catalog", [_messages(content, "input_string")], settings)
+        return _make_request("catalog", [read_messages(content, "input_string")], settings)
     # Azure's no-code scoring script also accepts texts here, and answers with a list.
     return _make_request("list", _texts(content, "input_string"), settings)
 
 
 def _make_request(contract: Contract, prompts: Any, settings: Mapping[str, Any]) -> ScoringRequest:
     values = read_parameters(settings)
-    _check_combinations(contract, values)
+    answer_format = read_answer_format(values)
+    _check_combinations(contract, values, answer_format)
     return ScoringRequest(
         contract=contract,
         prompts=prompts,
@@ -122,6 +124,7 @@ def _make_request(contract: Contract, prompts: Any, settings: Mapping[str, Any])
         include_usage=bool(values["stream_options"].get("include_usage")),
         choices=values["n"],
         model=values["model"],
+        answer_format=answer_format,
         limit_field=next((name for name in LIMIT_FIELDS if name in settings), LIMIT_FIELDS[0]),
     )
 
@@ -151,17 +154,26 @@ def _generation_params(values: dict[str, Any], contract: Contract) -> Generation
     )
 
 
-def _check_combinations(contract: Contract, values: Mapping[str, Any]) -> None:
+def _check_combinations(
+    contract: Contract, values: Mapping[str, Any], answer_format: AnswerFormat
+) -> None:
     """Refuse parameters that the contract has no place for in its answer."""
     if contract == "list" and values["stream"]:
         refuse_list_stream()
     if contract != "list" and values["return_full_text"]:
         refuse("return_full_text is supported for texts only, not for messages", "return_full_text")
-    for name, asked in (("n", values["n"] > 1), ("logprobs", values["logprobs"])):
+    for name, asked in (
+        ("response_format", answer_format.schema is not None),
+        ("tools", bool(values["tools"])),
+        ("n", values["n"] > 1),
+        ("logprobs", values["logprobs"]),
+    ):
         if asked and contract != "openai":
             refuse(f"{name} is supported in OpenAI's contract only", name)
-        if asked and values["stream"]:
+        if asked and values["stream"] and name in ("n", "logprobs"):
             refuse(f"{name} cannot be streamed", name)
+    if values["stop"] and not answer_format.is_free:
+        refuse("stop cannot be used with JSON or tools: it could cut the answer", "stop")
     if values["top_logprobs"] and not values["logprobs"]:
         refuse("top_logprobs needs logprobs: true", "top_logprobs")
 
@@ -181,42 +193,4 @@ def _texts(value: Any, name: str) -> list[str]:
         refuse(f"{name} must be an array of strings or of messages; {SHAPES}", name)
     if len(texts) > MAX_TEXTS:
         refuse(f"{name} has {len(texts)} texts; one request may have up to {MAX_TEXTS}", name)
-    return [_check_unicode(text, name) for text in texts]
-
-
-def _messages(value: Any, name: str) -> list[Message]:
-    if not isinstance(value, list) or not value:
-        refuse(f"{name} must be an array of at least one message", name)
-    return [_message(item, f"{name}[{index}]") for index, item in enumerate(value)]
-
-
-def _message(value: Any, name: str) -> Message:
-    if not isinstance(value, dict):
-        refuse(f"{name} must be an object with role and content, not {describe(value)}", name)
-    if value.get("role") not in ROLES:
-        refuse(f"{name}.role must be one of {', '.join(ROLES)}", f"{name}.role")
-    # A client that repeats an answer of another server may send empty fields.
-    refuse_unknown({key: item or None for key, item in value.items()}, MESSAGE_FIELDS, f"{name}.")
-    content = _content(value.get("content"), f"{name}.content")
-    return {"role": value["role"], "content": _check_unicode(content, f"{name}.content")}
-
-
-def _content(value: Any, name: str) -> str:
-    """Return the text of a message's content: a string, or OpenAI's array of text parts."""
-    if isinstance(value, str):
-        return value
-    parts = value if isinstance(value, list) else [None]
-    texts = [
-        part.get("text") if isinstance(part, dict) and part.get("type", "text") == "text" else None
-        for part in parts
-    ]
-    if not all(isinstance(text, str) for text in texts):
-        refuse(f"{name} must be a string or an array of text parts", name)
-    return "".join(str(text) for text in texts)
-
-
-def _check_unicode(text: str, name: str) -> str:
-    # JSON can contain half of a surrogate pair, which tokenizers do not accept.
-    if any("\ud800" <= char <= "\udfff" for char in text):
-        refuse(f"{name} is not valid Unicode: it contains half of a surrogate pair", name)
-    return text
+    return [check_unicode(text, name) for text in texts]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from constraints import Constraint
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class GenerationParams:
         logprobs: number of alternatives that are reported with each token; None for no report.
         stop: strings that end the answer. The answer does not include them.
         seed: seed of the sampling; None for a random one. Has an effect only with `do_sample`.
+        constraint: the grammar of the answer; None for any text.
     """
 
     max_new_tokens: int | None = 128
@@ -40,6 +45,7 @@ class GenerationParams:
     logprobs: int | None = None
     stop: tuple[str, ...] = ()
     seed: int | None = None
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)
@@ -90,9 +96,16 @@ class Sampler:
         adjusted = self._penalized or bool(params.logit_bias)
         return params.do_sample or adjusted or params.logprobs is not None
 
-    def choose(self, logits: np.ndarray) -> int:
-        """Choose the next token. logits: float32, one value per token of the vocabulary."""
+    def choose(self, logits: np.ndarray, allowed: np.ndarray | None = None) -> int:
+        """Choose the next token.
+
+        Args:
+            logits: float32, one value per token of the vocabulary.
+            allowed: bool, whether the token can be chosen; by default all can.
+        """
         adjusted = self._adjust(logits)
+        if allowed is not None:
+            adjusted = np.where(allowed, adjusted, -np.inf)
         token = self._draw(adjusted) if self._params.do_sample else int(adjusted.argmax())
         if self._params.logprobs is not None:
             self.logprobs.append(token_logprobs(logits, token, self._params.logprobs))

@@ -15,6 +15,7 @@ import select
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +27,21 @@ if _FOLDER not in sys.path:
 from answers import ChatAnswer, list_answer  # noqa: E402
 from backends import load_backend  # noqa: E402
 from chat_template import ChatTemplateError  # noqa: E402
+from constraints import Constraint, ConstraintError  # noqa: E402
+from conversations import Message  # noqa: E402
 from engine import BatchingEngine, BusyError, Engine  # noqa: E402
 from generation import Completion  # noqa: E402
+from grammars import write_grammar  # noqa: E402
 from model_files import ModelNotFoundError, find_model  # noqa: E402
 from parameters import ScoringError, refuse, shorten  # noqa: E402
 from payloads import (  # noqa: E402
-    Message,
     ScoringRequest,
     read_request,
     refuse_list_stream,
     wants_stream,
 )
+from schema_errors import find_cause  # noqa: E402
+from tool_format import CALL_MARKS  # noqa: E402
 
 try:
     from azureml_inference_server_http.api.aml_request import rawhttp
@@ -94,7 +99,7 @@ class Scorer:
         if request.contract == "list":
             texts = [prompt for prompt in request.prompts if isinstance(prompt, str)]
             return list_answer(texts, completions, request.return_full_text)
-        answer = ChatAnswer.start(request, self.name, prompts[0])
+        answer = ChatAnswer.start(request, self.name, prompts[0], self.engine.tool_format)
         return answer.full_body(completions, self.engine.decode)
 
     def stream(self, payload: Any) -> Iterator[dict[str, Any]]:
@@ -110,7 +115,8 @@ class Scorer:
             pieces = self.engine.stream(prompt, request.params)
         except BusyError as error:
             raise ScoringError(429, str(error)) from error
-        return _events(ChatAnswer.start(request, self.name, prompt), pieces)
+        answer = ChatAnswer.start(request, self.name, prompt, self.engine.tool_format)
+        return _events(answer, pieces)
 
     def close(self) -> None:
         """Finish the running requests and release the model."""
@@ -126,10 +132,24 @@ class Scorer:
         if unknown:
             known = f"the model's tokens are 0 to {self._vocabulary_size - 1}"
             refuse(f"logit_bias has the unknown token {unknown[0]}; {known}", "logit_bias")
-        return request
+        if request.answer_format.is_free:
+            return request
+        return replace(request, params=replace(request.params, constraint=self._constrain(request)))
+
+    def _constrain(self, request: ScoringRequest) -> Constraint:
+        """Compile the grammar of a request's answer."""
+        answer_format, tool_format = request.answer_format, self.engine.tool_format
+        grammars = self.engine.grammars
+        marks = grammars.control_tokens(CALL_MARKS[tool_format]) if answer_format.tools else {}
+        grammar = write_grammar(answer_format, tool_format, marks)
+        try:
+            return grammars.compile(grammar, {token: mark for mark, token in marks.items()})
+        except ConstraintError as error:
+            field, reason = find_cause(answer_format, grammars, str(error))
+            refuse(f"{field} cannot be used: {reason}", field)
 
     def _encode(self, prompt: str | list[Message], request: ScoringRequest) -> list[int]:
-        ids = self._token_ids(prompt)
+        ids = self._token_ids(prompt, request)
         limit, window = request.params.max_new_tokens, self.engine.context_window
         if limit is not None and len(ids) + limit > window:
             refuse(
@@ -145,13 +165,13 @@ class Scorer:
             )
         return ids
 
-    def _token_ids(self, prompt: str | list[Message]) -> list[int]:
+    def _token_ids(self, prompt: str | list[Message], request: ScoringRequest) -> list[int]:
         if isinstance(prompt, str) and RENDERED.match(prompt):
             return self.engine.encode(prompt)
         if isinstance(prompt, str):
             prompt = [{"role": "user", "content": prompt}]
         try:
-            return self.engine.encode_chat(prompt)
+            return self.engine.encode_chat(prompt, request.answer_format.offered_tools)
         except ChatTemplateError as error:
             reason = shorten(" ".join(str(error).split()), MAX_REASON)
             refuse(f"the model's chat template refuses the messages: {reason}", "messages")
@@ -168,7 +188,7 @@ def _events(
             except StopIteration as end:
                 yield from answer.last_events(end.value)
                 return
-            yield answer.text_event(piece)
+            yield from answer.text_events(piece)
     finally:
         pieces.close()
 
@@ -268,7 +288,9 @@ def parse(body: bytes) -> Any:
     """Return the JSON value of a request's body. Raises ScoringError 400."""
     try:
         return json.loads(body)
-    except (ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise ScoringError(400, "the body is not valid JSON: it is nested too deeply") from error
+    except ValueError as error:
         raise ScoringError(400, "the body is not valid JSON") from error
 
 

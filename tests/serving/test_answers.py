@@ -47,7 +47,7 @@ def test_a_catalog_answer_in_one_piece():
 def test_a_catalog_answer_as_events():
     answer = catalog_answer(stream=True)
     assert answer.first_events() == []
-    assert answer.text_event("He") == {"output": "He"}
+    assert answer.text_events("He") == [{"output": "He"}]
     assert answer.last_events(COMPLETION) == [
         {**answer.full_body([COMPLETION], decode), "output": ""}
     ]
@@ -108,7 +108,7 @@ def test_an_openai_answer_as_events(include_usage):
         return {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
 
     assert answer.first_events() == [chunk({"role": "assistant", "content": ""})]
-    assert answer.text_event("He") == chunk({"content": "He"})
+    assert answer.text_events("He") == [chunk({"content": "He"})]
     usage_event = {**head, "choices": [], "usage": USAGE}
     expected = [chunk({}, "length"), *([usage_event] if include_usage else [])]
     assert answer.last_events(COMPLETION) == expected

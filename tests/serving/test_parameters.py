@@ -107,13 +107,6 @@ def test_aliases_may_repeat_but_not_contradict_each_other():
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("response_format", {"type": "json_object"}),
-        ("response_format", {"type": "json_schema", "json_schema": {}}),
-        ("response_format", "text"),
-        ("tools", [{"type": "function", "function": {"name": "f"}}]),
-        ("tools", {}),
-        ("tool_choice", "required"),
-        ("tool_choice", {"type": "function"}),
         ("modalities", ["audio"]),
         *((name, 1) for name in NOT_SUPPORTED),
     ],

@@ -3,6 +3,7 @@
 import threading
 
 import numpy as np
+from constraints import GrammarCompiler
 
 HANG_S = 30  # a limit for something that must not hang, never a measurement
 ANSWER = 1000  # added to the bytes of an answer, to tell them from the prompt's
@@ -22,6 +23,7 @@ class ByteBackend:
     pad_token = 0
     max_rows, prefill_chunk = 16, 512
     bytes_per_token, max_cache_bytes = 1, 10_000_000
+    tool_format = "generic"
     short_window = None  # the length after which the rotary factors change
 
     def __init__(self, text=None, gate=None, **attributes):
@@ -30,6 +32,8 @@ class ByteBackend:
         self.prompts = []  # the prompts of each forward pass that started some
         self.passes = []  # the tokens of each forward pass
         self.started = threading.Event()
+        # It refuses every grammar, because it does not know the tokenizer.
+        self.grammars = GrammarCompiler("", self.vocabulary_size, self.end_tokens)
         for name, value in attributes.items():
             setattr(self, name, value)
 
@@ -39,7 +43,7 @@ class ByteBackend:
     def render(self, messages):
         return messages[-1]["content"]
 
-    def encode_chat(self, messages):
+    def encode_chat(self, messages, tools=()):
         return self.encode(self.render(messages))
 
     def decode(self, ids):

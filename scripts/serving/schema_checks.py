@@ -1,0 +1,129 @@
+"""Checks of a client's JSON schema before it is compiled: its size, and keywords that have no effect.
+
+llguidance, which compiles schemas, refuses most of what it cannot honour. The checks here come first
+because they are cheap and name the place in the schema. Sources: "JSON Schema: A Media Type for
+Describing JSON Documents" (Draft 2020-12) and "JSON schema -> llguidance converter".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from parameters import describe, refuse, shorten
+
+MAX_DEPTH = 100  # levels of objects and arrays; llguidance reads at most 128
+MAX_VALUES = 20_000  # objects, arrays and other values of a schema
+MAX_BYTES = 256 * 1024  # of a schema as JSON
+# A keyword that is not enforced would make an answer invalid without a sign of it.
+NOT_SUPPORTED = frozenset({
+    *("not", "if", "then", "else", "contains", "minContains", "maxContains", "uniqueItems"),
+    *("dependentRequired", "dependentSchemas", "dependencies", "propertyNames"),
+    *("unevaluatedProperties", "unevaluatedItems", "additionalItems"),
+    *("$dynamicRef", "$recursiveRef", "extends", "disallow", "divisibleBy"),
+})  # fmt: skip
+FORMATS = (
+    *("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"),
+)
+MAPS_OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
+SCHEMAS = ("items", "prefixItems", "additionalProperties", "anyOf", "allOf", "oneOf")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A value inside a schema.
+
+    Attributes:
+        path: name of the value, from the field of the request on.
+        value: the value.
+        depth: levels of objects and arrays above the value.
+        kind: "schema", "map" (an object with a schema for each name) or "data".
+    """
+
+    path: str
+    value: Any
+    depth: int
+    kind: str
+
+
+def check_schema(schema: Any, name: str) -> None:
+    """Refuse a schema that is too large, or has a keyword that cannot be honoured.
+
+    Args:
+        schema: the client's value.
+        name: name of the schema's field in the request.
+
+    Raises:
+        ScoringError: status 400, with the path of the keyword.
+    """
+    if not isinstance(schema, dict):
+        refuse(f"{name} must be a JSON schema (an object), not {describe(schema)}", name)
+    for part in _walk(schema, name, "schema"):
+        if part.kind == "schema" and isinstance(part.value, dict):
+            _check_keywords(part.value, part.path)
+    size = len(json.dumps(schema))
+    if size > MAX_BYTES:
+        refuse(f"{name} has {size} bytes; a schema may have up to {MAX_BYTES}", name)
+
+
+def check_nesting(value: Any, name: str) -> None:
+    """Refuse a JSON value that is nested too deeply or has too many parts. Raises ScoringError 400."""
+    for _ in _walk(value, name, "data"):
+        pass
+
+
+def _walk(value: Any, name: str, kind: str) -> Iterator[_Part]:
+    """Yield all parts of a value. Refuse one that is nested too deeply or has too many parts."""
+    count = 0
+    stack = [_Part(name, value, 1, kind)]
+    while stack:
+        part = stack.pop()
+        count += 1
+        if part.depth > MAX_DEPTH:
+            refuse(f"{name} is nested more than {MAX_DEPTH} levels deep", name)
+        if count > MAX_VALUES:
+            refuse(f"{name} has more than {MAX_VALUES} values", name)
+        yield part
+        stack.extend(_children(part))
+
+
+def _check_keywords(schema: Mapping[str, Any], path: str) -> None:
+    for keyword in schema.keys() & NOT_SUPPORTED:
+        refuse(f"{path} has the keyword {keyword}, which is not supported", f"{path}.{keyword}")
+    if schema.get("format") not in (None, *FORMATS):
+        known = ", ".join(FORMATS)
+        refuse(
+            f"{path}.format must be one of {known}, not {shorten(str(schema['format']))!r}",
+            f"{path}.format",
+        )
+    required = schema.get("required")
+    keys = len(required) if isinstance(required, list) else 0
+    fewest = schema.get("minProperties", 0)
+    if isinstance(fewest, (int, float)) and fewest > max(keys, 1):
+        # The grammar does not know whether two of an object's other keys are the same.
+        refuse(
+            f"{path}.minProperties is supported only up to the number of required properties",
+            f"{path}.minProperties",
+        )
+
+
+def _children(part: _Part) -> Iterator[_Part]:
+    if isinstance(part.value, dict):
+        items: Any = part.value.items()
+    elif isinstance(part.value, list):
+        items = enumerate(part.value)
+    else:
+        return
+    for key, value in items:
+        path = f"{part.path}[{key}]" if isinstance(key, int) else f"{part.path}.{shorten(key)}"
+        yield _Part(path, value, part.depth + 1, _kind_of_child(part, key))
+
+
+def _kind_of_child(part: _Part, key: str | int) -> str:
+    if part.kind == "map" or (part.kind == "schema" and isinstance(key, int)):
+        return "schema"
+    if part.kind == "schema" and key in MAPS_OF_SCHEMAS:
+        return "map"
+    return "schema" if part.kind == "schema" and key in SCHEMAS else "data"
