@@ -1,6 +1,6 @@
 """Training and test data: read chats from files or the hub, check, split, write and report them.
 
-This room may import the top-level modules only.
+This room may import the top-level modules, `files` and phi3_tools.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Check a chat, compute its digest for finding duplicates, and count its tokens.
 
 Phi-3's chat template has an optional system message, then user and assistant messages in turn. A row for
-training ends with an assistant message. Source: the model card of Phi-3-mini-4k-instruct.
+training ends with an assistant message. Source: the model card of Phi-3-mini-4k-instruct. If an assistant
+message calls tools, their results follow it, see `tool_checks`.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import orjson
+
 from ..errors import OpsError
+from .tool_checks import find_tool_problem
 
 # Reasons for a rejection, as the table and the manifest name them.
 NOT_UTF8 = "not UTF-8"
@@ -51,12 +55,15 @@ class Chat(NamedTuple):
     Attributes:
         messages: the messages.
         system: whether the first message is a system message.
-        text: contents of all messages, without white space around each of them.
+        text: contents of all messages, without white space around each of them; with tools, also their
+            definitions and calls as JSON.
+        with_tools: whether the row has tools.
     """
 
     messages: list[Message]
     system: bool
     text: str
+    with_tools: bool = False
 
     @property
     def prompt(self) -> str:
@@ -65,8 +72,15 @@ class Chat(NamedTuple):
 
     @property
     def answer(self) -> str:
-        """The answer to the first prompt."""
-        return str(self.messages[self.system + 1]["content"])
+        """The answer to the first prompt: its text, or its calls as JSON."""
+        return _text_of(self.messages[self.system + 1])
+
+    @property
+    def turns(self) -> int:
+        """Number of prompts."""
+        if not self.with_tools:
+            return len(self.messages) // 2
+        return sum(message["role"] == "user" for message in self.messages)
 
 
 CountTokens = Callable[[Chat], int]
@@ -77,20 +91,40 @@ def check_chat(row: Any) -> Chat | Problem:
     try:
         # Most rows are good, and this check takes a third of the time of a check message by message.
         messages = row["messages"]
+        if row.get("tools") or row.get("response_format"):
+            raise KeyError  # the slower checks
         roles = [message["role"] for message in messages]
         contents = [message["content"].strip() for message in messages]
         system = roles[0] == "system"
         turns = roles[1:] if system else roles
-        if turns == _ROLES[: len(turns)] and turns[-1] == "assistant" and all(contents):
+        is_plain = not any(message.get("tool_calls") for message in messages)
+        if (
+            turns == _ROLES[: len(turns)]
+            and turns[-1] == "assistant"
+            and all(contents)
+            and is_plain
+        ):
             return Chat(messages, system, _SEPARATOR.join(contents))
     except (AttributeError, IndexError, KeyError, TypeError):
         pass
-    return _problem(row) or _chat(row["messages"])
+    return _problem(row) or _chat(row["messages"], row.get("tools"))
 
 
-def _chat(messages: list[Message]) -> Chat:
-    text = _SEPARATOR.join([message["content"].strip() for message in messages])
-    return Chat(messages, messages[0]["role"] == "system", text)
+def _chat(messages: list[Message], tools: Any = None) -> Chat:
+    texts = [_text_of(message) for message in messages]
+    if tools:
+        texts.append(tools if isinstance(tools, str) else orjson.dumps(tools).decode())
+    system = messages[0]["role"] == "system"
+    return Chat(messages, system, _SEPARATOR.join(texts), bool(tools))
+
+
+def _text_of(message: Message) -> str:
+    """Return the content of a message, and its calls as JSON."""
+    text = (message.get("content") or "").strip()
+    if calls := message.get("tool_calls"):
+        functions = orjson.dumps([call["function"] for call in calls]).decode()
+        return f"{text}\n{functions}" if text else functions
+    return text
 
 
 def _problem(row: Any) -> Problem | None:
@@ -98,18 +132,41 @@ def _problem(row: Any) -> Problem | None:
     if not isinstance(messages, list) or not messages:
         is_object = isinstance(row, dict)
         return Problem(NO_MESSAGES, "no `messages`" if is_object else "not a JSON object")
-    roles = [message.get("role") if isinstance(message, dict) else None for message in messages]
-    system = roles[0] == "system"
-    for number, (role, message) in enumerate(zip(roles, messages), 1):
-        expected = "user" if (number - system) % 2 else "assistant"
-        if role != expected and not (system and number == 1):
-            return Problem(ROLES, f"message {number} has the role {role!r}, not {expected!r}")
-        content = message.get("content")
-        if not isinstance(content, str) or not content.strip():
-            return Problem(EMPTY, f"message {number} ({role}) is empty")
-    if roles[-1] != "assistant":
+    for number, message in enumerate(messages):
+        if problem := _message_problem(
+            message, messages[number - 1] if number else None, number + 1
+        ):
+            return problem
+    if tool_problem := find_tool_problem(row):
+        return Problem(*tool_problem)
+    if messages[-1]["role"] != "assistant":
         return Problem(NO_ANSWER, "the last message is not the assistant's")
     return None
+
+
+def _message_problem(message: Any, previous: Message | None, number: int) -> Problem | None:
+    role = message.get("role") if isinstance(message, dict) else None
+    expected = _expected_role(role, previous)
+    if role != expected:
+        return Problem(ROLES, f"message {number} has the role {role!r}, not {expected!r}")
+    content, calls = message.get("content"), message.get("tool_calls")
+    if content is None and calls:
+        return None
+    is_text = isinstance(content, str)
+    if not is_text or not (content.strip() or calls or role == "tool"):
+        return Problem(EMPTY, f"message {number} ({role}) is empty")
+    return None
+
+
+def _expected_role(role: Any, previous: Message | None) -> str:
+    """Return the role of a message after another one; a system message may be the first."""
+    if previous is None:
+        return "system" if role == "system" else "user"
+    if previous["role"] == "assistant":
+        return "tool" if previous.get("tool_calls") else "user"
+    if previous["role"] == "tool":
+        return "tool" if role == "tool" else "assistant"
+    return "assistant" if previous["role"] == "user" else "user"
 
 
 def normalise_text(text: str) -> str:
@@ -161,7 +218,13 @@ def token_counter(tokenizer: str) -> CountTokens:
         raise OpsError(f"cannot read the tokenizer {tokenizer}", fix) from error
 
     def count(chat: Chat) -> int:
-        texts = [f"<|{m['role']}|>\n{m['content']}<|end|>\n" for m in chat.messages]
+        # The definitions of tools follow the messages in the text; they belong to the system message.
+        contents = chat.text.split(_SEPARATOR)[len(chat.messages) :] if chat.with_tools else []
+        turns = [
+            f"<|{m['role']}|>\n{_text_of(m) if m.get('tool_calls') else m['content']}<|end|>\n"
+            for m in chat.messages
+        ]
+        texts = [*contents, *turns]
         encoded = loaded.encode_batch(texts, add_special_tokens=False)
         return sum(len(text.ids) for text in encoded) + CHAT_TOKENS
 
@@ -176,8 +239,12 @@ def shorten_chat(chat: Chat, most: int, count: CountTokens) -> Chat | None:
         most: maximum number of tokens.
         count: function that returns the number of tokens of a chat.
     """
-    for end in range(len(chat.messages) - 2, chat.system + 1, -2):
-        shorter = _chat(chat.messages[:end])
+    tools = chat.text.split(_SEPARATOR)[-1] if chat.with_tools else None
+    for end in range(len(chat.messages) - 1, chat.system + 1, -1):
+        last = chat.messages[end - 1]
+        if last["role"] != "assistant" or last.get("tool_calls"):
+            continue
+        shorter = _chat(chat.messages[:end], tools)
         if count(shorter) <= most:
             return shorter
     return None

@@ -16,6 +16,7 @@ from .formats import (
     open_table,
     read_jsonl,
 )
+from .preferences import PREFERENCE_COLUMNS, is_preference
 
 # Usual names of the prompt and the answer; the first pair that a file has is taken. The names of a file
 # are compared without upper case and without spaces, hyphens and underscores.
@@ -111,6 +112,8 @@ def guess_columns(name: str, columns: Sequence[str]) -> Columns:
     """
     if not columns or "messages" in columns:
         return None
+    if is_preference(columns):
+        return TextColumns(*PREFERENCE_COLUMNS[:2])
     by_plain_name = {_plain(column): column for column in reversed(columns)}
     for prompt, answer in USUAL_NAMES:
         if prompt in by_plain_name and answer in by_plain_name:
@@ -129,6 +132,8 @@ def _names_of_json_rows(path: Path) -> list[str]:
     objects = [row for row in rows if isinstance(row, dict)]
     if not objects or any("messages" in row for row in objects):
         return []
+    if is_preference(objects[0]):
+        return list(objects[0])
     names = [key for key, value in objects[0].items() if isinstance(value, str)]
     return names if len(names) > 1 else []
 

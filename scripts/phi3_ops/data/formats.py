@@ -19,6 +19,7 @@ from . import line_limits
 from .checks import NO_MESSAGES, NOT_CSV, NOT_JSON, NOT_UTF8, Problem
 from .line_limits import bounded_lines, too_long
 from .parquet_limits import UnpackedSize, text_columns
+from .preferences import as_chat, is_preference
 
 CSV_COLUMNS = ("prompt", "answer")
 CSV_DELIMITERS = ",;\t"
@@ -355,12 +356,21 @@ def require_columns(name: str, columns: Sequence[str], required: Sequence[str]) 
 
 
 def as_chats(rows: Iterator[SourceRow], columns: TextColumns) -> Iterator[SourceRow]:
-    """Convert rows with a prompt and an answer to rows with `messages`; other columns are kept."""
+    """Convert rows with a prompt and an answer to rows with `messages`; other columns are kept.
+
+    A preference has two answers, and its chat ends with the chosen one.
+    """
     required = set(columns[:2])
     for source_row in rows:
         row = source_row.row
         if source_row.problem:
             yield source_row
+        elif isinstance(row, dict) and columns.answer == "chosen" and is_preference(row):
+            pair = as_chat(row)
+            if isinstance(pair, Problem):
+                yield source_row._replace(problem=pair)
+            else:
+                yield SourceRow(source_row.line, pair)
         elif isinstance(row, dict) and row.keys() >= required:
             prompt, answer = row.pop(columns.prompt), row.pop(columns.answer)
             context = row.get(columns.context) if columns.context else None

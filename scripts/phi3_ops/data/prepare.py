@@ -31,6 +31,7 @@ from .manifest import DataManifest, RowCounts, TokenCounts
 from .rows import AcceptedRows, RejectedRows, dump_row
 from .sources import empty_source, open_source
 from .split import HELD_OUT, TRAINED, UNKNOWN, Split, split_chats
+from .tool_checks import answer_schema, expected_calls, read_tools
 
 TEST_SHARE = 0.2
 TRAIN_FILE, TEST_FILE, QUESTIONS_FILE = "train.jsonl", "test.jsonl", "questions.jsonl"
@@ -249,16 +250,28 @@ def _sample_questions(split: Split, rng: random.Random, most: int) -> set[int]:
     return set().union(*samples)
 
 
-def _question(kind: str, row: dict[str, Any]) -> dict[str, str]:
-    """Return the input of a batch: the first prompt, which needs no history, and its answer."""
+def _question(kind: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the input of a batch: the first prompt, which needs no history, and its answer.
+
+    A row with tools or with a schema also has the inputs of flows/eval_structured.
+    """
     chat = check_chat(row)
     assert isinstance(chat, Chat)  # noqa: S101 - every accepted row passed this check
-    return {
+    question = {
         "question": chat.prompt,
         "ground_truth": chat.answer,
         "kind": kind,
         "fact": row.get("fact", ""),
     }
+    if schema := answer_schema(row):
+        question["schema"] = schema
+    if chat.with_tools:
+        question["tools"] = read_tools(row)
+        question["expected_calls"] = expected_calls(chat.messages[chat.system + 1])
+        question["ground_truth"] = str(chat.messages[-1]["content"])
+    if chat.system and (schema or chat.with_tools):
+        question["system"] = chat.messages[0]["content"]
+    return question
 
 
 # -- manifest ----------------------------------------------------------------------------------------

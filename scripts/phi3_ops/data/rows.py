@@ -92,7 +92,7 @@ class AcceptedRows:
             return Problem(DUPLICATE, f"same text as {self._location(first)}")
         self.cut += chat.messages is not source_row.row["messages"]
         self.tokens.append(tokens)
-        self.turns.append(len(chat.messages) // 2)
+        self.turns.append(chat.turns)
         self.lines.append(source_row.line)
         # A collision of two hashes is harmless: it puts two prompts on the same side of the split.
         self.prompts.append(hash(normalise_text(chat.prompt.strip())))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from .judge import Ask, AskWithLogprobs, JudgeOptions, judge_answer, judge_pair
 from .metrics import Mean, corpus_scores, line_scores, mean_of
 from .rubrics import RUBRICS, select_rubrics
+from .structured import structured_scores, tool_call_match
 from .summary import summarise, summarise_pairs
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
     "line_scores",
     "mean_of",
     "select_rubrics",
+    "structured_scores",
     "summarise",
     "summarise_pairs",
+    "tool_call_match",
 ]

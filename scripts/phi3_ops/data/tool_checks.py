@@ -1,0 +1,188 @@
+"""Check rows with tools, tool calls and results, and rows whose answers have a schema.
+
+The fields are those of OpenAI's "Chat completions" reference: a row's `tools` and `response_format`, an
+assistant's `tool_calls`, and messages with the role `tool`. A problem names the field.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import orjson
+
+from ..errors import OpsError
+
+# Reasons for a rejection, as the table and the manifest name them.
+TOOLS = "wrong tools"
+CALLS = "wrong tool calls"
+RESULTS = "calls and results differ"
+SCHEMA = "answer not by its schema"
+
+Message = dict[str, Any]
+
+
+class ToolProblem(NamedTuple):
+    """A problem of a row: its reason, which is counted, and a description that names the field."""
+
+    reason: str
+    detail: str
+
+
+class _ProblemError(Exception):
+    """Carries the problem of a row."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = ToolProblem(reason, detail)
+
+
+def find_tool_problem(row: Mapping[str, Any]) -> ToolProblem | None:
+    """Return the first problem of a row's tools, calls, results and schema; None if all are valid.
+
+    Args:
+        row: a row whose `messages` are a list of objects.
+    """
+    messages = row["messages"]
+    try:
+        parameters = dict(_parameters(read_tools(row)))
+        for number, message in enumerate(messages):
+            if message.get("tool_calls"):
+                _check_calls(message["tool_calls"], parameters, f"messages[{number}]")
+        _check_results(messages)
+        _check_answers(messages, row.get("response_format"))
+    except _ProblemError as error:
+        return error.problem
+    return None
+
+
+def read_tools(row: Mapping[str, Any]) -> Any:
+    """Return a row's tools; a text is parsed, because tables often have them as JSON."""
+    tools = row.get("tools")
+    if not isinstance(tools, str):
+        return tools or []
+    try:
+        return orjson.loads(tools)
+    except orjson.JSONDecodeError:
+        raise _ProblemError(TOOLS, "tools is a text that is not JSON") from None
+
+
+def expected_calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the calls of a checked message as names and arguments, as the score of calls takes them."""
+    functions = [call["function"] for call in message.get("tool_calls") or ()]
+    return [
+        {"name": function["name"], "arguments": _read_arguments(function.get("arguments"))}
+        for function in functions
+    ]
+
+
+def answer_schema(row: Mapping[str, Any]) -> Any:
+    """Return the schema of a row's answers; None without one."""
+    response_format = row.get("response_format")
+    if not isinstance(response_format, Mapping) or response_format.get("type") != "json_schema":
+        return None
+    return (response_format.get("json_schema") or {}).get("schema")
+
+
+def _parameters(tools: Any) -> Iterator[tuple[str, Any]]:
+    """Yield name and schema of the parameters of each tool."""
+    if not isinstance(tools, list):
+        raise _ProblemError(TOOLS, "tools is not a list")
+    for number, tool in enumerate(tools):
+        field = f"tools[{number}].function"
+        function = tool.get("function") if isinstance(tool, Mapping) else None
+        if not isinstance(function, Mapping):
+            raise _ProblemError(TOOLS, f"{field} is missing")
+        name, schema = function.get("name"), function.get("parameters")
+        if not isinstance(name, str) or not name:
+            raise _ProblemError(TOOLS, f"{field}.name is missing")
+        if schema is not None:
+            _check_schema(schema, f"{field}.parameters", TOOLS)
+        yield name, schema
+
+
+def _check_schema(schema: Any, field: str, reason: str) -> None:
+    from phi3_tools import ConfigError
+    from phi3_tools.client import check_schema
+
+    try:
+        check_schema(schema, field)
+    except ConfigError as error:
+        if "is not installed" in str(error):
+            fix = "pip install 'phi3-promptflow[schemas]'"
+            raise OpsError("the package jsonschema-rs is not installed", fix) from error
+        raise _ProblemError(reason, error.message) from None
+
+
+def _check_value(value: Any, schema: Any, field: str, reason: str) -> None:
+    from phi3_tools.client import ProblemsError, validate
+
+    try:
+        validate(value, schema)
+    except ProblemsError as error:
+        raise _ProblemError(reason, f"{field}: {error}") from None
+
+
+def _check_calls(calls: Any, parameters: Mapping[str, Any], message: str) -> None:
+    if not isinstance(calls, list):
+        raise _ProblemError(CALLS, f"{message}.tool_calls is not a list")
+    for number, call in enumerate(calls):
+        field = f"{message}.tool_calls[{number}].function"
+        function = call.get("function") if isinstance(call, Mapping) else None
+        name = function.get("name") if isinstance(function, Mapping) else None
+        if not isinstance(function, Mapping) or not isinstance(name, str):
+            raise _ProblemError(CALLS, f"{field}.name is missing")
+        if name not in parameters:
+            raise _ProblemError(CALLS, f"{field}.name is not the name of one of the row's tools")
+        arguments = _read_arguments(function.get("arguments"))
+        if not isinstance(arguments, dict):
+            raise _ProblemError(CALLS, f"{field}.arguments is not a JSON object")
+        if parameters[name] is not None:
+            _check_value(arguments, parameters[name], f"{field}.arguments", CALLS)
+
+
+def _read_arguments(arguments: Any) -> Any:
+    if not isinstance(arguments, str):
+        return {} if arguments is None else arguments
+    try:
+        return orjson.loads(arguments or "{}")
+    except orjson.JSONDecodeError:
+        return None
+
+
+def _check_results(messages: Sequence[Message]) -> None:
+    """Check that the results of all calls follow them, before any other message."""
+    pending: list[Any] = []  # ids of the calls without a result
+    for number, message in enumerate(messages):
+        field = f"messages[{number}]"
+        if message["role"] == "tool":
+            answered = message.get("tool_call_id")
+            if not pending or (answered is not None and answered not in pending):
+                raise _ProblemError(
+                    RESULTS, f"{field} (tool) is not the result of a call before it"
+                )
+            pending.remove(answered if answered is not None else pending[0])
+        elif pending:
+            raise _ProblemError(RESULTS, f"{field} comes before the results of all calls")
+        elif message.get("tool_calls"):
+            pending = [call.get("id") for call in message["tool_calls"]]
+    if pending:
+        field = f"messages[{len(messages) - 1}].tool_calls"
+        raise _ProblemError(RESULTS, f"{field}: no message has the result of a call")
+
+
+def _check_answers(messages: Sequence[Message], response_format: Any) -> None:
+    """Check that the assistant's texts are valid by the schema of `response_format`."""
+    schema = answer_schema({"response_format": response_format})
+    if schema is None:
+        return
+    _check_schema(schema, "response_format.json_schema.schema", SCHEMA)
+    for number, message in enumerate(messages):
+        if message["role"] != "assistant" or message.get("tool_calls"):
+            continue
+        field = f"messages[{number}].content"
+        try:
+            value = orjson.loads(message["content"])
+        except orjson.JSONDecodeError:
+            raise _ProblemError(SCHEMA, f"{field} is not JSON") from None
+        _check_value(value, schema, field, SCHEMA)
