@@ -17,6 +17,8 @@ _MODULES = {
     "data": "datasets huggingface_hub pyarrow tokenizers",
     "train": "accelerate gguf matplotlib mlflow peft torch transformers trl",
     "serve": "openvino",
+    "take-home": "xllamacpp",
+    "take-home-onnx": "onnx_ir onnxruntime onnxruntime_genai",
     "eval": "numpy rouge_score sacrebleu",
 }
 _EXTRAS = {name: extra for extra, names in _MODULES.items() for name in names.split()}

@@ -23,6 +23,7 @@ GROUPS = {
     "make a model": {
         "data": "prepare training and test data",
         "finetune": "fine-tune a model, here or on Azure",
+        "export": "write a model for llama.cpp, Ollama, LM Studio, Foundry Local or ONNX Runtime",
         "models": "list, fetch and remove the models of the cache",
     },
     "use it": {

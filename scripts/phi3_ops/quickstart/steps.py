@@ -21,7 +21,7 @@ from ..pf import (
     refuse_replacing_connection,
     save_connection,
 )
-from ..runs import ask_and_score, mean_by_kind
+from ..runs import answer_tokens, ask_and_score, mean_by_kind
 from ..terminal import counted
 from ..training import DEFAULT_RECIPE, TrainingMetrics, finetune_locally
 from .activity import activity
@@ -46,8 +46,6 @@ if TYPE_CHECKING:
 
 
 DATA_FOLDER, MODEL_FOLDER = "data", "model"  # in the workdir
-BYTES_PER_TOKEN = 2  # of an answer; English has about four
-LEAST_TOKENS, MOST_TOKENS = 32, 256
 PROGRESS_S = 10  # between two lines in a log
 FEW_ROWS = 20  # rows for training, with which an accuracy says little
 # Scores of trained questions below which the training was too short.
@@ -149,8 +147,7 @@ class QuickstartJob:
     @property
     def answer_tokens(self) -> int:
         """Maximum number of tokens of an answer: enough for the longest reference, for both models."""
-        longest = max((len(row["ground_truth"].encode()) for row in self.questions), default=0)
-        return min(max(longest // BYTES_PER_TOKEN, LEAST_TOKENS), MOST_TOKENS)
+        return answer_tokens(self.questions)
 
     @property
     def recipe(self) -> str:

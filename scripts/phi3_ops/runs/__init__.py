@@ -19,6 +19,7 @@ from .batch import (
 from .conversations import count_unanswered_turns, replay_conversations
 from .details import RunDetails, delete_run, list_runs, run_details
 from .evaluation import (
+    answer_tokens,
     ask_and_score,
     check_evaluation,
     check_evaluation_of_run,
@@ -55,6 +56,7 @@ __all__ = [
     "ScoredRun",
     "THRESHOLDS_FILE",
     "TOKEN_COUNTS",
+    "answer_tokens",
     "ask_and_score",
     "check_evaluation",
     "check_evaluation_of_run",

@@ -24,6 +24,19 @@ from .batch import (
 )
 from .lookup import require_run
 
+BYTES_PER_TOKEN = 2  # of an answer; English has about four
+LEAST_TOKENS, MOST_TOKENS = 32, 256
+
+
+def answer_tokens(rows: Sequence[Mapping[str, Any]]) -> int:
+    """Return the maximum number of tokens of an answer: enough for the longest reference.
+
+    Args:
+        rows: rows with `ground_truth`.
+    """
+    longest = max((len(row["ground_truth"].encode()) for row in rows), default=0)
+    return min(max(longest // BYTES_PER_TOKEN, LEAST_TOKENS), MOST_TOKENS)
+
 
 def check_evaluation(evaluation: FlowDefinition, asked: FlowDefinition, data: Path) -> None:
     """Check before the first question that an evaluation flow can score the answers of a flow.

@@ -1,0 +1,123 @@
+"""`phi3 export`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .. import paths
+from ..terminal import print_text
+
+FORMATS = ("gguf", "ollama", "foundry-local", "onnx")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Write a model for programs that run it elsewhere: GGUF files for llama.cpp and LM Studio, GGUF "
+        "files with a Modelfile for Ollama, an ONNX folder for Foundry Local or ONNX Runtime GenAI. "
+        "docs/take-home.md says how to use them."
+    )
+    parser.add_argument(
+        "model",
+        nargs="?",
+        default=str(paths.WORKDIR / "model"),
+        metavar="MODEL",
+        help="folder of a model or of phi3 finetune, smollm2, or a GGUF file (default: %(default)s)",
+    )
+    parser.add_argument("--to", choices=FORMATS, required=True, help="format of the export")
+    parser.add_argument(
+        "--quant",
+        type=_names,
+        default=(),
+        metavar="NAME,…",
+        help="quantizations: f32, f16, bf16, q8_0, q6_k, q5_k_m, q4_k_m and others of llama.cpp "
+        "(default: q4_k_m); int4 or fp32 for foundry-local and onnx (default: int4)",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder to write (default: .phi3/take-home/FORMAT)",
+    )
+    parser.add_argument("--name", help="name of the exported model (default: the model's own)")
+    parser.add_argument(
+        "--system",
+        metavar="TEXT",
+        help="system message of the Modelfile (default: that of the chat template)",
+    )
+    _add_evaluation(parser)
+
+
+def _add_evaluation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--evaluate",
+        nargs="?",
+        const=paths.WORKDIR / "data" / "questions.jsonl",
+        type=Path,
+        metavar="FILE",
+        help="ask the exported GGUF files and the model the questions of this file and score the answers "
+        "with flows/eval (default: .phi3/data/questions.jsonl)",
+    )
+    parser.add_argument(
+        "--base", metavar="MODEL", help="with --evaluate: score this model too, for example smollm2"
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip().lower() for name in text.split(","))
+    if not all(names):
+        raise argparse.ArgumentTypeError("use names separated by commas, for example q8_0,q4_k_m")
+    return names
+
+
+def run(args: argparse.Namespace) -> int:
+    from ..errors import OpsError
+    from ..take_home import check_evaluation_of_export, export_model
+
+    if args.base and not args.evaluate:
+        raise OpsError("--base has no effect without --evaluate", "Add --evaluate.")
+    if args.system is not None and args.to != "ollama":
+        raise OpsError(f"--system has no effect with --to {args.to}", "Use --to ollama.")
+    if args.evaluate:
+        check_evaluation_of_export(args.to, args.evaluate)
+    folder = args.out or paths.WORKDIR / "take-home" / args.to
+    exported = export_model(
+        args.model,
+        args.to,
+        args.quant,
+        folder,
+        name=args.name,
+        system=args.system,
+        notify=print_text,
+    )
+    for file in exported.files:
+        print_text(f"wrote {folder / file.name} ({file.size / 10**6:,.0f} MB)")
+    for note in exported.notes:
+        print_text(f"note: {note}")
+    print_text(f"{folder / 'README.md'} says how to run it")
+    if args.evaluate:
+        _evaluate(args, exported)
+    return 0
+
+
+def _evaluate(args: argparse.Namespace, exported: Any) -> None:
+    from ..take_home import evaluate_export
+    from ._records import print_table
+
+    rows = evaluate_export(exported, args.model, args.evaluate, base=args.base, notify=print_text)
+    kinds = list(rows[0].exact_match)
+    records = [
+        {
+            "model": row.name,
+            "MB": f"{row.size / 10**6:,.0f}",
+            **{f"exact match, {kind}": f"{row.exact_match[kind].mean:.1%}" for kind in kinds},
+            **{f"F1, {kind}": f"{row.token_f1[kind].mean:.1%}" for kind in kinds},
+            "failed": row.failed,
+        }
+        for row in rows
+    ]
+    columns = list(records[0])
+    print_table(records, columns, right=columns[1:])
+    for row in rows:
+        print_text(f"{row.name}: runs {' and '.join(row.runs)}")
