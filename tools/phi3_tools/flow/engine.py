@@ -19,6 +19,7 @@ from .references import Literal, NodeReference, output_of, value_of
 from .results import AggregationResult, LineResult
 from .runner import Runner
 from .schedule import Graph, Schedule
+from .spans import flow_span
 from .streams import AsyncLineStream, LineStream
 from .tools import Tool, load_tools
 from .values import contains_image, convert
@@ -130,10 +131,11 @@ class Engine:
         runner = self._runner
         with collect_metrics() as result.metrics:
             try:
-                if self._is_async:
-                    runner.in_loop(runner.arun_nodes(schedule, calls, finishes_others=True))
-                else:
-                    runner.run_nodes(schedule, calls, finishes_others=True)
+                with flow_span("aggregation", self.flow.name):
+                    if self._is_async:
+                        runner.in_loop(runner.arun_nodes(schedule, calls, finishes_others=True))
+                    else:
+                        runner.run_nodes(schedule, calls, finishes_others=True)
             except Exception as error:
                 result.error = _as_line_error(error)
             else:
@@ -161,7 +163,8 @@ class Engine:
             result.inputs = self._line_inputs(inputs)
             schedule = Schedule(graph, result.inputs)
             result.node_runs = schedule.runs
-            self._runner.run_nodes(schedule, calls)
+            with flow_span("flow", self.flow.name):
+                self._runner.run_nodes(schedule, calls)
             outputs = self._outputs(schedule, result.inputs)
             if joins:
                 outputs = {name: _joined(value) for name, value in outputs.items()}
@@ -193,7 +196,8 @@ class Engine:
             result.inputs = self._line_inputs(inputs)
             schedule = Schedule(graph, result.inputs)
             result.node_runs = schedule.runs
-            await self._runner.arun_nodes(schedule, calls)
+            with flow_span("flow", self.flow.name):
+                await self._runner.arun_nodes(schedule, calls)
             outputs = self._outputs(schedule, result.inputs)
             if joins:
                 outputs = {name: await self._ajoined(value) for name, value in outputs.items()}

@@ -15,6 +15,7 @@ from ..client import CallGroup
 from .errors import LineError, cancelled_line
 from .results import COMPLETED, FAILED, NodeRun
 from .schedule import Schedule
+from .spans import flow_span
 from .tools import Tool
 
 T = TypeVar("T")
@@ -105,7 +106,7 @@ class Runner:
     def _run_node(self, schedule: Schedule, tool: Tool, calls: CallGroup) -> Any:
         run = _begin(schedule, tool)
         try:
-            with calls.collect():
+            with calls.collect(), flow_span("node", run.node):
                 output = tool.function(**run.inputs)
         except Exception as error:
             raise _failed(run, error) from error
@@ -114,7 +115,7 @@ class Runner:
     async def _arun_node(self, schedule: Schedule, tool: Tool, calls: CallGroup) -> Any:
         run = _begin(schedule, tool)
         try:
-            with calls.collect():
+            with calls.collect(), flow_span("node", run.node):
                 output = tool.function(**run.inputs)
                 if inspect.iscoroutine(output):
                     output = await output
