@@ -23,8 +23,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         default=str(paths.SAMPLE_DATA),
         metavar="FILE|FOLDER|HUB_ID",
-        help="CSV, JSONL or Parquet file with columns of questions and answers, JSONL or Parquet file "
-        "with `messages`, folder of such files, or dataset on the hub such as "
+        help="CSV, JSON, JSONL or Parquet file with columns of questions and answers, JSON, JSONL or "
+        "Parquet file with `messages`, folder of such files, or dataset on the hub such as "
         "HuggingFaceH4/ultrachat_200k (default: the questions and answers of this package)",
     )
     parser.add_argument(

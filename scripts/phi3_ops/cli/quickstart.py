@@ -29,8 +29,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=paths.SAMPLE_DATA,
         metavar="FILE",
-        help="your own questions and answers: CSV, JSONL or Parquet file (default: the questions and "
-        "answers of this package)",
+        help="your own questions and answers: CSV, JSON, JSONL or Parquet file (default: the questions "
+        "and answers of this package)",
     )
     add_columns(parser)
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""Read JSONL, CSV and Parquet files row by row.
+"""Read JSONL, JSON, CSV and Parquet files row by row.
 
 A row that cannot be read is yielded too, with the problem.
 """
@@ -17,6 +17,7 @@ import orjson
 from ..errors import OpsError
 from . import line_limits
 from .checks import NO_MESSAGES, NOT_CSV, NOT_JSON, NOT_UTF8, Problem
+from .json_array import array_elements, is_array
 from .line_limits import bounded_lines, too_long
 from .parquet_limits import UnpackedSize, text_columns
 from .preferences import as_chat, is_preference
@@ -102,13 +103,17 @@ class Source:
 
 
 def read_jsonl(path: Path, columns: Columns) -> Iterator[SourceRow]:
-    """Yield the rows of a JSONL file; empty lines are skipped."""
+    """Yield the rows of a JSONL file, or of a `.json` file with one array; empty lines are skipped."""
     rows = _file_rows(path)
     return rows if columns is None else as_chats(rows, columns)
 
 
 def _file_rows(path: Path) -> Iterator[SourceRow]:
     start = _mark_length(path)
+    if is_array(path):
+        for line, element, problem in array_elements(path):
+            yield SourceRow(line, element, problem=Problem(NOT_JSON, problem) if problem else None)
+        return
     with path.open("rb", buffering=1 << 20) as file:
         file.seek(start)
         yield from json_rows(bounded_lines(file, str(path)), start)

@@ -12,6 +12,7 @@ from ..errors import OpsError
 from .atomic import atomic_file
 
 JSONL_FIX = "Give a JSONL file, with one JSON object per line."
+ARRAY_FIX = "Give a JSON file with one array of objects, or a JSONL file."
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -39,6 +40,8 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Return the objects of a JSONL file; empty lines are skipped.
 
+    A `.json` file may also hold one array of objects.
+
     Raises:
         OpsError: the file does not exist, or a line is not a JSON object; the error names the line.
     """
@@ -54,6 +57,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     if path.suffix.lower() in (".csv", ".tsv"):
         source = shlex.quote(str(path))
         fix = f"Give a JSONL file; `phi3 data --source {source}` writes questions.jsonl."
+    if path.suffix.lower() == ".json" and text.lstrip().startswith("["):
+        return _array(text, str(path))
     return [
         _object(line, f"{path}, line {number}", fix)
         for number, line in enumerate(text.split("\n"), 1)
@@ -61,11 +66,25 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     ]
 
 
+def _array(text: str, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _parse(text, name, ARRAY_FIX)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise OpsError(f"{name}, row {number}: not a JSON object", ARRAY_FIX)
+    return rows
+
+
 def _object(line: str, location: str, fix: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except ValueError as error:
-        raise OpsError(f"{location}: not JSON ({error})", fix) from error
+    row = _parse(line, location, fix)
     if not isinstance(row, dict):
         raise OpsError(f"{location}: not a JSON object", fix)
     return row
+
+
+def _parse(text: str, location: str, fix: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise OpsError(f"{location}: not JSON ({error})", fix) from error
+    except RecursionError as error:
+        raise OpsError(f"{location}: nested too deeply", fix) from error

@@ -42,3 +42,32 @@ def test_a_csv_file_is_told_how_to_become_jsonl(tmp_path):
         OpsError, match=r"`phi3 data --source '.*my data.csv'` writes questions.jsonl"
     ):
         read_jsonl(file)
+
+
+@pytest.mark.parametrize("text", ['[{"a": 1},\n {"a": 2}]', '\ufeff\n[\n{"a": 1},{"a": 2}\n]\n'])
+def test_a_json_file_may_hold_one_array(tmp_path, text):
+    path = tmp_path / "mine.json"
+    path.write_text(text, encoding="utf-8")
+    assert read_jsonl(path) == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"a": 1}, 3]', "row 2: not a JSON object"),
+        ("[1", "not JSON"),
+        ("[" * 200_000, "nested too deeply"),
+    ],
+)
+def test_another_array_is_an_error(tmp_path, text, message):
+    path = tmp_path / "mine.json"
+    path.write_text(text)
+    with pytest.raises(OpsError, match=message):
+        read_jsonl(path)
+
+
+def test_a_line_that_is_nested_too_deeply_is_an_error(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"a": 1}\n' + "[" * 200_000)
+    with pytest.raises(OpsError, match="line 2: nested too deeply"):
+        read_jsonl(path)
