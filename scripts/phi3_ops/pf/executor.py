@@ -34,6 +34,19 @@ class ExecutedLine:
     result: Any = field(default=None, compare=False)
 
 
+@dataclass(frozen=True)
+class ExecutedAggregation:
+    """The outcome of an aggregation.
+
+    Attributes:
+        metrics: the metrics, also those before a failure.
+        error: Prompt flow's error codes of the first node that failed, or None.
+    """
+
+    metrics: dict[str, Any]
+    error: list[str] | None = None
+
+
 class PromptflowExecutor:
     """Prompt flow's executor with one flow.
 
@@ -65,10 +78,10 @@ class PromptflowExecutor:
         """Run a line with streaming switched on, and read the output that streams."""
         return self._in_thread(lambda: self._run(inputs, streaming=True))
 
-    def metrics(self, lines: list[tuple[Mapping[str, Any], ExecutedLine]]) -> dict[str, Any]:
-        """Return the metrics of the aggregation over the lines that completed, as in a batch."""
+    def aggregate(self, lines: list[tuple[Mapping[str, Any], ExecutedLine]]) -> ExecutedAggregation:
+        """Run the aggregation over the lines that completed, as in a batch."""
         if not self._executor.has_aggregation_node:
-            return {}
+            return ExecutedAggregation({})
         return self._in_thread(lambda: self._aggregate(lines))
 
     def _in_thread(self, work: Callable[[], T]) -> T:
@@ -112,7 +125,9 @@ class PromptflowExecutor:
                 streamed = [name, outputs[name]]
         return ExecutedLine(outputs, streamed=streamed, result=result)
 
-    def _aggregate(self, lines: list[tuple[Mapping[str, Any], ExecutedLine]]) -> dict[str, Any]:
+    def _aggregate(
+        self, lines: list[tuple[Mapping[str, Any], ExecutedLine]]
+    ) -> ExecutedAggregation:
         from promptflow._utils.execution_utils import apply_default_value_for_input
         from promptflow.executor.flow_validator import FlowValidator
 
@@ -132,7 +147,8 @@ class PromptflowExecutor:
                 for key in executor._aggregation_inputs_references
             },
         )
-        return dict(result.metrics)
+        errors = [run.error for run in result.node_run_infos.values() if run.error]
+        return ExecutedAggregation(dict(result.metrics), _codes(errors[0]) if errors else None)
 
 
 def _codes(error: Mapping[str, Any]) -> list[str]:

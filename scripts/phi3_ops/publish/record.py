@@ -112,6 +112,7 @@ class _Recorded:
 
     lines: list[RecordedLine] = field(default_factory=list)
     metrics: dict[str, Any] = field(default_factory=dict)
+    metrics_error: list[str] | None = None
     engine: str = ""
 
 
@@ -156,6 +157,7 @@ def record_flow(
         connections=fields,
         lines=recorded.lines,
         metrics=recorded.metrics,
+        metrics_error=recorded.metrics_error,
         exchanges=exchanges,
     )
     write_recording(out, recording)
@@ -247,7 +249,9 @@ def _record_phi3(
             )
             on_line(number)
         if engine.has_aggregation:
-            recorded.metrics = dict(engine.aggregate(results).metrics)
+            aggregated = engine.aggregate(results)
+            recorded.metrics = dict(aggregated.metrics)
+            recorded.metrics_error = _codes(aggregated.error)
     return recorded
 
 
@@ -278,7 +282,8 @@ def _record_promptflow(
             )
         )
         on_line(number)
-    recorded.metrics = executor.metrics(lines)
+    aggregated = executor.aggregate(lines)
+    recorded.metrics, recorded.metrics_error = aggregated.metrics, aggregated.error
     return recorded
 
 

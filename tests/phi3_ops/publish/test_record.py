@@ -75,6 +75,43 @@ def test_a_changed_flow_is_different(tmp_path, capsys):
     assert "their content differs" in captured.err
 
 
+COUNT = """\
+from phi3_tools.flow import log_metric, tool
+
+
+@tool
+def count(texts: list) -> int:
+    log_metric("lines", len(texts))
+    return {"1": 1}[CHANGED]
+"""
+
+
+@pytest.mark.parametrize("engine", ["phi3", "promptflow"])
+def test_an_aggregation_that_fails_is_recorded_with_its_error(tmp_path, capsys, engine):
+    flow = write_echo_flow(tmp_path / "echo", TOOL.replace("CHANGED", "''"))
+    node = """\
+- name: count
+  type: python
+  source: {type: code, path: count.py}
+  inputs: {texts: "${echo.output}"}
+  aggregation: true
+"""
+    dag = flow / "flow.dag.yaml"
+    dag.write_text(dag.read_text() + node)
+    (flow / "count.py").write_text(COUNT.replace("CHANGED", "'2'"))
+    data, out = tmp_path / "rows.jsonl", tmp_path / "recording"
+    data.write_text('{"text": "a"}\n')
+    words = ["flow", "record", str(flow), "--data", str(data), "--out", str(out)]
+    assert main([*words, "--engine", engine]) == 0
+    recording = read_recording(out)
+    assert recording.metrics == {"lines": 1}
+    assert recording.metrics_error == ["UserError", "ToolExecutionError"]
+    assert main(["flow", "parity", str(out), "--flow", str(flow)]) == 0
+    (flow / "count.py").write_text(COUNT.replace("CHANGED", "'1'"))
+    assert main(["flow", "parity", str(out), "--flow", str(flow)]) == 1
+    assert "error of the aggregation" in capsys.readouterr().out
+
+
 def test_nothing_to_compare_is_exit_code_2(tmp_path, capsys):
     assert main(["flow", "parity", str(tmp_path)]) == 2
     assert "phi3 flow record" in capsys.readouterr().err

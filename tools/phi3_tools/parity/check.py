@@ -133,9 +133,11 @@ async def _check(
         report.compare(
             number, "requests of the stream", sorted(line.stream_requests), sorted(requests)
         )
-    metrics = await subject.metrics(outcomes)
-    if metrics is not None:
-        report.compare(None, "metrics", recording.metrics, metrics)
+    aggregated = await subject.aggregate(outcomes)
+    if aggregated is not None:
+        report.compare(None, "error of the aggregation", recording.metrics_error, aggregated.error)
+        if aggregated.metrics is not None:
+            report.compare(None, "metrics", recording.metrics, aggregated.metrics)
     if at_once > 1 and recording.lines:
         await _check_at_once(recording, subject, replay, report, at_once)
 

@@ -48,6 +48,7 @@ class Recording:
         connections: connection -> its fields without secrets; `endpoint` is a path.
         lines: the lines.
         metrics: the metrics of the aggregation.
+        metrics_error: the error codes of an aggregation that failed, or None.
         exchanges: hash of a request -> the endpoint's answers.
     """
 
@@ -57,6 +58,7 @@ class Recording:
     lines: list[RecordedLine]
     metrics: Mapping[str, Any] = field(default_factory=dict)
     exchanges: Mapping[str, list[Exchange]] = field(default_factory=dict)
+    metrics_error: list[str] | None = None
 
 
 def write_recording(folder: Path, recording: Recording) -> Path:

@@ -26,13 +26,26 @@ class Outcome:
         outputs: output name -> value as JSON has it, or None if the line failed.
         error: the error codes, or None. A service tells only the first one.
         streamed: name and text of the output that streamed, or None.
-        line: what `Subject.metrics` needs of the line.
+        line: what `Subject.aggregate` needs of the line.
     """
 
     outputs: dict[str, Any] | None
     error: list[str] | None = None
     streamed: list[str] | None = None
     line: Any = None
+
+
+@dataclass
+class Aggregated:
+    """The outcome of an aggregation.
+
+    Attributes:
+        metrics: the metrics, also those before a failure; None if the subject loses them in a failure.
+        error: the error codes, or None.
+    """
+
+    metrics: dict[str, Any] | None
+    error: list[str] | None = None
 
 
 class Subject(Protocol):
@@ -52,8 +65,8 @@ class Subject(Protocol):
     async def stream(self, inputs: Mapping[str, Any]) -> Outcome:
         """Run a line, and return its answer from pieces."""
 
-    async def metrics(self, outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
-        """Return the metrics of the aggregation over the lines that completed; None without one."""
+    async def aggregate(self, outcomes: Sequence[Outcome]) -> Aggregated | None:
+        """Run the aggregation over the lines that completed; None without one."""
 
     def close(self) -> None:
         """End the threads."""
@@ -105,12 +118,12 @@ class _EngineSubject:
                 outcome.streamed = [stream.name, text]
             return outcome
 
-    async def metrics(self, outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+    async def aggregate(self, outcomes: Sequence[Outcome]) -> Aggregated | None:
         if not self._engine.has_aggregation:
             return None
         lines = [outcome.line for outcome in outcomes if outcome.error is None]
         result = await asyncio.to_thread(self._engine.aggregate, lines)
-        return dict(result.metrics)  # also those before a failure, as in the recording
+        return Aggregated(dict(result.metrics), result.error and list(result.error.codes))
 
     def close(self) -> None:
         self._engine.close()
@@ -185,11 +198,14 @@ class _ExportedSubject:
             return Outcome(plain_outputs(events[0]))
         return _joined(events, line.streamed)
 
-    async def metrics(self, outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+    async def aggregate(self, outcomes: Sequence[Outcome]) -> Aggregated | None:
         if self._evaluate is None:
             return None
         lines = [outcome.line for outcome in outcomes if outcome.error is None]
-        return dict(await self._evaluate.aggregate_lines(lines))
+        try:
+            return Aggregated(dict(await self._evaluate.aggregate_lines(lines)))
+        except Exception as error:  # whatever the exported code raises
+            return Aggregated(None, _failed(error).error)
 
     def close(self) -> None:
         pass
@@ -242,7 +258,7 @@ class _ServedSubject:
         events = [json.loads(text[len(EVENT) :]) for text in texts]
         return _joined(events, next(iter(events[-1]))) if events else Outcome({})
 
-    async def metrics(self, outcomes: Sequence[Outcome]) -> dict[str, Any] | None:
+    async def aggregate(self, outcomes: Sequence[Outcome]) -> Aggregated | None:
         return None
 
     def close(self) -> None:
