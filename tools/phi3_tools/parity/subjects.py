@@ -123,7 +123,8 @@ class _EngineSubject:
             return None
         lines = [outcome.line for outcome in outcomes if outcome.error is None]
         result = await asyncio.to_thread(self._engine.aggregate, lines)
-        return Aggregated(dict(result.metrics), result.error and list(result.error.codes))
+        error = None if result.error is None else list(result.error.codes)
+        return Aggregated(dict(result.metrics), error)
 
     def close(self) -> None:
         self._engine.close()
