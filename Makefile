@@ -15,7 +15,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PF_TRACING_SKIP_LOCAL_SETUP := true
 export PYTHONUTF8 := 1
 
-.PHONY: quickstart test test-slow bench fuzz docs lint format lock clean remove
+.PHONY: quickstart test test-slow bench fuzz docs release lint format lock clean remove
 .DELETE_ON_ERROR:
 
 ## quickstart: install, then fine-tune, serve, connect, chat and evaluate on this machine
@@ -56,6 +56,12 @@ fuzz: $(VENV)/.dev
 ## docs: build the documentation site into site/; open site/index.html
 docs: $(VENV)/.dev
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+## release: build the release into dist/ and check it; nothing is uploaded
+release: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python tests/support/release.py dist
+	$(BIN)/python -m pytest -m slow --timeout 2400 tests/test_installed_wheel.py
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

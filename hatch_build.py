@@ -8,7 +8,14 @@ from pathlib import Path
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FOLDERS = ("flows", "connections", "scripts/training", "scripts/serving", "scripts/azure", "examples/ci")
+FOLDERS = (
+    "flows",
+    "connections",
+    "scripts/training",
+    "scripts/serving",
+    "scripts/azure",
+    "examples/ci",
+)
 FILES = ("scripts/phi3.example.yaml",)
 TARGET = "phi3_ops_assets"
 
