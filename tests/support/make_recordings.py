@@ -18,6 +18,8 @@ CONNECTION = "recorded"
 TURN = {"inputs": {"question": "Who are you?"}, "outputs": {"answer": "Phi-3"}}
 TEXTS = ("Who founded Microsoft?", "one two three", "ü 漢字 \u2028 end", "fail")
 REFERENCE = "Microsoft was founded by Bill Gates and Paul Allen."
+CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
+CALL = {"function": {"name": "get_weather", "arguments": '{"city": "Wien"}'}}
 ROWS: dict[str, list[dict[str, Any]]] = {
     "qa": [
         *({"input_data": text} for text in TEXTS),
@@ -37,6 +39,15 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         {"answer": "ü", "ground_truth": ""},
         {"answer": 56, "ground_truth": "56"},
         {"ground_truth": "no answer"},
+    ],
+    "eval_structured": [
+        {"answer": '{"city": "Wien"}', "ground_truth": {"city": "Wien"}, "schema": CITY},
+        {"answer": {"city": 1}, "ground_truth": '{"city": "Wien", "zip": "1010"}', "schema": CITY},
+        {"answer": "Wien", "ground_truth": {"city": "Wien"}},
+        {"answer": "", "tool_calls": [CALL], "expected_calls": [CALL["function"]]},
+        {"answer": "Hello", "tool_calls": [CALL], "expected_calls": []},
+        {"answer": "{}", "ground_truth": {}, "schema": {"type": "objekt"}},
+        {"answer": "{}"},
     ],
     "judge": [
         {"question": "Who?", "answer": REFERENCE, "ground_truth": REFERENCE, "context": REFERENCE},
