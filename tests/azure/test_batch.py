@@ -1,32 +1,31 @@
-"""`phi3 run --on-azure` with the real SDK: the requests that it sends, and the outputs that it fetches.
+"""`phi3 run --on-azure` with the real SDK: the requests that it sends, and batches that really run.
 
-The fake keeps the job in its queue. promptflow-parallel then runs the uploaded flow over the uploaded
-data on this machine.
+The fake runs the pipeline: worker processes get mini-batches, are killed and started again, and call the
+endpoint with the connection of the workspace.
 """
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from azure_fixtures import WORKSPACE, one_line, plant
-from echo_endpoint import KEY, echo_endpoint
+from azure_fixtures import one_line, plant
+from echo_endpoint import KEY, USAGE, echo_endpoint
 from phi3_ops import paths
 from phi3_ops.pf.client import pf_client
+from phi3_ops.pf.stored_runs import find_stored_run
 from phi3_ops.remote_runs.outputs import MISSING_REASON
 from phi3_ops.remote_runs.submission import FETCHED_FOLDER
+from phi3_ops.runs.properties import RunProperties
 from phi3_ops.runs.scored import load_scored_run
+from polling import wait_until
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "azure"
-DRIVER = Path(__file__).resolve().parents[1] / "support" / "parallel_run.py"
 QUESTIONS = ["one", "two", "three", "four", "five"]
 
 
@@ -65,63 +64,17 @@ class Batches:
             text = re.sub(volatile, placeholder, text)
         return json.loads(text)
 
-    def document(self, path):
-        resources = self.azure.resources.items()
-        (document,) = (value for key, value in resources if key.endswith(path.lower()))
-        return document
-
-    def execute(self, name, url):
-        """Run a job on this machine, and set its status as Azure would."""
-        from fake_azure import assets
-
-        job = self.document(f"/jobs/{name}")["properties"]
-        (node,) = job["jobs"].values()
-        spec = self.document(node["componentId"].split("Microsoft.MachineLearningServices")[1])
-        code = spec["properties"]["componentSpec"]["code"]
-        folder = self.folder / name
-        assets.fetch(self.azure, WORKSPACE, code, folder / "flow")
-        assets.fetch(self.azure, WORKSPACE, job["inputs"]["data"]["uri"], folder / "data.jsonl")
-        (folder / "out").mkdir()
-        done = subprocess.run(
-            [sys.executable, DRIVER, folder / "flow", folder / "data.jsonl", folder / "out"]
-            + [str(node["mini_batch_size"]), str(1 + node["retry_settings"]["max_retries"])]
-            + _arguments(node["inputs"]),
-            env=self.azure.bare_environment({"AML_PROMPT_FLOW_CONNECTIONS": _connections(url)}),
-            capture_output=True,
-            text=True,
-        )
-        from fake_azure.storage import container_of
-
-        self.azure.storage.put_folder(
-            container_of(WORKSPACE), f"azureml/{name}/flow_outputs", folder / "out"
-        )
-        self.end(name, "Failed" if done.returncode else "Completed")
-        return done
-
     def end(self, name, status):
-        (run,) = (run for key, run in self.azure.runs.items() if key.endswith(f"/jobs/{name}"))
-        run.status = status
+        """Set the status of a job that stays in the queue."""
+        self.record(name).status = status
+
+    def record(self, name):
+        """Return the fake's record of a job."""
+        (record,) = (run for key, run in self.azure.runs.items() if key.endswith(f"/jobs/{name}"))
+        return record
 
 
-def _arguments(inputs):
-    """Return promptflow-parallel's arguments for the inputs of a component."""
-    arguments, connections = [], []
-    for name, value in inputs.items():
-        if name.startswith("connections."):
-            connections.append(f"{name.removeprefix('connections.')}={value['value']}")
-        elif name != "data":
-            arguments.append(f"--pf_input_{name}={value['value']}")
-    return [*arguments, "--amlbi_pf_connections", ",".join(connections)]
-
-
-def _connections(url):
-    """Return the connections as the nodes get them: in the environment, resolved."""
-    fields = {"endpoint": url, "key": KEY, "contract": "chat"}
-    connection = {"type": "CustomConnection", "module": "promptflow.connections", "value": fields}
-    text = json.dumps({"phi3": {**connection, "secret_keys": ["key"]}})
-    return base64.b64encode(text.encode()).decode()
-
-
+CONNECTION = {"category": "CustomKeys", "authType": "CustomKeys"}
 VOLATILE = (
     (r"11111111-1111-4111-8111-111111111111", "<subscription>"),
     (r"\d{4}-\d\d-\d\d(?=\")", "<date>"),
@@ -131,9 +84,17 @@ VOLATILE = (
 )
 
 
+def plant_connection(azure, url):
+    fields = {"endpoint": url, "contract": "chat", "max_attempts": "1"}
+    credentials = {"keys": {"key": KEY}}
+    properties = {**CONNECTION, "metadata": fields, "credentials": credentials}
+    plant(azure, "connections/phi3", {"properties": properties})
+
+
 @pytest.fixture
 def batches(serving, queued_jobs, phi3, tmp_path):
-    plant(serving.azure, "connections/phi3", {"properties": {"category": "CustomKeys"}})
+    """Batches whose jobs stay in the queue."""
+    plant_connection(serving.azure, "https://example.org/score")
     return Batches(serving.azure, phi3, tmp_path)
 
 
@@ -141,6 +102,20 @@ def batches(serving, queued_jobs, phi3, tmp_path):
 def endpoint():
     with echo_endpoint() as server:
         yield server
+
+
+@pytest.fixture
+def running(serving, phi3, tmp_path, endpoint):
+    """Batches whose jobs run, and call the endpoint."""
+    plant_connection(serving.azure, endpoint.url)
+    return Batches(serving.azure, phi3, tmp_path)
+
+
+def asked(endpoint, question):
+    """Return how often a question was sent."""
+    return sum(
+        body["input_data"]["input_string"][-1]["content"] == question for body in endpoint.requests
+    )
 
 
 @pytest.mark.parametrize(
@@ -181,56 +156,94 @@ def test_a_job_that_failed_is_submitted_again(batches):
     assert batches.submitted() == f"{first}-2"
 
 
-def test_the_answers_come_back_as_a_run(batches, endpoint):
-    """Submitted, run on mini-batches, fetched, scored and compared."""
-    name = batches.submitted("--mini-batch-size", 2)
-    executed = batches.execute(name, endpoint.url)
-    assert executed.returncode == 0, executed.stderr
-    done = batches.run("--on-azure", "--mini-batch-size", 2, "--evaluate")
+def test_the_answers_come_back_as_a_run(running, endpoint):
+    """Submitted, run by several processes, followed, fetched, scored and compared."""
+    words = ("--on-azure", "--mini-batch-size", 2, "--instances", 2, "--in-flight", 4)
+    done = running.run(*words, "--follow", "--evaluate")
     assert done.code == 0, done.out + done.err
+    name = re.search(r"^job (\S+)$", done.out, re.MULTILINE).group(1)
     assert f"{name}: 5 lines, 0 failed" in done.out
-    assert len(endpoint.requests) == 5
+    assert [asked(endpoint, question) for question in QUESTIONS] == [1] * 5
     rows = _rows(FETCHED_FOLDER / name / "flow_outputs" / "output.jsonl")
     assert rows == [{"line_number": n, "answer": each} for n, each in enumerate(QUESTIONS)]
-    compared = batches.phi3("compare", name, name)
+    properties = RunProperties.from_properties(find_stored_run(name).properties)
+    assert properties.token_counts == {key: 5 * count for key, count in USAGE.items()}
+    compared = running.phi3("compare", name, name)
     assert "exact_match" in compared.out, compared.err
     details = pf_client().get_details(name)
     assert list(details["outputs.answer"]) == QUESTIONS
+    texts = [request.raw for request in running.azure.requests]
+    assert not [text for text in texts if KEY.encode() in text]  # the key was not uploaded
 
 
-def test_lines_that_are_missing_have_failed(batches, endpoint, monkeypatch):
-    """A job fails while it is followed: its answers are fetched nevertheless."""
-    batches.ask("one", "fail", "three", "four", "five")
+def test_a_killed_process_asks_no_line_again(running, endpoint):
+    """A process dies in the middle of a mini-batch; its lines that have an answer keep it."""
+    running.ask("one", "two", "wait", "four", "five")
+    words = ("--on-azure", "--mini-batch-size", 5, "--in-flight", 1)
+    name = running.submitted(*words)
+    wait_until(lambda: asked(endpoint, "wait"))
+    step = running.record(name).step
+    step.workers[0].kill()
+    endpoint.released.set()
+    done = running.run(*words, "--follow")
+    assert done.code == 0, done.out + done.err
+    assert f"{name}: 5 lines, 0 failed" in done.out
+    assert len(step.workers) == 2
+    counts = {question: asked(endpoint, question) for question in ("one", "two", "wait", "four")}
+    assert counts == {"one": 1, "two": 1, "wait": 2, "four": 1}
+
+
+def test_a_line_with_a_wrong_input_fails_alone(running, endpoint):
+    running.ask("one", "fail", "three", "four", "five")
+    done = running.run("--on-azure", "--mini-batch-size", 2, "--retries", 2, "--follow")
+    assert done.code == 1
+    assert "5 lines, 1 failed" in done.out and "told to fail" in done.out
+    assert asked(endpoint, "fail") == 1  # no retry helps
+
+
+def test_lines_that_the_endpoint_failed_are_retried_alone(running, endpoint):
+    """A job fails, and its answers are fetched nevertheless."""
+    running.ask("one", "crash", "three", "four", "five")
     words = ("--on-azure", "--mini-batch-size", 2, "--retries", 1)
-    name = batches.submitted(*words)
-    assert batches.execute(name, endpoint.url).returncode == 1
-    assert len([r for r in endpoint.requests if "fail" in json.dumps(r)]) == 2  # tried again
-    batches.end(name, "Running")
-
-    def fail(_, job):
-        batches.end(job, "Failed")
-        raise _failure()
-
-    from azure.ai.ml.operations import JobOperations
-
-    monkeypatch.setattr(JobOperations, "stream", fail)
-    done = batches.run(*words, "--follow")
+    done = running.run(*words, "--follow")
     assert done.code == 1
     assert "fetching the answers that it has" in done.err
-    assert f"{name}: 5 lines, 2 failed" in done.out  # the mini-batch of the failed one
-    assert MISSING_REASON in done.out
-    again = batches.run("--fetch", name, "--max-failures", 2, "--evaluate")
+    name = re.search(r"^job (\S+)$", done.out, re.MULTILINE).group(1)
+    assert f"{name}: 5 lines, 1 failed" in done.out and "told to crash" in done.out
+    assert (asked(endpoint, "one"), asked(endpoint, "crash")) == (1, 2)
+    again = running.run("--fetch", name, "--max-failures", 1, "--evaluate")
     assert again.code == 0, again.err
-    assert re.search(r"exact_match\s+0\.6000", again.out)  # over all five
+    assert re.search(r"exact_match\s+0\.8000", again.out)  # over all five
     run = load_scored_run(name)
-    assert sorted(run.errors) == [0, 1]
-    assert sorted(run.scored.rows) == [2, 3, 4]
+    assert sorted(run.errors) == [1]
+    assert sorted(run.scored.rows) == [0, 2, 3, 4]
 
 
-def _failure():
-    from azure.ai.ml.exceptions import JobException
+def test_lines_of_an_unfinished_mini_batch_are_fetched(running, endpoint):
+    """A process dies in every attempt at its mini-batch: the answers that it had are not lost."""
+    running.ask("one", "wait")
+    words = ("--on-azure", "--mini-batch-size", 2, "--in-flight", 1, "--retries", 0)
+    name = running.submitted(*words)
+    wait_until(lambda: asked(endpoint, "wait"))
+    step = running.record(name).step
+    step.workers[0].kill()
+    endpoint.released.set()
+    wait_until(lambda: running.record(name).state() == "Failed")
+    done = running.run("--fetch", name)
+    assert f"{name}: 2 lines, 1 failed" in done.out, done.err
+    assert MISSING_REASON in done.out
 
-    return JobException(message="failed", no_personal_data_message="failed")
+
+def test_the_cluster_may_read_the_connection_itself(running, endpoint):
+    """With `azure.identity`, the identity of the cluster gets the role, and reads the key."""
+    settings = Path("phi3.yaml").read_text()
+    Path("phi3.yaml").write_text(f"{settings}\nazure: {{identity: true}}\n")
+    running.ask("one")
+    done = running.run("--on-azure", "--follow")
+    assert done.code == 0, done.out + done.err
+    assert "role Azure Machine Learning Workspace Connection Secrets Reader" in done.out
+    (job,) = (write.body for write in running.azure.writes() if "/jobs/batch-" in write.path)
+    assert job["properties"]["jobs"]["answers"]["identity"] == {"identity_type": "Managed"}
 
 
 def test_a_missing_connection_is_named(batches):
@@ -266,14 +279,6 @@ def test_a_job_that_does_not_exist(batches):
 def test_an_empty_data_file(batches):
     batches.data.write_text("")
     one_line(batches.run("--on-azure"), "is empty")
-
-
-def test_the_name_of_a_port_is_refused(batches):
-    file = batches.flow / "flow.dag.yaml"
-    file.write_text(file.read_text().replace("input_data", "data"))
-    files = ("--flow", batches.flow, "--data", batches.data)
-    mapping = ("--column-mapping", "data=${data.question}")
-    one_line(batches.phi3("run", *files, *mapping, "--on-azure"), "the input 'data'", "Rename")
 
 
 @pytest.mark.parametrize("word", ["--replay", "--resume", "--run"])

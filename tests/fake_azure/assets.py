@@ -67,10 +67,3 @@ def fetch_model(azure, workspace, model, target):
     name = locate(azure, workspace, model)[1].rstrip("/").rsplit("/", 1)[-1]
     fetch(azure, workspace, model, folder / name)
     return folder
-
-
-@hook("show", f"{ML}/components/versions")
-def compiled(azure, path, document):
-    """Show a flow's component as the parallel component that Azure creates from it."""
-    spec = document["properties"]["componentSpec"]
-    spec["type"] = spec["type"].replace("promptflow_parallel", "parallel")

@@ -5,7 +5,7 @@ import tempfile
 import threading
 from pathlib import Path
 
-from . import assets
+from . import assets, parallel
 from .arm import ArmPath, Refused, hook, route
 from .storage import ML, container_of, url
 
@@ -63,6 +63,9 @@ class Run(Work):
         return f"{url(self._container, log)}?{token}"
 
     def do(self):
+        if self.properties["jobType"] == "Pipeline":
+            self.step = parallel.Step(self)
+            return self.step.run()
         if self.properties["jobType"] != "FineTuning":
             return self._command()
         container, path = self._locate(self.properties["outputs"][TUNED]["uri"])
@@ -76,7 +79,7 @@ class Run(Work):
         code.mkdir()
         if self.properties.get("codeId"):
             assets.fetch(self.azure, self.path.workspace, self.properties["codeId"], code)
-        values = self._inputs()
+        values = self.inputs()
         uris = {name: output["uri"] for name, output in self.properties["outputs"].items()}
         uris.pop("default")
         for name in uris:
@@ -84,11 +87,18 @@ class Run(Work):
             (outputs / name).mkdir(parents=True)
         command = EXPRESSION.sub(lambda part: values[part.groups()], self.properties["command"])
         self._execute(command, code)
-        for name, uri in uris.items():
-            self.azure.storage.put_folder(*self._locate(uri), outputs / name)
+        for name in uris:
+            self.keep_output(name, outputs / name)
         self.azure.storage.put_folder(self._container, f"{self._prefix}/outputs", code / "outputs")
 
-    def _inputs(self):
+    def keep_output(self, name, folder):
+        """Copy an output into its datastore."""
+        self.azure.storage.put_folder(
+            *self._locate(self.properties["outputs"][name]["uri"]), folder
+        )
+
+    def inputs(self):
+        """Fetch the inputs; return their paths and values, by ("inputs", name)."""
         values = {}
         for name, definition in (self.properties.get("inputs") or {}).items():
             values["inputs", name] = str(definition.get("value", ""))

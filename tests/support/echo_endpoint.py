@@ -15,7 +15,9 @@ USAGE = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 
 
 class EchoServer(ThreadingHTTPServer):
-    """Speaks the chat contract. The question `fail` gets a 400 and `crash` a 500.
+    """Speaks the chat contract. The question `fail` gets a 400, and `crash` a 500.
+
+    The question `wait` gets its answer after `released` is set.
 
     A streamed answer comes word by word. The last word is held back until `may_finish` is set, so that a
     test can prove that the first one arrived earlier. `requests` keeps the bodies.
@@ -29,6 +31,7 @@ class EchoServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: list[dict[str, Any]] = []
         self.may_finish = threading.Event()
+        self.released = threading.Event()
         self.waited_in_vain = False
 
     @property
@@ -49,6 +52,8 @@ class _Handler(JsonHandler):
         question = body["input_data"]["input_string"][-1]["content"]
         if question == "fail":
             return self.answer(400, {"error": {"message": "told to fail"}})
+        if question == "wait":
+            self.server.released.wait(60)
         if question == "crash":
             return self.answer(500, {"error": {"message": "told to crash"}})
         if body["input_data"].get("parameters", {}).get("stream"):

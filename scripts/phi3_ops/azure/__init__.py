@@ -51,7 +51,7 @@ from .quota import (
     require_quota,
 )
 from .regions import read_sizes
-from .roles import CONNECTION_SECRETS, grant_role, has_role, retry_while_roles_spread
+from .roles import configured_identity, connection_reader_step, retry_while_roles_spread
 from .sizes import CPU_IMAGE, has_gpu
 from .status import StatusItem, read_status
 from .teardown import ENDPOINT_ONLY, EVERYTHING, EXPIRING, RESOURCES_IN_USE, plan_teardown
@@ -70,7 +70,6 @@ __all__ = [
     "COMPLETED",
     "CPU_IMAGE",
     "CONNECTIONS_API_VERSION",
-    "CONNECTION_SECRETS",
     "CREATED_BY_TAG",
     "Cloud",
     "Config",
@@ -90,12 +89,12 @@ __all__ = [
     "StatusItem",
     "Step",
     "cluster_need",
+    "configured_identity",
+    "connection_reader_step",
     "endpoint_need",
     "find_resource",
     "flow_need",
     "follow_job",
-    "grant_role",
-    "has_role",
     "is_created_by_us",
     "load_config",
     "named_errors",

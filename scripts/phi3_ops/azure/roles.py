@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from ..errors import OpsError
 from ..waiting import WaitTimeoutError, wait_until
 from .cloud import Cloud
 from .faults import find_resource, has_code
+from .plan import Step
 
 T = TypeVar("T")
 
@@ -138,6 +140,30 @@ def grant_role(cloud: Cloud, role: Role, scope: str, principal: str) -> None:
     except WaitTimeoutError as error:
         raise error.last from None
     cloud.role_granted_at = time.monotonic()
+
+
+def configured_identity(cloud: Cloud) -> Any:
+    """Return the configured user-assigned identity; raise OpsError if it does not exist."""
+    group, name = cloud.config.azure.resource_group, cloud.config.identity.name
+    identity = find_resource(lambda: cloud.identities.get(group, name))
+    if identity is None:
+        raise OpsError(f"the identity {name} does not exist", "Create it with `phi3 provision`.")
+    return identity
+
+
+def connection_reader_step(cloud: Cloud) -> Step:
+    """Return the step that lets the configured identity read the connections of the workspace."""
+    role, scope = CONNECTION_SECRETS, cloud.workspace_path
+
+    def principal() -> str:
+        return str(configured_identity(cloud).principal_id)
+
+    return Step(
+        f"role {role.name} of {cloud.config.identity.name} on the {role.scope_kind}",
+        lambda: has_role(cloud, role, scope, principal()),
+        lambda: grant_role(cloud, role, scope, principal()),
+        verb="assign",
+    )
 
 
 def retry_while_roles_spread(cloud: Cloud, action: Callable[[], T]) -> T:

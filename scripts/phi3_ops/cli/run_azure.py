@@ -66,14 +66,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--mini-batch-size",
         type=positive_int,
         metavar="N",
-        help="number of lines that one process runs in sequence, and that are retried together "
+        help="number of lines that one process gets at once, and that are retried together "
         "(default: 10)",
     )
     azure.add_argument(
         "--retries",
         type=retry_count,
         metavar="N",
-        help="number of retries of a mini-batch with a failed line (default: 3)",
+        help="number of retries of the lines that the endpoint failed, or whose process was killed "
+        "(default: 3)",
     )
 
 

@@ -23,15 +23,14 @@ from phi3_tools import EntraAuth, KeyAuth
 
 from .. import paths
 from ..azure import (
-    CONNECTION_SECRETS,
     CONNECTIONS_API_VERSION,
     Cloud,
     EndpointConfig,
     Step,
+    configured_identity,
+    connection_reader_step,
     find_resource,
     flow_need,
-    grant_role,
-    has_role,
     require_quota,
 )
 from ..errors import OpsError
@@ -97,40 +96,14 @@ class FlowDeployment(Deployment):
 
     def steps(self) -> list[Step]:
         """Return the steps for the identity's role and the registered model."""
-        role = CONNECTION_SECRETS
-        identity = self.cloud.config.identity.name
         return [
-            Step(
-                f"role {role.name} of {identity} on the {role.scope_kind}",
-                self._has_role,
-                self._grant_role,
-                verb="assign",
-            ),
+            connection_reader_step(self.cloud),
             Step(
                 f"model {self.endpoint.model} from {self.flow.folder}",
                 lambda: bool(self._model_versions()),
                 self._register,
             ),
         ]
-
-    # -- role ----------------------------------------------------------------------------------------
-
-    def _identity(self) -> Any:
-        group, name = self.cloud.config.azure.resource_group, self.cloud.config.identity.name
-        identity = find_resource(lambda: self.cloud.identities.get(group, name))
-        if identity is None:
-            raise OpsError(
-                f"the identity {name} does not exist", "Create it with `phi3 provision`."
-            )
-        return identity
-
-    def _has_role(self) -> bool:
-        scope, principal = self.cloud.workspace_path, self._identity().principal_id
-        return has_role(self.cloud, CONNECTION_SECRETS, scope, principal)
-
-    def _grant_role(self) -> None:
-        scope, principal = self.cloud.workspace_path, self._identity().principal_id
-        grant_role(self.cloud, CONNECTION_SECRETS, scope, principal)
 
     # -- model ---------------------------------------------------------------------------------------
 
@@ -193,7 +166,7 @@ class FlowDeployment(Deployment):
             deployment.tags = self._tags()
             deployment.environment_variables |= {
                 "PRT_CONFIG_OVERRIDE": self._runtime_config(),
-                "AZURE_CLIENT_ID": self._identity().client_id,
+                "AZURE_CLIENT_ID": configured_identity(self.cloud).client_id,
             }
             yield deployment
 

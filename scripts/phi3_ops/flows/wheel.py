@@ -16,6 +16,8 @@ from ..hashing import sha256_urlsafe
 from ..installation import PACKAGE, wheel_name
 from .content import flow_files
 
+# The compute sessions of Prompt flow have Python 3.9. The engine of `phi3_tools.flow` needs 3.10.
+REQUIRED_PYTHON = ">=3.9"
 # Extra of the wheel -> the packages of this package's extra of that name which run flows.
 ENGINE_PACKAGES = {"flow": ("jinja2", "pyyaml"), "promptflow": ("promptflow-core",)}
 
@@ -69,6 +71,7 @@ def _metadata(package: Distribution) -> dict[str, bytes]:
     tools = package.entry_points.select(group="package_tools")
     lines = {
         "METADATA": ["Metadata-Version: 2.1", f"Name: {PACKAGE}", f"Version: {package.version}"]
+        + [f"Requires-Python: {REQUIRED_PYTHON}"]
         + [f"Requires-Dist: {need}" for need in needs]
         + [f"Provides-Extra: {extra}" for extra in ENGINE_PACKAGES],
         "WHEEL": ["Wheel-Version: 1.0", "Root-Is-Purelib: true", "Tag: py3-none-any"],

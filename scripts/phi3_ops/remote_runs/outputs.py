@@ -1,10 +1,8 @@
-"""The outputs of a batch on Azure, as a run in Prompt flow's store.
-
-Prompt flow's notebook "Run flows in Azure ML pipeline" describes the output of a job.
-"""
+"""The outputs of a batch on Azure, as a run in Prompt flow's store."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -19,8 +17,6 @@ from ..pf import LINE_NUMBER, add_run
 from ..runs import ConnectionFacts, RunProperties, write_run_folder
 from .request import BatchRequest
 
-# Written at the end of a job, from one file temp_*_* per process.
-OUTPUT_FILE = "parallel_run_step.jsonl"
 MISSING_REASON = "not among the job's outputs: its mini-batch failed, or was never run"
 
 Row = dict[str, Any]
@@ -34,11 +30,13 @@ class Download:
         answers: line number -> outputs of the flow.
         errors: line number -> the reason for which the line failed, if it is known.
         files: a folder with the other files of the run, or None.
+        token_counts: number of tokens that the lines took, by the names of a local run.
     """
 
     answers: Mapping[int, Row]
     errors: Mapping[int, str] = field(default_factory=dict)
     files: Path | None = None
+    token_counts: Mapping[str, int] = field(default_factory=dict)
 
 
 @contextmanager
@@ -65,27 +63,46 @@ def downloads_stay_inside() -> Iterator[None]:
         BlobStorageClient.download = download
 
 
-def join_outputs(folder: Path, line_count: int) -> dict[int, Row]:
-    """Return the outputs in the files of a job, sorted by line number.
+def read_cluster_outputs(folder: Path, line_count: int) -> Download:
+    """Read what the entry script of a batch on a cluster has written.
 
-    A job that failed has not joined the files of its mini-batches. A mini-batch that ran again after a
-    timeout may have written a line twice: the first row counts.
+    A line may have several rows, because a mini-batch that failed has run again. A row with an answer
+    counts more than a row with an error. Files that a killed process has not finished are skipped.
 
     Args:
-        folder: the downloaded files.
+        folder: the downloaded files: `*.jsonl` of mini-batches, and `*.json` of lines.
         line_count: number of lines in the data file.
 
     Raises:
         OpsError: a row has no line number, or the data file has no such line.
     """
-    files = sorted(folder.rglob(OUTPUT_FILE)) or sorted(folder.rglob(f"temp_*_{OUTPUT_FILE}"))
-    rows_by_line: dict[int, Row] = {}
-    for row in (row for file in files for row in read_jsonl(file)):
-        outputs = row.get("output")
-        if isinstance(outputs, dict) and LINE_NUMBER in outputs:
-            row = outputs  # promptflow-parallel nests the outputs; the documented file does not
-        rows_by_line.setdefault(pop_line_number(row, line_count, OUTPUT_FILE), row)
-    return dict(sorted(rows_by_line.items()))
+    answers: dict[int, Row] = {}
+    errors: dict[int, str] = {}
+    tokens: dict[int, Row] = {}
+    for file in sorted(folder.rglob("*.json*")):
+        for row in _finished_rows(file):
+            line = pop_line_number(row, line_count, file.name)
+            if isinstance(row.get("output"), dict):
+                answers[line] = row["output"]
+                tokens[line] = row.get("tokens") or {}
+            else:
+                errors[line] = str(row.get("error") or MISSING_REASON)
+                tokens.setdefault(line, row.get("tokens") or {})
+    counts: Counter[str] = Counter()
+    for line_tokens in tokens.values():
+        counts.update(line_tokens)
+    return Download(
+        dict(sorted(answers.items())),
+        {line: error for line, error in sorted(errors.items()) if line not in answers},
+        token_counts=counts,
+    )
+
+
+def _finished_rows(file: Path) -> list[Row]:
+    try:
+        return read_jsonl(file)
+    except OpsError:
+        return []
 
 
 def pop_line_number(row: Row, line_count: int, where: str) -> int:

@@ -14,6 +14,7 @@ from ..runs import DEFAULT_IN_FLIGHT
 
 LINE_TIMEOUT_S = 600  # the time that Prompt flow's own engine gives a line
 MAX_TIMEOUT_S = 259200  # Azure's maximum for a mini-batch
+MAX_PROCESSES = 4  # on a node; further lines in flight are threads of these processes
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ class ClusterRequest(BatchRequest):
     Attributes:
         compute: name of the cluster; None stands for the configuration's.
         instances: number of nodes.
-        mini_batch_size: number of lines that one process runs in sequence, and that are retried together.
+        mini_batch_size: number of lines that one process gets at once, and that are retried together.
         retries: number of times that a failed mini-batch is run again.
     """
 
@@ -66,20 +67,34 @@ class ClusterRequest(BatchRequest):
     mini_batch_size: int = 10
     retries: int = 3
 
+    @property
+    def processes(self) -> int:
+        """Number of processes on a node, at most `MAX_PROCESSES`; each has the same number of threads."""
+        choices = range(1, MAX_PROCESSES + 1)
+        return max(count for count in choices if self._in_flight_per_node % count == 0)
+
+    @property
+    def threads(self) -> int:
+        """Number of lines that one process runs at once."""
+        return self._in_flight_per_node // self.processes
+
+    @property
+    def _in_flight_per_node(self) -> int:
+        return math.ceil(self.in_flight / self.instances)
+
     def settings(self) -> dict[str, Any]:
         """Return the run settings of the parallel step.
 
-        The error thresholds are 0. Azure's own default ignores all failures.
+        A mini-batch is one file. The error thresholds are 0; Azure's own default ignores all failures.
         """
         return {
-            "resources": {"instance_count": self.instances},
-            "max_concurrency_per_instance": math.ceil(self.in_flight / self.instances),
-            "mini_batch_size": self.mini_batch_size,
+            "instance_count": self.instances,
+            "max_concurrency_per_instance": self.processes,
+            "mini_batch_size": "1",
             "retry_settings": {
                 "max_retries": self.retries,
                 "timeout": min(self.mini_batch_size * LINE_TIMEOUT_S, MAX_TIMEOUT_S),
             },
             "error_threshold": 0,
             "mini_batch_error_threshold": 0,
-            "environment_variables": {"PF_INPUT_FORMAT": "jsonl"},
         }

@@ -15,12 +15,11 @@ from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.stored_runs import find_stored_run
 from phi3_ops.remote_runs.outputs import (
     MISSING_REASON,
-    OUTPUT_FILE,
     Download,
     add_downloaded_run,
     downloads_stay_inside,
-    join_outputs,
     pop_line_number,
+    read_cluster_outputs,
     write_downloaded_run,
 )
 from phi3_ops.remote_runs.request import BatchRequest
@@ -61,24 +60,32 @@ def write(file, rows):
     file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
 
 
-@pytest.mark.parametrize("rows", [[{"answer": "x"}], [{"line_number": 7}], [{"line_number": "0"}]])
+FILE = "000000-0123.jsonl"
+
+
+@pytest.mark.parametrize("rows", [[{"output": {}}], [{"line_number": 7}], [{"line_number": "0"}]])
 def test_a_row_without_a_line_of_the_data_file_is_refused(tmp_path, rows):
-    write(tmp_path / OUTPUT_FILE, rows)
-    with pytest.raises(OpsError, match=f"{OUTPUT_FILE}: `line_number` is"):
-        join_outputs(tmp_path, 2)
+    write(tmp_path / FILE, rows)
+    with pytest.raises(OpsError, match=f"{FILE}: `line_number` is"):
+        read_cluster_outputs(tmp_path, 2)
 
 
-def test_rows_are_joined_flat_or_nested_and_once(tmp_path):
-    rows = [{"line_number": 1, "a": "1"}, {"output": {"line_number": 0, "a": "0"}}]
-    write(tmp_path / "sub" / OUTPUT_FILE, [*rows, {"line_number": 1, "a": "late"}])
-    write(tmp_path / f"temp_0_0_{OUTPUT_FILE}", [{"line_number": 1, "a": "temporary"}])
-    assert list(join_outputs(tmp_path, 2).items()) == [(0, {"a": "0"}), (1, {"a": "1"})]
+def test_an_answer_counts_more_than_an_error(tmp_path):
+    answer = {"line_number": 0, "output": {"a": "0"}, "tokens": {"total_tokens": 3}}
+    error = {"line_number": 0, "error": "failed", "tokens": {"total_tokens": 1}}
+    write(tmp_path / "000000-a.jsonl", [error, {"line_number": 1, "error": "failed"}])
+    write(tmp_path / "000000-b.jsonl", [answer])
+    write(tmp_path / "000000-c.jsonl", [error, {"line_number": 2, "error": None}])
+    download = read_cluster_outputs(tmp_path, 3)
+    assert download.answers == {0: {"a": "0"}}
+    assert download.errors == {1: "failed", 2: MISSING_REASON}
+    assert download.token_counts == {"total_tokens": 3}
 
 
-def test_the_files_of_a_failed_job_are_read_if_they_are_not_joined(tmp_path):
-    write(tmp_path / f"temp_0_0_{OUTPUT_FILE}", [{"line_number": 1, "a": "1"}])
-    write(tmp_path / f"temp_0_1_{OUTPUT_FILE}", [{"line_number": 0, "a": "0"}])
-    assert join_outputs(tmp_path, 2) == {0: {"a": "0"}, 1: {"a": "1"}}
+def test_a_file_that_a_killed_process_wrote_is_skipped(tmp_path):
+    write(tmp_path / "0" / "1.json", [{"line_number": 1, "output": {"a": "1"}}])
+    (tmp_path / "0" / "0.json").write_text('{"line_number": 0, "outp')
+    assert read_cluster_outputs(tmp_path, 2).answers == {1: {"a": "1"}}
 
 
 def test_the_line_number_is_removed_from_the_row():

@@ -13,12 +13,17 @@ from phi3_ops.remote_runs.request import (
 
 
 @pytest.mark.parametrize(
-    ("in_flight", "instances", "per_node"), [(16, 1, 16), (16, 2, 8), (5, 2, 3), (1, 4, 1)]
+    ("in_flight", "instances", "processes", "threads"),
+    [(16, 1, 4, 4), (16, 2, 4, 2), (5, 2, 3, 1), (6, 1, 3, 2), (7, 1, 1, 7), (1, 4, 1, 1)],
 )
-def test_the_lines_in_flight_are_shared_by_the_nodes(request_for, in_flight, instances, per_node):
+def test_the_lines_in_flight_are_shared_by_nodes_and_processes(
+    request_for, in_flight, instances, processes, threads
+):
     request = request_for(ClusterRequest, in_flight=in_flight, instances=instances)
-    assert request.settings()["max_concurrency_per_instance"] == per_node
-    assert request.settings()["resources"] == {"instance_count": instances}
+    assert request.threads == threads
+    settings = request.settings()
+    assert settings["max_concurrency_per_instance"] == processes
+    assert settings["instance_count"] == instances
 
 
 @pytest.mark.parametrize(
@@ -27,7 +32,7 @@ def test_the_lines_in_flight_are_shared_by_the_nodes(request_for, in_flight, ins
 def test_a_mini_batch_has_the_time_of_its_lines(request_for, size, timeout):
     settings = request_for(ClusterRequest, mini_batch_size=size, retries=5).settings()
     assert settings["retry_settings"] == {"max_retries": 5, "timeout": timeout}
-    assert settings["mini_batch_size"] == size
+    assert settings["mini_batch_size"] == "1"  # file
 
 
 def test_no_failure_is_ignored(request_for):

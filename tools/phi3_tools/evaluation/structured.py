@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Union
 
 from ..client import ProblemsError, check_schema, validate
 from ..errors import ConfigError
 
 MAX_DEPTH = 100  # levels of an answer; a deeper one is not counted as JSON
-Path = tuple[str | int, ...]
+Path = tuple[Union[str, int], ...]  # noqa: UP007 - Python 3.9 imports it
 
 
 class _NotJson:

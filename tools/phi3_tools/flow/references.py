@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Union
 
 from .errors import LineError, invalid_reference, unsupported_section
 
@@ -59,7 +59,7 @@ class NodeReference:
         return f"${{{self.node}.{self.section}{properties}}}"
 
 
-Assignment = Literal | InputReference | NodeReference
+Assignment = Union[Literal, InputReference, NodeReference]  # noqa: UP007 - Python 3.9 imports it
 
 
 def parse_assignment(value: Any) -> Assignment:
