@@ -14,6 +14,8 @@ from ..yaml_files import load_yaml
 # Version of torch -> CUDA version of its wheel for Linux on the package index. Source: the requirements
 # in the wheels' metadata.
 TORCH_CUDA = {"2.10.0": "12.8", "2.13.0": "13.0"}
+# Version of vLLM -> version of torch that its wheel needs. Source: the wheel's metadata.
+VLLM_TORCH = {"0.19.1": "2.10.0"}
 # Azure's machines may have a driver of this branch, which runs CUDA 12 and not CUDA 13. Contract: "CUDA
 # Compatibility", minor version compatibility.
 OLDEST_DRIVER = 535
@@ -22,10 +24,10 @@ NEWEST_CUDA = 12
 
 @dataclass(frozen=True)
 class AzureEnvironment:
-    """The environment of the training job or of the scoring script.
+    """The environment of the training job, of the scoring script or of vLLM's container.
 
     Attributes:
-        name: "training" or "serving".
+        name: "training", "serving" or "vllm".
         python: version of Python, such as "3.11".
         torch: version of torch.
         cuda: CUDA version of torch's wheel; "" if it is not known.
@@ -51,12 +53,13 @@ class AzureEnvironment:
 
 
 def azure_environments() -> list[AzureEnvironment]:
-    """Return the environments of training and serving, as the files of scripts/ describe them."""
+    """Return the environments with a GPU, as the files of scripts/ describe them."""
     training_image = load_yaml(paths.AZURE / "environment.yml")["image"]
     serving_image = load_yaml(paths.AZURE / "deployment-score.yml")["environment"]["image"]
     return [
         _read("training", paths.TRAINING / "conda.yaml", training_image),
         _read("serving", paths.SERVING / "conda.yaml", serving_image),
+        _read_vllm(paths.AZURE / "vllm" / "Dockerfile"),
     ]
 
 
@@ -73,10 +76,21 @@ def pip_requirements(conda_file: Path) -> list[str]:
 
 def _read(name: str, conda_file: Path, image: str) -> AzureEnvironment:
     text = conda_file.read_text(encoding="utf-8")
-    python, torch = (_pinned(pattern, text) for pattern in (r"python=([\d.]+)", r"torch==([\d.]+)"))
+    python, torch = _pinned(r"- python=", text), _pinned(r"- torch==", text)
     return AzureEnvironment(name, python, torch, TORCH_CUDA.get(torch, ""), image)
 
 
-def _pinned(pattern: str, text: str) -> str:
-    match = re.search(rf"^\s*- {pattern}", text, re.MULTILINE)
+def _read_vllm(dockerfile: Path) -> AzureEnvironment:
+    text = dockerfile.read_text(encoding="utf-8")
+    torch = VLLM_TORCH.get(_pinned("vllm==", text), "")
+    image = re.search(r"^FROM (\S+)", text, re.MULTILINE)
+    base_image = image.group(1) if image else ""
+    return AzureEnvironment(
+        "vllm", _pinned("python=", text), torch, TORCH_CUDA.get(torch, ""), base_image
+    )
+
+
+def _pinned(prefix: str, text: str) -> str:
+    """Return the version after the first `prefix` outside of comments, "" without one."""
+    match = re.search(rf"^[^#\n]*{re.escape(prefix)}([\d.]+)", text, re.MULTILINE)
     return match.group(1) if match else ""

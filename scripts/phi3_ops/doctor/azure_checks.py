@@ -6,7 +6,7 @@ from .runner import FAIL, OK, Finding
 
 
 def environments(context: object) -> Finding:
-    """Whether the torch of training and serving can use the GPU: its CUDA version, and the base image."""
+    """Whether the torch of training, serving and vLLM can use the GPU: its CUDA version and image."""
     from ..azure import azure_environments
 
     listed = azure_environments()
