@@ -10,7 +10,8 @@ from .paths import ROOT
 PACKAGE = "phi3-promptflow"
 # Modules of other packages, by the extra that brings them.
 _MODULES = {
-    "local": "fastapi jinja2 keyring markdown_it orjson packaging psutil pydantic rich uvicorn yaml",
+    "local": "argcomplete fastapi jinja2 keyring markdown_it orjson packaging psutil pydantic rich "
+    "uvicorn yaml",
     "promptflow": "promptflow",
     "agent-framework": "agent_framework",
     "azure": "azure promptflow.azure",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 import traceback
@@ -47,6 +48,9 @@ GROUPS = {
         "status": "list what runs on Azure and what is paid for by the hour",
         "down": "delete what was created on Azure",
     },
+    "this command": {
+        "completion": "print the script with which a shell completes commands and options",
+    },
 }
 COMMANDS = {name: text for commands in GROUPS.values() for name, text in commands.items()}
 # Words that people try as a command -> the command that does it.
@@ -65,15 +69,24 @@ INTERRUPTED = 130  # exit code
 
 
 def entry() -> int:
-    """Run `main` as the console script `phi3`."""
+    """Run `main` as the console script `phi3`, or complete a command line for the shell."""
     prepare_process()
     try:
+        if "_ARGCOMPLETE" in os.environ:  # set by the script of `phi3 completion`
+            _complete(os.environ.get("COMP_LINE", ""))
         return main()
     except Exception:  # of a command with --verbose
         print_text(traceback.format_exc(), to_stderr=True)
         return 1
     finally:
         skip_final_collection()
+
+
+def _complete(line: str) -> None:
+    """Write the words that can complete a command line, and exit."""
+    from .completion import complete
+
+    complete(_parser(next((word for word in line.split()[1:] if word in COMMANDS), None)))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
