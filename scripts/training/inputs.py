@@ -221,9 +221,11 @@ def parse_chat(row: Any, location: str, tool_format: str = tool_rows.GENERIC) ->
     if messages[-1]["role"] != "assistant":
         raise TrainError("the last message is not the assistant's", location, ROW_FIX)
     plain = tool_rows.write_row(row, tool_format)
-    for message in plain["messages"]:
+    added = len(plain["messages"]) > len(messages)  # a system message with the tools
+    for position, message in enumerate(plain["messages"], 0 if added else 1):
         if any("\ud800" <= character <= "\udfff" for character in message["content"]):
-            problem = f"a message ({message['role']}) has a character that cannot be saved as UTF-8"
+            role = message["role"]
+            problem = f"message {position} ({role}) has a character that cannot be saved as UTF-8"
             raise TrainError(problem, location, "remove the half of a surrogate pair from it")
     return plain
 

@@ -49,21 +49,33 @@ def find_problem(messages: Sequence[Any], tools: Any) -> str | None:
         messages: messages of the row.
         tools: the row's `tools`, or None.
     """
+    try:
+        parsed_tools = parse_tools(tools)
+    except ValueError:
+        return "`tools` is a text that is not JSON"
+    if not isinstance(parsed_tools, list):
+        return "`tools` is not a list"
     names = set()
-    if tools is not None:
-        if not isinstance(tools, list):
-            return "`tools` is not a list"
-        for number, tool in enumerate(tools, 1):
-            function = tool.get("function") if isinstance(tool, dict) else None
-            name = function.get("name") if isinstance(function, dict) else None
-            if not isinstance(name, str) or not name:
-                return f"tool {number} has no function.name"
-            names.add(name)
+    for number, tool in enumerate(parsed_tools, 1):
+        function = tool.get("function") if isinstance(tool, dict) else None
+        name = function.get("name") if isinstance(function, dict) else None
+        if not isinstance(name, str) or not name:
+            return f"tool {number} has no function.name"
+        names.add(name)
     for number, message in enumerate(messages, 1):
         calls = message.get("tool_calls") if isinstance(message, dict) else None
         if calls and (problem := _find_call_problem(calls, names)):
             return f"message {number}: {problem}"
     return _find_unanswered(messages)
+
+
+def parse_tools(tools: Any) -> Any:
+    """Return a row's tools; a text is parsed, because tables often have them as JSON.
+
+    Raises:
+        ValueError: the text is not JSON.
+    """
+    return json.loads(tools) if isinstance(tools, str) else [] if tools is None else tools
 
 
 def _find_call_problem(calls: Any, names: set[str]) -> str | None:
@@ -102,4 +114,4 @@ def _find_unanswered(messages: Sequence[Any]) -> str | None:
 
 def write_row(row: dict[str, Any], tool_format: str) -> dict[str, Any]:
     """Return a row that has plain messages only; see `tool_format.plain_messages`."""
-    return {"messages": plain_messages(row["messages"], row.get("tools"), tool_format)}
+    return {"messages": plain_messages(row["messages"], parse_tools(row.get("tools")), tool_format)}

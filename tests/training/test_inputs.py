@@ -207,6 +207,62 @@ def test_half_of_a_surrogate_pair_is_refused(tmp_path):
         read_rows(path)
 
 
+WEATHER = {"type": "function", "function": {"name": "weather", "parameters": {}}}
+CALL = {
+    "id": "c1",
+    "type": "function",
+    "function": {"name": "weather", "arguments": '{"city": "Wien"}'},
+}
+
+
+def tool_conversation(**changes):
+    """Return a row with a call; the changes are fields of its messages 2 (call) and 3 (result)."""
+    call = {"role": "assistant", "content": None, "tool_calls": [CALL], **changes.get("call", {})}
+    result = {"role": "tool", "tool_call_id": "c1", "content": "21", **changes.get("result", {})}
+    last = {"role": "assistant", "content": "It is 21 degrees."}
+    messages = [{"role": "user", "content": "How warm is it in Wien?"}, call, result, last]
+    return {"messages": messages, "tools": changes.get("tools", [WEATHER])}
+
+
+def test_tools_and_calls_are_written_into_the_messages(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(tool_conversation()))
+    (row,) = read_rows(path)
+    assert [message["role"] for message in row["messages"]] == [
+        "system", "user", "assistant", "user", "assistant",
+    ]  # fmt: skip
+    assert '"name": "weather"' in row["messages"][0]["content"]
+    assert row["messages"][2]["content"].startswith('<tool_call>{"name": "weather"')
+    (row,) = read_rows(path, tool_format="phi-4-mini")
+    assert row["messages"][0]["tools"] == '[{"name": "weather", "parameters": {}}]'
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"tools": None}, "message 2: call 1 is not of one of the row's tools"),
+        ({"tools": "["}, "`tools` is a text that is not JSON"),
+        ({"result": {"tool_call_id": "c2"}}, r"message 3 \(tool\) answers no call"),
+        ({"result": {"role": "user"}}, "message 3 has the wrong role, .*should be 'tool'"),
+        ({"result": {"content": None}}, r"message 3 \(tool\) has no content"),
+        ({"call": {"tool_calls": []}}, r"message 2 \(assistant\) has no content"),
+        ({"result": {"content": "a\ud83d"}}, r"message 3 \(user\) has a character that cannot"),
+    ],
+)
+def test_a_row_with_wrong_tools_is_refused_with_its_line(tmp_path, changes, problem):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(tool_conversation(**changes)))
+    with pytest.raises(TrainError, match=problem) as error:
+        read_rows(path)
+    assert "rows.jsonl line 1" in str(error.value)
+
+
+def test_tools_may_be_a_text_of_json(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text(json.dumps(tool_conversation(tools=json.dumps([WEATHER]))))
+    assert read_rows(path)[0]["messages"][0]["role"] == "system"
+
+
 def test_a_missing_recipe_is_reported(tmp_path):
     with pytest.raises(TrainError, match="cannot read the recipe, .*missing.yaml"):
         read_recipe(tmp_path / "missing.yaml")
