@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -347,7 +346,12 @@ def fit(
         return counter.most_of(without_oldest(left_out)) + added <= room
 
     most_left_out = split + max(0, len(steps) - 1)
-    return without_oldest(bisect_left(range(most_left_out), True, key=fits))
+    # A binary search; `bisect_left` has no `key` in Python 3.9.
+    low, high = 0, most_left_out
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle + 1, high)
+    return without_oldest(low)
 
 
 def _groups(
