@@ -1,4 +1,4 @@
-"""The recordings of the five flows: engine, FastAPI form and Agent Framework answer the same."""
+"""The recordings of the shipped flows: engine, FastAPI form and Agent Framework answer the same."""
 
 from __future__ import annotations
 

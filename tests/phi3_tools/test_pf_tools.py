@@ -15,7 +15,7 @@ from promptflow.core._connection import CustomConnection
 from promptflow.exceptions import SystemErrorException, UserErrorException
 from promptflow.executor import FlowExecutor
 
-from phi3_tools import pf_tools
+from phi3_tools import pf_calls, pf_tools
 
 HANG_S = 30
 SECRET = "very-secret-key"
@@ -29,7 +29,7 @@ TYPES = {str: "string", int: "int", float: "double", bool: "bool", list: "list"}
 def own_clients():
     """The tools keep clients for the process; close those of this test."""
     yield
-    pf_tools._clients.close()
+    pf_calls._clients.close()
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_detail_keeps_the_line_of_a_failed_call(server, connection):
     assert detail["request_id"] == "r-1"
     assert detail["error"]["type"] == "AuthenticationError"
     assert detail["error"]["status"] == 401
-    assert set(detail) == set(pf_tools._detail(None, None))
+    assert set(detail) == set(pf_calls.detail(None, None))
 
 
 def test_detail_keeps_the_line_of_a_question_too_long(server, connection):
@@ -273,11 +273,11 @@ def test_a_connection_keeps_its_client(server, connection):
     server.json(ANSWER)
     for _ in range(3):
         pf_tools.phi3_chat(connection(server), "Hi")
-    assert len(pf_tools._clients) == 1
+    assert len(pf_calls._clients) == 1
     assert server.connections == 1
     pf_tools.phi3_chat(connection(server, key="another"), "Hi")
     pf_tools.phi3_chat(connection(server), "Hi", deployment="blue")
-    assert len(pf_tools._clients) == 3
+    assert len(pf_calls._clients) == 3
     headers = [request.headers["authorization"] for request in server.requests]
     assert headers == [*[f"Bearer {SECRET}"] * 3, "Bearer another", f"Bearer {SECRET}"]
 
@@ -295,7 +295,7 @@ def test_threads_share_one_client(server, connection):
         thread.start()
     for thread in threads:
         thread.join(HANG_S)
-    assert len(pf_tools._clients) == 1
+    assert len(pf_calls._clients) == 1
     assert len(server.requests) == 8
 
 

@@ -9,7 +9,7 @@ from promptflow.core._connection import CustomConnection
 from promptflow.exceptions import SystemErrorException, UserErrorException
 
 from judge_endpoint import KEY, Crash
-from phi3_tools import pf_tools
+from phi3_tools import pf_calls, pf_tools
 from phi3_tools.evaluation.rubrics import RUBRICS
 
 LINE = {"question": "What is it?", "answer": "It is fifty-four.", "ground_truth": "fifty-six"}
@@ -24,7 +24,7 @@ def connection(judge_server):
         )
 
     yield make
-    pf_tools._clients.close()
+    pf_calls._clients.close()
 
 
 def judge_answering(*texts):

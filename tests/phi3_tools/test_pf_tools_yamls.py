@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from types import UnionType
-from typing import get_args, get_origin, get_type_hints
+from typing import Union, get_args, get_origin, get_type_hints
 
 import pytest
 from promptflow._core.tools_manager import collect_package_tools
@@ -14,7 +14,7 @@ from phi3_tools import pf_tools
 TOOLS = pf_tools.list_package_tools()
 
 
-TYPES = {str: "string", int: "int", float: "double", bool: "bool", list: "list"}
+TYPES = {str: "string", int: "int", float: "double", bool: "bool", list: "list", object: "object"}
 
 
 def function(tool):
@@ -34,7 +34,8 @@ def test_promptflow_lists_every_tool():
 
 def kind(annotation):
     """Return prompt flow's name for the type of a parameter, without None."""
-    options = set(get_args(annotation)) if isinstance(annotation, UnionType) else {annotation}
+    is_union = get_origin(annotation) in (Union, UnionType)
+    options = set(get_args(annotation)) if is_union else {annotation}
     (only,) = options - {type(None)}
     return TYPES[get_origin(only) or only]
 

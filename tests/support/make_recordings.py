@@ -7,6 +7,7 @@ The reference is Prompt flow's own executor. Run it again after a new version of
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +21,17 @@ TEXTS = ("Who founded Microsoft?", "one two three", "ü 漢字 \u2028 end", "fai
 REFERENCE = "Microsoft was founded by Bill Gates and Paul Allen."
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}}
 CALL = {"function": {"name": "get_weather", "arguments": '{"city": "Wien"}'}}
+ORDER = {"customer": "Ada", "items": [], "deliver_on": "2026-03-09", "express": True}
+LATE_ORDER = {**ORDER, "deliver_on": "soon"}
+
+
+def calls(*named: tuple[str, dict[str, Any]]) -> str:
+    """Return a question whose echo calls tools."""
+    texts = (json.dumps({"name": name, "arguments": arguments}) for name, arguments in named)
+    return "Please: " + "".join(f"<tool_call>{text}</tool_call>" for text in texts)
+
+
+FIND = ("find_order", {"order_id": "A-1001"})
 ROWS: dict[str, list[dict[str, Any]]] = {
     "qa": [
         *({"input_data": text} for text in TEXTS),
@@ -31,6 +43,25 @@ ROWS: dict[str, list[dict[str, Any]]] = {
         *({"question": text, "chat_history": []} for text in TEXTS),
         {"question": "And you?", "chat_history": [TURN, {**TURN, "id": "extra"}]},
         {"question": "text as history", "chat_history": "[]"},
+    ],
+    "extract": [
+        {"text": json.dumps(ORDER)},
+        {"text": f"Sure: {json.dumps(ORDER)}", "max_new_tokens": "9"},
+        {"text": json.dumps(LATE_ORDER)},
+        {"text": "Please send a lamp."},
+        {"text": "fail"},
+        {},
+    ],
+    "agent": [
+        {"question": "Hello", "chat_history": []},
+        {"question": calls(FIND), "chat_history": []},
+        {"question": calls(FIND, ("calculate", {"expression": "2 * (3 + 4)"}))},
+        {"question": calls(("find_order", {"order_id": "A-9"}))},
+        {"question": calls(FIND), "max_steps": 1, "chat_history": [TURN]},
+        {"question": calls(("cancel_order", {}))},
+        {"question": calls(("days_between", {"first": "2026-03-09"}))},
+        {"question": "fail"},
+        {"question": "no steps", "max_steps": 0},
     ],
     "eval": [
         {"answer": REFERENCE, "ground_truth": REFERENCE},

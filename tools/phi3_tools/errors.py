@@ -33,10 +33,11 @@ Deprecated: the former names `PromptTooLong`, `EndpointUnreachable`, `EndpointTi
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
 DETAIL_LIMIT = 500  # characters of the endpoint's own message that an error repeats
 REQUEST_ID_LIMIT = 128  # characters of the endpoint's request id

@@ -39,7 +39,8 @@ def home(tmp_path):
 def test_the_shipped_flows_are_as_they_were_locked():
     """If a flow's content has changed, raise its version and run `phi3 flow lock`."""
     assert {state.name: state.status for state in flow_states()} == dict.fromkeys(
-        ("chat", "eval", "eval_structured", "judge", "judge_pairwise", "qa"), LOCKED
+        ("agent", "chat", "eval", "eval_structured", "extract", "judge", "judge_pairwise", "qa"),
+        LOCKED,
     )
 
 

@@ -1,4 +1,4 @@
-"""The committed recordings of the five flows are answered the same; every difference is found."""
+"""The committed recordings of the shipped flows are answered the same; every difference is found."""
 
 from __future__ import annotations
 

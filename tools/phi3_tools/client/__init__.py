@@ -18,7 +18,7 @@ from .prompts import parse_prompt
 from .retry import Deadline, Limits
 from .schemas import ProblemsError, check_schema, validate
 from .settings import SETTINGS_VARIABLES, Settings, connection_fields, read_settings
-from .spans import CAPTURE_VARIABLE
+from .spans import CAPTURE_VARIABLE, tool_span
 from .streams import AsyncStream, Stream
 from .tool_calls import ToolCall
 
@@ -54,5 +54,6 @@ __all__ = [
     "read_settings",
     "to_chat_history",
     "token_scope",
+    "tool_span",
     "validate",
 ]

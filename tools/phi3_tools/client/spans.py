@@ -126,6 +126,35 @@ def _start(url: str, model: str | None, messages: Sequence[Message], params: Par
 
 
 @contextmanager
+def tool_span(name: str, call_id: str) -> Iterator[None]:
+    """Make the current span for one call of a local tool; an error is recorded by its class.
+
+    Args:
+        name: name of the tool.
+        call_id: id of the call.
+    """
+    if trace is None:
+        yield
+        return
+    attributes = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": name,
+        "gen_ai.tool.call.id": call_id,
+    }
+    with trace.get_tracer("phi3_tools").start_as_current_span(
+        f"execute_tool {name}",
+        attributes=attributes,
+        record_exception=False,  # its text may contain an argument
+        set_status_on_exception=False,
+    ) as span:
+        try:
+            yield
+        except Exception as error:
+            CallSpan(span).failed(error)
+            raise
+
+
+@contextmanager
 def call_span(
     url: str, model: str | None, messages: Sequence[Message], params: Params
 ) -> Iterator[CallSpan]:

@@ -7,8 +7,23 @@ from dataclasses import dataclass, field
 from typing import Any
 
 
+class _ConnectionType(type):
+    """The metaclass of a class that equals promptflow's CustomConnection.
+
+    Promptflow compares the annotation of a tool's parameter with its own classes.
+    """
+
+    def __eq__(cls, other: object) -> bool:
+        if cls is other:
+            return True
+        module = str(getattr(other, "__module__", ""))
+        return module.startswith("promptflow.") and getattr(other, "__name__", "") == cls.__name__
+
+    __hash__ = type.__hash__
+
+
 @dataclass(frozen=True)
-class Connection:
+class Connection(metaclass=_ConnectionType):
     """A connection with the interface of Prompt flow's CustomConnection, as far as tools use it.
 
     Attributes:
@@ -35,3 +50,6 @@ class Connection:
             return self[name]
         except KeyError:
             raise AttributeError(f"the connection {self.name!r} has no field {name!r}") from None
+
+
+Connection.__name__ = "CustomConnection"  # its name in flows, and in promptflow

@@ -12,11 +12,12 @@ from ..connections import Connection as CustomConnection
 from .asgi import ScoreApp, build_info
 from .decorators import collect_metrics
 from .decorators import tool as package_tool
+from .decorators import trace as package_trace
 from .definition import load_flow
 from .engine import Engine
 from .environment import connection_reference, environment_texts
 from .errors import FlowError, LineError, NodeError
-from .flow_files import read_flow_file
+from .flow_files import current_flow_folder, read_flow_file
 from .imports import REPLACED_NAMES, is_replaced_import
 from .line import SKIPPED, Line, connection, prompt_tool, run_sync
 from .model import PACKAGE, PROMPT, Flow, FlowInput, Node
@@ -63,6 +64,7 @@ __all__ = [
     "connection",
     "connection_reference",
     "convert_literals",
+    "current_flow_folder",
     "environment_texts",
     "is_replaced_import",
     "load_flow",
@@ -71,6 +73,7 @@ __all__ = [
     "override_inputs",
     "parameters_of",
     "package_tool",
+    "package_trace",
     "prompt_tool",
     "read_flow_file",
     "restore_line",

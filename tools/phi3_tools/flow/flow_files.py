@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 import atexit
+import functools
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 from .errors import FlowError
 from .yaml12 import YamlError, parse_yaml
+
+_folder: ContextVar[Path | None] = ContextVar("phi3_flow_folder", default=None)
+
+
+def current_flow_folder() -> Path | None:
+    """Return the folder of the flow whose tool runs in this context, or None."""
+    return _folder.get()
+
+
+def in_flow_folder(function: Callable[..., Any], folder: Path) -> Callable[..., Any]:
+    """Return a function that runs with a folder as `current_flow_folder`."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        token = _folder.set(folder)
+        try:
+            return function(*args, **kwargs)
+        finally:
+            _folder.reset(token)
+
+    return run
 
 
 def read_flow_file(file: Path) -> dict[str, Any]:

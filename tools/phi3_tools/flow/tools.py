@@ -19,6 +19,7 @@ from typing import Any
 
 from .decorators import STREAMING_OPTION, is_tool
 from .errors import FlowError
+from .flow_files import in_flow_folder
 from .model import PACKAGE, PROMPT, Flow, Node
 from .parameters import (
     ConnectionLookup,
@@ -243,6 +244,8 @@ def _load_package_tool(
     if owner is not module:
         init = parameters_of(owner.__init__)  # type: ignore[misc]
         function, inputs = _bound(node, owner, definition["function"], inputs, init)
+    if str(node.tool).startswith(OWN_TOOLS):
+        function = in_flow_folder(function, flow.folder)
     if node.path is None:
         return _tool(node, function, inputs)
     return _tool(node, _with_prompt(flow, node, function, parameters), inputs)

@@ -1,0 +1,206 @@
+"""Calls of the tools for flows: kept clients, schemas, traces, streams, and prompt flow's exceptions."""
+
+from __future__ import annotations
+
+import json
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path, PurePath
+from typing import Any
+
+from .client import (
+    ChatCompletion,
+    ClientCache,
+    Deadline,
+    Limits,
+    Message,
+    Params,
+    Phi3Client,
+    Reply,
+    read_settings,
+)
+from .errors import ConfigError, InvalidAnswerError, Phi3Error
+from .evaluation import Ask, AskWithLogprobs
+from .flow import CustomConnection, current_flow_folder, tool_exception
+
+CACHED_CLIENTS = 16
+# Prompt flow's limit is 600 s per line; a line that takes longer ends the whole asynchronous run.
+JUDGE_DEADLINE_S = 540.0
+LOGPROBS = ("auto", "off")
+REPLY_FIELDS = ("finish_reason", "model", "contract", "attempts")  # copied into a detailed answer
+
+_clients = ClientCache(CACHED_CLIENTS)
+
+
+def client_of(connection: Any, deployment: str = "") -> Phi3Client:
+    """Return the kept client of a connection.
+
+    Args:
+        connection: a CustomConnection.
+        deployment: name of a deployment to call directly; empty for the connection's own.
+
+    Raises:
+        ConfigError: a field of the connection is missing or wrong.
+    """
+    settings = read_settings(connection)
+    return _clients.get(replace(settings, deployment=deployment) if deployment else settings)
+
+
+def started_stream(
+    client: Phi3Client, chat: list[Message], params: Params, context_window: int
+) -> Iterator[str]:
+    """Return a stream whose first piece has arrived; an error before it can still set the status."""
+    stream = client.stream(chat, params, context_window=context_window or None)
+    first = next(stream, "")
+
+    def pieces() -> Iterator[str]:
+        with stream:
+            try:
+                if first:
+                    yield first
+                yield from stream
+            except Phi3Error as error:
+                # The status 200 was sent before; an exception would only cut the answer off.
+                yield f"\n\n[The answer broke off: {error}]"
+
+    return pieces()
+
+
+# Clients of endpoints that have refused `logprobs`.
+_without_logprobs: weakref.WeakSet[Phi3Client] = weakref.WeakSet()
+
+
+@contextmanager
+def judge(
+    connection: CustomConnection, deployment: str, context_window: int, logprobs: str
+) -> Iterator[Ask]:
+    """Yield a function that asks the judge, within prompt flow's time limit for a line."""
+    if logprobs not in LOGPROBS:
+        raise ConfigError(f"logprobs is {logprobs!r}, but must be {' or '.join(LOGPROBS)}")
+    client = client_of(connection, deployment)
+    deadline = Deadline(JUDGE_DEADLINE_S)
+
+    def ask(messages: list[Message], params: Params) -> Reply:
+        deadline.check()
+        limits = client.settings.limits
+        limits = replace(limits, deadline_s=min(limits.deadline_s, deadline.left))
+        # A single turn must fit the window. Several turns are a second attempt, which must stay complete.
+        window = context_window if len(messages) == 1 else 0
+        return traced_chat(client, messages, params, window, limits)
+
+    if logprobs == "off" or client.contract != "openai" or client in _without_logprobs:
+        yield ask
+        return
+    with_logprobs = AskWithLogprobs(ask)
+    try:
+        yield with_logprobs
+    finally:
+        if with_logprobs.refused:
+            _without_logprobs.add(client)
+
+
+def traced_chat(
+    client: Phi3Client,
+    chat: list[Message],
+    params: Params,
+    context_window: int,
+    limits: Limits | None = None,
+) -> Reply:
+    """Call the client inside a trace, so that the run's metrics and the trace view get the tokens."""
+    replies: list[Reply] = []
+
+    # The trace shows the arguments of this function.
+    def complete(messages: list[Message], max_new_tokens: Any, temperature: Any) -> ChatCompletion:
+        window = context_window or None
+        replies.append(client.chat(messages, params, context_window=window, limits=limits))
+        return ChatCompletion(replies[0])
+
+    _traced_as_llm(complete)(chat, params.max_new_tokens, params.temperature)
+    return replies[0]
+
+
+def _traced_as_llm(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function, traced as an LLM call.
+
+    Prompt flow counts the tokens of LLM calls only, and its public `@trace` has no type. Without the
+    private function the tokens are not counted.
+    """
+    if "promptflow.tracing._trace" not in sys.modules:  # nobody counts
+        return function
+    try:
+        from promptflow.tracing._trace import _traced
+        from promptflow.tracing.contracts.trace import TraceType
+    except ImportError:
+        return function
+    return _traced(function, trace_type=TraceType.LLM, name="phi3")  # type: ignore[no-any-return]
+
+
+def read_schema(schema: object) -> Any:
+    """Return the schema that a tool's input `schema` describes; None for an empty input.
+
+    Args:
+        schema: a JSON schema as an object or as JSON text, or the name of a JSON file in the flow's
+            folder.
+
+    Raises:
+        ConfigError: the file does not exist, is outside the flow's folder, or is not JSON.
+    """
+    if not isinstance(schema, str):
+        return schema or None
+    if schema.lstrip().startswith("{"):
+        return _json_schema(schema, "the text of the input `schema`")
+    if not schema:
+        return None
+    path = PurePath(schema)
+    if path.is_absolute() or ".." in path.parts:
+        raise ConfigError(f"the schema file {schema!r} must be inside the flow's folder")
+    # The folder of the flow is known to this package's engine. Prompt flow works in it and puts it on
+    # `sys.path`, as exported flows do.
+    folders = [folder] if (folder := current_flow_folder()) else [Path.cwd(), *map(Path, sys.path)]
+    file = next((f / path for f in folders if (f / path).is_file()), None)
+    if file is None:
+        raise ConfigError(f"the schema file {schema!r} does not exist in the flow's folder")
+    try:
+        return _json_schema(file.read_text(encoding="utf-8"), f"the schema file {schema!r}")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"the schema file {schema!r} cannot be read: {error}") from None
+
+
+def _json_schema(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where} is not JSON: {error}") from None
+
+
+def detail(reply: Reply | None, error: Phi3Error | None) -> dict[str, Any]:
+    """Return a reply or an error as the output of `phi3_chat_detail`."""
+    text = error.text if isinstance(error, InvalidAnswerError) else ""
+    answer: Any = (reply.text if reply.parsed is None else reply.parsed) if reply else text
+    usage = reply.usage.as_dict() if reply and reply.usage else None
+    return {
+        "answer": answer,
+        "usage": usage,
+        "latency_s": round(reply.latency_s, 4) if reply else None,
+        **{name: getattr(reply, name, None) for name in REPLY_FIELDS},
+        "request_id": reply.request_id if reply else error and error.request_id,
+        "error": error.as_dict() if error else None,
+    }
+
+
+@contextmanager
+def promptflow_errors() -> Iterator[None]:
+    """Raise an error of the client as prompt flow's kind of exception.
+
+    The exception has no cause, because prompt flow prints the traceback of every cause. Its text contains
+    everything that the error says.
+    """
+    try:
+        yield
+    except Phi3Error as error:
+        cause = type(error).__name__
+        name = "Phi3UserError" if error.user_fault else "Phi3SystemError"
+        raise tool_exception(name, f"{cause}: {error}", cause, error.user_fault) from None
