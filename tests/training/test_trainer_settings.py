@@ -269,10 +269,9 @@ def test_a_setting_without_effect_is_refused_with_its_name_and_the_reason(tmp_pa
             {"gradient_checkpointing_kwargs": {"a": 1}, "gradient_checkpointing": False},
             "trainer.gradient_checkpointing_kwargs needs `gradient_checkpointing: true`",
         ),
-        ({"load_best_model_at_end": True}, "trainer.load_best_model_at_end needs `eval_strategy"),
         (
-            BEST | {"save_steps": 2},
-            "trainer.load_best_model_at_end needs `eval_strategy: steps`, and `eval_steps` equal",
+            {"load_best_model_at_end": True, "eval_strategy": "no"},
+            "trainer.load_best_model_at_end needs another `eval_strategy`",
         ),
         ({"metric_for_best_model": "loss"}, "trainer.metric_for_best_model needs `load_best_"),
         ({"greater_is_better": True}, "trainer.greater_is_better needs `load_best_model_at_end"),
@@ -303,6 +302,8 @@ def test_a_setting_that_another_one_turns_off_is_refused(trainer, problem):
     [
         {},
         BEST,
+        BEST | {"save_steps": 2},
+        {"load_best_model_at_end": True},
         BEST | {"metric_for_best_model": "eval_mean_token_accuracy", "greater_is_better": True},
         {"lr_scheduler_type": "reduce_lr_on_plateau", "metric_for_best_model": "loss"},
         {"optim": "paged_adamw_8bit", "adam_epsilon": 1e-6},
@@ -313,6 +314,50 @@ def test_a_setting_that_another_one_turns_off_is_refused(trainer, problem):
 )
 def test_settings_that_have_an_effect_together_are_accepted(trainer):
     assert trainer_settings.find_problem(trainer) is None
+
+
+@pytest.mark.parametrize(
+    ("trainer", "problem"),
+    [
+        ({"packing": True}, "trainer.packing cannot be in a recipe (preferences are not packed)"),
+        (
+            {"sync_ref_model": True},
+            "trainer.sync_ref_model cannot be in a recipe (the reference is",
+        ),
+        ({"label_smoothing": 0.1}, "trainer.label_smoothing needs a `loss_type` that reads it: "),
+        ({"loss_weights": [1.0]}, "trainer.loss_weights needs a list of several `loss_type`"),
+        ({"discopop_tau": 0.1}, "trainer.discopop_tau needs `discopop` among the `loss_type`"),
+        ({"f_alpha_divergence_coef": 0.1}, "trainer.f_alpha_divergence_coef needs `f_div"),
+        ({"precompute_ref_batch_size": 2}, "trainer.precompute_ref_batch_size needs `precompute"),
+        (
+            {"load_best_model_at_end": True, "metric_for_best_model": "entropy"},
+            "trainer.metric_for_best_model needs one of loss, rewards/accuracies",
+        ),
+    ],
+)
+def test_a_setting_that_has_no_effect_with_preferences_is_refused(trainer, problem):
+    assert trainer_settings.find_problem(trainer, is_dpo=True).startswith(problem)
+
+
+@pytest.mark.parametrize(
+    "trainer",
+    [
+        {"beta": 0.2, "loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.1]},
+        {"loss_type": "robust", "label_smoothing": 0.1},
+        {"precompute_ref_log_probs": True, "precompute_ref_batch_size": 4},
+        {"load_best_model_at_end": True, "metric_for_best_model": "rewards/accuracies"},
+    ],
+)
+def test_settings_of_preferences_are_accepted(trainer):
+    assert trainer_settings.find_problem(trainer, is_dpo=True) is None
+
+
+def test_every_setting_of_dpo_config_is_known():
+    from trl import DPOConfig
+
+    new = {field.name for field in dataclasses.fields(DPOConfig)} - sft_fields()
+    refused = new & set(trainer_settings.REFUSED_DPO)
+    assert refused == {"sync_ref_model", "ref_model_mixup_alpha", "ref_model_sync_steps"}
 
 
 def test_fsdp_recomputes_activations_without_the_settings_of_the_trainer():

@@ -28,7 +28,13 @@ def after_data(out: Path) -> None:
 
 
 def after_training(output_dir: Path) -> None:
-    """Print how to serve the model that `phi3 finetune --local` has written to a folder."""
+    """Print how to serve the model that `phi3 finetune --local` has written to a folder.
+
+    Adapters that are not merged cannot be served here.
+    """
+    if not (output_dir / "model").is_dir() and (output_dir / "adapter").is_dir():
+        print_text(f"the adapter is in {output_dir / 'adapter'}")
+        return
     print_next("phi3", "endpoint", "--model", output_dir / "model")
 
 

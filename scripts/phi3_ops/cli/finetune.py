@@ -26,6 +26,8 @@ PARTIAL_OPTIONS: dict[str, tuple[object, tuple[str, ...]]] = {
     "output_dir": (OUTPUT_DIR, (LOCAL,)),
     "general_file": (None, (LOCAL,)),
     "seed": (None, (LOCAL,)),
+    "start_from": (None, (LOCAL,)),
+    "merge": (None, (LOCAL,)),
     "resume": (False, (LOCAL,)),
     "processes": (1, (LOCAL,)),
     "config": (None, (JOB, CATALOG)),
@@ -77,7 +79,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=OUTPUT_DIR,
         metavar="DIR",
-        help="folder for model/, mlflow/, metrics.json and more (default: %(default)s)",
+        help="folder for model/, mlflow/, adapter/, metrics.json and more (default: %(default)s)",
     )
     local.add_argument(
         "--general-file",
@@ -85,6 +87,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="chats unlike the rows; their loss and answers before and after the training show what the "
         "model forgot",
+    )
+    local.add_argument(
+        "--from",
+        dest="start_from",
+        type=Path,
+        metavar="DIR",
+        help="start from the result of an earlier run: its output folder, a model folder or an adapter "
+        "folder, which is trained further on the base that it was trained on",
+    )
+    local.add_argument(
+        "--merge",
+        choices=("yes", "no"),
+        help="whether the adapters are merged into the base, for model/ and mlflow/ (default: the "
+        "recipe's, which is yes); adapter/ is written in both cases",
     )
     local.add_argument("--seed", type=integer, help="random seed, in place of the recipe's")
     local.add_argument(
@@ -134,7 +150,7 @@ def _unused_option(args: argparse.Namespace) -> str | None:
     way = LOCAL if args.local else CATALOG if args.catalog else JOB
     for name, (default, ways) in PARTIAL_OPTIONS.items():
         if getattr(args, name) != default and way not in ways:
-            option = f"--{name.replace('_', '-')}"
+            option = "--from" if name == "start_from" else f"--{name.replace('_', '-')}"
             return f"{option} has no effect with {way}; it is for {' and '.join(ways)}"
     return None
 
@@ -143,7 +159,7 @@ def _local(args: argparse.Namespace) -> int:
     from ..training import base_and_tuned_table, finetune_locally
 
     data = paths.WORKDIR / "data"
-    options = {f"--{name}": getattr(args, name) for name in ("epochs", "rows", "seed")}
+    options = {f"--{name}": getattr(args, name) for name in ("epochs", "rows", "seed", "merge")}
     extra = [
         word for name, value in options.items() if value is not None for word in (name, str(value))
     ]
@@ -155,6 +171,7 @@ def _local(args: argparse.Namespace) -> int:
         recipe=args.recipe,
         model=args.model,
         general_file=args.general_file,
+        start_from=args.start_from,
         processes=args.processes,
         extra=extra,
     )

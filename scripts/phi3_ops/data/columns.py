@@ -10,6 +10,7 @@ from ..errors import OpsError
 from .formats import (
     MAX_LISTED,
     Columns,
+    PreferenceColumns,
     TextColumns,
     csv_header,
     is_table,
@@ -113,7 +114,7 @@ def guess_columns(name: str, columns: Sequence[str]) -> Columns:
     if not columns or "messages" in columns:
         return None
     if is_preference(columns):
-        return TextColumns(*PREFERENCE_COLUMNS[:2])
+        return PreferenceColumns(*PREFERENCE_COLUMNS[:2])
     by_plain_name = {_plain(column): column for column in reversed(columns)}
     for prompt, answer in USUAL_NAMES:
         if prompt in by_plain_name and answer in by_plain_name:

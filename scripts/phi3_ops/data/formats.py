@@ -20,7 +20,7 @@ from .checks import NO_MESSAGES, NOT_CSV, NOT_JSON, NOT_UTF8, Problem
 from .json_array import array_elements, is_array
 from .line_limits import bounded_lines, too_long
 from .parquet_limits import UnpackedSize, text_columns
-from .preferences import as_chat, is_preference
+from .preferences import as_chat
 
 CSV_COLUMNS = ("prompt", "answer")
 CSV_DELIMITERS = ",;\t"
@@ -42,6 +42,10 @@ class TextColumns(NamedTuple):
     prompt: str
     answer: str
     context: str | None = None
+
+
+class PreferenceColumns(TextColumns):
+    """Columns of preferences: the answer is the chosen one, and there is a `rejected` one, too."""
 
 
 Columns = TextColumns | None  # None if rows have `messages`
@@ -370,7 +374,7 @@ def as_chats(rows: Iterator[SourceRow], columns: TextColumns) -> Iterator[Source
         row = source_row.row
         if source_row.problem:
             yield source_row
-        elif isinstance(row, dict) and columns.answer == "chosen" and is_preference(row):
+        elif isinstance(columns, PreferenceColumns):
             pair = as_chat(row)
             if isinstance(pair, Problem):
                 yield source_row._replace(problem=pair)

@@ -18,13 +18,15 @@ def is_preference(columns: Any) -> bool:
     return "messages" not in columns and all(name in columns for name in PREFERENCE_COLUMNS)
 
 
-def as_chat(row: dict[str, Any]) -> dict[str, Any] | Problem:
+def as_chat(row: Any) -> dict[str, Any] | Problem:
     """Return a preference with `messages` (its prompt and its chosen answer), or its problem.
 
     Args:
         row: row with `prompt`, `chosen` and `rejected`. The prompt is a text or a list of messages. The
             answers are texts, lists of one message, or lists of messages that begin with the prompt.
     """
+    if not isinstance(row, dict) or not all(name in row for name in PREFERENCE_COLUMNS):
+        return Problem(NO_MESSAGES, "no `prompt`, `chosen` and `rejected`")
     prompt = _messages(row["prompt"], "user")
     if prompt is None:
         return Problem(NO_MESSAGES, "`prompt` is not a text or a list of messages")

@@ -58,30 +58,35 @@ class TrainingMetrics:
         epochs: number of epochs that were trained.
         last_train_loss: loss of the last steps of the training.
         eval_loss: loss of the fine-tuned model on the evaluation rows.
-        perplexity: perplexity of the fine-tuned model on the evaluation rows.
+        perplexity: perplexity of the fine-tuned model on the evaluation rows, or None for preferences.
         base_eval_loss: loss of the base model on the evaluation rows.
-        base_perplexity: perplexity of the base model on the evaluation rows.
+        base_perplexity: perplexity of the base model on the evaluation rows, or None for preferences.
         general_rows: number of general chats, which are unlike the training rows.
         general_loss: loss of the fine-tuned model on the general chats, or None without any.
         base_general_loss: loss of the base model on the general chats, or None without any.
+        reward_margin: mean difference of the rewards of the chosen and the rejected answers, or None
+            without preferences.
+        reward_accuracy: share of the preferences whose chosen answer has the higher reward, or None.
     """
 
     steps: int
     epochs: float
     last_train_loss: float
     eval_loss: float
-    perplexity: float
+    perplexity: float | None
     base_eval_loss: float
-    base_perplexity: float
+    base_perplexity: float | None
     general_rows: int = 0
     general_loss: float | None = None
     base_general_loss: float | None = None
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
 
     @classmethod
     def read(cls, folder: Path) -> TrainingMetrics:
         """Read the metrics that train.py wrote into its output folder."""
         values = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-        return cls(**{field.name: values[field.name] for field in fields(cls)})
+        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
 
 
 def default_recipe(model: str | None) -> str:
@@ -133,19 +138,22 @@ def finetune_locally(
     recipe: str | None = None,
     model: str | None = None,
     general_file: Path | None = None,
+    start_from: Path | None = None,
     processes: int = 1,
     extra: Sequence[str] = (),
 ) -> TrainingMetrics:
     """Run train.py on this machine; its progress goes to this process's standard error.
 
     Args:
-        train_file: rows to train on (JSONL with `messages`).
+        train_file: rows to train on (JSONL with `messages`, or preferences).
         eval_file: rows to measure the loss on.
-        out: output folder for `model/`, `mlflow/` and `metrics.json`.
+        out: output folder for `model/`, `mlflow/`, `adapter/` and `metrics.json`.
         recipe: name of a shipped recipe, or a YAML file; None takes that of `default_recipe`.
         model: short name, GGUF file, folder or hub id of the base model; None takes the recipe's.
         general_file: chats unlike the training rows, whose loss and answers before and after the training
             show what the model forgot; for example `GENERAL_CHATS`. None measures nothing.
+        start_from: output folder of an earlier run, model folder or adapter folder to start from; None
+            starts from the base model.
         processes: number of training processes, one per GPU.
         extra: further arguments of train.py.
 
@@ -153,13 +161,17 @@ def finetune_locally(
         OpsError: train.py failed, and has printed the reason on standard error; or the base model cannot
             be fetched; or a file in `out` would be replaced that this product did not write.
     """
+    if start_from and not recipe:
+        raise OpsError("--from needs a recipe", "Give one with --recipe, for example smollm2-dpo.")
     recipe = recipe or default_recipe(model)
     for file in (train_file, eval_file, general_file, recipe_file(recipe)):
         if file and not file.is_file():  # looked at first: a failure here leaves no folder behind
             raise OpsError(f"{file} does not exist", "Make the data with `phi3 data`.")
     refuse_foreign_files(out, OUTPUT_NAMES, CACHE_NAMES)
     base_model = base_model_of(recipe, model)
-    if model or is_converted_here(base_model):
+    if start_from:
+        extra = ["--from", str(start_from), *extra]
+    if model or (is_converted_here(base_model) and not _has_model(start_from)):
         extra = ["--model", resolve_model(base_model).as_posix(), *extra]
     names = list(OUTPUT_NAMES)
     if not find_foreign_file(out, [TRACKING_FOLDER]):
@@ -183,6 +195,12 @@ def finetune_locally(
     return TrainingMetrics.read(out)
 
 
+def _has_model(folder: Path | None) -> bool:
+    """Return whether a folder to start from has a complete model, and not only an adapter."""
+    candidates = [folder, folder / "model"] if folder else []
+    return any((candidate / "config.json").is_file() for candidate in candidates)
+
+
 def base_and_tuned_table(out: Path, metrics: TrainingMetrics) -> Table:
     """Return a table of the base and the fine-tuned model: losses, and sample and general answers.
 
@@ -199,11 +217,14 @@ def base_and_tuned_table(out: Path, metrics: TrainingMetrics) -> Table:
     for name in ("wanted", "base", "fine-tuned"):
         table.add_column(name, overflow="fold")
     losses = (
-        ("evaluation loss", metrics.base_eval_loss, metrics.eval_loss),
-        ("perplexity", metrics.base_perplexity, metrics.perplexity),
+        ("evaluation loss", "lower", metrics.base_eval_loss, metrics.eval_loss),
+        ("perplexity", "lower", metrics.base_perplexity, metrics.perplexity),
+        ("reward margin", "higher", 0.0, metrics.reward_margin),
+        ("chosen answer preferred", "higher", None, metrics.reward_accuracy),
     )
-    for title, base, tuned in losses:
-        table.add_row(title, "lower", f"{base:,.3f}", f"{tuned:,.3f}")
+    for title, wanted, base, tuned in losses:
+        if tuned is not None:
+            table.add_row(title, wanted, "" if base is None else f"{base:,.3f}", f"{tuned:,.3f}")
     if metrics.base_general_loss is not None and metrics.general_loss is not None:
         title = f"loss on {metrics.general_rows} general chats"
         table.add_row(

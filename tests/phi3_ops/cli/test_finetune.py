@@ -83,6 +83,7 @@ class TestLocal:
             "recipe": None,
             "model": None,
             "general_file": None,
+            "start_from": None,
             "processes": 1,
             "extra": [],
         }
@@ -92,14 +93,27 @@ class TestLocal:
 
     def test_further_arguments_go_to_train_py(self, calls, tmp_path):
         words = ["--seed", "0", "--rows", "5", "--epochs", "0.5", "--model", "x", "--resume"]
-        words += ["--processes", "2", "--recipe", "lora", "--verbose", "--general-file", "g.jsonl"]
+        words += [
+            "--from",
+            "run",
+            "--merge",
+            "no",
+            "--processes",
+            "2",
+            "--recipe",
+            "lora",
+            "--verbose",
+            "--general-file",
+            "g.jsonl",
+        ]
         assert main(["finetune", "--local", "--output-dir", str(tmp_path), *words]) == 0
         ((_, settings),) = calls
         assert (settings["recipe"], settings["processes"]) == ("lora", 2)
         assert settings["model"] == "x"
         assert settings["general_file"] == Path("g.jsonl")
+        assert settings["start_from"] == Path("run")
         assert settings["extra"] == [
-            *("--epochs", "0.5", "--rows", "5", "--seed", "0"),
+            *("--epochs", "0.5", "--rows", "5", "--seed", "0", "--merge", "no"),
             *("--resume", "--verbose"),
         ]
 
