@@ -67,6 +67,13 @@ MODEL = (
         "phi3 finetune --local --model phi-3.5-mini --recipe lora",
     ),
     Documented("resume after an interruption", "phi3 finetune --local --resume"),
+    Documented("write the fine-tuned model for llama.cpp and LM Studio", "phi3 export --to gguf"),
+    Documented(
+        "… in two quantizations, and compare their scores with the model's",
+        "phi3 export --to gguf --quant q8_0,q4_k_m --evaluate --base smollm2",
+    ),
+    Documented("… for Ollama", "phi3 export --to ollama"),
+    Documented("… for Foundry Local", "phi3 export --to foundry-local"),
     Documented("list the models that were fetched", "phi3 models"),
     Documented(
         "remove the base model from the cache, which all projects share",

@@ -5,6 +5,7 @@ Sources: "GGUF" of ggml's documentation, and llama.cpp's conversion script of Ph
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -26,9 +27,10 @@ if TYPE_CHECKING:
 # llama.cpp's `llama_ftype`.
 FILE_TYPES = {"f32": 0, "f16": 1, "bf16": 32, **LLAMA_FILE_TYPES}
 LARGEST_F16 = 65504.0
-# llama.cpp drops the spaces after special tokens if the model's name contains one of these.
-_PHI3_NAMES = ("phi-3", "phi3")
-PHI3_NAME = "Phi-3"
+# llama.cpp drops the spaces after special tokens if the model's name matches this. It then looks for the
+# tokens below, and does not load a model without them.
+_PHI3_NAME = re.compile(r"(phi)-?(3)", re.IGNORECASE)
+_PHI3_TOKENS = {"<unk>", "<s>", "</s>", "<|endoftext|>"}
 Report = Callable[[int, int], None]
 
 
@@ -114,10 +116,7 @@ def _add_model_fields(
     writer: Any, source: SourceModel, vocabulary: Vocabulary, quantization: str
 ) -> None:
     config, rope = source.config, source.rope
-    name = source.name
-    if vocabulary.strips_right and not name.lower().startswith(_PHI3_NAMES):
-        name = f"{PHI3_NAME} {name}"
-    writer.add_name(name)
+    writer.add_name(model_name(source.name, vocabulary))
     if source.licence:
         writer.add_license(source.licence)
     writer.add_context_length(config.max_position_embeddings)
@@ -134,6 +133,13 @@ def _add_model_fields(
     if rope.get("rope_type") == "longrope":
         writer.add_rope_scaling_attn_factors(source.attention_factor)
     writer.add_file_type(FILE_TYPES[quantization])
+
+
+def model_name(name: str, vocabulary: Vocabulary) -> str:
+    """Return a name with which llama.cpp treats spaces after special tokens as the tokenizer does."""
+    if vocabulary.strips_right and _PHI3_TOKENS.issubset(vocabulary.tokens):
+        return name if _PHI3_NAME.search(name) else f"Phi-3 {name}"
+    return _PHI3_NAME.sub(r"\1 \2", name)
 
 
 def _add_tokenizer_fields(writer: Any, source: SourceModel, vocabulary: Vocabulary) -> None:

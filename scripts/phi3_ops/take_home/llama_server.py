@@ -1,10 +1,4 @@
-"""Serve a GGUF file with llama.cpp's own server, which the package xllamacpp brings.
-
-    python -m phi3_ops.take_home.llama_server FILE SLOTS TOKENS THREADS
-
-The server listens on a free port of 127.0.0.1, and the first line of standard output is its address. Its
-key is in PHI3_LLAMA_KEY. It ends when its standard input is closed.
-"""
+"""Serve a GGUF file with llama.cpp's own server, in a process of its own (`serve_gguf.py`)."""
 
 from __future__ import annotations
 
@@ -21,7 +15,8 @@ from typing import Any
 
 from ..errors import OpsError
 
-KEY_VARIABLE = "PHI3_LLAMA_KEY"
+SCRIPT = Path(__file__).with_name("serve_gguf.py")
+KEY_VARIABLE = "PHI3_LLAMA_KEY"  # the script reads its key from it
 START_TIMEOUT_S, STOP_TIMEOUT_S = 300.0, 20.0
 _ADDRESS = "listening on "
 LONGEST_MESSAGE = 300
@@ -73,7 +68,7 @@ def llama_server(
     key = secrets.token_urlsafe(32)
     words = [str(file), str(slots), str(tokens), str(threads or os.cpu_count() or 1)]
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__, *words],
+        [sys.executable, str(SCRIPT), *words],
         env={**os.environ, KEY_VARIABLE: key},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -83,22 +78,33 @@ def llama_server(
     )
     timer = threading.Timer(START_TIMEOUT_S, process.kill)
     timer.start()
+    reader = threading.Thread(target=_drop_output, args=[process.stdout], daemon=True)
     try:
         url = _read_address(process, file)
         timer.cancel()
+        reader.start()
         yield LlamaServer(url, key)
     finally:
         timer.cancel()
         _stop(process)
+        if reader.is_alive():
+            reader.join(STOP_TIMEOUT_S)
+        if process.stdout:
+            process.stdout.close()
+
+
+def _drop_output(output: Iterable[str]) -> None:
+    """Read the output of a process until it ends, so that the pipe does not fill."""
+    for _ in output:
+        pass
 
 
 def _read_address(process: subprocess.Popen[str], file: Path) -> str:
-    """Return the address that the process prints; the rest of its output is read and dropped."""
+    """Return the address that the process prints."""
     output: Iterable[str] = process.stdout or ()
     lines = []
     for line in output:
         if line.startswith(_ADDRESS):
-            threading.Thread(target=lambda: [None for _ in output], daemon=True).start()
             return line.removeprefix(_ADDRESS).strip()
         lines.append(line.strip())
     errors = [line for line in lines if "error" in line.lower() or "failed" in line.lower()]
@@ -114,28 +120,3 @@ def _stop(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-# -- in the other process --------------------------------------------------------------------------
-
-
-def main(file: str, slots: str, tokens: str, threads: str) -> None:
-    """Serve until standard input is closed."""
-    import xllamacpp
-
-    parameters = xllamacpp.CommonParams()
-    parameters.model.path = file
-    parameters.port = 0
-    parameters.api_keys = [os.environ.pop(KEY_VARIABLE)]
-    parameters.n_parallel, parameters.n_ctx = int(slots), int(slots) * int(tokens)
-    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = int(threads)
-    parameters.use_jinja, parameters.warmup, parameters.verbosity = True, False, 0
-    parameters.cache_ram_mib = 0  # copies of prompts, which only take memory here
-    server = xllamacpp.Server(parameters)
-    print(f"{_ADDRESS}{server.listening_address}", flush=True)
-    sys.stdin.read()
-    os._exit(0)  # the server's threads do not end by themselves
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

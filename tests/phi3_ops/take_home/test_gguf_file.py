@@ -9,8 +9,9 @@ import pytest
 
 from phi3_ops.errors import OpsError
 from phi3_ops.take_home import gguf_file
-from phi3_ops.take_home.gguf_file import check_settings, limitations, write_gguf
+from phi3_ops.take_home.gguf_file import check_settings, limitations, model_name, write_gguf
 from phi3_ops.take_home.llama_server import llama_server
+from phi3_ops.take_home.vocabulary import make_vocabulary
 from tiny_longrope import ORIGINAL_WINDOW, WINDOW
 
 SHORT = "Who founded Microsoft?"
@@ -40,6 +41,15 @@ def test_the_fields(tiny, tmp_path):
     assert sum(written.types.values()) == 1 + 4 * tiny.config.num_hidden_layers
     weight = tiny.weights.read("model.layers.1.mlp.down_proj.weight")
     assert np.array_equal(tensors["blk.1.ffn_down.weight"].data, weight.astype(np.float16))
+
+
+def test_the_name_decides_about_spaces_in_llama_cpp(tiny, longrope):
+    strips, keeps = make_vocabulary(longrope), make_vocabulary(tiny)
+    assert model_name("Mine", strips) == "Phi-3 Mine"
+    assert model_name("My Phi-3.5", strips) == "My Phi-3.5"
+    assert model_name("my-phi3, a PHI-3", keeps) == "my-phi 3, a PHI 3"
+    without_tokens = replace(strips, tokens=["<s>"])
+    assert model_name("phi3", without_tokens) == "phi 3"
 
 
 def test_longrope(longrope, tmp_path):
