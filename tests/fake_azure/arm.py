@@ -2,6 +2,7 @@
 
 import copy
 import re
+import secrets
 import threading
 import uuid
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ import yaml
 TABLE = yaml.safe_load(Path(__file__).with_name("resources.yaml").read_text())
 # Defaults of a row, and the hooks, which do nothing until a module defines one.
 ROW = {"operations": "", "lasting": True, "tracked": False, "versioned": False, "immutable": ""}
+ROW |= {"created": 201, "located": False, "by_job_type": {}}
+ROW |= {
+    "system": "createdAt createdBy createdByType lastModifiedAt lastModifiedBy lastModifiedByType"
+}
 ROW |= {"defaults": {}} | dict.fromkeys(("check", "keep", "work", "undo", "show"), lambda *_: None)
 KINDS = {
     name.lower(): SimpleNamespace(type=name, **ROW | row) for name, row in TABLE["kinds"].items()
@@ -22,6 +27,8 @@ KINDS = {
 ROUTES = []  # method, pattern of the path, handler; other requests are on a resource
 RUNNING = ("InProgress", "Updating")
 RETRY = {"retry-after-ms": "50"}  # without it, a poll takes 5 to 30 s
+CERTIFICATE = "MII" + "A" * 2500  # as long as the one in the recorded URLs of operations
+NO_TIME = "0001-01-01T00:00:00+00:00"  # the recorded end of an operation that goes on
 LISTED = ("id", "name", "type", "location", "tags", "sku", "kind", "identity")
 READS = re.compile(r"/(list\w+|check\w+|getlogs|token)$", re.IGNORECASE)
 
@@ -92,9 +99,24 @@ def user_error(error, region):
     ids = {"operation": uuid.uuid4().hex, "request": uuid.uuid4().hex[:16]}
     inner = {"code": error["code"], "innerError": None}
     values = {"ComponentName": "managementfrontend", "Correlation": ids, "InnerError": inner}
-    values |= {"Environment": region, "Location": region}
+    values |= {"Environment": region, "Location": region, "Time": now()}
     info = [{"type": kind, "info": {"value": value}} for kind, value in values.items()]
     return {"code": "UserError", "message": error["message"], "details": [], "additionalInfo": info}
+
+
+def account_error(error, region, status):
+    """Return the body of an error of the service that stores a workspace's connections."""
+    unused = ("severity", "messageFormat", "messageParameters", "referenceCode", "detailsUri")
+    fields = dict.fromkeys((*unused, "target", "debugInfo", "additionalInfo"))
+    inner = {"code": "NotFoundError" if status == 404 else error["code"], "innerError": None}
+    fields |= {"code": "UserError", "message": error["message"], "details": [], "innerError": inner}
+    ids = {"operation": uuid.uuid4().hex, "request": uuid.uuid4().hex[:16]}
+    body = {"error": fields, "correlation": ids, "environment": region, "location": region}
+    return body | {"time": now(), "componentName": "account-rp", "statusCode": status}
+
+
+def now():
+    return datetime.now(timezone.utc).isoformat()
 
 
 class ArmPath:
@@ -120,11 +142,13 @@ class ArmPath:
 class Operation:
     """A long-running operation: in progress for `FakeAzure.polls` polls, and while its work runs."""
 
-    def __init__(self, azure, path, work, end):
+    def __init__(self, azure, path, work, end, method):
         self.id, self.error, self._polls = str(uuid.uuid4()), None, 0
-        if path.kind.operations == "mfeOperations":
-            self.id = f"oeidp:{stable_id(path.workspace)}:{self.id}"
-        self.began = datetime.now(timezone.utc).isoformat()
+        self.began, self.ended, self.signature = now(), NO_TIME, secrets.token_urlsafe(256)
+        self.of_endpoints = path.kind.operations == "mfeOperations"
+        if self.of_endpoints:
+            self.id = operation_id(path, self.id)
+        self._method = method
         self._azure, self._path, self._work, self._end = azure, path, work, end
         azure.operations[self.id] = azure.pending[path.key] = self
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -137,17 +161,18 @@ class Operation:
             self._work()
         except Refused as refused:
             self.error = refused.error
-            if self._path.kind.operations == "mfeOperations":
+            if self.of_endpoints:
                 invalid = {"code": "BadRequest", "message": "The request is invalid."}
                 self.error = invalid | {"details": [refused.error], "additionalInfo": []}
         except Exception as error:
             self.error = {"code": "InternalServerError", "message": repr(error)}
 
     def poll(self):
-        """Return the state: InProgress, then Updating, at last Succeeded or Failed."""
+        """Return the state: InProgress or, of endpoints, Updating; at last Succeeded or Failed."""
         self._polls += 1
         if self._polls <= self._azure.polls or self._thread.is_alive():
-            return "InProgress" if self._polls == 1 else "Updating"
+            return "Updating" if self.of_endpoints else "InProgress"
+        self.ended = now() if self.ended == NO_TIME else self.ended
         end, self._end = self._end, lambda _: None
         end(self.error)
         return "Failed" if self.error else "Succeeded"
@@ -159,25 +184,55 @@ class Operation:
         provider = f"{subscription}/providers/{kind.type.split('/')[0]}"
         location = f"{provider}/locations/{self._azure.region}"
         route = f"https://management.azure.com{location}/{kind.operations}"
-        end = f"/{self.id}?api-version={kind.versions.split()[0]}"
-        urls = {"Azure-AsyncOperation": f"{route}Status{end}", "Location": f"{route}Results{end}"}
+        version = f"?api-version={kind.versions.split()[0]}"
+        signed = (
+            f"{version}&t={len(self.began)}&c={CERTIFICATE}&s={self.signature}&h={self.id[-12:]}"
+        )
+        urls = {"Azure-AsyncOperation": f"{route}Status/{self.id}{signed}"}
+        if self._method != "PUT":
+            urls["Location"] = f"{route}Results/{self.id}{signed}"
+        elif self.of_endpoints:
+            urls["Location"] = f"https://management.azure.com{self._path.text}{version}"
+            urls["x-ms-async-operation-timeout"] = "PT30M"
         return RETRY | urls
 
 
-def start(azure, path, work=lambda: None, end=lambda error: None):
+def operation_id(path, name):
+    """Return the id of an operation on an endpoint or a deployment."""
+    kind = "odidp" if path.type.endswith("/deployments") else "oeidp"
+    return f"{kind}:{stable_id(path.workspace)}:{name}"
+
+
+def operation_uri(azure, path):
+    """Return the URL of an operation as Azure stores it in an endpoint's properties: not signed."""
+    subscription = "/".join(path.text.split("/")[:3])
+    location = (
+        f"{subscription}/providers/Microsoft.MachineLearningServices/locations/{azure.region}"
+    )
+    operation = operation_id(path, stable_id(path.key))
+    return f"https://management.azure.com{location}/mfeOperationsStatus/{operation}"
+
+
+def start(azure, path, work=lambda: None, end=lambda error: None, method="PUT"):
     """Begin an operation; return the headers by which a client follows it."""
-    return Operation(azure, path, work, end).headers
+    return Operation(azure, path, work, end, method).headers
 
 
 @route("GET", r".*/\w+(Status|Statuses|Results)/[^/]+")
 def operation_state(azure, request):
     """Answer …OperationsStatus/{id} with a body, and …OperationsResults/{id} with a status."""
     operation = azure.operations[request.path.split("/")[-1]]
+    if request.query.get("s") != operation.signature:
+        raise Refused(403, "InvalidAuthenticationToken", "The operation's URL is not signed.")
     state = operation.poll()
     if "Status" not in request.path:
         return Answer(202 if state in RUNNING else 204, None, RETRY)
-    body = {"id": request.path, "name": operation.id, "status": state}
-    body |= {"startTime": operation.began, "percentComplete": 20.0 if state in RUNNING else 100.0}
+    body = {"status": state}
+    if operation.of_endpoints:
+        body |= {"id": request.path, "name": operation.id, "percentComplete": 0.0}
+        body |= {"startTime": operation.began, "endTime": operation.ended}
+    elif state not in RUNNING:
+        body["percentComplete"] = 100.0
     return Answer(200, body | ({"error": operation.error} if operation.error else {}), RETRY)
 
 
@@ -228,10 +283,15 @@ def resource(azure, request):
         text = f"{path.type} has the versions {path.kind.versions}, not {version}"
         raise Refused(400, "NoRegisteredProviderFound", text)
     if request.method == "PUT" and path.type.split("/")[0] in azure.unregistered:
-        text = f"The subscription is not registered to use namespace '{path.type.split('/')[0]}'."
-        raise Refused(409, "MissingSubscriptionRegistration", text)
+        namespace, code = path.type.split("/")[0], "MissingSubscriptionRegistration"
+        text = f"The subscription is not registered to use namespace '{namespace}'."
+        refused = Refused(409, code, text)
+        refused.error["details"] = [{"code": code, "target": namespace, "message": text}]
+        raise refused
     if request.method == "PUT" and path.type in azure.denied:
+        assignment = f"/providers/Microsoft.Authorization/policyAssignments/{path.name}"
         policy = {"policyAssignmentDisplayName": azure.denied[path.type]}
+        policy |= {"policyAssignmentId": assignment, "policyDefinitionEffect": "Deny"}
         text = f"Resource '{path.name}' was disallowed by policy."
         raise Refused(403, "RequestDisallowedByPolicy", text, PolicyViolation=policy)
     if not path.name:
@@ -262,7 +322,7 @@ def put(azure, path, body):
         following = str(int(path.name) + 1) if path.name.isdigit() else "1"
         counted = {"properties": {"latestVersion": path.name, "nextVersion": following}}
         azure.resources[asset.key] = complete(azure, asset, azure.resources.get(asset.key), counted)
-    status, headers = 200 if old else 201, {}
+    status, headers = 200 if old else kind.created, {}
     if kind.operations and kind.lasting:
         new["properties"]["provisioningState"] = "Updating" if old else "Creating"
 
@@ -270,6 +330,8 @@ def put(azure, path, body):
             new["properties"]["provisioningState"] = "Failed" if error else "Succeeded"
 
         headers = start(azure, path, lambda: kind.work(azure, path, new), end)
+    elif kind.located:
+        headers = {"Location": f"https://management.azure.com{path.text}"}
     return Answer(status, shown(azure, path), headers)
 
 
@@ -277,12 +339,14 @@ def complete(azure, path, old, body):
     """Return the document that Azure creates from a body."""
     above = azure.resources.get(path.parent, {})
     location = body.get("location") or above.get("location") or azure.region
-    now = datetime.now(timezone.utc).isoformat()
     names = {"name": path.name, "id": path.text, "location": location.replace(" ", "").lower()}
     names |= {"uid": stable_id(path.key), "client": stable_id(path.key + "/client")}
-    new = merge(fill(path.kind.defaults, names | {"tenant": azure.tenant, "now": now}), body)
-    created = old["systemData"]["createdAt"] if old else now
-    times = {"createdAt": created, "createdBy": "fake", "lastModifiedAt": now}
+    special = path.kind.by_job_type.get((body.get("properties") or {}).get("jobType"), {})
+    defaults = merge(path.kind.defaults, {"properties": special})
+    new = merge(fill(defaults, names | {"tenant": azure.tenant, "now": now()}), body)
+    created = old["systemData"]["createdAt"] if old else now()
+    times = {"createdAt": created, "createdBy": "fake", "createdByType": "User"}
+    times |= {"lastModifiedAt": now(), "lastModifiedBy": "fake", "lastModifiedByType": "User"}
     new |= {"id": path.text, "name": path.name, "type": path.kind.type, "systemData": times}
     identity = new.get("identity") or {}
     users = identity.get("userAssignedIdentities") or {}
@@ -305,6 +369,9 @@ def shown(azure, path):
         raise Refused(404, f"{kind}NotFound", f"The resource {path.text} was not found.")
     document = copy.deepcopy(azure.resources[path.key])
     path.kind.show(azure, path, document)
+    system = document.pop("systemData")
+    if path.kind.system:
+        document["systemData"] = {name: system[name] for name in path.kind.system.split()}
     return document
 
 
@@ -319,10 +386,10 @@ def list_all(azure, request, path):
     above = path.text.rsplit("/", 1)[0] if path.type.count("/") > 1 else path.scope
     paths = [ArmPath(document["id"]) for document in list(azure.resources.values())]
     inside = [p for p in paths if p.type == path.type and p.key.startswith(above.lower() + "/")]
-    documents = [shown(azure, p) for p in inside]
     query = {name.lower(): value for name, value in request.query.items()}
     if "$orderby" in query:
-        documents.sort(key=lambda document: document["systemData"]["createdAt"], reverse=True)
+        inside.sort(key=lambda p: azure.resources[p.key]["systemData"]["createdAt"], reverse=True)
+    documents = [shown(azure, p) for p in inside]
     if query.get("isdefault") == "true":
         documents = [d for d in documents if d["properties"].get("isDefault")]
     if "$top" in query:
@@ -371,7 +438,7 @@ def delete(azure, path):
             azure.resources.pop(item.key, None)
 
     if path.kind.operations:
-        return Answer(202, None, start(azure, path, work, end))
+        return Answer(202, None, start(azure, path, work, end, "DELETE"))
     work()
     end(None)
     return Answer(200)

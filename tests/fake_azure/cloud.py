@@ -53,6 +53,7 @@ class FakeAzure:
 
     def _empty(self):
         self.resources, self.requests = {}, []  # by lower-cased path; in order
+        self.exchanges = []  # (request, answer), in order
         self.operations, self.pending, self.runs = {}, {}, {}
         self.keys, self.containers, self.logs, self.stand_ins = {}, {}, {}, {}
         self.flows, self.share = {}, {"": None}  # by id; path -> bytes, or None for a folder
@@ -60,6 +61,11 @@ class FakeAzure:
         self.catalog = {"Phi-4-mini-instruct": "2"}  # model -> newest version
         self.actions, self.taken = ["*"], set()  # of the user's role; names of registries
         self.denied = {}  # type in lower case -> policy that forbids it
+        self.directory_lag = 0  # number of assignments to a new principal that are refused
+        self.refused_principals = Counter()
+        self.roles_lag = (
+            0  # number of deployments that are refused, as if the roles were not there yet
+        )
         self.unregistered = set()  # namespaces of resource providers, in lower case
         self.quotas = dict.fromkeys(FAMILIES, (1000, 0))  # limit, used
         self._faults, self._on_write = [], None
@@ -196,6 +202,24 @@ class FakeAzure:
     def answer(self, request):
         """Return the answer to a request; None breaks the connection."""
         self.requests.append(request)
+        answer = self._answer(request)
+        if request.host == "management.azure.com" and isinstance(answer, Answer):
+            answer.headers = self._headers(answer) | answer.headers
+            self.exchanges.append((request, answer))
+        return answer
+
+    def _headers(self, answer):
+        """Return the headers of every answer of Resource Manager."""
+        correlation = str(uuid.uuid4())
+        headers = {"x-ms-correlation-request-id": correlation, "x-request-time": "0.010"}
+        headers["x-ms-routing-request-id"] = f"{self.region.upper()}:{correlation}"
+        error = (answer.body or {}).get("error", {}) if answer.status >= 400 else {}
+        if error.get("code") in MANAGER_CODES - {"UserError"}:
+            del headers["x-request-time"]
+            return headers | {"x-ms-failure-cause": "gateway"}
+        return headers | {"x-ms-response-type": "error" if error else "standard"}
+
+    def _answer(self, request):
         fault = self.planned("request", request.host + request.path, request.method)
         if fault:
             return fault["answer"] if fault["answer"].status else None
@@ -207,10 +231,11 @@ class FakeAzure:
         except Refused as refused:
             own = "/providers/microsoft.machinelearningservices/" in request.path.lower()
             error = refused.error
+            if "/connections/" in request.path.lower():
+                return Answer(refused.status, arm.account_error(error, self.region, refused.status))
             if own and error["code"] not in MANAGER_CODES:
                 error = arm.user_error(error, self.region)
-            ids = {"x-ms-request-id": str(uuid.uuid4())}
-            return Answer(refused.status, {"error": error}, ids)
+            return Answer(refused.status, {"error": error})
         except Exception as error:  # a bug of the fake
             traceback.print_exc()
             return Answer(500, {"error": {"code": "FakeError", "message": repr(error)}})

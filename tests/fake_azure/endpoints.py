@@ -16,7 +16,7 @@ import requests
 from starlette.responses import JSONResponse, StreamingResponse
 
 from . import assets
-from .arm import Answer, Refused, acted_on, hook, refuse_during_change, route, stable_id, start
+from .arm import Answer, Refused, acted_on, hook, operation_uri, refuse_during_change, route, start
 from .identity import audience
 from .storage import ML
 from .workspace import cores
@@ -24,18 +24,16 @@ from .workspace import cores
 START_S = 180  # limit for a container's start, and for its requests in flight when it stops
 AUDIENCE = "https://ml.azure.com"
 DEPLOYMENTS = f"{ML}/onlineEndpoints/deployments"
+ENDPOINT_PROVIDERS = ("microsoft.cdn", "microsoft.policyinsights")  # an endpoint needs them too
 NO_TRAFFIC = (404, "not_found", "Specified traffic group could not be found")
 
 
 @hook("check", f"{ML}/onlineEndpoints")
 def check_endpoint(azure, path, old, new):
     new["properties"].pop("keys", None)
-    operation = f"oeidp:{stable_id(path.workspace)}:{stable_id(path.key)}"
-    subscription = "/".join(path.text.split("/")[:3])
-    location = f"{subscription}/providers/{ML.split('/')[0]}/locations/{azure.region}"
-    uri = f"https://management.azure.com{location}/mfeOperationsStatus/{operation}"
-    recorded = {"azureml.onlineendpointid": path.key, "AzureAsyncOperationUri": uri}
-    new["properties"]["properties"] = new["properties"]["properties"] | recorded
+    own = {"azureml.onlineendpointid": path.key}
+    own["AzureAsyncOperationUri"] = operation_uri(azure, path)
+    new["properties"]["properties"] = new["properties"]["properties"] | own
     if old is None:
         if _key_of(azure, path.name):
             raise Refused(409, "Conflict", f"The endpoint name {path.name} is taken.")
@@ -48,6 +46,23 @@ def check_endpoint(azure, path, old, new):
         known = all(f"{path.key}/deployments/{name.lower()}" in azure.resources for name in weights)
         if not legal or not known or min(weights.values(), default=0) < 0:
             raise Refused(400, "BadArgument", f"{field} is not valid: {weights}")
+
+
+@hook("work", f"{ML}/onlineEndpoints")
+def need_providers(azure, path, new):
+    """Fail like Azure in a subscription without the providers that an endpoint needs."""
+    if azure.unregistered.intersection(ENDPOINT_PROVIDERS):
+        text = "Resource provider [N/A] isn't registered with Subscription [N/A]."
+        raise Refused(400, "SubscriptionNotRegistered", text)
+
+
+@hook("check", DEPLOYMENTS)
+def check_deployment(azure, path, old, new):
+    if azure.roles_lag:
+        azure.roles_lag -= 1
+        raise Refused(403, "AuthorizationFailed", "The identity has no role on the resource yet.")
+    own = {"AzureAsyncOperationUri": operation_uri(azure, path)}
+    new["properties"]["properties"] = new["properties"]["properties"] | own
 
 
 def _key_of(azure, endpoint):
@@ -65,7 +80,7 @@ def regenerate_keys(azure, request):
     path, name = acted_on(azure, request), request.body["keyType"].lower() + "Key"
     refuse_during_change(azure, path)
     azure.keys[path.key][name] = request.body.get("keyValue") or secrets.token_urlsafe(24)
-    return Answer(202, None, start(azure, path))
+    return Answer(202, None, start(azure, path, method="POST"))
 
 
 class Container:

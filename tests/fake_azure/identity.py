@@ -83,6 +83,11 @@ def check_policies(azure, request):
 @hook("check", "Microsoft.Authorization/roleAssignments")
 def check_assignment(azure, path, old, new):
     new["properties"]["scope"] = path.scope
+    principal = new["properties"]["principalId"]
+    azure.refused_principals[principal] += 1
+    if azure.refused_principals[principal] <= azure.directory_lag:
+        text = f"Principal {principal} does not exist in the directory {azure.tenant}."
+        raise Refused(400, "PrincipalNotFound", text)
     for key, other in azure.resources.items():
         same = ArmPath(key).type == path.type and _content(other) == _content(new)
         if same and key != path.key:

@@ -82,7 +82,7 @@ def any_code(azure, request):
 
 @hook("show", f"{ML}/connections")
 def hide_credentials(azure, path, document):
-    document["properties"].pop("credentials", None)
+    document["properties"]["credentials"] = None
 
 
 @route("POST", r".*/connections/[^/]+/listSecrets")

@@ -8,7 +8,7 @@ from pathlib import Path
 FAKE = Path(__file__).resolve().parents[1] / "fake_azure"
 SCOPES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 OF_PROMPT_FLOW = {"flows.py", "flow_runs.py"}  # a separate service, not counted
-MOST = 1300
+MOST = 1600
 
 
 def code_lines(text: str) -> int:

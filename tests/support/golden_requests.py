@@ -21,7 +21,7 @@ def compare(name: str, request: Any) -> None:
 
 # Patterns of hashes, random names and dates, and their replacements.
 VOLATILE = (
-    (r"oeidp:[0-9a-f:-]+", "<operation>"),
+    (r"o[ed]idp:[0-9a-f:-]+", "<operation>"),
     (r"\d{4}-\d\d-\d\dT[\d:.]+(\+0000|\+00:00|Z)?", "<time>"),
     (r"\d{4}-\d\d-\d\d(?=\")", "<date>"),
     (r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}(?=/)", "<uuid>"),
