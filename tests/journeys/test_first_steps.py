@@ -12,7 +12,7 @@ def test_data_of_the_package_in_an_empty_folder(visitor):
 
 
 def test_a_command_that_keeps_running_ends_with_ctrl_c(visitor, tiny_model_dir):
-    endpoint = visitor.start("endpoint", "--model", tiny_model_dir)
+    endpoint = visitor.start("endpoint", "--port", "0", "--model", tiny_model_dir)
     endpoint.wait_for("/score")
     assert endpoint.press_ctrl_c() in (0, 130)
     assert not visitor.processes()
