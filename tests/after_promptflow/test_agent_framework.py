@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from agent_framework import BaseChatClient, ChatMiddleware, Content, Message
+from pydantic import BaseModel
 
 from echo_endpoint import KEY, echo_endpoint
 from phi3_tools import ConfigError, Params, Phi3Client, StatusError
@@ -14,6 +15,8 @@ from phi3_tools.agent_framework import Phi3ChatClient
 from scripted_endpoint import scripted_endpoint
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "examples" / "agent-framework" / "agent.py"
+WEATHER = {"type": "function", "function": {"name": "weather"}}
+CALL = '<tool_call>{"name": "weather", "arguments": {"city": "Vienna"}}</tool_call>'
 WAIT_S = 20  # a limit for what must not hang
 
 
@@ -146,8 +149,9 @@ def test_cancelling_the_task_ends_the_call(scripted):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"tools": [{"type": "function"}]}, "`tools` is set"),
-        ({"response_format": {"type": "json_object"}}, "`response_format` is not supported"),
+        ({"tools": [{"type": "function"}]}, r"tools\[0\] must have the form"),
+        ({"response_format": {"type": "objekt"}}, "response_format is not a valid JSON schema"),
+        ({"tools": [WEATHER], "allow_multiple_tool_calls": False}, "allow_multiple_tool_calls"),
         ({"conversation_id": "x"}, "`conversation_id` is not supported"),
         ({"model": "gpt-4"}, "'gpt-4', but the connection's model is None"),
         ({"max_tokens": 0}, "max_new_tokens is 0"),
@@ -188,3 +192,65 @@ def test_the_example_agent_answers_in_one_conversation(scripted, monkeypatch, ca
     runpy.run_path(str(EXAMPLE), run_name="__main__")
     assert capsys.readouterr().out == "> Who are you?\nWho are you?\n> And now?\nAnd now?\n"
     assert len(scripted.messages()) == 4
+
+
+# -- functions and schemas -------------------------------------------------------------------------
+
+
+def weather(city: str) -> str:
+    """Return the weather of a city."""
+    return f"sunny in {city}"
+
+
+class City(BaseModel):
+    city: str
+
+
+def test_an_agent_calls_its_functions(scripted):
+    result = "<tool_response>\nsunny in Vienna\n</tool_response>"
+    scripted.answers |= {"Weather?": f"One moment. {CALL}", result: "It is sunny."}
+    agent = chat_client(scripted).as_agent(tools=[weather])
+    response = asyncio.run(agent.run("Weather?"))
+    assert response.text.endswith("It is sunny.")
+    assert "Return the weather of a city." in scripted.messages()[0]
+    assert scripted.messages()[-2:] == [f"One moment. \n{CALL}".replace(" \n", "\n"), result]
+
+
+def test_a_streaming_agent_calls_its_functions(scripted):
+    result = "<tool_response>\nsunny in Vienna\n</tool_response>"
+    scripted.answers |= {"Weather?": CALL, result: "It is sunny."}
+    pieces, response = streamed(chat_client(scripted).as_agent(tools=[weather]), "Weather?")
+    assert "".join(pieces) == response.text == "It is sunny."
+    assert "tool_call" not in "".join(pieces)
+
+
+def test_a_required_function_is_named_in_the_request(scripted):
+    scripted.answers["Weather?"] = CALL
+    choice = {"mode": "required", "required_function_name": "weather"}
+    client = chat_client(scripted, function_invocation_configuration={"enabled": False})
+    response = asyncio.run(
+        client.get_response(
+            [Message("user", ["Weather?"])], options={"tools": [WEATHER], "tool_choice": choice}
+        )
+    )
+    (call,) = [content for content in response.messages[0].contents if content.type != "text"]
+    assert (call.name, call.parse_arguments()) == ("weather", {"city": "Vienna"})
+    assert response.finish_reason == "tool_calls"
+    assert "Call the tool weather." in scripted.messages()[0]
+
+
+def test_an_answer_by_a_class_is_the_value_of_the_response(scripted):
+    scripted.answers["Where?"] = '{"city": "Vienna"}'
+    agent = chat_client(scripted).as_agent()
+    response = asyncio.run(agent.run("Where?", options={"response_format": City}))
+    assert response.value == City(city="Vienna")
+
+
+def test_a_tool_of_a_service_is_refused(echo):
+    options = {"tools": [object()]}
+    with pytest.raises(ConfigError, match="contains object, which is not a function"):
+        asyncio.run(
+            Phi3ChatClient._inner_get_response(
+                chat_client(echo), messages=[Message("user", ["Hi"])], stream=False, options=options
+            )
+        )

@@ -6,7 +6,8 @@ because the two need different versions of OpenTelemetry.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+import json
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 from typing import Any
 
 from agent_framework import (
@@ -15,13 +16,16 @@ from agent_framework import (
     ChatResponse,
     ChatResponseUpdate,
     Content,
+    FunctionInvocationLayer,
+    FunctionTool,
     Message,
     ResponseStream,
     UsageDetails,
+    validate_tool_mode,
 )
 
 from .client import Message as ChatMessage
-from .client import Params, Phi3Client, Reply
+from .client import Params, Phi3Client, Reply, ToolCall
 from .errors import ConfigError
 
 __all__ = ["Phi3ChatClient"]
@@ -36,18 +40,23 @@ _PARAMS = {
 }
 # Options that are sent to the endpoint under their own names; it refuses those that it does not know.
 _EXTRA = ("frequency_penalty", "presence_penalty", "logit_bias")
-# Options that change nothing in a request without tools to an endpoint that stores nothing.
-_WITHOUT_EFFECT = ("tool_choice", "allow_multiple_tool_calls", "metadata", "user")
+# Options that change nothing in a request to an endpoint that stores nothing.
+_WITHOUT_EFFECT = ("metadata", "user")
+# Options that change nothing in a request without tools.
+_OF_TOOLS = ("tool_choice", "allow_multiple_tool_calls")
 
 
-class Phi3ChatClient(ChatMiddlewareLayer[Any], BaseChatClient[Any]):
+class Phi3ChatClient(FunctionInvocationLayer[Any], ChatMiddlewareLayer[Any], BaseChatClient[Any]):
     """Chat client of Agent Framework for a Phi-3 endpoint.
+
+    The framework calls the functions of an agent's `tools`. The response's `value` is the answer by the
+    option `response_format`.
 
     Args:
         client: the client to use; by default one of the environment (`PHI3_ENDPOINT`, `PHI3_KEY`, …).
         context_window: tokens that prompt and answer share; the oldest turns are left out to fit.
             None sends everything.
-        settings: keyword arguments of `BaseChatClient` and of its middleware layer.
+        settings: keyword arguments of `BaseChatClient` and of its layers.
 
     Errors of the endpoint are raised as the package's own classes (`Phi3Error`).
 
@@ -90,11 +99,12 @@ class Phi3ChatClient(ChatMiddlewareLayer[Any], BaseChatClient[Any]):
     async def _response(self, chat: list[ChatMessage], params: Params) -> ChatResponse:
         reply = await self.client.achat(chat, params, context_window=self.context_window)
         return ChatResponse(
-            messages=[Message("assistant", [reply.text])],
+            messages=[Message("assistant", [Content.from_text(reply.text), *_calls(reply)])],
             response_id=reply.request_id,
             model=reply.model,
             finish_reason=reply.finish_reason,
             usage_details=_usage(reply),
+            response_format=params.response_format,
             raw_representation=reply,
         )
 
@@ -108,7 +118,7 @@ class Phi3ChatClient(ChatMiddlewareLayer[Any], BaseChatClient[Any]):
             if reply := stream.reply:
                 usage = _usage(reply)
                 yield ChatResponseUpdate(
-                    contents=[Content.from_usage(usage)] if usage else [],
+                    contents=[*_calls(reply), *([Content.from_usage(usage)] if usage else [])],
                     role="assistant",
                     response_id=reply.request_id,
                     model=reply.model,
@@ -121,21 +131,50 @@ def _chat(messages: Sequence[Message], instructions: Any) -> list[ChatMessage]:
     """Return Agent Framework's messages as the client's, with the agent's instructions first.
 
     Raises:
-        ConfigError: a message contains something other than text.
+        ConfigError: a message contains something other than text and calls of functions.
     """
     parts = [instructions] if isinstance(instructions, str) else list(instructions or [])
     chat: list[ChatMessage] = [
         {"role": "system", "content": part} for part in parts if part.strip()
     ]
     for number, message in enumerate(messages, 1):
-        for content in message.contents:
-            if content.type != "text":
-                raise ConfigError(
-                    f"message {number} ({message.role}) contains {content.type}, not text",
-                    hint="Send text only; this client has no tools and takes no files.",
-                )
-        chat.append({"role": str(message.role), "content": message.text})
+        chat += _messages(message, f"message {number} ({message.role})")
     return chat
+
+
+def _messages(message: Message, where: str) -> Iterable[ChatMessage]:
+    """Yield a message as the client's: one message for each result of a function, or one for the rest."""
+    calls: list[ToolCall] = []
+    has_results = False
+    for content in message.contents:
+        if content.type == "function_call":
+            arguments = _as_text(content.arguments or {})
+            calls.append(ToolCall(content.call_id, content.name, arguments))
+        elif content.type == "function_result":
+            has_results = True
+            text = content.exception or _as_text(content.result)
+            yield {"role": "tool", "tool_call_id": content.call_id, "content": text}
+        elif content.type not in ("text", "usage"):
+            raise ConfigError(
+                f"{where} contains {content.type}, not text",
+                hint="Send text and calls of functions only; this client takes no files.",
+            )
+    if not has_results:
+        chat_message: ChatMessage = {"role": str(message.role), "content": message.text}
+        if calls:
+            chat_message["tool_calls"] = calls
+        yield chat_message
+
+
+def _as_text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _calls(reply: Reply) -> list[Content]:
+    return [
+        Content.from_function_call(call.id, call.name, arguments=call.arguments_json)
+        for call in reply.tool_calls
+    ]
 
 
 def _params(options: Mapping[str, Any], model: str | None) -> Params:
@@ -150,9 +189,9 @@ def _params(options: Mapping[str, Any], model: str | None) -> Params:
     """
     values = {name: value for name, value in options.items() if value is not None}
     values.pop("instructions", None)
-    for name in ("tools", "store"):  # no tools, and nothing to store, is what the client does
-        if not values.get(name):
-            values.pop(name, None)
+    if not values.get("store"):  # to store nothing is what the client does
+        values.pop("store", None)
+    requested = _structure(values)
     named_model = values.pop("model", None)
     if named_model not in (None, model):
         raise ConfigError(
@@ -162,14 +201,53 @@ def _params(options: Mapping[str, Any], model: str | None) -> Params:
     for name in _WITHOUT_EFFECT:
         values.pop(name, None)
     extra = {name: values.pop(name) for name in _EXTRA if name in values}
-    if "tools" in values:
-        raise ConfigError("the option `tools` is set, but this client has no tool calls")
     if unknown := sorted(set(values) - set(_PARAMS)):
-        supported = ", ".join(f"`{name}`" for name in (*_PARAMS, *_EXTRA))
+        names = (*_PARAMS, *_EXTRA, "response_format", "tools", *_OF_TOOLS)
+        supported = ", ".join(f"`{name}`" for name in names)
         raise ConfigError(
             f"the option `{unknown[0]}` is not supported", hint=f"Supported options: {supported}."
         )
-    return Params(**{_PARAMS[name]: value for name, value in values.items()}, extra=extra)
+    params = {_PARAMS[name]: value for name, value in values.items()}
+    return Params(**params, **requested, extra=extra)
+
+
+def _structure(values: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of tools and of the answer's form out of the options, as fields of `Params`.
+
+    Raises:
+        ConfigError: a tool is not a function, or `allow_multiple_tool_calls` is false.
+    """
+    requested = {"response_format": values.pop("response_format", None)}
+    tools = values.pop("tools", None) or []
+    choice, allows_several = (values.pop(name, None) for name in _OF_TOOLS)
+    if not tools:
+        return requested
+    if allows_several is False:
+        raise ConfigError(
+            "the option `allow_multiple_tool_calls` is False, but a model may always call several tools"
+        )
+    return {
+        **requested,
+        "tools": [_tool(tool) for tool in (tools if isinstance(tools, list) else [tools])],
+        "tool_choice": _tool_choice(choice),
+    }
+
+
+def _tool(tool: Any) -> Mapping[str, Any]:
+    if isinstance(tool, FunctionTool):
+        return tool.to_json_schema_spec()
+    if isinstance(tool, Mapping):
+        return tool
+    raise ConfigError(
+        f"the option `tools` contains {type(tool).__name__}, which is not a function",
+        hint="Give Python functions or instances of FunctionTool.",
+    )
+
+
+def _tool_choice(choice: Any) -> Any:
+    mode = validate_tool_mode(choice) or {}
+    name = mode.get("required_function_name")
+    return {"type": "function", "function": {"name": name}} if name else mode.get("mode")
 
 
 def _usage(reply: Reply) -> UsageDetails | None:
