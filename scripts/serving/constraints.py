@@ -17,7 +17,9 @@ import numpy as np
 MAX_COMPILED = 64  # grammars that are kept
 # Bounds the memory and the time of a grammar whose text is short: a regular expression can have as many
 # states as 2 to the power of its length.
-LIMITS = llguidance.LLParserLimits(max_lexer_states=50_000, verbose_errors=False)
+LIMITS = llguidance.LLParserLimits(
+    initial_lexer_fuel=300_000, max_lexer_states=50_000, verbose_errors=False
+)
 QUIET = 0  # llguidance writes no warnings to standard error
 
 
@@ -68,7 +70,12 @@ class GrammarCompiler:
             matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=QUIET, limits=LIMITS)
             if matcher.is_error():
                 raise ConstraintError(matcher.get_error())
-            self._compiled[key] = Constraint(self, key, matcher, marks or {})
+            constraint = Constraint(self, key, matcher, marks or {})
+            first = constraint.start()
+            first.allowed()
+            if first.failed:
+                raise ConstraintError("the grammar is unsatisfiable")
+            self._compiled[key] = constraint
             while len(self._compiled) > MAX_COMPILED:
                 self._compiled.popitem(last=False)
             return self._compiled[key]
@@ -85,9 +92,8 @@ class GrammarCompiler:
         }
 
     def forget(self, key: bytes) -> None:
-        """Drop a compiled grammar."""
-        with self._lock:
-            self._compiled.pop(key, None)
+        """Drop a compiled grammar. This does not wait for a compilation."""
+        self._compiled.pop(key, None)
 
 
 class Constraint:

@@ -15,7 +15,12 @@ from typing import Any
 from parameters import describe, refuse, shorten
 
 MAX_DEPTH = 100  # levels of objects and arrays; llguidance reads at most 128
-MAX_VALUES = 20_000  # objects, arrays and other values of a schema
+MAX_VALUES = 10_000  # objects, arrays and other values of a schema
+MAX_PROPERTIES = 1_000  # of all objects together: the allowed tokens of a key take time for each
+MAX_PATTERNS = 64  # regular expressions of a schema, formats included
+# Regular expressions of a schema that has schemas which must match together. The time to compile them can
+# double with each: llguidance took 2 s for 16 of them, and did not end for 20.
+MAX_INTERSECTED_PATTERNS = 8
 MAX_BYTES = 256 * 1024  # of a schema as JSON
 # A keyword that is not enforced would make an answer invalid without a sign of it.
 NOT_SUPPORTED = frozenset({
@@ -28,6 +33,12 @@ FORMATS = (
     *("date-time", "time", "date", "duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri"),
 )
 MAPS_OF_SCHEMAS = ("properties", "patternProperties", "$defs", "definitions")
+COMBINING = ("allOf", "anyOf", "oneOf", "$ref")
+# Beside one of COMBINING, these must match as well.
+WITH_PATTERNS = frozenset({
+    *("pattern", "format", "patternProperties", "properties", "items", "prefixItems"),
+    *("additionalProperties", *COMBINING),
+})  # fmt: skip
 SCHEMAS = ("items", "prefixItems", "additionalProperties", "anyOf", "allOf", "oneOf")
 
 
@@ -60,9 +71,25 @@ def check_schema(schema: Any, name: str) -> None:
     """
     if not isinstance(schema, dict):
         refuse(f"{name} must be a JSON schema (an object), not {describe(schema)}", name)
+    properties = patterns = 0
+    has_intersection = False
     for part in _walk(schema, name, "schema"):
         if part.kind == "schema" and isinstance(part.value, dict):
             _check_keywords(part.value, part.path)
+            properties += _size(part.value, "properties")
+            patterns += _size(part.value, "patternProperties")
+            patterns += ("pattern" in part.value) + ("format" in part.value)
+            has_intersection |= _is_intersection(part.value)
+    if properties > MAX_PROPERTIES:
+        refuse(f"{name} has {properties} properties; it may have up to {MAX_PROPERTIES}", name)
+    limit = MAX_INTERSECTED_PATTERNS if has_intersection else MAX_PATTERNS
+    if patterns > limit:
+        reason = ", because it has schemas that must match together" if has_intersection else ""
+        refuse(
+            f"{name} has {patterns} times pattern, patternProperties and format;"
+            f" it may have up to {limit}{reason}",
+            name,
+        )
     size = len(json.dumps(schema))
     if size > MAX_BYTES:
         refuse(f"{name} has {size} bytes; a schema may have up to {MAX_BYTES}", name)
@@ -87,6 +114,19 @@ def _walk(value: Any, name: str, kind: str) -> Iterator[_Part]:
             refuse(f"{name} has more than {MAX_VALUES} values", name)
         yield part
         stack.extend(_children(part))
+
+
+def _size(schema: Mapping[str, Any], keyword: str) -> int:
+    value = schema.get(keyword)
+    return len(value) if isinstance(value, dict) else 0
+
+
+def _is_intersection(schema: Mapping[str, Any]) -> bool:
+    """Return whether a value must match several schemas at once."""
+    combining = [keyword for keyword in COMBINING if keyword in schema]
+    branches = schema.get("allOf")
+    has_branches = isinstance(branches, list) and len(branches) > 1
+    return has_branches or (bool(combining) and len(schema.keys() & WITH_PATTERNS) > 1)
 
 
 def _check_keywords(schema: Mapping[str, Any], path: str) -> None:

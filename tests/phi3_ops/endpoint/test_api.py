@@ -55,6 +55,7 @@ def test_it_describes_the_golden_exchanges(document, path):
         "error-unknown",
         "error-unknown-chat",
         "error-response-format-chat",
+        "error-tool-chat",
     ],
 )
 def test_it_tells_a_wrong_request_from_a_right_one(document, stem):

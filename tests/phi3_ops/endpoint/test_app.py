@@ -45,7 +45,7 @@ def events(response):
 # --- golden exchanges -------------------------------------------------------------------------
 
 MASKED = (
-    *("id", "created", "content", "output"),
+    *("id", "created", "content", "arguments", "output"),
     *("finish_reason", "completion_tokens", "total_tokens"),
 )
 

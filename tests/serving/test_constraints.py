@@ -1,0 +1,202 @@
+"""Constrained decoding: every complete answer parses and validates, whatever the model prefers."""
+
+import json
+
+import jsonschema
+import numpy as np
+import pytest
+from answer_formats import read_answer_format
+from constraints import MAX_COMPILED, ConstraintError, GrammarCompiler
+from generation import keep_marks
+from grammars import schema_grammar, write_grammar
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from llguidance import LLParserLimits
+from schema_checks import check_schema
+from tokenizers import Tokenizer
+from tool_calls import ToolCallReader
+from tool_format import CALL_MARKS, GENERIC, PHI4_MINI
+
+from random_schemas import random_tokens, schemas
+
+END = 0
+
+
+@pytest.fixture(scope="module")
+def compiler(tokenizer):
+    return GrammarCompiler(tokenizer.backend_tokenizer.to_str(), len(tokenizer), [END])
+
+
+@settings(max_examples=60, deadline=None)
+@given(schemas, st.integers(0, 2**32))
+def test_every_complete_answer_validates(compiler, tokenizer, schema, seed):
+    constraint = compiler.compile(schema_grammar(schema))
+    tokens, is_complete = random_tokens(constraint, {END}, seed, limit=150)
+    if is_complete:
+        value = json.loads(tokenizer.decode(tokens, skip_special_tokens=True))
+        jsonschema.Draft202012Validator(schema).validate(value)
+
+
+TEXT = {"type": "string"}
+
+
+def inside(schema):
+    return {"type": "object", "properties": {"a": schema}, "required": ["a"]}
+
+
+def alternating(depth):
+    """A schema whose expansion has 2 to the power of `depth` parts."""
+    parts = {
+        f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}, {"$ref": f"#/$defs/d{i + 1}"}]}
+        for i in range(depth)
+    }
+    return {"$defs": {**parts, f"d{depth}": TEXT}, "$ref": "#/$defs/d0"}
+
+
+HOSTILE = {
+    "counted": inside({"type": "string", "pattern": "^((a{0,1000}){0,1000}){0,1000}b$"}),
+    "nested repeats": inside({"type": "string", "pattern": "^(a+)+$"}),
+    "exponential states": inside({"type": "string", "pattern": ".*a.{24}$"}),
+    "exponential states twice": inside({"type": "string", "pattern": "^(.*a.{200}){1,50}$"}),
+    "long pattern": inside({"type": "string", "pattern": "a?" * 20_000 + "a" * 20_000}),
+    "long string": inside({"type": "string", "minLength": 10**6, "maxLength": 10**9}),
+    "long array": inside({"type": "array", "minItems": 10**6, "maxItems": 10**9}),
+    "multiples": inside({"type": "integer", "multipleOf": 999_999_937}),
+    "wide range": inside({"type": "number", "minimum": -1e300, "maximum": 1e300}),
+    "expansion": alternating(25),
+    "product": {
+        "allOf": [{"anyOf": [inside({"const": 100 * i + j}) for j in range(8)]} for i in range(12)]
+    },
+    "reference to itself": {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
+    "enum": inside({"enum": [f"value {i}" for i in range(9_000)]}),
+    "optional properties": {"properties": {f"p{i}": TEXT for i in range(1_000)}},
+    "patterns together": inside({"allOf": [{"pattern": f".*{c}.*"} for c in "abcdefgh"]}),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_schema_ends_soon(compiler, name):
+    """It is refused, or an answer to it is generated: neither takes long, see the test's timeout."""
+    schema = HOSTILE[name]
+    check_schema(schema, "schema")
+    try:
+        constraint = compiler.compile(schema_grammar(schema))
+    except ConstraintError:
+        return
+    state = constraint.start()
+    for _ in range(200):
+        allowed = np.flatnonzero(state.allowed())
+        if state.failed or state.ended:
+            return
+        state.add(int(allowed[-1]))
+
+
+def test_a_grammar_that_becomes_too_complex_ends_the_answer_and_is_forgotten(tokenizer):
+    with pytest.MonkeyPatch.context() as patch:
+        limits = LLParserLimits(max_lexer_states=300, verbose_errors=False)
+        patch.setattr("constraints.LIMITS", limits)
+        compiler = GrammarCompiler(tokenizer.backend_tokenizer.to_str(), len(tokenizer), [END])
+        grammar = schema_grammar({"type": "string", "pattern": "^(.*a.{200}){1,50}$"})
+        constraint = compiler.compile(grammar)
+        assert compiler.compile(grammar) is constraint
+        state, chance = constraint.start(), np.random.default_rng(0)
+        for _ in range(2_000):
+            allowed = np.flatnonzero(state.allowed())
+            if state.failed:
+                break
+            state.add(int(chance.choice(allowed)))
+        assert state.failed and not state.ended
+        assert compiler.compile(grammar) is not constraint
+
+
+def test_compiled_grammars_are_kept_up_to_a_limit(compiler):
+    first = compiler.compile(schema_grammar({"const": "first"}))
+    for number in range(MAX_COMPILED - 1):
+        compiler.compile(schema_grammar({"const": number}))
+    assert compiler.compile(schema_grammar({"const": "first"})) is first
+    for number in range(MAX_COMPILED):
+        compiler.compile(schema_grammar({"const": number}))
+    assert compiler.compile(schema_grammar({"const": "first"})) is not first
+
+
+@pytest.mark.parametrize("schema", [{"minimum": 5, "maximum": 3}, HOSTILE["reference to itself"]])
+def test_a_schema_that_no_value_matches_is_an_error(compiler, schema):
+    with pytest.raises(ConstraintError, match="(?i)unsatisfiable|circular"):
+        compiler.compile(schema_grammar({"type": "integer", **schema}))
+
+
+def test_a_tokenizer_that_is_not_supported_is_an_error_of_the_grammar():
+    compiler = GrammarCompiler("{}", 10, [END])
+    assert compiler.control_tokens(["<|tool_call|>"]) == {}
+    with pytest.raises(ConstraintError, match="the model's tokenizer is not supported"):
+        compiler.compile(schema_grammar(TEXT))
+
+
+def test_a_client_cannot_change_how_its_schema_is_read(compiler):
+    lenient = {"x-guidance": {"lenient": True}, "properties": {"a": {"contains": {}}}}
+    with pytest.raises(ConstraintError, match="contains"):
+        compiler.compile(schema_grammar(lenient))
+
+
+# --- tool calls -------------------------------------------------------------------------------
+
+
+def tool(name, schema):
+    function = {"name": name, "parameters": schema}
+    return {"type": "function", "function": function}
+
+
+TOOLS = [tool("clock", None), tool("get-weather", inside({"enum": ["Rome", "Paris <tool_call>"]}))]
+NEUTRAL = {"response_format": {"type": "text"}, "tools": TOOLS, "parallel_tool_calls": True}
+MARKS = ("<|tool_call|>", "<|/tool_call|>")
+
+
+@pytest.fixture(scope="module")
+def marked_tokenizer(tokenizer):
+    """A tokenizer in which Phi-4-mini's marks of calls are control tokens."""
+    marked = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    marked.add_special_tokens(list(MARKS))
+    return marked
+
+
+@pytest.mark.parametrize("are_tokens", [False, True], ids=["text", "tokens"])
+@pytest.mark.parametrize("tool_format", [PHI4_MINI, GENERIC])
+@pytest.mark.parametrize("choice", ["auto", "required", "clock", "schema"])
+def test_calls_are_read_from_every_answer(
+    tokenizer, marked_tokenizer, tool_format, are_tokens, choice
+):
+    used = marked_tokenizer if are_tokens else tokenizer.backend_tokenizer
+    compiler = GrammarCompiler(used.to_str(), used.get_vocab_size(), [END])
+    request = {**NEUTRAL, "tool_choice": choice}
+    if choice == "clock":
+        request["tool_choice"] = {"type": "function", "function": {"name": "clock"}}
+    if choice == "schema":
+        json_schema = {
+            "schema": {**inside({"const": "<tool_call>{"}), "additionalProperties": False}
+        }
+        request["response_format"] = {"type": "json_schema", "json_schema": json_schema}
+        request["tool_choice"] = "auto"
+    answer_format = read_answer_format(request)
+    marks = compiler.control_tokens(CALL_MARKS[tool_format])
+    assert bool(marks) == (are_tokens and tool_format == PHI4_MINI)
+    constraint = compiler.compile(
+        write_grammar(answer_format, tool_format, marks),
+        {token: mark for mark, token in marks.items()},
+    )
+    for seed in range(12):
+        tokens, is_complete = random_tokens(constraint, {END}, seed, limit=200)
+        text = keep_marks(lambda ids: used.decode(ids), constraint.marks)(tokens)
+        reader = ToolCallReader(tool_format, has_free_text=answer_format.schema is None)
+        deltas = [*reader.add(text), *reader.flush()]
+        names = {call.name for call in reader.calls}
+        assert names <= ({"clock"} if choice == "clock" else {"clock", "get-weather"})
+        if not is_complete:
+            continue
+        for call in reader.calls:
+            schemas = {known.name: known.schema for known in answer_format.tools}
+            jsonschema.validate(json.loads(call.arguments), schemas[call.name])
+        if choice in ("required", "clock"):
+            assert reader.calls and not reader.text
+        if choice == "schema" and not reader.calls:
+            assert json.loads(reader.text) == {"a": "<tool_call>{"}
+        assert deltas or not text
