@@ -9,8 +9,9 @@ The peers are llama.cpp's server, OpenVINO GenAI, transformers' continuous batch
 pyfunc, which Azure runs for a model that is deployed without a scoring script. All servers run on the
 same cores, get the same prompts over HTTP, and generate 64 tokens per answer, greedily and without
 regard to end tokens; the number of prompt tokens and of generated tokens is checked. They are measured
-in turns. A precision class has one row per figure, beside the best peer of the class. The servers'
-settings are in _serving/servers.py. Exits with 1 if a limit is missed.
+in turns. A precision class has one row per figure, beside the best peer of the class. The class
+`schema` compares answers in JSON with free ones, both of our server. The servers' settings are in
+_serving/servers.py. Exits with 1 if a limit is missed.
 
 Keep `--work` between runs: the GGUF files and our exports are made only once.
 """
@@ -55,6 +56,7 @@ CLASSES = {
         Entry(servers.llama_cpp("Q4_1")),
         Entry(servers.openvino("Q4_1")),
     ],
+    "schema": [Entry(servers.ours("fp32")), Entry(servers.ours("fp32", with_schema=True))],
 }
 
 
@@ -82,7 +84,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         models = Models(args.work or Path(folder) / "models")
         for precision in args.only or CLASSES:
-            entries: Sequence[Entry] = CLASSES[precision][: 1 if args.ours else None]
+            entries: Sequence[Entry] = CLASSES[precision]
+            if args.ours and precision != "schema":
+                entries = entries[:1]
             home = Path(folder) / precision
             figures = measure(entries, models, home, 1 if args.quick else 99, names)
             if figures:

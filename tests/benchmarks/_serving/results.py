@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Sequence
 from bench_rows import Row
 
 from .measure import SCENARIOS, Figures
+from .servers import WITH_SCHEMA
 
 TOKENS_16_CLIENTS, TOKENS_1_CLIENT = 1.2, 1.0
 FIRST_TEXT_16_CLIENTS = 0.8
 MEMORY_OF_LLAMA_CPP = 1.2
+SCHEMA_TOKENS, SCHEMA_FIRST_TEXT = 0.8, 1.5  # with a schema, beside the same server without one
 
 
 def print_table(precision: str, figures: Sequence[Figures]) -> None:
@@ -42,9 +44,21 @@ def rows_of(precision: str, figures: Sequence[Figures]) -> Iterator[Row]:
     """Yield our figures beside the best peer's of the same class, with the limits."""
     peers = [item for item in figures if not item.name.startswith("ours")]
     for item in figures:
-        if item.name.startswith("ours") and peers:
+        if item.name == WITH_SCHEMA:
+            yield from _rows_with_schema(precision, item, figures[0])
+        elif item.name.startswith("ours") and peers:
             label = precision + item.name.removeprefix("ours")
             yield from _rows_beside_peers(label, item, peers)
+
+
+def _rows_with_schema(precision: str, ours: Figures, free: Figures) -> Iterator[Row]:
+    for scenario in SCENARIOS:
+        name = scenario.name
+        arguments = (ours, [free], name)
+        label = f"{precision}, {name}"
+        yield from _row(label, "tokens/s", *arguments, Figures.tokens_per_s, SCHEMA_TOKENS)
+        first = f"{label}, first text"
+        yield from _row(first, "s", *arguments, Figures.first_s, SCHEMA_FIRST_TEXT)
 
 
 def _rows_beside_peers(precision: str, ours: Figures, peers: Sequence[Figures]) -> Iterator[Row]:

@@ -49,6 +49,24 @@ def run(body):
 """
 
 
+WITH_SCHEMA = "ours with a schema"
+# Its answers never end before the limit.
+SCHEMA = {
+    "type": "array",
+    "minItems": 1_000,
+    "items": {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string", "maxLength": 20},
+            "kind": {"enum": ["person", "place", "thing"]},
+            "year": {"type": "integer", "minimum": 0, "maximum": 2100},
+        },
+        "required": ["name", "kind", "year"],
+        "additionalProperties": False,
+    },
+}
+
+
 @dataclass
 class Target:
     """A running server.
@@ -91,9 +109,17 @@ class Target:
 Start = Callable[[Models, Path], contextlib.AbstractContextManager[Target]]
 
 
-def ours(precision: str, computation: str = "fp32") -> Start:
-    """Return the function that starts score.py in Azure's inference server."""
+def ours(precision: str, computation: str = "fp32", with_schema: bool = False) -> Start:
+    """Return the function that starts score.py in Azure's inference server.
+
+    With a schema, each request asks for JSON that matches SCHEMA.
+    """
     name = "ours" if computation == "fp32" else f"ours in {computation}"
+    fields: dict[str, Any] = {"temperature": 0, "stream_options": {"include_usage": True}}
+    if with_schema:
+        name = WITH_SCHEMA
+        json_schema = {"name": "things", "schema": SCHEMA}
+        fields["response_format"] = {"type": "json_schema", "json_schema": json_schema}
 
     @contextlib.contextmanager
     def start(models: Models, home: Path) -> Iterator[Target]:
@@ -104,8 +130,7 @@ def ours(precision: str, computation: str = "fp32") -> Start:
         with started(models.hf, home, **settings) as server:
             server.wait()  # the first start exports the model, which is not a part of a cold start
         with started(models.hf, home, **settings) as server:
-            usage = {"stream_options": {"include_usage": True}}
-            yield Target(name, server, "/score", {"temperature": 0, **usage})
+            yield Target(name, server, "/score", fields)
 
     return start
 
