@@ -113,6 +113,21 @@ def test_phi_4_minis_tool_calls_are_parsed(tmp_path, program, vocabulary, parsed
     assert ("phi4_mini_json" in words) is ("--enable-auto-tool-choice" in words) is parsed
 
 
+def test_adapters_are_served_by_name_beside_the_model(tmp_path, program):
+    mount = planted(tmp_path / "a mount", HUGGING_FACE)
+    for name, rank in (("short", 16), ("formal", 24)):
+        files = ("adapter_model.safetensors", "adapter_config.json", "tokenizer.json")
+        folder = planted(mount / "adapters" / name, files)
+        (folder / "adapter_config.json").write_text(f'{{\n  "lora_alpha": 8,\n  "r": {rank},\n}}')
+    words = started(mount).stdout.splitlines()
+    assert words[1:4] == [f"{mount}", "--tokenizer", f"{mount}"]
+    assert words[words.index("--enable-lora") :] == [
+        *("--enable-lora", "--lora-modules"),
+        *(f"{name}={mount}/adapters/{name}" for name in ("formal", "short")),
+        *("--max-lora-rank", "32"),
+    ]
+
+
 @pytest.mark.parametrize("missing", ["*.safetensors", "tokenizer.json"])
 def test_a_mount_without_a_model_is_an_error(tmp_path, program, missing):
     files = [name for name in HUGGING_FACE if not name.endswith(missing.lstrip("*"))]
