@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from .checks import OVER_LONG
 from .columns import UnclearColumnsError
-from .formats import CSV_COLUMNS, TextColumns
+from .formats import CSV_COLUMNS
 from .prepare import DataOptions, prepare_data
 from .report import print_data_report
+from .source_rows import TextColumns
 from .sources import check_source
 from .split import BY_PROMPT, HELD_OUT, TRAINED, UNKNOWN
 

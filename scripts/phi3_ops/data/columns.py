@@ -7,17 +7,9 @@ from itertools import islice
 from pathlib import Path
 
 from ..errors import OpsError
-from .formats import (
-    MAX_LISTED,
-    Columns,
-    PreferenceColumns,
-    TextColumns,
-    csv_header,
-    is_table,
-    open_table,
-    read_jsonl,
-)
+from .formats import MAX_LISTED, csv_header, is_table, open_table, read_jsonl
 from .preferences import PREFERENCE_COLUMNS, is_preference
+from .source_rows import Columns, PreferenceColumns, TextColumns
 
 # Usual names of the prompt and the answer; the first pair that a file has is taken. The names of a file
 # are compared without upper case and without spaces, hyphens and underscores.

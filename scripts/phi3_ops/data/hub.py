@@ -18,17 +18,9 @@ from typing import Any
 
 from ..errors import OpsError, without_user_info
 from ..installation import install_command
-from .formats import (
-    Columns,
-    Source,
-    SourceOrigin,
-    SourceRow,
-    as_chats,
-    open_table,
-    require_columns,
-    table_rows,
-)
+from .formats import as_chats, open_table, require_columns, table_rows
 from .hub_json import hub_json_rows, is_json_lines, refuse_compressed
+from .source_rows import Columns, Source, SourceOrigin, SourceRow
 
 
 def open_hub(name: str, split: str, revision: str | None, columns: Columns) -> Source:

@@ -11,9 +11,10 @@ from contextlib import ExitStack
 from typing import Any
 
 from ..errors import OpsError
-from .formats import SourceRow, json_rows
+from .formats import json_rows
 from .line_limits import bounded_lines
 from .parquet_limits import BYTES_PER_PACKED_BYTE, FREE_BYTES
+from .source_rows import SourceRow
 
 _UNPACK: dict[str, Any] = {"gz": gzip.open, "bz2": bz2.open}
 # On the hub, a compressed `.json` file usually contains one object per line.

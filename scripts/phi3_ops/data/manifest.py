@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from .formats import SourceOrigin, TextColumns
 from .lengths import LengthBin, LengthSummary
+from .source_rows import SourceOrigin, TextColumns
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,11 @@ from ..errors import OpsError
 from ..files import atomic_folder, refuse_foreign_files, stage_marker, write_json, write_jsonl
 from ..hashing import file_sha256
 from .checks import ESTIMATE, Chat, Problem, check_chat, estimate_tokens, token_counter
-from .formats import Source, TextColumns
 from .hashed_lines import WRITE_BLOCK, HashedLines
 from .lengths import length_histogram, summarise_lengths
 from .manifest import DataManifest, RowCounts, TokenCounts
 from .rows import AcceptedRows, RejectedRows, dump_row
+from .source_rows import Source, TextColumns
 from .sources import empty_source, open_source
 from .split import HELD_OUT, TRAINED, UNKNOWN, Split, split_chats
 from .tool_checks import answer_schema, expected_calls, read_tools

@@ -24,7 +24,7 @@ from .checks import (
     normalise_text,
     shorten_chat,
 )
-from .formats import SourceRow
+from .source_rows import SourceRow
 
 MAX_LISTED_REJECTS = 3  # in an error
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ..errors import OpsError
 from .columns import find_columns
-from .formats import FORMATS, Columns, Source, SourceOrigin, SourceRow
+from .formats import FORMATS
 from .hub import open_hub
+from .source_rows import Columns, Source, SourceOrigin, SourceRow
 
 HUB_SPLIT = "train_sft[:1%]"  # the slice that the tutorials use
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")

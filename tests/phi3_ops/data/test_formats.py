@@ -11,8 +11,6 @@ from chats import chat_row, prepare, write_csv, write_parquet, written, written_
 from phi3_ops.data import line_limits
 from phi3_ops.data.checks import EMPTY, NO_MESSAGES, NOT_JSON, NOT_UTF8
 from phi3_ops.data.formats import (
-    SourceRow,
-    TextColumns,
     as_chats,
     open_table,
     read_csv,
@@ -21,6 +19,7 @@ from phi3_ops.data.formats import (
     table_rows,
 )
 from phi3_ops.data.line_limits import bounded_lines
+from phi3_ops.data.source_rows import SourceRow, TextColumns
 from phi3_ops.errors import OpsError
 
 CHATS = [chat_row(f"q{n}", f"a{n}", n=n) for n in range(10)]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from phi3_ops.data.formats import SourceOrigin
 from phi3_ops.data.lengths import LengthBin, LengthSummary
 from phi3_ops.data.manifest import DataManifest, RowCounts, TokenCounts
+from phi3_ops.data.source_rows import SourceOrigin
 
 LENGTHS = LengthSummary(sum=3, p50=1, p95=2, max=2)
 LENGTHS_JSON = {"sum": 3, "p50": 1, "p95": 2, "max": 2}

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from phi3_ops.data.formats import SourceOrigin
 from phi3_ops.data.lengths import LengthBin, LengthSummary
 from phi3_ops.data.manifest import DataManifest, RowCounts, TokenCounts
 from phi3_ops.data.report import BAR_WIDTH, print_data_report
+from phi3_ops.data.source_rows import SourceOrigin
 
 LENGTHS = LengthSummary(sum=3000, p50=1, p95=20, max=1200)
 

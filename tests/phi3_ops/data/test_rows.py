@@ -8,8 +8,8 @@ import json
 
 from chats import chat_row
 from phi3_ops.data.checks import DUPLICATE, NOT_JSON, TOO_LONG, Problem, check_chat, estimate_tokens
-from phi3_ops.data.formats import SourceRow
 from phi3_ops.data.rows import AcceptedRows, RejectedRows, dump_row
+from phi3_ops.data.source_rows import SourceRow
 
 
 def add(accepted, row, line=1):
