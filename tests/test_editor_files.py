@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FLOWS = sorted((ROOT / "flows").glob("*/flow.dag.yaml"))
 NOTEBOOK = ROOT / "examples/notebooks/tour.ipynb"
 
-# The tables of the page "Flow YAML Schema" of Prompt flow's documentation, which describe Flow.schema.json.
+# The tables of the page "Flow YAML Schema" of Prompt flow's documentation, which describe the schema.
 # The last keys of a flow and of a node are in the schema, but not on the page.
 TYPES = {"int", "double", "bool", "string", "list", "object"}
 FLOW_KEYS = {

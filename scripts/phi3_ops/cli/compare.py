@@ -95,6 +95,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="maximum number of lines in compare.html (default: %(default)s)",
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print the content of compare.json instead of tables"
+    )
 
 
 def _gate(text: str) -> tuple[str, float | None]:
@@ -148,7 +151,7 @@ def _compare(args: argparse.Namespace) -> int:
         resamples=args.resamples,
     )
     refuse_foreign_files(args.out, OUTPUT_FILES)
-    screen = console()
+    screen = console(to_stderr=args.json)
     with screen.status("reading the runs"):
         runs = [load_scored_run(name, args.data) for name in (args.baseline, *args.others)]
     thresholds = args.thresholds or runs[0].thresholds or paths.FLOWS / "eval" / THRESHOLDS_FILE
@@ -156,6 +159,9 @@ def _compare(args: argparse.Namespace) -> int:
         comparison = compare_runs(runs, load_thresholds(thresholds), settings)
         page = render_report(comparison, rows=args.rows)
     files = _write(comparison, page, args.out)
+    if args.json:
+        print_text(_document(comparison), end="")
+        return comparison.exit_code
     print_comparison(screen, comparison)
     written = ", ".join(map(str, files))
     print_line(screen, f"thresholds: {thresholds}; written: {written}")
@@ -163,13 +169,19 @@ def _compare(args: argparse.Namespace) -> int:
     return comparison.exit_code
 
 
+def _document(comparison: Comparison) -> str:
+    """Return the content of compare.json.
+
+    It is ASCII: the name of a slice can contain half a surrogate pair, which UTF-8 cannot encode.
+    """
+    return json.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n"
+
+
 def _write(comparison: Comparison, page: str, folder: Path) -> tuple[Path, Path]:
     from ..files import atomic_folder, stage_marker
 
-    # ASCII: the name of a slice can contain half a surrogate pair, which UTF-8 cannot encode.
-    document = json.dumps(comparison.to_json(), indent=2, allow_nan=False) + "\n"
     with atomic_folder(folder, last=DOCUMENT_FILE) as staging:
-        (staging / DOCUMENT_FILE).write_text(document, encoding="utf-8")
+        (staging / DOCUMENT_FILE).write_text(_document(comparison), encoding="utf-8")
         (staging / PAGE_FILE).write_text(page, encoding="utf-8")
         stage_marker(staging, folder, OUTPUT_FILES)
     return folder / PAGE_FILE, folder / DOCUMENT_FILE

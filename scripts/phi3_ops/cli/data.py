@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 from .. import paths
 from ..data import OVER_LONG
 from ..errors import OpsError
-from ..terminal import console
+from ..terminal import console, print_text
 from ._columns import add_columns, chosen_columns, naming_columns
 from ._common import integer, number, positive_int
 from ._next_step import after_data
@@ -75,6 +76,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SHARE",
         help="share of the rows for testing, between 0 and 1 (default: %(default)s)",
     )
+    parser.add_argument(
+        "--json", action="store_true", help="print the content of manifest.json instead of a report"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -93,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
         tokenizer=args.tokenizer,
         strict=args.strict,
     )
-    screen = console()
+    screen = console(to_stderr=args.json)
     command = ["data", "--source", args.source]
     with naming_columns(command), screen.status(Text(f"reading {args.source}")) as status:
         manifest = prepare_data(
@@ -104,6 +108,9 @@ def run(args: argparse.Namespace) -> int:
             options=options,
             progress=lambda rows: status.update(Text(f"reading {args.source}: {rows:,} rows")),
         )
+    if args.json:
+        print_text(json.dumps(manifest.to_json(), indent=2))
+        return 0
     print_data_report(manifest, args.out, screen)
     after_data(args.out)
     return 0

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ..names import name_argument
 from ..terminal import console
 from ._common import add_config, add_dry_run, integer, number
+from ._next_step import print_next
 
 if TYPE_CHECKING:
     from ..azure import Cloud
@@ -104,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
         deployment = _deployment(cloud, args.job, args.flow, args.endpoint)
         plan = Rollout(cloud, options, deployment, print_line).plan()
         plan.run(screen, dry_run=args.dry_run)
+    if not args.dry_run and args.flow is None:
+        print_next("phi3", "connect", "--azure")
     return 0
 
 

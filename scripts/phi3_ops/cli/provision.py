@@ -6,6 +6,7 @@ import argparse
 
 from ..terminal import console
 from ._common import add_config, add_dry_run, add_yes
+from ._next_step import print_next
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,4 +50,6 @@ def run(args: argparse.Namespace) -> int:
     azure = cloud.config.azure
     question = f"Create this in {azure.location}, subscription {azure.subscription_id}?"
     plan.run_when_confirmed(console(), question, dry_run=args.dry_run, yes=args.yes)
+    if not args.dry_run:
+        print_next("phi3", "finetune", "--follow")
     return 0

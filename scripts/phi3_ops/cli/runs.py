@@ -35,12 +35,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="number of runs that are listed (default: %(default)s)",
     )
     add_yes(parser)
-    add_json(action)
+    add_json(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if args.show:
-        return _show(args.show)
+        return _show(args.show, as_json=args.json)
     if args.delete:
         return _delete(args.delete, confirmed=args.yes)
     return _list(args.last, as_json=args.json)
@@ -78,10 +78,13 @@ def _minutes(time: str) -> str:
     return time[:16].replace("T", " ")
 
 
-def _show(reference: str) -> int:
+def _show(reference: str, *, as_json: bool) -> int:
     from ..runs import run_details
 
     details = run_details(reference)
+    if as_json:
+        _print_details(details)
+        return 0
     stored = details.run
     print_text(f"{stored.name}: {stored.status}, {details.counts}")
     facts = {"flow": stored.flow, "data": stored.data, "base run": stored.base}
@@ -94,6 +97,22 @@ def _show(reference: str) -> int:
     if len(details.lines) > SHOWN_LINES:
         print_text(f"the other {len(details.lines) - SHOWN_LINES} lines are in the folder")
     return 0
+
+
+def _print_details(details: RunDetails) -> None:
+    """Print a run and its lines as JSON."""
+    outputs, stored = details.outputs, details.run
+    files = {"flow": stored.flow, "data": stored.data, "base": stored.base, "folder": stored.folder}
+    print_json(
+        [
+            {"line": line, "outputs": outputs.rows.get(line), "error": outputs.errors.get(line)}
+            for line in details.lines
+        ],
+        name=stored.name,
+        status=stored.status,
+        **{name: None if value is None else str(value) for name, value in files.items()},
+        metrics=dict(outputs.metrics),
+    )
 
 
 def _lines_table(details: RunDetails) -> Any:

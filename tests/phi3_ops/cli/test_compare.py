@@ -146,3 +146,10 @@ def test_lines_without_a_score_are_reported(files, capsys):
     printed = capsys.readouterr().out
     assert "B, exact_match: 25.0% of the lines have no score" in printed
     assert "gate: inconclusive" in printed
+
+
+def test_json_is_the_document_that_is_written(files, capsys):
+    assert phi3_compare("good.jsonl", "bad.jsonl", "--json") == 0
+    output = capsys.readouterr().out
+    assert output == (files / ".phi3/compare/compare.json").read_text(encoding="utf-8")
+    assert json.loads(output)["schema"] == 1

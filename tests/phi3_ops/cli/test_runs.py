@@ -36,6 +36,11 @@ def test_list_show_and_delete(run, capsys, monkeypatch):
     assert f"{run.name}: Completed, 12 answered, 0 failed" in output
     assert "  metric exact_match: " in output and "the other 2 lines" in output
     assert "\x1b" not in output
+    assert main(["runs", "--show", "listed", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["name"], document["metrics"]["exact_match"]) == (run.name, 0)
+    assert [item["line"] for item in document["items"]] == list(range(12))
+    assert all(item["outputs"] and item["error"] is None for item in document["items"])
     assert main(["runs", "list", "--last", "1"]) == 0
     assert run.name in capsys.readouterr().out.replace("\n", "")
     monkeypatch.setattr("sys.stdin.isatty", lambda: False)
