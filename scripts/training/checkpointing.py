@@ -15,6 +15,7 @@ from accelerate import PartialState
 from checkpoints import Checkpoints, file_sizes, is_complete, step_of, write_failure_reason
 from console import print_line
 from inputs import TrainError
+from speed import Speed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class CheckpointingTrainer(_Base):
         super().__init__(*args, **kwargs)
         models.train_in_float32(self.model)
         self.add_callback(CheckpointCallback(checkpoints))
+        self._speed = Speed(self.model, self.args.world_size)
+        self.add_callback(self._speed)
         self.few_steps = small_data.describe_few_steps(self._count_steps())
 
     @property
@@ -77,6 +80,8 @@ class CheckpointingTrainer(_Base):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         self._require_finite(logs.get("loss", 0.0), self.state.global_step)
+        if "loss" in logs:
+            logs |= self._speed.measure(self._total_train_tokens)
         super().log(logs, start_time)
 
     def _require_finite(self, value: float, step: int) -> None:

@@ -11,15 +11,18 @@ if TYPE_CHECKING:
 
 History = Sequence[dict[str, Any]]
 
-INCHES, DOTS_PER_INCH = (8, 4.5), 144
+INCHES, DOTS_PER_INCH = (8, 5.5), 144
 TRAIN_COLOR, EVAL_COLOR = "#2a6fbb", "#d1495b"
+SPEED_COLOR, GRADIENT_COLOR = "#4a7c59", "#a0522d"
 RATE_COLOR, RATE_TEXT_COLOR = "#c4c8cf", "#9aa0a8"
 
 
 def draw(
     history: History, path: Path, *, title: str, base_eval_loss: float, saved_step: int
 ) -> None:
-    """Draw the training and evaluation losses over the steps, with the learning rate behind them.
+    """Draw the losses over the steps with the learning rate behind them, and below them the speed.
+
+    The lower part has the tokens per second and the norm of the gradient.
 
     The same history gives the same file.
 
@@ -35,14 +38,17 @@ def draw(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, loss_axes = pyplot.subplots(figsize=INCHES, layout="constrained")
-    rate_axes = loss_axes.twinx()
+    figure, (loss_axes, speed_axes) = pyplot.subplots(
+        2, figsize=INCHES, layout="constrained", sharex=True, height_ratios=(3, 1)
+    )
+    rate_axes, gradient_axes = loss_axes.twinx(), speed_axes.twinx()
     _draw_learning_rate(rate_axes, history)
     _draw_losses(loss_axes, history, base_eval_loss, saved_step)
+    _draw_speed(speed_axes, gradient_axes, history)
     loss_axes.set_title(title, loc="left")
     loss_axes.set_zorder(rate_axes.get_zorder() + 1)
     loss_axes.patch.set_visible(False)
-    for axes in (loss_axes, rate_axes):
+    for axes in (loss_axes, rate_axes, speed_axes, gradient_axes):
         axes.spines[["top", "right", "left"]].set_visible(False)
     # Without matplotlib's version, the file is the same on every machine.
     figure.savefig(path, dpi=DOTS_PER_INCH, metadata={"Software": None})
@@ -57,6 +63,19 @@ def _draw_learning_rate(axes: Axes, history: History) -> None:
     axes.set_ylim(bottom=0)
 
 
+def _draw_speed(axes: Axes, gradient_axes: Axes, history: History) -> None:
+    drawn = (
+        (axes, "tokens_per_second", "tokens/s", SPEED_COLOR),
+        (gradient_axes, "grad_norm", "gradient norm", GRADIENT_COLOR),
+    )
+    for part, key, label, color in drawn:
+        part.plot(*columns(history, key), color=color, linewidth=1.2)
+        part.set_ylabel(label, color=color)
+        part.tick_params(axis="y", colors=color)
+        part.set_ylim(bottom=0)
+    axes.set_xlabel("step")
+
+
 def _draw_losses(axes: Axes, history: History, base_eval_loss: float, saved_step: int) -> None:
     axes.plot(*columns(history, "loss"), color=TRAIN_COLOR, label="training", linewidth=1.8)
     steps, losses = columns(history, "eval_loss")
@@ -69,8 +88,7 @@ def _draw_losses(axes: Axes, history: History, base_eval_loss: float, saved_step
         f"{losses[saved]:.3f}", (steps[saved], losses[saved]), (0, 6), textcoords="offset points",
         color=EVAL_COLOR, ha="right", va="bottom",
     )  # fmt: skip
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss (nats per token)")
+    axes.set_ylabel("loss")
     axes.set_ylim(bottom=0)
     axes.margins(x=0.01)
     axes.grid(axis="y", alpha=0.25)

@@ -1,7 +1,7 @@
 """Print the training's progress on standard error.
 
-It replaces transformers' ProgressCallback, which also draws its bar in logs and does not show the memory
-and the tokens per second.
+It replaces transformers' ProgressCallback, which also draws its bar in logs and does not show the speed,
+the memory and the gradient.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import sys
 import time
 from typing import Any
 
-import psutil  # installed with accelerate
-import torch
+from speed import memory
 from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -26,8 +25,8 @@ EVALUATING, TRAINING = "evaluating", "training"
 class Progress(TrainerCallback):
     """Shows a live bar on a terminal, and otherwise (a log, CI) prints a line at each tenth of the run.
 
-    The tokens are those of the trained sequences, including the questions. The time left includes the
-    time of the evaluations.
+    The tokens per second are those of the steps since the last log entry, including the questions. The
+    time left includes the time of the evaluations.
     """
 
     def __init__(self) -> None:
@@ -36,7 +35,10 @@ class Progress(TrainerCallback):
         self._first_step = 0
         self._last_tenth = 0
         # The most important figure comes first, since a narrow terminal cuts off the last ones.
-        self._figures = {"loss": "loss …", "rate": "", "memory": "", "eval_loss": ""}
+        self._figures = dict.fromkeys(
+            ("loss", "rate", "mfu", "memory", "eval_loss", "gradient"), ""
+        )
+        self._figures["loss"] = "loss …"
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -61,13 +63,8 @@ class Progress(TrainerCallback):
         logs: dict[str, float] | None = None,
         **_: Any,
     ) -> None:
-        logs = logs or {}
-        if "loss" in logs:
-            rate = logs.get("num_tokens", 0.0) / (time.monotonic() - self._started)
-            self._figures["loss"] = f"loss {logs['loss']:.3f}"
-            self._figures["rate"] = f"{rate:,.0f} tokens/s"
-        if "eval_loss" in logs:
-            self._figures["eval_loss"] = f"eval loss {logs['eval_loss']:.3f}"
+        for name, text in format_figures(logs or {}).items():
+            self._figures[name] = text
 
     def on_prediction_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -84,7 +81,7 @@ class Progress(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        self._figures["memory"] = f"{peak_memory() / 1e9:.1f} GB"
+        self._figures["memory"] = f"{memory() / 1e9:.1f} GB"
         figures = ", ".join(filter(None, self._figures.values()))
         if self._bar is not None:
             self._bar.update(state.global_step - self._bar.n)
@@ -112,8 +109,20 @@ class Progress(TrainerCallback):
             self._bar.close()
 
 
-def peak_memory() -> int:
-    """Return bytes: the GPU tensors' peak so far, or on a CPU the process's current memory."""
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    return int(psutil.Process().memory_info().rss)
+def format_figures(logs: dict[str, float]) -> dict[str, str]:
+    """Return the figures of a log entry as texts, under the names of Progress."""
+    figures = {}
+    if "loss" in logs:
+        figures["loss"] = f"loss {logs['loss']:.3f}"
+    if "tokens_per_second" in logs:
+        figures["rate"] = f"{logs['tokens_per_second']:,.0f} tokens/s"
+    if "mfu" in logs:
+        figures["mfu"] = f"MFU {logs['mfu']:.0%}"
+    if "grad_norm" in logs:
+        figures["gradient"] = f"gradient {logs['grad_norm']:.2g}"
+    if "eval_loss" in logs:
+        figures["eval_loss"] = f"eval loss {logs['eval_loss']:.3f}"
+    if "eval_rewards/margins" in logs:
+        margin, accuracy = logs["eval_rewards/margins"], logs["eval_rewards/accuracies"]
+        figures["eval_loss"] += f" (margin {margin:.2f}, accuracy {accuracy:.0%})"
+    return figures

@@ -136,6 +136,8 @@ def _method_problem(content: Mapping[str, Any]) -> str | None:
             "the recipe has `method: dpo` without `lora`, and the reference is the model without its "
             "adapters"
         )
+    if content["lora"].get("dropout") and content.get("trainer", {}).get("disable_dropout", True):
+        return "the recipe's lora.dropout needs `trainer.disable_dropout: false` with `method: dpo`"
     for key in ("small_data", "rows_per_sequence", "trained_layers"):
         if key in content:
             return f"the recipe has `{key}` with `method: dpo`, which does not support it"

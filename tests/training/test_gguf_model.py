@@ -17,6 +17,8 @@ from inputs import TrainError
 from training_run import TRAINING
 
 from tiny_gguf import SMOLLM2_TEMPLATE, TEXTS, write_llama, write_phi3
+from tiny_longrope import build_tiny_longrope
+from tiny_model import build_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CONVERSATION = [
@@ -314,3 +316,28 @@ class TestCommand:
         monkeypatch.setattr(gguf_model, "REPORT_EVERY_S", 0.0)
         gguf_model.Progress()(1_000_000, 2_000_000)
         assert capsys.readouterr().err == "converted 1 MB of 2 MB\n"
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("build", [build_tiny_model, build_tiny_longrope])
+def test_an_export_is_read_back(tmp_path, target, build):
+    """What `phi3 export --to gguf` writes can be fine-tuned again."""
+    import numpy as np
+
+    from phi3_ops.take_home.gguf_file import write_gguf
+    from phi3_ops.take_home.source import load_source
+
+    source = load_source(str(build(tmp_path / "model")))
+    write_gguf(source, tmp_path / "m.gguf", "f32", lambda written, total: None)
+    convert(tmp_path / "m.gguf", target, source="a test")
+    restored = load_source(str(target))
+    assert restored.tensor_names == source.tensor_names
+    for name in source.tensor_names:
+        assert np.array_equal(restored.weights.read(name), source.weights.read(name))
+    assert restored.attention_factor == pytest.approx(source.attention_factor)
+    chat = [{"role": "user", "content": TEXTS[0]}]
+    ids = [
+        model.tokenizer.apply_chat_template(chat, add_generation_prompt=True)["input_ids"]
+        for model in (source, restored)
+    ]
+    assert ids[0] == ids[1]

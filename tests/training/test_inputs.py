@@ -100,6 +100,38 @@ def test_a_missing_file_is_reported(tmp_path):
         ("model: a/b\nmodle: x", "unknown section 'modle'"),
         ("model: a/b\nlora: yes", "the recipe's 'lora' is not a mapping"),
         ("model: a/b\nlora: {rank: 8}", "unknown setting lora.rank"),
+        ("model: a/b\nlora: {r: yes}", "the recipe's lora.r has the wrong type"),
+        ("model: a/b\nlora: {dora: 1}", "the recipe's lora.dora has the wrong type"),
+        (
+            "model: a/b\nlora: {target_modules: all}",
+            "target_modules is not a list of names or all-",
+        ),
+        ("model: a/b\nmerge: no", "the recipe has `merge` without `lora`"),
+        ("model: a/b\nlora: {}\nmerge: 1", "the recipe's 'merge' is not true or false"),
+        ("model: a/b\nmethod: ppo", "the recipe's method is not one of sft, dpo"),
+        ("model: a/b\nmethod: dpo", "the recipe has `method: dpo` without `lora`"),
+        (
+            "model: a/b\nmethod: dpo\nlora: {}\nrows_per_sequence: 2",
+            "the recipe has `rows_per_sequence` with `method: dpo`",
+        ),
+        (
+            "model: a/b\nmethod: dpo\nlora: {dropout: 0.1}",
+            "the recipe's lora.dropout needs `trainer.dis",
+        ),
+        ("model: a/b\nearly_stopping: {}", "the recipe's early_stopping needs patience"),
+        (
+            "model: a/b\nearly_stopping: {patience: 0}",
+            "the recipe's early_stopping.patience is not above 0",
+        ),
+        (
+            "model: a/b\nearly_stopping: {patience: yes}",
+            "the recipe's early_stopping.patience is not a number",
+        ),
+        ("model: a/b\nearly_stopping: {patience: 1, x: 1}", "unknown setting early_stopping.x"),
+        (
+            "model: a/b\nearly_stopping: {patience: 1}",
+            "the recipe has `early_stopping` without `trainer.load_best_model_at_end: true`",
+        ),
         ("model: a/b\nsave_dtype: int4", "the recipe's save_dtype is not one of"),
         ("model: a/b\nlora: {}\nquantization: int8", "the recipe's quantization is not one of nf4"),
         ("model: a/b\nquantization: nf4", "the recipe has `quantization` without `lora`"),

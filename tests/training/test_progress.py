@@ -9,6 +9,9 @@ from transformers import TrainerControl, TrainerState, TrainingArguments
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+LOGS = {"tokens_per_second": 1234.5, "mfu": 0.412, "grad_norm": 0.516, "num_tokens": 9.0}
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True
@@ -30,7 +33,7 @@ def run_steps(monkeypatch, tmp_path):
         callback.on_train_begin(*event)
         for step in range(first + 1, steps + 1):
             state.global_step = step
-            callback.on_log(*event, logs={"loss": 2.0 / step, "num_tokens": 100.0 * step})
+            callback.on_log(*event, logs=LOGS | {"loss": 2.0 / step})
             if step % 10 == 0:
                 callback.on_prediction_step(*event)
                 callback.on_log(*event, logs={"eval_loss": 1.25})
@@ -46,8 +49,8 @@ def test_a_log_gets_ten_lines_with_all_figures(run_steps):
     lines = run_steps(io.StringIO(), 40).splitlines()
     assert len(lines) == 10
     pattern = re.compile(
-        r"training \d+/40 steps \(\d+ %\), loss \d\.\d{3}, [\d,]+ tokens/s, \d+\.\d GB, "
-        r"(eval loss 1\.250, )?\d+\.\d steps/s, \d+ s left"
+        r"training \d+/40 steps \(\d+ %\), loss \d\.\d{3}, 1,23[45] tokens/s, MFU 41%, \d+\.\d GB, "
+        r"(eval loss 1\.250, )?gradient 0\.52, \d+\.\d steps/s, \d+ s left"
     )
     assert all(pattern.fullmatch(line) for line in lines), lines
     assert "eval loss" not in lines[0] and "eval loss 1.250" in lines[-1]
@@ -79,7 +82,8 @@ def test_a_terminal_gets_one_bar(run_steps):
     assert "evaluating" in text and "steps/s" not in text
 
 
-def test_the_memory_is_that_of_this_process():
-    import progress
+def test_preferences_show_their_margin_and_accuracy():
+    from progress import format_figures
 
-    assert 50e6 < progress.peak_memory() < 100e9
+    logs = {"eval_loss": 0.5, "eval_rewards/margins": 1.234, "eval_rewards/accuracies": 0.95}
+    assert format_figures(logs) == {"eval_loss": "eval loss 0.500 (margin 1.23, accuracy 95%)"}
