@@ -235,7 +235,7 @@ def _structure(values: dict[str, Any]) -> dict[str, Any]:
 
 def _tool(tool: Any) -> Mapping[str, Any]:
     if isinstance(tool, FunctionTool):
-        return tool.to_json_schema_spec()
+        return dict(tool.to_json_schema_spec())
     if isinstance(tool, Mapping):
         return tool
     raise ConfigError(
