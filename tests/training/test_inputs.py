@@ -104,7 +104,7 @@ def test_a_missing_file_is_reported(tmp_path):
         ("model: a/b\nlora: {dora: 1}", "the recipe's lora.dora has the wrong type"),
         (
             "model: a/b\nlora: {target_modules: all}",
-            "target_modules is not a list of names or all-",
+            "the recipe's lora.target_modules is not",
         ),
         ("model: a/b\nmerge: no", "the recipe has `merge` without `lora`"),
         ("model: a/b\nlora: {}\nmerge: 1", "the recipe's 'merge' is not true or false"),
