@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -101,6 +102,16 @@ def test_losses_and_answers_of_base_and_tuned_are_side_by_side(tmp_path):
     assert ["A?", "a", "[b]", "a"] in lines and ["B?", "b", "x" * 59 + "…", "c"] in lines
 
 
+def test_preferences_have_their_margin_and_accuracy_in_the_table(tmp_path):
+    metrics = replace(
+        METRICS, perplexity=None, base_perplexity=None, reward_margin=1.5, reward_accuracy=0.95
+    )
+    lines = [line.split() for line in table_lines(tmp_path, metrics)]
+    assert ["reward", "margin", "higher", "0.000", "1.500"] in lines
+    assert ["chosen", "answer", "preferred", "higher", "0.950"] in lines
+    assert not any(line[:1] == ["perplexity"] for line in lines)
+
+
 def test_without_samples_the_table_has_the_losses(tmp_path):
     text = "\n".join(table_lines(tmp_path))
     assert "1.678" in text and "samples" not in text
@@ -181,6 +192,26 @@ class TestFinetuneLocally:
             "--seed",
             "3",
         ]
+
+    @pytest.mark.parametrize("has_model", [False, True])
+    def test_an_adapter_needs_its_base_and_a_model_does_not(
+        self, child, tmp_path, monkeypatch, has_model
+    ):
+        monkeypatch.setattr(local, "resolve_model", lambda name: Path("cache") / name)
+        child.files = {tmp_path / "metrics.json": json.dumps(asdict(METRICS))}
+        if has_model:
+            (tmp_path / "run" / "model").mkdir(parents=True)
+            (tmp_path / "run" / "model" / "config.json").touch()
+        files = (tmp_path / "a", tmp_path / "b", tmp_path)
+        finetune_locally(*files, recipe="smollm2-dpo", start_from=tmp_path / "run")
+        words = child[0][0]
+        assert words[words.index("--from") + 1] == str(tmp_path / "run")
+        assert ("cache/smollm2" in words) is not has_model
+
+    def test_a_start_needs_a_recipe(self, child, tmp_path):
+        with pytest.raises(OpsError, match="--from needs a recipe"):
+            finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path, start_from=tmp_path)
+        assert not child
 
     def test_another_model_is_passed_on(self, child, tmp_path):
         child.files = {tmp_path / "metrics.json": json.dumps(asdict(METRICS))}
