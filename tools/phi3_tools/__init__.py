@@ -44,7 +44,7 @@ from .errors import (
 if not TYPE_CHECKING:
     from .errors import __getattr__  # noqa: F401 - the deprecated names of the errors
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 __all__ = [
     "AsyncStream",

@@ -1,6 +1,6 @@
 """Versions of flows: the content of each version is locked once in `flows.lock.json` and never changes.
 
-    {"chat": {"1.0.0": {"sha256": "…", "tools": "0.1.0"}}}
+    {"chat": {"1.0.0": {"sha256": "…", "tools": "1.0.0"}}}
 
 The version is the flow's `tags.version` (Semantic Versioning 2.0.0). `sha256` is the hash of the files
 that are uploaded. `tools` is the version of this package that was installed when the flow was locked.
