@@ -15,6 +15,7 @@ from .cloud import (
     SCALE_TAG,
     Cloud,
     is_created_by_us,
+    state_text,
 )
 from .config import (
     CONFIG_FILE,
@@ -110,5 +111,6 @@ __all__ = [
     "require_completed",
     "require_quota",
     "retry_while_roles_spread",
+    "state_text",
     "unregistered_providers",
 ]

@@ -37,6 +37,14 @@ OPERATION_HEADERS = {"azure-asyncoperation", "location"}
 OPERATION_ENDS = ("Succeeded", "Failed", "Canceled")
 
 
+def state_text(state: Any) -> str:
+    """Return the state of a resource or a job as text, "" without one.
+
+    Newer versions of azure-ai-ml return members of enumerations, whose `str` has the name of the class.
+    """
+    return str(getattr(state, "value", state) or "")
+
+
 class Cloud:
     """The clients for one configuration. Each is imported and created when it is first used.
 

@@ -6,7 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from .cloud import AUTOSCALE_API_VERSION, CONNECTIONS_API_VERSION, EXPIRES_TAG, OWNER_TAG, Cloud
+from .cloud import (
+    AUTOSCALE_API_VERSION,
+    CONNECTIONS_API_VERSION,
+    EXPIRES_TAG,
+    OWNER_TAG,
+    Cloud,
+    state_text,
+)
 from .faults import find_resource, named_errors
 from .roles import ROLE_NAMES, granted_roles
 
@@ -110,7 +117,7 @@ def _endpoints(cloud: Cloud) -> Iterator[InventoryItem]:
             endpoint.name,
             cloud.owns(tags),
             tags,
-            state=str(endpoint.provisioning_state or ""),
+            state=state_text(endpoint.provisioning_state),
             since=str((endpoint.properties or {}).get("createdAt", ""))[:19],
         )
         yield from _deployments(cloud, endpoint)
@@ -128,7 +135,7 @@ def _deployments(cloud: Cloud, endpoint: Any) -> Iterator[InventoryItem]:
             tags,
             size=str(deployment.instance_type or ""),
             instances=int(deployment.instance_count or 0),
-            state=str(deployment.provisioning_state or ""),
+            state=state_text(deployment.provisioning_state),
             traffic=int((endpoint.traffic or {}).get(deployment.name, 0)),
             since=created.isoformat()[:19] if created else "",
             parent=endpoint.name,
@@ -165,7 +172,7 @@ def _clusters(cloud: Cloud) -> Iterator[InventoryItem]:
             tags,
             size=str(getattr(cluster, "size", None) or ""),
             instances=int((details.get("properties") or {}).get("currentNodeCount") or 0),
-            state=str(cluster.provisioning_state or ""),
+            state=state_text(cluster.provisioning_state),
             since=str(details.get("createdOn", ""))[:19],
         )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import OpsError
 from ..terminal import VisibleLog
-from .cloud import Cloud
+from .cloud import Cloud, state_text
 from .faults import find_resource, named_errors
 
 ENDED_BADLY = ("Failed", "Canceled", "NotResponding")
@@ -71,8 +71,7 @@ def require_completed(cloud: Cloud, name: str) -> Any:
     if job is None:
         raise OpsError(f"the job {name} does not exist", "Submit one with `phi3 finetune`.")
     if job.status != COMPLETED:
-        # Newer versions of azure-ai-ml return a member of an enumeration of texts.
-        status = getattr(job.status, "value", job.status)
+        status = state_text(job.status)
         raise OpsError(f"the job {name} is {status}, not {COMPLETED}", _logs_hint(cloud, name))
     return job
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from ..errors import OpsError
 from ..pf import delete_connection, load_connection
 from ..waiting import WaitTimeoutError, wait_until
-from .cloud import CONNECTIONS_API_VERSION, EXPIRES_TAG, Cloud, is_expired
+from .cloud import CONNECTIONS_API_VERSION, EXPIRES_TAG, Cloud, is_expired, state_text
 from .faults import find_resource
 from .inventory import RESOURCE_TYPES, InventoryItem, deployments_of, expiry_date, read_inventory
 from .plan import Plan, Step
@@ -194,7 +194,8 @@ def _delete(cloud: Cloud, item: InventoryItem) -> None:
     except WaitTimeoutError as error:
         remaining = error.last
     if remaining is not None:
-        what = f"the {item.kind} {item.name} still exists ({remaining.provisioning_state})"
+        state = state_text(remaining.provisioning_state)
+        what = f"the {item.kind} {item.name} still exists ({state})"
         raise OpsError(what, "Look at it in the studio, then run this again.")
 
 

@@ -26,6 +26,7 @@ from ..azure import (
     Step,
     find_resource,
     retry_while_roles_spread,
+    state_text,
 )
 from ..errors import OpsError
 from ..hashing import sha256_hex
@@ -350,7 +351,7 @@ def wait_until_settled(get: Callable[[], Any]) -> Any:
             poll_s=POLL_S,
         )
     except WaitTimeoutError as error:
-        state = error.last.provisioning_state
+        state = state_text(error.last.provisioning_state)
         what = f"{error.last.name} has been {state} for {SETTLE_S / 60:.0f} minutes"
         fix = "Look at it in the studio; run this again when the change has ended."
         raise OpsError(what, fix) from error

@@ -19,6 +19,7 @@ from ..azure import (
     find_resource,
     named_errors,
     newest_attempt,
+    state_text,
 )
 from ..errors import OpsError
 from ..files import read_jsonl
@@ -117,7 +118,7 @@ class BatchSubmission(ABC):
         if (batch.tags or {}).get(BATCH_TAG) != self.content_digest:
             fix = "Use the flow, the data and the columns with which it was submitted."
             raise OpsError(f"the {self.kind} {name} ran another flow or other data", fix)
-        return str(batch.status)
+        return state_text(batch.status)
 
     def fetch(self, name: str) -> Batch:
         """Download the outputs of a batch into Prompt flow's store, as a run of the same name.

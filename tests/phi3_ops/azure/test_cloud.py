@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import sys
 from datetime import datetime, timezone
+from enum import Enum
 from types import SimpleNamespace
 
 import pytest
 
 from offline_cloud import OWNED, SUBSCRIPTION, offline_cloud
 from phi3_ops.azure import cloud as cloud_module
-from phi3_ops.azure.cloud import is_created_by_us, is_expired
+from phi3_ops.azure.cloud import is_created_by_us, is_expired, state_text
 from phi3_ops.errors import OpsError
 
 
@@ -189,3 +190,13 @@ def test_without_the_azure_packages_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "azure.ai.ml", None)
     with pytest.raises(OpsError, match="pip install .*azure"):
         _ = offline_cloud().ml
+
+
+def test_a_state_is_text_with_every_version_of_the_sdk():
+    """azure-ai-ml 1.32 returns texts, and 1.35 members of an enumeration of texts."""
+
+    class State(str, Enum):
+        DELETING = "Deleting"
+
+    states = (State.DELETING, "Succeeded", None)
+    assert [state_text(state) for state in states] == ["Deleting", "Succeeded", ""]
