@@ -239,6 +239,12 @@ def test_the_cluster_may_read_the_connection_itself(running, endpoint):
     settings = Path("phi3.yaml").read_text()
     Path("phi3.yaml").write_text(f"{settings}\nazure: {{identity: true}}\n")
     running.ask("one")
+    one_line(running.run("--on-azure"), "has no identity", "phi3 provision")
+    (cluster,) = (
+        document for key, document in running.azure.resources.items() if "/computes/" in key
+    )
+    identity = next(key for key in running.azure.resources if "/userassignedidentities/" in key)
+    cluster["identity"] = {"type": "UserAssigned", "userAssignedIdentities": {identity: {}}}
     done = running.run("--on-azure", "--follow")
     assert done.code == 0, done.out + done.err
     assert "role Azure Machine Learning Workspace Connection Secrets Reader" in done.out

@@ -108,10 +108,15 @@ class ClusterSubmission(BatchSubmission):
         return Plan("run", steps)
 
     def _check_compute(self) -> None:
-        if find_resource(lambda: self.cloud.ml.compute.get(self.compute)) is None:
+        cluster = find_resource(lambda: self.cloud.ml.compute.get(self.compute))
+        if cluster is None:
             where = self.cloud.config.azure.workspace
             fix = "Create it with `phi3 provision`, or choose another with --compute."
             raise OpsError(f"the workspace {where} has no cluster {self.compute!r}", fix)
+        if self._uses_cluster_identity and cluster.identity is None:
+            what = f"the cluster {self.compute} has no identity, which `azure.identity: true` needs"
+            fix = "Delete the cluster and run `phi3 provision`, or set azure.identity to false."
+            raise OpsError(what, fix)
 
     def check_connections(self) -> None:
         super().check_connections()
