@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLParserLimits
 from schema_checks import check_schema
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, decoders, models, normalizers
 from tool_calls import ToolCallReader
 from tool_format import CALL_MARKS, GENERIC, PHI4_MINI
 
@@ -203,3 +203,30 @@ def test_calls_are_read_from_every_answer(
         if choice == "schema" and not reader.calls:
             assert json.loads(reader.text) == {"a": "<tool_call>{"}
         assert deltas or not text
+
+
+def test_tokenizers_with_byte_tokens_and_word_starts():
+    """As Phi-3's: pieces start with ▁, and characters without a piece are byte tokens."""
+    pieces = [*(f"<0x{byte:02X}>" for byte in range(256)), *'▁{}"ab:,1[]']
+    pieces += ["▁a", "▁{", '▁"', '{"', '":', "▁1", "</s>"]
+    vocabulary = {piece: number for number, piece in enumerate(["<unk>", "<|end|>", *pieces])}
+    model = models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True, fuse_unk=True)
+    tokenizer = Tokenizer(model)
+    parts = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    tokenizer.normalizer = normalizers.Sequence(parts)
+    tokenizer.decoder = decoders.Sequence(
+        [
+            *(decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    tokenizer.add_special_tokens(["<unk>", "<|end|>"])
+    tokenizer.add_tokens(["</s>"])
+    compiler = GrammarCompiler(tokenizer.to_str(), tokenizer.get_vocab_size(), [1])
+    values = {"enum": ["a b", "ü", "</s>", " a"]}
+    schema = {"type": "array", "items": values, "minItems": 1, "maxItems": 3}
+    constraint = compiler.compile(schema_grammar(schema))
+    for seed in range(20):
+        tokens, is_complete = random_tokens(constraint, {1}, seed, limit=100)
+        assert is_complete
+        jsonschema.validate(json.loads(tokenizer.decode(tokens)), schema)
