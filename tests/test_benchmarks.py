@@ -20,3 +20,34 @@ def test_the_serving_benchmark_for_gpus_runs_on_a_cpu(tmp_path):
     rows = json.loads(rows_file.read_text())["rows"]
     assert [row["name"] for row in rows[::2]] == [f"tiny, {n} clients" for n in (1, 16, 64)]
     assert all(row["ours"] > 0 for row in rows)
+
+
+def test_the_training_benchmark_for_gpus_runs_on_a_cpu(tmp_path):
+    rows_file = tmp_path / "rows.json"
+    command = [BENCHMARKS / "train_gpu.py", "--json", rows_file, "--config", "tiny"]
+    command += ["--device", "cpu", "--seconds", "0.1", "--rounds", "1"]
+    done = subprocess.run([sys.executable, *map(str, command)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = json.loads(rows_file.read_text())["rows"]
+    names = {row["name"].removesuffix(", time") for row in rows}
+    settings = {"full", "lora", "full, no checkpointing", "lora, no checkpointing"}
+    assert names == {*settings, "best"}
+    assert all(row["ours"] > 0 for row in rows)
+
+
+def test_the_benchmark_of_structured_answers_scores_every_reference_as_right():
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import structured
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    for line in structured.DATA.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        reference = next(m for m in row["messages"] if m["role"] == "assistant")
+        in_words = structured.plain_messages([reference], None, structured.GENERIC)[0]
+        for message in (reference, in_words):
+            answer, *scores = structured.scores_of(row, message).values()
+            assert answer and set(scores) == {1.0}
+        assert {"tools", "response_format"} & structured.request_of(row, free=False).keys()
+        free = structured.request_of(row, free=True)
+        assert all(message["content"] for message in free["messages"])
