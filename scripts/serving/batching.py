@@ -17,8 +17,12 @@ from generation import Row
 class Logits(Protocol):
     """The model's predictions of the next token, for some rows."""
 
-    def best(self) -> list[int]:
-        """Return the most likely token of each row."""
+    def best(self, allowed: Mapping[int, np.ndarray]) -> list[int]:
+        """Return the most likely token of each row.
+
+        Args:
+            allowed: by the index of a row, whether each token can be chosen. In the other rows, all can.
+        """
 
     def row(self, index: int) -> np.ndarray:
         """Return the logits of one row: float32, one value per token of the vocabulary."""
@@ -163,10 +167,15 @@ class Batch:
         return length > self.length or self._backend.rotary_key(length) != self.rotary_key
 
     def _add_tokens(self, logits: Logits, first_slot: int) -> None:
-        tokens = logits.best()
+        rows = self.rows[first_slot:]
+        # A GPU computes the logits meanwhile: they are needed only below.
+        allowed = {index: row.allowed() for index, row in enumerate(rows) if row.is_constrained}
+        tokens = logits.best({i: mask for i, mask in allowed.items() if not rows[i].needs_logits})
         finished = []
-        for index, row in enumerate(self.rows[first_slot:]):
-            token = row.choose(logits.row(index)) if row.needs_logits else tokens[index]
+        for index, row in enumerate(rows):
+            token = tokens[index]
+            if row.needs_logits:
+                token = row.choose(logits.row(index), allowed.get(index))
             if row.add_token(token):
                 finished.append(first_slot + index)
         for slot in reversed(finished):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import mmap
 import os
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +200,11 @@ class OpenVinoLogits:
     def __init__(self, values: np.ndarray):
         self._values = values
 
-    def best(self) -> list[int]:
-        return self._values.argmax(-1).tolist()
+    def best(self, allowed: Mapping[int, np.ndarray]) -> list[int]:
+        tokens: list[int] = self._values.argmax(-1).tolist()
+        for index, mask in allowed.items():
+            tokens[index] = int(np.where(mask, self._values[index], -np.inf).argmax())
+        return tokens
 
     def row(self, index: int) -> np.ndarray:
         return self._values[index]

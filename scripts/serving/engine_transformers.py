@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -255,8 +255,14 @@ class TorchLogits:
     def __init__(self, values: torch.Tensor):
         self._values = values
 
-    def best(self) -> list[int]:
-        return self._values.argmax(-1).tolist()
+    def best(self, allowed: Mapping[int, np.ndarray]) -> list[int]:
+        values = self._values
+        if allowed:
+            masks = torch.from_numpy(np.stack(list(allowed.values()))).to(values.device)
+            rows = torch.tensor(list(allowed), device=values.device)
+            constrained = values[rows].masked_fill(~masks, -torch.inf)
+            values = values.index_copy(0, rows, constrained)
+        return values.argmax(-1).tolist()
 
     def row(self, index: int) -> np.ndarray:
         return self._values[index].float().cpu().numpy()

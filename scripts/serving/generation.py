@@ -98,15 +98,28 @@ class Row:
     @property
     def needs_logits(self) -> bool:
         """Whether `choose` is needed; otherwise the next token is the most likely one."""
-        return self._answer_state is not None or self._sampler.needs_logits
+        return self._sampler.needs_logits
 
-    def choose(self, logits: np.ndarray) -> int:
-        """Choose the next token. logits: float32, one value per token of the vocabulary."""
+    @property
+    def is_constrained(self) -> bool:
+        """Whether only the tokens that `allowed` returns can be chosen."""
+        return self._answer_state is not None
+
+    def allowed(self) -> np.ndarray:
+        """Return which tokens can come next: bool, one value per token of the vocabulary.
+
+        If the grammar does not let the answer go on, only an end token can. For constrained rows only.
+        """
         if self._answer_state is None:
-            return self._sampler.choose(logits)
+            raise ValueError("the row has no constraint")
         allowed = self._answer_state.allowed()
         if self._answer_state.failed:
-            return min(self._end_tokens)
+            allowed = np.zeros_like(allowed)
+            allowed[min(self._end_tokens)] = True
+        return allowed
+
+    def choose(self, logits: np.ndarray, allowed: np.ndarray | None = None) -> int:
+        """Choose the next token, see `Sampler.choose`."""
         return self._sampler.choose(logits, allowed)
 
     def add_token(self, token: int) -> bool:

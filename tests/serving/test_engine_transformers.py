@@ -146,7 +146,11 @@ def test_the_logits_are_those_of_the_model(loaded):
     with torch.inference_mode():
         expected = model(torch.tensor([PROMPT])).logits[0, -1]
     logits = backend.make_cache(1, 16).forward(0, [PROMPT], [0])
-    assert logits.best() == [int(expected.argmax())]
+    best = int(expected.argmax())
+    assert logits.best({}) == [best]
+    allowed = np.ones(len(expected), bool)
+    allowed[best] = False
+    assert logits.best({0: allowed}) == [int(np.where(allowed, expected, -np.inf).argmax())]
     np.testing.assert_allclose(logits.row(0), expected.numpy(), rtol=1e-4, atol=1e-4)
 
 
