@@ -19,9 +19,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import argcomplete
+    from argcomplete.shell_integration import shellcode
 
-    print_text(argcomplete.shellcode(["phi3"], shell=args.shell))  # type: ignore[no-untyped-call]
+    print_text(shellcode(["phi3"], shell=args.shell))
     return 0
 
 
@@ -35,16 +35,20 @@ def complete(parser: argparse.ArgumentParser) -> None:
     """
     import argcomplete
 
-    for action in parser._actions:
-        for subparser in (action.choices or {}).values() if _has_subparsers(action) else ():
-            for argument in subparser._actions:
-                if argument.dest in ("flow", "flows"):
-                    argument.completer = _flow_names
+    commands = (action for action in parser._actions if _has_subparsers(action))
+    for subparser in (subparser for action in commands for subparser in _subparsers(action)):
+        for argument in subparser._actions:
+            if argument.dest in ("flow", "flows"):
+                argument.completer = _flow_names  # type: ignore[attr-defined]
     argcomplete.autocomplete(parser)
 
 
 def _has_subparsers(action: Any) -> bool:
     return isinstance(action, argparse._SubParsersAction)
+
+
+def _subparsers(action: Any) -> list[argparse.ArgumentParser]:
+    return list(action.choices.values())
 
 
 def _flow_names(**options: Any) -> list[str]:
