@@ -79,7 +79,7 @@ def check_tokenizer(source: SourceModel, folder: Path) -> None:
     file = folder / "vocabulary.gguf"
     write_gguf(_with_empty_weights(source), file, "f16", lambda written, total: None)
     tokenizer = source.tokenizer
-    with llama_server(file) as server:
+    with llama_server(file, threads=1) as server:
         for messages in _chats(tokenizer):
             text = _render(tokenizer, messages)
             if server.post("/apply-template", {"messages": messages})["prompt"] != text:

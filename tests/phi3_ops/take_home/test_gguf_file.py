@@ -149,7 +149,7 @@ def test_longrope_answers_as_in_transformers(longrope, tmp_path, question, token
     assert (len(ids) > ORIGINAL_WINDOW) == (question is LONG)
     model = AutoModelForCausalLM.from_pretrained(longrope.folder, dtype="float32").eval()
     expected = logprobs_of(model, ids)
-    with llama_server(path, tokens=tokens) as server:
+    with llama_server(path, tokens=tokens, threads=1) as server:
         request = {"prompt": ids, "n_predict": 1, "temperature": 0, "n_probs": 5}
         answer = server.post("/completion", request)
     actual = {

@@ -38,7 +38,7 @@ class Server:
 )
 def test_a_difference_is_refused(tiny, tmp_path, monkeypatch, wrong, message):
     @contextmanager
-    def server(file):
+    def server(file, threads):
         yield Server(tiny.tokenizer, wrong)
 
     monkeypatch.setattr(tokenizer_check, "llama_server", server)
@@ -55,7 +55,7 @@ def test_a_template_without_a_system_message(tiny, tmp_path, monkeypatch):
             return super().post(path, body)
 
     @contextmanager
-    def server(file):
+    def server(file, threads):
         yield Recorder(tiny.tokenizer, None)
 
     monkeypatch.setattr(tokenizer_check, "llama_server", server)
