@@ -53,7 +53,9 @@ def start_from(model: PreTrainedModel, adapter: Path, recipe: Recipe) -> PeftMod
     """
     from peft import PeftModel
 
-    check_adapter(adapter, recipe, getattr(model.config, "_commit_hash", None))
+    # `prepare` has checked a base in a folder. The commit of a base on the hub is known only now.
+    if commit := getattr(model.config, "_commit_hash", None):
+        check_adapter(adapter, recipe, commit)
     try:
         return PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
