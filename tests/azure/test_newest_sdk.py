@@ -6,23 +6,32 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from phi3_ops import paths
 
 NEWEST = "1.35.2"
+FOLDERS = (Path(__file__).parent, Path(__file__).parents[1] / "phi3_ops" / "azure")
+# These tests do not run with the newest version; each with the reason.
+EXCLUDED = {
+    "test_flow_promote.py": "promptflow-azure uploads the flow",
+    "test_flow_upload.py": "promptflow-azure uploads the flow",
+    "test_foundry_run.py": "promptflow-azure downloads the run",
+    "test_documented_commands.py": "it uploads a flow, and it is slow",
+    "test_newest_sdk.py": "it is this file",
+}
 # The golden requests are those of the version that the extra `azure` pins.
-FILES = (
-    "tests/phi3_ops/azure/test_provision.py",
-    "tests/phi3_ops/azure/test_teardown.py",
-    "tests/azure/test_deploy_faults.py",
-    "tests/azure/test_finetune.py",
-    "tests/azure/test_rotate.py",
-)
-DESELECTED = "not test_the_requests"
+DESELECTED = "not test_the_requests and not TestRequests"
 
 pytestmark = pytest.mark.slow
+
+
+def files() -> list[Path]:
+    """Return the files of tests that run with the newest version."""
+    tests = (file for folder in FOLDERS for file in sorted(folder.glob("test_*.py")))
+    return [file for file in tests if file.name not in EXCLUDED]
 
 
 def test_the_journeys_with_the_newest_version(tmp_path):
@@ -32,7 +41,7 @@ def test_the_journeys_with_the_newest_version(tmp_path):
     subprocess.run([*install, f"azure-ai-ml=={NEWEST}"], check=True, timeout=600)
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     code = "import azure.ai.ml, importlib.metadata as m; print(m.version('azure-ai-ml'))"
-    shown = subprocess.run(
+    version = subprocess.run(
         [sys.executable, "-c", code],
         env=environment,
         capture_output=True,
@@ -40,14 +49,14 @@ def test_the_journeys_with_the_newest_version(tmp_path):
         check=True,
         timeout=300,
     )
-    assert shown.stdout.strip() == NEWEST
-    words = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", DESELECTED, *FILES]
+    assert version.stdout.strip() == NEWEST
+    words = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", DESELECTED, *files()]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
         cwd=paths.ROOT,
         env=environment,
         capture_output=True,
         text=True,
-        timeout=1800,
+        timeout=2200,
     )
     assert done.returncode == 0, done.stdout[-4000:]
