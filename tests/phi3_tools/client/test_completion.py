@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from phi3_tools import Reply, Usage
+from phi3_tools import Reply, ToolCall, Usage
 from phi3_tools.client.completion import ChatCompletion
 
 
@@ -31,3 +31,9 @@ def test_a_reply_without_usage():
     assert completion.usage is None
     assert "usage" not in completion
     assert completion["model"] == "phi-3"
+
+
+def test_a_reply_with_tool_calls():
+    call = ToolCall("c", "weather", "{}")
+    completion = ChatCompletion(Reply("", finish_reason="tool_calls", tool_calls=(call,)))
+    assert completion["choices"][0]["message"]["tool_calls"] == [call.as_dict()]

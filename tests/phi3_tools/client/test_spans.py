@@ -12,7 +12,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from phi3_tools import Params, ServerError
+from phi3_tools import Params, ServerError, ToolCall
 from phi3_tools.client.spans import CAPTURE_VARIABLE, trace
 
 QUESTION = "Who founded Microsoft? 🙂"
@@ -85,6 +85,22 @@ def test_message_texts_only_if_requested(server, connect, exported, monkeypatch,
     assert json.loads(contents["gen_ai.output.messages"]) == [
         {"role": "assistant", "parts": [{"type": "text", "content": "Bill Gates"}]}
     ]
+
+
+def test_tool_calls_are_parts_of_messages(server, connect, exported, monkeypatch):
+    monkeypatch.setenv(CAPTURE_VARIABLE, "true")
+    call = ToolCall("c1", "weather", '{"key": "k3y-of-the-endpoint"}').as_dict()
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    server.json({"choices": [{"message": message, "finish_reason": "tool_calls"}]})
+    chat = [{"role": "user", "content": "Hi"}, {**message, "tool_calls": [{**call, "id": "c0"}]}]
+    chat.append({"role": "tool", "tool_call_id": "c0", "content": "sunny"})
+    connect(server, contract="openai").chat(chat)
+    (span,) = exported()
+    _, asks, result = json.loads(span.attributes["gen_ai.input.messages"])
+    assert asks["parts"][0]["type"] == "tool_call" and asks["parts"][0]["name"] == "weather"
+    assert result["parts"] == [{"type": "tool_call_response", "id": "c0", "response": "sunny"}]
+    assert "k3y" not in span.attributes["gen_ai.output.messages"]
+    assert "tool_call" in span.attributes["gen_ai.output.messages"]
 
 
 def test_an_error_is_recorded_by_its_class(server, connect, exported, waits):
