@@ -78,6 +78,18 @@ FULL_SIZE = Size(
     PHI3_MINI, 2048, seconds=8, rounds=2, limits={("best", TUTORIALS): 1 / 3, GOAL: 1.0}
 )
 
+# Shows on any machine that the benchmark runs to its end; its figures say nothing.
+TINY_SHAPE = {
+    **PHI3_MINI,
+    "vocab_size": 512,
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+}
+SIZES = {"phi-3-mini": FULL_SIZE, "tiny": Size(TINY_SHAPE, 64, seconds=8, rounds=2, limits={})}
+
 
 # -- utilization -------------------------------------------------------------------------------------
 
@@ -227,8 +239,20 @@ def settings_of(device: str, attention: str | None = None) -> list[Setting]:
     return [*peers, *recipes, *without_checkpointing]
 
 
-def main(arguments: list[str] | None = None, size: Size = FULL_SIZE, device: str = "cuda") -> int:
+def main(arguments: list[str] | None = None, size: Size | None = None, device: str = "cuda") -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument(
+        "--config",
+        choices=SIZES,
+        default="phi-3-mini",
+        help="size of the model (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        choices=["cuda", "cpu"],
+        default=device,
+        help="device to train on (default: %(default)s)",
+    )
     parser.add_argument(
         "--json", type=Path, metavar="FILE", help="also write the rows to this file"
     )
@@ -237,16 +261,14 @@ def main(arguments: list[str] | None = None, size: Size = FULL_SIZE, device: str
         help="attention of our recipes, for example flex_attention (default: the recipe's)",
     )
     parser.add_argument(
-        "--rounds", type=int, default=size.rounds, help="runs of each recipe (default: %(default)s)"
+        "--rounds", type=int, help="runs of each recipe (default: that of the size)"
     )
     parser.add_argument(
-        "--seconds",
-        type=float,
-        default=size.seconds,
-        help="duration of a run (default: %(default)s)",
+        "--seconds", type=float, help="duration of a run (default: that of the size)"
     )
     args = parser.parse_args(arguments)
-    size = replace(size, rounds=args.rounds, seconds=args.seconds)
+    device, size = args.device, size or SIZES[args.config]
+    size = replace(size, rounds=args.rounds or size.rounds, seconds=args.seconds or size.seconds)
     rows: list[Row] = []
     if device == "cuda" and not torch.cuda.is_available():
         print("no NVIDIA GPU was found; use train_cpu.py to measure a small model on the CPU")
