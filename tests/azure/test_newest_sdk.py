@@ -20,6 +20,7 @@ EXCLUDED = {
     "test_flow_upload.py": "promptflow-azure uploads the flow",
     "test_foundry_run.py": "promptflow-azure downloads the run",
     "test_documented_commands.py": "it uploads a flow, and it is slow",
+    "test_whole_path.py": "it really trains, which takes minutes; the other files cover its requests",
     "test_newest_sdk.py": "it is this file",
 }
 # The golden requests are those of the version that the extra `azure` pins.
