@@ -19,6 +19,7 @@ import pytest
 
 PROGRAMS = ("buildah", "crun", "debootstrap")
 BASE = "docker.io/library/python:3.11-slim"
+MICROSOFT_BASE = "mcr.microsoft.com/mirror/docker/library/python:3.11-slim"
 PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
 LIMIT_S = 1500
 # Settings of pip that say where packages come from.
@@ -63,6 +64,7 @@ class Images:
         container = self.buildah("from", "scratch")
         self.buildah("copy", "-q", container, root, "/")
         self.buildah("commit", "-q", container, BASE)
+        self.buildah("tag", BASE, MICROSOFT_BASE)
         self.buildah("rm", container)
         shutil.rmtree(root)
 
