@@ -145,21 +145,18 @@ def finetune_locally(
     """Run train.py on this machine; its progress goes to this process's standard error.
 
     Args:
-        train_file: rows to train on (JSONL with `messages`, or preferences).
-        eval_file: rows to measure the loss on.
+        train_file, eval_file: rows to train on, and to measure the loss on (chats or preferences).
         out: output folder for `model/`, `mlflow/`, `adapter/` and `metrics.json`.
         recipe: name of a shipped recipe, or a YAML file; None takes that of `default_recipe`.
         model: short name, GGUF file, folder or hub id of the base model; None takes the recipe's.
-        general_file: chats unlike the training rows, whose loss and answers before and after the training
-            show what the model forgot; for example `GENERAL_CHATS`. None measures nothing.
-        start_from: output folder of an earlier run, model folder or adapter folder to start from; None
-            starts from the base model.
+        general_file: chats unlike the rows, which show what the model forgot; None measures nothing.
+        start_from: output folder of an earlier run, model folder or adapter folder; None: the base model.
         processes: number of training processes, one per GPU.
         extra: further arguments of train.py.
 
     Raises:
-        OpsError: train.py failed, and has printed the reason on standard error; or the base model cannot
-            be fetched; or a file in `out` would be replaced that this product did not write.
+        OpsError: train.py failed, and has printed the reason; or the base model cannot be fetched; or a
+            file in `out` would be replaced that this product did not write.
     """
     if start_from and not recipe:
         raise OpsError("--from needs a recipe", "Give one with --recipe, for example smollm2-dpo.")
@@ -176,12 +173,12 @@ def finetune_locally(
     names = list(OUTPUT_NAMES)
     if not find_foreign_file(out, [TRACKING_FOLDER]):
         names.append(TRACKING_FOLDER)
-    distributed = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    command = [sys.executable, *(distributed if processes > 1 else [])]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    command = [sys.executable, *(launcher if processes > 1 else [])]
     command += [str(paths.TRAINING / "train.py"), "--recipe", str(recipe_file(recipe))]
     command += ["--train-file", str(train_file), "--eval-file", str(eval_file)]
-    command += ["--general-file", str(general_file)] if general_file else []
-    command += ["--output-dir", str(out), *extra]
+    general = ["--general-file", str(general_file)] if general_file else []
+    command += [*general, "--output-dir", str(out), *extra]
     # Waiting threads that spin slow training down tenfold as soon as another process runs.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     begin_writing(out, names)
