@@ -21,6 +21,7 @@ _MODULES = {
     "take-home": "xllamacpp",
     "take-home-onnx": "onnx_ir onnxruntime onnxruntime_genai",
     "eval": "numpy rouge_score sacrebleu",
+    "schemas": "jsonschema_rs",
 }
 _EXTRAS = {name: extra for extra, names in _MODULES.items() for name in names.split()}
 

@@ -21,7 +21,11 @@ MAX_TOOLS = 128
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}\Z")
 SCHEMA_FIELD = "response_format.json_schema.schema"
 # Keywords that can allow properties beside those in `properties`.
-OPEN_ENDED = ("$ref", "anyOf", "allOf", "oneOf", "patternProperties", "additionalProperties")
+OPEN_ENDED = (
+    *("$ref", "anyOf", "allOf", "oneOf", "patternProperties", "additionalProperties"),
+    *("minProperties", "propertyNames", "dependentRequired", "dependentSchemas"),
+    *("unevaluatedProperties", "if", "not", "const", "enum"),
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def _read_response_format(value: Any) -> tuple[Mapping[str, Any] | None, str]:
             refuse(f"{name}.{text} must be a string", f"{name}.{text}")
     schema = holder.get("schema")
     check_schema(schema, SCHEMA_FIELD)
-    return schema, SCHEMA_FIELD
+    return _without_inventions(schema), SCHEMA_FIELD
 
 
 def _read_tool(value: Any, name: str) -> Tool:
@@ -143,18 +147,35 @@ def _read_tool(value: Any, name: str) -> Tool:
 
 
 def _arguments_schema(parameters: Any, field: str) -> Mapping[str, Any]:
-    """Return the schema of a function's arguments. Without one, the function has no arguments.
-
-    A model that has not been told to leave it open may not invent arguments.
-    """
+    """Return the schema of a function's arguments. Without one, the function has no arguments."""
     if parameters is None:
-        return {"type": "object", "properties": {}, "additionalProperties": False}
-    check_schema(parameters, field)
+        parameters = {}
+    else:
+        check_schema(parameters, field)
     if parameters.get("type", "object") != "object":
         refuse(f'{field}.type must be "object"', f"{field}.type")
-    is_open = any(keyword in parameters for keyword in OPEN_ENDED)
-    closed = {} if is_open else {"additionalProperties": False}
-    return {**parameters, "type": "object", **closed}
+    return _without_inventions({"properties": {}, **parameters, "type": "object"})
+
+
+def _without_inventions(schema: Any) -> Any:
+    """Return a schema whose objects have no other properties than the listed ones.
+
+    A model that has not been told to leave an object open could invent properties without end. Objects
+    that need other properties, and schemas that are combined with others, stay as they are.
+    """
+    if not isinstance(schema, dict):
+        return schema
+    closed = dict(schema)
+    if isinstance(items := schema.get("items"), dict):
+        closed["items"] = _without_inventions(items)
+    properties = schema.get("properties")
+    if isinstance(properties, dict) and not any(keyword in schema for keyword in OPEN_ENDED):
+        closed["properties"] = {
+            name: _without_inventions(value) for name, value in properties.items()
+        }
+        if set(schema.get("required", ())) <= set(properties):
+            closed["additionalProperties"] = False
+    return closed
 
 
 def _read_tool_choice(value: Any, tools: tuple[Tool, ...]) -> tuple[tuple[Tool, ...], bool]:

@@ -39,7 +39,28 @@ def test_any_text_is_an_answer(settings):
 def test_json_has_a_schema():
     assert read(response_format={"type": "json_object"}).schema == {"type": "object"}
     answer_format = read(response_format=json_schema(CITY, strict=True, description="A city."))
-    assert (answer_format.schema, answer_format.schema_field) == (CITY, SCHEMA_FIELD)
+    assert answer_format.schema == {**CITY, "additionalProperties": False}
+    assert answer_format.schema_field == SCHEMA_FIELD
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "object"},
+        {"properties": {"a": {}}, "additionalProperties": True},
+        {"properties": {"a": {}}, "required": ["b"]},
+        {"properties": {"a": {}}, "allOf": [{"required": ["b"]}]},
+    ],
+)
+def test_objects_that_need_other_properties_stay_open(schema):
+    assert read(response_format=json_schema(schema)).schema == schema
+
+
+def test_objects_within_a_schema_have_no_other_properties_either():
+    within = {"type": "array", "items": {"type": "object", "properties": {"city": CITY}}}
+    closed = {**CITY, "additionalProperties": False}
+    items = {"type": "object", "properties": {"city": closed}, "additionalProperties": False}
+    assert read(response_format=json_schema(within)).schema == {"type": "array", "items": items}
 
 
 @pytest.mark.parametrize(
@@ -70,7 +91,7 @@ def test_a_model_cannot_invent_arguments():
     ).tools
     assert closed.schema == {**CITY, "additionalProperties": False}
     assert without.schema == {"type": "object", "properties": {}, "additionalProperties": False}
-    assert opened.schema == {"type": "object", "additionalProperties": {"type": "string"}}
+    assert opened.schema["additionalProperties"] == {"type": "string"}
 
 
 FORMAT = "response_format"

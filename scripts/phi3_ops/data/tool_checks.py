@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from ..errors import OpsError
+from ..installation import install_command
 
 # Reasons for a rejection, as the table and the manifest name them.
 TOOLS = "wrong tools"
@@ -109,8 +110,8 @@ def _check_schema(schema: Any, field: str, reason: str) -> None:
         check_schema(schema, field)
     except ConfigError as error:
         if "is not installed" in str(error):
-            fix = "pip install 'phi3-promptflow[schemas]'"
-            raise OpsError("the package jsonschema-rs is not installed", fix) from error
+            what = "the package jsonschema-rs is not installed"
+            raise OpsError(what, install_command("schemas")) from error
         raise _ProblemError(reason, error.message) from None
 
 

@@ -5,14 +5,10 @@ It may import `training`, `runs`, `chat` and the rooms below them.
 
 from __future__ import annotations
 
-from .evaluation import EvaluatedModel, check_evaluation_of_export, evaluate_export
-from .export import ExportedModel, export_model
-from .formats import FORMATS
+from .evaluation import check_evaluation_of_export, evaluate_export
+from .export import export_model
 
 __all__ = [
-    "EvaluatedModel",
-    "ExportedModel",
-    "FORMATS",
     "check_evaluation_of_export",
     "evaluate_export",
     "export_model",

@@ -242,7 +242,7 @@ def _validator(schema_json: str) -> Any:
     except ImportError:
         raise ConfigError(
             "a JSON schema was given, but the package jsonschema-rs is not installed",
-            hint="pip install 'phi3-promptflow[schemas]'",
+            hint="Install it, or this package with its extra `schemas`.",
         ) from None
     options = jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES)
     try:
