@@ -88,7 +88,7 @@ def read_answer_format(values: Mapping[str, Any]) -> AnswerFormat:
     for index, name in enumerate(names):
         if name in names[:index]:
             field = f"tools[{index}].function.name"
-            refuse(f"{field} is {name}, as that of another tool", field)
+            refuse(f"{field} is {name}, but another tool is also named {name}", field)
     choice = values["tool_choice"]
     callable_tools, must_call = _read_tool_choice(choice, tools)
     return AnswerFormat(

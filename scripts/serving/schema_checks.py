@@ -86,7 +86,7 @@ def check_schema(schema: Any, name: str) -> None:
     if patterns > limit:
         reason = ", because it has schemas that must match together" if has_intersection else ""
         refuse(
-            f"{name} has {patterns} times pattern, patternProperties and format;"
+            f"{name} uses pattern, patternProperties and format {patterns} times;"
             f" it may have up to {limit}{reason}",
             name,
         )
@@ -138,10 +138,12 @@ def _check_keywords(schema: Mapping[str, Any], path: str) -> None:
             f"{path}.format must be one of {known}, not {shorten(str(schema['format']))!r}",
             f"{path}.format",
         )
-    required = schema.get("required")
-    keys = len(required) if isinstance(required, list) else 0
+    required = schema.get("required", [])
+    if not isinstance(required, list) or not all(isinstance(key, str) for key in required):
+        value = "a list with other values" if isinstance(required, list) else describe(required)
+        refuse(f"{path}.required must be a list of strings, not {value}", f"{path}.required")
     fewest = schema.get("minProperties", 0)
-    if isinstance(fewest, (int, float)) and fewest > max(keys, 1):
+    if isinstance(fewest, (int, float)) and fewest > max(len(required), 1):
         # The grammar does not know whether two of an object's other keys are the same.
         refuse(
             f"{path}.minProperties is supported only up to the number of required properties",

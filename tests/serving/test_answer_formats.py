@@ -140,6 +140,23 @@ def test_what_is_wrong_is_refused_with_its_name(settings, param):
     assert (caught.value.status, caught.value.param) == (400, param)
 
 
+@pytest.mark.parametrize("required", [True, None, 3, "city", {"city": True}, [["a"]], [{}], [None]])
+def test_required_must_be_a_list_of_strings(required):
+    schema = {**CITY, "required": required}
+    for settings, field in (
+        ({FORMAT: json_schema({"items": schema})}, f"{SCHEMA_FIELD}.items.required"),
+        ({"tools": [tool(parameters=schema)]}, "tools[0].function.parameters.required"),
+    ):
+        with pytest.raises(ScoringError, match="must be a list of strings, not ") as caught:
+            read_request({"messages": HI, **settings})
+        assert (caught.value.status, caught.value.param) == (400, field)
+
+
+def test_two_tools_of_one_name_are_refused():
+    with pytest.raises(ScoringError, match="clock, but another tool is also named clock"):
+        read(tools=[tool("clock"), tool(), tool("clock")])
+
+
 @pytest.mark.parametrize(
     "settings", [{"tools": [tool()]}, {FORMAT: {"type": "json_object"}}], ids=["tools", "json"]
 )

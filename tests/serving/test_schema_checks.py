@@ -60,6 +60,7 @@ def test_a_property_may_have_the_name_of_a_keyword():
         (inside({"format": "iri"}), "must be one of date-time, "),
         (inside({"format": ["date"]}), "must be one of date-time, "),
         ({"minProperties": 2, "required": ["a"]}, "number of required properties"),
+        ({"anyOf": [{"pattern": f"^a{i}"} for i in range(65)]}, "uses pattern, patternProp"),
         ({"anyOf": [{"pattern": f"^a{i}"} for i in range(65)]}, "may have up to 64"),
         ({"patternProperties": {f"^a{i}": TEXT for i in range(65)}}, "may have up to 64"),
         ({"allOf": [{"pattern": f".*{c}.*"} for c in "abcdefghi"]}, "may have up to 8, because"),
