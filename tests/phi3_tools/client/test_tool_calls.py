@@ -12,6 +12,7 @@ from phi3_tools import BadAnswerError, ConfigError, Params, ToolCall
 from phi3_tools.client.messages import check_messages
 from phi3_tools.client.schemas import ProblemsError
 from phi3_tools.client.tool_calls import (
+    MAX_CALLS,
     CallCollector,
     call_text,
     decode_calls,
@@ -234,6 +235,28 @@ def test_a_call_may_lack_its_end():
 def test_a_wrong_call_in_a_text_is_reported(text):
     with pytest.raises(ProblemsError, match="the call 1 "):
         split_calls(text if text != "<tool_call>" else "<tool_call>now()")
+
+
+def test_too_many_calls_in_a_text_are_reported():
+    call = call_text(CALL.as_dict())
+    assert len(split_calls(call * MAX_CALLS)[1]) == MAX_CALLS
+    with pytest.raises(ProblemsError, match="it has more than 128 tool calls"):
+        split_calls(call * (MAX_CALLS + 1))
+
+
+def test_an_argument_may_contain_marks():
+    arguments = {"city": "a</tool_call>b<tool_call>c"}
+    call = call_text(ToolCall("c", "weather", json.dumps(arguments)).as_dict())
+    text, calls = split_calls(f"One. {call} Two. <tool_call>\n{call.removeprefix('<tool_call>')}")
+    assert text == "One.  Two."
+    assert [c.arguments for c in calls] == [arguments, arguments]
+
+
+def test_a_call_without_its_end_ends_before_the_next():
+    call = '<tool_call>{"name": "now"}\n'
+    assert [c.id for c in split_calls(call * 2)[1]] == ["call_0", "call_1"]
+    with pytest.raises(ProblemsError, match="the call 2 is not JSON"):
+        split_calls(f"{call}<tool_call>{{")
 
 
 def test_a_text_without_calls_stays_as_it_is():

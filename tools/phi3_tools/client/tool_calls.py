@@ -23,6 +23,7 @@ CALL_START, CALL_END = "<tool_call>", "</tool_call>"
 RESULT_START, RESULT_END = "<tool_response>", "</tool_response>"
 NO_PARAMETERS: Mapping[str, Any] = {"type": "object", "properties": {}}
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_DECODER = json.JSONDecoder()
 _RESULT_MARK = re.compile(r"<(?=/?tool_response>)")
 
 
@@ -265,19 +266,42 @@ def split_calls(text: str) -> tuple[str, tuple[ToolCall, ...]]:
     The last call may lack its end mark, because many models end their answer instead.
 
     Raises:
-        ProblemsError: a call is not `{"name": …, "arguments": {…}}`.
+        ProblemsError: a call is not `{"name": …, "arguments": {…}}`, or there are more than `MAX_CALLS`
+            calls.
     """
-    before, *blocks = text.split(CALL_START)
-    texts, calls = [before], []
-    for number, block in enumerate(blocks[:MAX_CALLS]):
-        body, _, after = block.partition(CALL_END)
+    texts: list[str] = []
+    calls: list[ToolCall] = []
+    position = 0
+    while (start := text.find(CALL_START, position)) >= 0:
+        number = len(calls) + 1
+        if number > MAX_CALLS:
+            raise ProblemsError(f"it has more than {MAX_CALLS} tool calls")
+        texts.append(text[position:start])
+        body, position = _call_body(text, start + len(CALL_START))
         try:
             item = read_arguments(body)
         except ProblemsError as error:
-            raise ProblemsError(f"the call {number + 1} is {error}") from None
+            raise ProblemsError(f"the call {number} is {error}") from None
         name, arguments = item.get("name"), item.get("arguments", item.get("parameters", {}))
         if not isinstance(name, str):
-            raise ProblemsError(f"the call {number + 1} has no `name`")
-        calls.append(ToolCall(f"call_{number}", name, _arguments_text(arguments)))
-        texts.append(after)
+            raise ProblemsError(f"the call {number} has no `name`")
+        calls.append(ToolCall(f"call_{number - 1}", name, _arguments_text(arguments)))
+    texts.append(text[position:])
     return "".join(texts).strip() if calls else text, tuple(calls)
+
+
+def _call_body(text: str, start: int) -> tuple[str, int]:
+    """Return the text of the call that begins at an index, and the index after the call.
+
+    A mark inside the call's JSON belongs to the JSON.
+    """
+    leading_spaces = len(text[start:]) - len(text[start:].lstrip())
+    try:
+        _, json_end = _DECODER.raw_decode(text, start + leading_spaces)
+    except (ValueError, RecursionError):  # `read_arguments` reports it
+        json_end = start
+    end, next_start = text.find(CALL_END, json_end), text.find(CALL_START, json_end)
+    if end < 0 or 0 <= next_start < end:
+        body_end = next_start if next_start >= 0 else len(text)
+        return text[start:body_end], body_end
+    return text[start:end], end + len(CALL_END)
