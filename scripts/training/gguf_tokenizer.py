@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,10 @@ KNOWN_SPLITS = {
     "tekken", SMOLLM,
 }  # fmt: skip
 SENTENCEPIECE, BYTE_LEVEL = "llama", "gpt2"  # values of `tokenizer.ggml.model`
+# No field says whether white space after a control token belongs to it. llama.cpp's `llama-vocab.cpp` decides
+# by these parts of `general.name`, and excepts these tokens.
+NAMES_WITH_SPACES = ("phi-3", "phi3")
+WITHOUT_SPACES = ("<unk>", "<s>", "<|endoftext|>")
 
 
 def make_tokenizer(fields: Fields, context: int) -> PreTrainedTokenizerBase:
@@ -50,6 +55,9 @@ def make_tokenizer(fields: Fields, context: int) -> PreTrainedTokenizerBase:
         )
     if fields.get("tokenizer.ggml.pre") == SMOLLM:
         _split_digits(tokenizer)
+    name = str(fields.get("general.name", "")).lower()
+    if any(part in name for part in NAMES_WITH_SPACES):
+        _add_spaces_to_control_tokens(tokenizer)
     tokenizer.chat_template = mark_answers(tokenizer)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -74,6 +82,16 @@ def _check(fields: Fields) -> None:
     if not isinstance(fields.get("tokenizer.chat_template"), str):
         problem = "the field tokenizer.chat_template is missing"
         raise TrainError(problem, fields.path, f"use an instruct model; {UNSUPPORTED_FIX}")
+
+
+def _add_spaces_to_control_tokens(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Let white space after a control token belong to it, as in Phi-3 and Phi-3.5."""
+    from tokenizers import Tokenizer
+
+    document = json.loads(tokenizer.backend_tokenizer.to_str())
+    for token in document["added_tokens"]:
+        token["rstrip"] = token["content"] not in WITHOUT_SPACES
+    tokenizer._tokenizer = Tokenizer.from_str(json.dumps(document))
 
 
 def _split_digits(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -17,6 +17,7 @@ from inputs import TrainError
 from training_run import TRAINING
 
 from tiny_gguf import SMOLLM2_TEMPLATE, TEXTS, write_llama, write_phi3
+from tiny_longrope import build_tiny_longrope
 from tiny_model import build_tiny_model
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -318,14 +319,15 @@ class TestCommand:
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_an_export_is_read_back(tmp_path, target):
-    """What `phi3 export --to gguf` writes can be fine-tuned again."""
+@pytest.mark.parametrize("build", [build_tiny_model, build_tiny_longrope])
+def test_an_export_is_read_back(tmp_path, target, build):
+    """build: of a byte-level and of a SentencePiece tokenizer. What `phi3 export --to gguf` writes can be fine-tuned again."""
     import numpy as np
 
     from phi3_ops.take_home.gguf_file import write_gguf
     from phi3_ops.take_home.source import load_source
 
-    source = load_source(str(build_tiny_model(tmp_path / "model")))
+    source = load_source(str(build(tmp_path / "model")))
     write_gguf(source, tmp_path / "m.gguf", "f32", lambda written, total: None)
     convert(tmp_path / "m.gguf", target, source="a test")
     restored = load_source(str(target))
