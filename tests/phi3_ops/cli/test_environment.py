@@ -17,7 +17,8 @@ NO_HOME = (
     "Set HOME to a folder that can be written."
 )
 WORDS = {"flow": ("flow", "lock", "--check"), "compare": ("compare", "a", "b")}
-WORDS |= {"run": ("run", "--flow", "qa", "--data", "none.jsonl")}
+WORDS |= {"run": ("run", "--flow", "qa", "--data", "none.jsonl"), "init": ("init", "project")}
+WORDS |= {"completion": ("completion", "bash"), "export": ("export", "tiny", "--to", "gguf")}
 
 
 @pytest.fixture
