@@ -9,6 +9,7 @@ import hashlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 
 import llguidance
 import llguidance.numpy
@@ -20,6 +21,7 @@ MAX_COMPILED = 64  # grammars that are kept
 LIMITS = llguidance.LLParserLimits(
     initial_lexer_fuel=300_000, max_lexer_states=50_000, verbose_errors=False
 )
+OBJECT_START = '{"'  # after it, the keys of all optional properties are compared at once
 QUIET = 0  # llguidance writes no warnings to standard error
 
 
@@ -64,21 +66,36 @@ class GrammarCompiler:
             raise ConstraintError(f"the model's tokenizer is not supported: {self._problem}")
         key = hashlib.sha256(grammar.encode()).digest()
         with self._lock:
-            if key in self._compiled:
-                self._compiled.move_to_end(key)
-                return self._compiled[key]
+            # `forget` may drop a constraint at any time, because it does not take the lock.
+            if (compiled := self._compiled.get(key)) is not None:
+                with suppress(KeyError):
+                    self._compiled.move_to_end(key)
+                return compiled
             matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=QUIET, limits=LIMITS)
             if matcher.is_error():
                 raise ConstraintError(matcher.get_error())
             constraint = Constraint(self, key, matcher, marks or {})
-            first = constraint.start()
-            first.allowed()
-            if first.failed:
-                raise ConstraintError("the grammar is unsatisfiable")
+            self._try_start(constraint)
             self._compiled[key] = constraint
             while len(self._compiled) > MAX_COMPILED:
                 self._compiled.popitem(last=False)
-            return self._compiled[key]
+            return constraint
+
+    def _try_start(self, constraint: Constraint) -> None:
+        """Raise ConstraintError if no answer can start, or an object's first key cannot be generated."""
+        state = constraint.start()
+        allowed = state.allowed()
+        if state.failed:
+            raise ConstraintError("the grammar is unsatisfiable")
+        for token in self._tokenizer.tokenize_str(OBJECT_START):
+            if not allowed[token]:
+                return
+            state.add(token)
+            if state.ended:
+                return
+            allowed = state.allowed()
+            if state.failed:
+                raise ConstraintError("the grammar is too complex")
 
     def control_tokens(self, texts: Iterable[str]) -> dict[str, int]:
         """Return the ids of those texts that are control tokens of the model."""

@@ -17,6 +17,8 @@ from parameters import describe, refuse, shorten
 MAX_DEPTH = 100  # levels of objects and arrays; llguidance reads at most 128
 MAX_VALUES = 10_000  # objects, arrays and other values of a schema
 MAX_PROPERTIES = 1_000  # of all objects together: the allowed tokens of a key take time for each
+# Of all objects together. llguidance 1.9.1 fails after 512 keys that can start at the same place.
+MAX_OPTIONAL = 400
 MAX_PATTERNS = 64  # regular expressions of a schema, formats included
 # Regular expressions of a schema that has schemas which must match together. The time to compile them can
 # double with each: llguidance took 2 s for 16 of them, and did not end for 20.
@@ -71,17 +73,23 @@ def check_schema(schema: Any, name: str) -> None:
     """
     if not isinstance(schema, dict):
         refuse(f"{name} must be a JSON schema (an object), not {describe(schema)}", name)
-    properties = patterns = 0
+    properties = optional = patterns = 0
     has_intersection = False
     for part in _walk(schema, name, "schema"):
         if part.kind == "schema" and isinstance(part.value, dict):
             _check_keywords(part.value, part.path)
             properties += _size(part.value, "properties")
+            optional += _count_optional(part.value)
             patterns += _size(part.value, "patternProperties")
             patterns += ("pattern" in part.value) + ("format" in part.value)
             has_intersection |= _is_intersection(part.value)
     if properties > MAX_PROPERTIES:
         refuse(f"{name} has {properties} properties; it may have up to {MAX_PROPERTIES}", name)
+    if optional > MAX_OPTIONAL:
+        refuse(
+            f"{name} has {optional} properties that are not required; it may have up to {MAX_OPTIONAL}",
+            name,
+        )
     limit = MAX_INTERSECTED_PATTERNS if has_intersection else MAX_PATTERNS
     if patterns > limit:
         reason = ", because it has schemas that must match together" if has_intersection else ""
@@ -119,6 +127,12 @@ def _walk(value: Any, name: str, kind: str) -> Iterator[_Part]:
 def _size(schema: Mapping[str, Any], keyword: str) -> int:
     value = schema.get(keyword)
     return len(value) if isinstance(value, dict) else 0
+
+
+def _count_optional(schema: Mapping[str, Any]) -> int:
+    properties = schema.get("properties")
+    required = set(schema.get("required", ()))
+    return len(properties.keys() - required) if isinstance(properties, dict) else 0
 
 
 def _is_intersection(schema: Mapping[str, Any]) -> bool:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inputs import Recipe, TrainError
+from recipe_checks import PHI3_LORA_MODULES
 from start import ADAPTER_CONFIG, ORIGIN_FILE, base_identity, check_adapter
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel
     from transformers import PreTrainedModel
 
-# Phi-3 and Phi-4-mini fuse their projections: they have no q_proj or gate_proj.
-PHI3_LORA_MODULES = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 TRAINED = "default"  # PEFT's name of the adapter that is trained; TRL's copy of it is `ref`
 
 

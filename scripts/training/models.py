@@ -65,7 +65,7 @@ def load_tokenizer(recipe: Recipe, rows: list[Row], path: Path) -> PreTrainedTok
         tokenizer.pad_token = tokenizer.eos_token
     if not tool_rows.is_in_format(rows, recipe.model, str(tokenizer.chat_template)):
         fix = "download the model and give its folder, so that its template can be read first"
-        raise TrainError("the calls have not the format of the chat template", recipe.model, fix)
+        raise TrainError("the calls do not have the format of the chat template", recipe.model, fix)
     return tokenizer
 
 

@@ -43,6 +43,8 @@ LORA_TYPES = {
     "modules_to_save": list, "rslora": bool, "dora": bool,
 }  # fmt: skip
 ALL_LINEAR = "all-linear"  # PEFT's name for all linear layers but the head
+# Phi-3 and Phi-4-mini fuse their projections: they have no q_proj or gate_proj.
+PHI3_LORA_MODULES = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
 # Settings of Phi3Config that the model reads. Phi3Config accepts any other name and ignores it.
 TINY_KEYS = {
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from inputs import Recipe, TrainError
-from recipe_checks import TINY
+from recipe_checks import ALL_LINEAR, PHI3_LORA_MODULES, TINY
 
 if TYPE_CHECKING:
     from options import CommandLine
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"  # PEFT's
 ORIGIN_FILE = "phi3-adapter.json"  # of which base the adapter is
 HASH_BLOCK = 1 << 20  # bytes
+# A setting of the recipe's `lora` -> its name in ADAPTER_CONFIG.
+PEFT_NAMES = {
+    "r": "r", "alpha": "lora_alpha", "dropout": "lora_dropout", "target_modules": "target_modules",
+    "modules_to_save": "modules_to_save", "rslora": "use_rslora", "dora": "use_dora",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ def check_adapter(adapter: Path, recipe: Recipe, commit: str | None = None) -> N
     """
     if recipe.model == TINY:
         fix = "give the base's folder with --model"
-        raise TrainError("the tiny model is made anew, and no adapter is of it", adapter, fix)
+        problem = "an adapter cannot be used with the tiny model, which is created for each run"
+        raise TrainError(problem, adapter, fix)
     origin, identity = read_origin(adapter), base_identity(recipe.model, commit)
     for key, value in identity.items():
         is_name_only = key == "base" and "base_sha256" in origin.keys() & identity.keys()
@@ -112,8 +118,29 @@ def check_adapter(adapter: Path, recipe: Recipe, commit: str | None = None) -> N
             fix = f"give that base with --model; the adapter's is {origin['base']}"
             raise TrainError(f"the adapter is of another base than {recipe.model}", adapter, fix)
     settings = read_adapter_config(adapter)
-    wanted = {"r": settings.get("r"), "alpha": settings.get("lora_alpha")}
-    for key, value in wanted.items():
-        if (recipe.lora or {}).get(key, value) != value:
-            fix = f"write {key}: {value} into the recipe, or start without --from"
+    for key, value in (recipe.lora or {}).items():
+        adapter_value = settings.get(PEFT_NAMES[key])
+        if not _is_same_setting(value, adapter_value):
+            fix = (
+                f"remove lora.{key} from the recipe (the adapter has {json.dumps(adapter_value)}), "
+                "or start without --from"
+            )
             raise TrainError(f"the adapter has another lora.{key} than the recipe", adapter, fix)
+
+
+def _is_same_setting(wanted: Any, actual: Any) -> bool:
+    """Return whether a setting of the recipe is that of an adapter.
+
+    Args:
+        wanted: the recipe's value.
+        actual: the adapter's value. PEFT writes the names of the modules instead of ALL_LINEAR, with
+            their layers if there are few.
+    """
+    if isinstance(actual, list):
+        names = {str(module).rpartition(".")[2] for module in actual}
+        if wanted == ALL_LINEAR:
+            return not names < set(PHI3_LORA_MODULES)
+        if isinstance(wanted, list):
+            return set(wanted) in (names, set(actual))
+    # PEFT's files lack settings that are newer than they are; False, 0 and [] are their defaults.
+    return (wanted or None) == (actual or None)

@@ -153,3 +153,14 @@ def any_number(*cities: str): ...
 def test_a_parameter_without_a_schema_is_refused(function):
     with pytest.raises(ConfigError, match=r"the parameter 'cit(y|ies)' of \w+ cannot be"):
         tool_definition(function)
+
+
+def test_annotations_that_cannot_be_evaluated_are_refused():
+    def unknown(city): ...
+
+    unknown.__annotations__ = {"city": "Undefined"}
+    with pytest.raises(ConfigError, match="of unknown cannot be evaluated: name 'Undefined'"):
+        tool_definition(unknown)
+    unknown.__annotations__ = {"city": "'a' | 'b'"}
+    with pytest.raises(ConfigError, match="of unknown cannot be evaluated: unsupported operand"):
+        tool_definition(unknown)

@@ -106,6 +106,23 @@ def test_in_prompt_flow_the_file_is_in_the_working_directory(tmp_path, monkeypat
         read_schema("s.json")
 
 
+@pytest.mark.parametrize("name", ["flow.dag.yaml", "flow.py", "workflow.py"])
+def test_in_prompt_flow_a_schema_is_read_from_the_folder_of_the_flow_only(
+    tmp_path, monkeypatch, name
+):
+    flow, other = tmp_path / "flow", tmp_path / "other"
+    for folder in (flow, other):
+        folder.mkdir()
+        (folder / name).touch()
+    (other / "s.json").write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(flow), str(other)])
+    with pytest.raises(ConfigError, match="'s.json' does not exist in the flow's folder"):
+        read_schema("s.json")
+    (flow / "s.json").write_text('{"type": "object"}')
+    assert read_schema("s.json") == {"type": "object"}
+
+
 @pytest.mark.parametrize("empty", [None, "", {}])
 def test_an_empty_schema_is_none(empty):
     assert read_schema(empty) is None

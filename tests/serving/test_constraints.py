@@ -1,6 +1,7 @@
 """Constrained decoding: every complete answer parses and validates, whatever the model prefers."""
 
 import json
+from collections import OrderedDict
 
 import jsonschema
 import numpy as np
@@ -12,7 +13,7 @@ from grammars import schema_grammar, write_grammar
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llguidance import LLParserLimits
-from schema_checks import check_schema
+from schema_checks import MAX_OPTIONAL, check_schema
 from tokenizers import Tokenizer, decoders, models, normalizers
 from tool_calls import ToolCallReader
 from tool_format import CALL_MARKS, GENERIC, PHI4_MINI
@@ -69,7 +70,7 @@ HOSTILE = {
     },
     "reference to itself": {"$defs": {"a": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"},
     "enum": inside({"enum": [f"value {i}" for i in range(9_000)]}),
-    "optional properties": {"properties": {f"p{i}": TEXT for i in range(1_000)}},
+    "optional properties": {"properties": {f"p{i}": TEXT for i in range(MAX_OPTIONAL)}},
     "patterns together": inside({"allOf": [{"pattern": f".*{c}.*"} for c in "abcdefgh"]}),
 }
 
@@ -107,6 +108,58 @@ def test_a_grammar_that_becomes_too_complex_ends_the_answer_and_is_forgotten(tok
             state.add(int(chance.choice(allowed)))
         assert state.failed and not state.ended
         assert compiler.compile(grammar) is not constraint
+
+
+def fields(count, name="p"):
+    return {"type": "object", "properties": {f"{name}{i}": TEXT for i in range(count)}}
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        fields(MAX_OPTIONAL),
+        {**fields(MAX_OPTIONAL), "additionalProperties": False},
+        {"anyOf": [fields(MAX_OPTIONAL // 2, "a"), fields(MAX_OPTIONAL // 2, "b")]},
+        {**fields(1_000), "required": [f"p{i}" for i in range(0, 1_000 - MAX_OPTIONAL)]},
+    ],
+    ids=["open", "closed", "alternatives", "required"],
+)
+def test_an_object_can_have_as_many_keys_as_are_accepted(compiler, tokenizer, schema):
+    check_schema(schema, "schema")
+    state = compiler.compile(schema_grammar(schema)).start()
+    for text in ("{", '"', "p"):
+        allowed = state.allowed()
+        (token,) = tokenizer.encode(text, add_special_tokens=False)
+        if not allowed[token]:  # the keys start with another letter
+            assert text == "p"
+            break
+        state.add(token)
+    assert state.allowed().any() and not state.failed
+
+
+def test_an_object_with_too_many_optional_keys_is_not_compiled(compiler):
+    with pytest.raises(ConstraintError, match="too complex"):
+        compiler.compile(schema_grammar(fields(600)))
+
+
+def test_a_grammar_may_be_forgotten_while_it_is_read(tokenizer):
+    class Forgetful(OrderedDict):
+        def move_to_end(self, key, last=True):
+            compiler.forget(key)
+            super().move_to_end(key, last)
+
+        def __setitem__(self, key, value):
+            super().__setitem__(key, value)
+            if forgets_at_once:
+                compiler.forget(key)
+
+    compiler = GrammarCompiler(tokenizer.backend_tokenizer.to_str(), len(tokenizer), [END])
+    compiler._compiled, forgets_at_once = Forgetful(), False
+    grammar = schema_grammar({"const": "x"})
+    constraint = compiler.compile(grammar)
+    assert compiler.compile(grammar) is constraint
+    forgets_at_once = True
+    assert compiler.compile(grammar) is not constraint
 
 
 def test_compiled_grammars_are_kept_up_to_a_limit(compiler):

@@ -6,6 +6,7 @@ from parameters import ScoringError
 from schema_checks import (
     MAX_BYTES,
     MAX_DEPTH,
+    MAX_OPTIONAL,
     MAX_PROPERTIES,
     MAX_VALUES,
     NOT_SUPPORTED,
@@ -56,6 +57,10 @@ def test_a_property_may_have_the_name_of_a_keyword():
         (nested(10_000), f"nested more than {MAX_DEPTH} levels"),
         ({"enum": [f"v{i}" for i in range(100_000)]}, f"more than {MAX_VALUES} values"),
         ({"properties": {f"p{i}": {} for i in range(1001)}}, f"up to {MAX_PROPERTIES}"),
+        (
+            {"anyOf": [{"properties": {f"{c}{i}": {} for i in range(201)}} for c in "ab"]},
+            f"402 properties that are not required; it may have up to {MAX_OPTIONAL}",
+        ),
         ({"const": "x" * 300_000}, f"up to {MAX_BYTES}"),
         (inside({"format": "iri"}), "must be one of date-time, "),
         (inside({"format": ["date"]}), "must be one of date-time, "),

@@ -109,15 +109,52 @@ def test_a_base_of_the_hub_is_compared_by_its_commit(base, saved, tmp_path):
             check_adapter(tmp_path, wrong, commit)
 
 
-@pytest.mark.parametrize("lora", [{"r": 8}, {"alpha": 16}])
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {"r": 8},
+        {"alpha": 16},
+        {"dropout": 0.1},
+        {"rslora": True},
+        {"dora": True},
+        {"target_modules": ["o_proj"]},
+        {"modules_to_save": ["norm"]},
+    ],
+)
 def test_settings_that_differ_from_the_adapters_are_refused(base, saved, lora):
     key = next(iter(lora))
-    with pytest.raises(TrainError, match=f"the adapter has another lora.{key} than the recipe"):
+    problem = rf"another lora.{key} than the recipe, .*: remove lora.{key} from the recipe \(the"
+    with pytest.raises(TrainError, match=problem):
         check_adapter(saved, replace(base, lora=lora))
 
 
+@pytest.mark.parametrize(
+    "lora",
+    [
+        {},
+        {"r": 4, "alpha": 8.0, "dropout": 0, "rslora": False, "dora": False, "modules_to_save": []},
+        {"target_modules": "all-linear"},
+        {"target_modules": ["down_proj", "gate_up_proj", "o_proj", "qkv_proj"]},
+    ],
+)
+def test_settings_that_equal_the_adapters_are_accepted(base, saved, lora):
+    check_adapter(saved, replace(base, lora=lora))
+
+
+def test_an_adapter_of_all_linear_layers_has_the_names_of_the_modules(base, tmp_path):
+    recipe = replace(base, lora={"target_modules": "all-linear"})
+    adapters.save(adapt(recipe), recipe, tmp_path)
+    check_adapter(tmp_path, recipe)
+    check_adapter(tmp_path, replace(base, lora={"target_modules": adapters.PHI3_LORA_MODULES}))
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    settings["target_modules"] = ["model.layers.0.self_attn.o_proj", "down_proj"]
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.raises(TrainError, match="the adapter has another lora.target_modules"):
+        check_adapter(tmp_path, recipe)
+
+
 def test_the_tiny_model_has_no_adapter(saved):
-    with pytest.raises(TrainError, match="the tiny model is made anew"):
+    with pytest.raises(TrainError, match="an adapter cannot be used with the tiny model"):
         check_adapter(saved, read_recipe(TINY_RECIPE))
 
 

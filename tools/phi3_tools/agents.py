@@ -117,9 +117,16 @@ def tool_definition(function: Callable[..., Any]) -> dict[str, Any]:
     `int`, `float`, `bool`, `list`, `dict`, `Literal` and their optional forms.
 
     Raises:
-        ConfigError: a parameter has no such annotation; the message names it.
+        ConfigError: a parameter has no such annotation, or an annotation cannot be evaluated; the message
+            names it.
     """
-    hints = get_type_hints(function)
+    try:
+        hints = get_type_hints(function)
+    except (NameError, TypeError) as error:
+        raise ConfigError(
+            f"the annotations of {function.__name__} cannot be evaluated: {error}",
+            hint="Import the types at the top of the function's module.",
+        ) from None
     properties, required = {}, []
     for name, parameter in inspect.signature(function).parameters.items():
         schema = _schema_of(hints.get(name))

@@ -30,6 +30,7 @@ CACHED_CLIENTS = 16
 # Prompt flow's limit is 600 s per line; a line that takes longer ends the whole asynchronous run.
 JUDGE_DEADLINE_S = 540.0
 LOGPROBS = ("auto", "off")
+FLOW_FILES = ("flow.dag.yaml", "flow.py", "workflow.py")  # of a flow, and of exported flows
 REPLY_FIELDS = ("finish_reason", "model", "contract", "attempts")  # copied into a detailed answer
 
 _clients = ClientCache(CACHED_CLIENTS)
@@ -157,16 +158,23 @@ def read_schema(schema: object) -> Any:
     path = PurePath(schema)
     if path.is_absolute() or ".." in path.parts:
         raise ConfigError(f"the schema file {schema!r} must be inside the flow's folder")
-    # The folder of the flow is known to this package's engine. Prompt flow works in it and puts it on
-    # `sys.path`, as exported flows do.
-    folders = [folder] if (folder := current_flow_folder()) else [Path.cwd(), *map(Path, sys.path)]
-    file = next((f / path for f in folders if (f / path).is_file()), None)
-    if file is None:
+    file = (current_flow_folder() or _folder_of_flow()) / path
+    if not file.is_file():
         raise ConfigError(f"the schema file {schema!r} does not exist in the flow's folder")
     try:
         return _json_schema(file.read_text(encoding="utf-8"), f"the schema file {schema!r}")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the schema file {schema!r} cannot be read: {error}") from None
+
+
+def _folder_of_flow() -> Path:
+    """Return the folder of the flow outside this package's engine.
+
+    Prompt flow works in the folder and puts it on `sys.path`, as exported flows do.
+    """
+    folders = [Path.cwd(), *map(Path, sys.path)]
+    flows = (f for f in folders if any((f / name).is_file() for name in FLOW_FILES))
+    return next(flows, folders[0])
 
 
 def _json_schema(text: str, where: str) -> Any:
