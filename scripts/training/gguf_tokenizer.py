@@ -23,8 +23,8 @@ KNOWN_SPLITS = {
     "tekken", SMOLLM,
 }  # fmt: skip
 SENTENCEPIECE, BYTE_LEVEL = "llama", "gpt2"  # values of `tokenizer.ggml.model`
-# No field says whether white space after a control token belongs to it. llama.cpp's `llama-vocab.cpp` decides
-# by these parts of `general.name`, and excepts these tokens.
+# No field says whether white space after a control token belongs to it. llama.cpp's `llama-vocab.cpp`
+# decides by these parts of `general.name`, and excepts these tokens.
 NAMES_WITH_SPACES = ("phi-3", "phi3")
 WITHOUT_SPACES = ("<unk>", "<s>", "<|endoftext|>")
 

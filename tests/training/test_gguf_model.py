@@ -321,7 +321,10 @@ class TestCommand:
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("build", [build_tiny_model, build_tiny_longrope])
 def test_an_export_is_read_back(tmp_path, target, build):
-    """build: of a byte-level and of a SentencePiece tokenizer. What `phi3 export --to gguf` writes can be fine-tuned again."""
+    """What `phi3 export --to gguf` writes can be fine-tuned again.
+
+    build: makes a model with a byte-level tokenizer, or with one of SentencePiece.
+    """
     import numpy as np
 
     from phi3_ops.take_home.gguf_file import write_gguf
