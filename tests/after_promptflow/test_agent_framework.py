@@ -162,6 +162,33 @@ def test_an_option_that_cannot_be_honoured_is_refused(echo, options, text):
         asyncio.run(chat_client(echo).get_response([Message("user", ["Hi"])], options=options))
 
 
+@pytest.mark.parametrize(
+    ("allowed", "extra"), [(True, {}), (None, {}), (False, {"parallel_tool_calls": False})]
+)
+def test_one_call_at_most_is_requested_from_the_endpoint(monkeypatch, allowed, extra):
+    async def achat(self, chat, params, *, context_window):
+        assert params.extra == extra
+        raise ConnectionError("it was called")
+
+    monkeypatch.setattr(Phi3Client, "achat", achat)
+    client = Phi3Client.from_connection(
+        {"endpoint": "http://127.0.0.1:9/v1", "key": KEY, "contract": "openai"}
+    )
+    options = {"tools": [WEATHER], "allow_multiple_tool_calls": allowed}
+    with pytest.raises(ConnectionError, match="it was called"):
+        asyncio.run(Phi3ChatClient(client).get_response([Message("user", ["Hi"])], options=options))
+
+
+@pytest.mark.parametrize(
+    ("other", "kind"),
+    [("so", "text"), (Content.from_function_call("c2", "weather"), "calls")],
+)
+def test_a_result_of_a_function_with_something_else_is_refused(echo, other, kind):
+    message = Message("tool", [Content.from_function_result("c1", result="sunny"), other])
+    with pytest.raises(ConfigError, match=f"results of functions together with {kind}"):
+        asyncio.run(chat_client(echo).get_response([message]))
+
+
 def test_content_other_than_text_is_refused(echo):
     image = Message("user", [Content.from_uri("http://x/y.png", media_type="image/png")])
     with pytest.raises(ConfigError, match=r"message 1 \(user\) contains uri, not text"):

@@ -91,7 +91,9 @@ class Phi3ChatClient(FunctionInvocationLayer[Any], ChatMiddlewareLayer[Any], Bas
         **kwargs: Any,
     ) -> Awaitable[ChatResponse] | ResponseStream[ChatResponseUpdate, ChatResponse]:
         chat = _chat(messages, options.get("instructions"))
-        params = _params(options, self.client.settings.model)
+        params = _params(
+            options, self.client.settings.model, has_tools=self.client.contract == "openai"
+        )
         if stream:
             return self._build_response_stream(self._updates(chat, params))
         return self._response(chat, params)
@@ -143,7 +145,11 @@ def _chat(messages: Sequence[Message], instructions: Any) -> list[ChatMessage]:
 
 
 def _messages(message: Message, where: str) -> Iterable[ChatMessage]:
-    """Yield a message as the client's: one message for each result of a function, or one for the rest."""
+    """Yield a message as the client's: one message for each result of a function, or one for the rest.
+
+    Raises:
+        ConfigError: the message contains a file, or results of functions with something else.
+    """
     calls: list[ToolCall] = []
     has_results = False
     for content in message.contents:
@@ -159,6 +165,11 @@ def _messages(message: Message, where: str) -> Iterable[ChatMessage]:
                 f"{where} contains {content.type}, not text",
                 hint="Send text and calls of functions only; this client takes no files.",
             )
+    if has_results and (calls or message.text.strip()):
+        raise ConfigError(
+            f"{where} contains results of functions together with {'calls' if calls else 'text'}",
+            hint="Send the results in a message of their own.",
+        )
     if not has_results:
         chat_message: ChatMessage = {"role": str(message.role), "content": message.text}
         if calls:
@@ -177,12 +188,13 @@ def _calls(reply: Reply) -> list[Content]:
     ]
 
 
-def _params(options: Mapping[str, Any], model: str | None) -> Params:
+def _params(options: Mapping[str, Any], model: str | None, *, has_tools: bool) -> Params:
     """Return an agent's options as generation parameters.
 
     Args:
         options: options of Agent Framework.
         model: the model that the connection names.
+        has_tools: whether the endpoint's contract has fields for tools.
 
     Raises:
         ConfigError: an option cannot be honoured; the message names it.
@@ -191,7 +203,7 @@ def _params(options: Mapping[str, Any], model: str | None) -> Params:
     values.pop("instructions", None)
     if not values.get("store"):  # to store nothing is what the client does
         values.pop("store", None)
-    requested = _structure(values)
+    requested, extra = _structure(values, has_tools=has_tools)
     named_model = values.pop("model", None)
     if named_model not in (None, model):
         raise ConfigError(
@@ -200,7 +212,7 @@ def _params(options: Mapping[str, Any], model: str | None) -> Params:
         )
     for name in _WITHOUT_EFFECT:
         values.pop(name, None)
-    extra = {name: values.pop(name) for name in _EXTRA if name in values}
+    extra |= {name: values.pop(name) for name in _EXTRA if name in values}
     if unknown := sorted(set(values) - set(_PARAMS)):
         names = (*_PARAMS, *_EXTRA, "response_format", "tools", *_OF_TOOLS)
         supported = ", ".join(f"`{name}`" for name in names)
@@ -211,26 +223,28 @@ def _params(options: Mapping[str, Any], model: str | None) -> Params:
     return Params(**params, **requested, extra=extra)
 
 
-def _structure(values: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of tools and of the answer's form out of the options, as fields of `Params`.
+def _structure(values: dict[str, Any], *, has_tools: bool) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Take the options of tools and of the answer's form out of the options.
+
+    Returns:
+        Fields of `Params`, and the further parameters for `Params.extra`.
 
     Raises:
-        ConfigError: a tool is not a function, or `allow_multiple_tool_calls` is false.
+        ConfigError: a tool is not a function, or the endpoint cannot honour `allow_multiple_tool_calls`.
     """
     requested = {"response_format": values.pop("response_format", None)}
     tools = values.pop("tools", None) or []
     choice, allows_several = (values.pop(name, None) for name in _OF_TOOLS)
     if not tools:
-        return requested
-    if allows_several is False:
+        return requested, {}
+    if allows_several is False and not has_tools:
         raise ConfigError(
-            "the option `allow_multiple_tool_calls` is False, but a model may always call several tools"
+            "the endpoint's contract cannot honour the option `allow_multiple_tool_calls`",
+            hint="Set the connection's contract to openai if the endpoint serves it.",
         )
-    return {
-        **requested,
-        "tools": [_tool(tool) for tool in (tools if isinstance(tools, list) else [tools])],
-        "tool_choice": _tool_choice(choice),
-    }
+    requested["tools"] = [_tool(tool) for tool in (tools if isinstance(tools, list) else [tools])]
+    requested["tool_choice"] = _tool_choice(choice)
+    return requested, {"parallel_tool_calls": False} if allows_several is False else {}
 
 
 def _tool(tool: Any) -> Mapping[str, Any]:
