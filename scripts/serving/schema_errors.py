@@ -16,17 +16,21 @@ CAUSES = (
     (r"(?i)oneOf", "the keyword oneOf is supported only where its schemas exclude each other;"
      " use anyOf"),
     (r"look-around", "the keyword pattern has a look-around, which is not supported"),
+    (r"regex for (?:float|integer) range|number out of range", "a limit of a number is too large"
+     " for the keywords minimum, maximum, exclusiveMinimum and exclusiveMaximum"),
     (r"regex parse error|(?i:invalid regex|regex)", "a regular expression of the keyword pattern is"
      " not valid or not supported"),
     (r"Pointer '([^']*)'", "the keyword $ref has the target {0}, which does not exist"),
     (r"Resource '([^']*)'", "the keyword $ref has the target {0}, which is not in the schema"),
+    (r"'([^']+)' has too many digits", "the keyword {0} has too many digits"),
     (r"(?i)multiple ?of", "the keyword multipleOf must be a number above 0"),
     (r"Invalid type: (\S+)", "the keyword type has the unknown type {0}"),
     (r"Unknown format: (\S+)", "the keyword format has the unknown value {0}"),
     (r"for '([^']+)', got", "the keyword {0} has a value of the wrong type"),
     (r"anyOf is empty", "the keyword enum or anyOf allows no value"),
     (r"(?i)unsatisfiable", "no value matches it"),
-    (r"(?i)too (large|big|many|complex)|limit|fuel", "it is too large"),
+    (r"fuel", "it is too complex; a large multipleOf or a repeated pattern can be the cause"),
+    (r"(?i)too (large|big|many|complex)|limit", "it is too large"),
 )  # fmt: skip
 
 

@@ -28,6 +28,22 @@ def test_the_first_wrong_schema_is_named(compiler, schemas, field):
     assert find_cause(answer_format, compiler, "all of them") == (field, reason)
 
 
+@pytest.mark.parametrize(
+    ("schema", "part"),
+    [
+        ({"type": "number", "minimum": -1e308, "maximum": 1e308}, "keywords minimum, maximum"),
+        ({"type": "integer", "minimum": 10**300}, "keywords minimum, maximum"),
+        ({"type": "number", "multipleOf": 1e-300}, "the keyword multipleOf has too many digits"),
+        ({"type": "number", "multipleOf": 0}, "multipleOf must be a number above 0"),
+        ({"type": "integer", "multipleOf": 1_000_000_007}, "a large multipleOf"),
+        ({"type": "string", "pattern": "("}, "the keyword pattern"),
+    ],
+)
+def test_the_keyword_that_is_the_cause_is_named(compiler, schema, part):
+    field, reason = find_cause(AnswerFormat(schema, "answer"), compiler, "an error")
+    assert field == "answer" and part in reason
+
+
 def test_schemas_that_are_too_large_together_are_named_together(compiler):
     answer_format = AnswerFormat(tools=(Tool("f", FINE, {}, "tools[0]"),))
     assert find_cause(answer_format, compiler, "grammar too big") == ("tools", "it is too large")
