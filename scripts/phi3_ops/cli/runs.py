@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import OpsError
 from ..terminal import agrees, console, one_line, print_text
 from ._common import add_yes, positive_int
 from ._records import add_json, print_json, print_table
@@ -39,6 +40,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.delete and args.json:
+        raise OpsError("--json has no effect with --delete", "Remove --json.")
     if args.show:
         return _show(args.show, as_json=args.json)
     if args.delete:

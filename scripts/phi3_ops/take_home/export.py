@@ -140,12 +140,15 @@ class _Job:
         if self.format.is_gguf:
             check_settings(self.source)
         if self.format.name == OLLAMA:
-            self._pieces(OLLAMA_TITLE)
+            self._modelfile(self.gguf_name(self.quantizations[0]))
         if self.format.name == FOUNDRY_LOCAL:
             self._pieces(FOUNDRY_TITLE)
 
     def _pieces(self, reader: str) -> ChatPieces:
         return split_template(self.source.tokenizer, self.source.end_tokens, reader)
+
+    def _modelfile(self, gguf_name: str) -> str:
+        return make_modelfile(self.source, self._pieces(OLLAMA_TITLE), gguf_name, self.system)
 
     def write(self, folder: Path) -> tuple[tuple[ExportedFile, ...], tuple[str, ...]]:
         """Write all files except for the card. Return the files with weights, and notes on them."""
@@ -168,11 +171,8 @@ class _Job:
                     "multiple of its block size: the file is larger than usual."
                 )
             if self.format.name == OLLAMA:
-                text = make_modelfile(
-                    self.source, self._pieces(OLLAMA_TITLE), path.name, self.system
-                )
                 modelfile = folder / self.modelfile_name(quantization)
-                modelfile.write_text(text, encoding="utf-8")
+                modelfile.write_text(self._modelfile(path.name), encoding="utf-8")
         return tuple(files), tuple(notes)
 
     def _write_onnx(self, folder: Path) -> tuple[tuple[ExportedFile, ...], tuple[str, ...]]:

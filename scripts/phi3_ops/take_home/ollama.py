@@ -37,10 +37,13 @@ def make_modelfile(
         f"PARAMETER num_ctx {context}",
         "PARAMETER temperature 0",
     ]
-    for text in (message, *source.end_tokens):
-        if '"' in text:
+    if '"""' in message or message.endswith('"'):
+        what = f"the system message {message!r} cannot be in a Modelfile"
+        raise OpsError(what, 'Remove """, and a quotation mark at the end.')
+    for token in source.end_tokens:
+        if '"' in token:
             raise OpsError(
-                f"the text {text!r} cannot be in a Modelfile", "Remove the quotation mark."
+                f"the token {token!r} cannot be in a Modelfile", "Export to gguf instead."
             )
     return "\n".join(lines) + "\n"
 

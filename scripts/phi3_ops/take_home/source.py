@@ -143,11 +143,12 @@ def model_folder(folder: Path) -> Path:
     for candidate in (folder, folder / "model"):
         if (candidate / "config.json").is_file():
             return candidate
-    if (folder / "adapter_config.json").is_file():
+    adapters = (f for f in (folder, folder / "adapter") if (f / "adapter_config.json").is_file())
+    if adapter := next(adapters, None):
         fix = (
             "Merge it into its base model first: phi3 finetune does so unless --merge no is given."
         )
-        raise OpsError(f"{folder} contains a LoRA adapter only", fix)
+        raise OpsError(f"{adapter} contains a LoRA adapter only", fix)
     what = f"{folder} does not contain a model: config.json is missing"
     raise OpsError(what, "Give the folder of a fine-tuned model, smollm2, or a GGUF file.")
 

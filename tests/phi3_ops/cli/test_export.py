@@ -6,8 +6,10 @@ import pytest
 
 from documented_commands import documented
 from phi3_ops import take_home
-from phi3_ops.cli import main
+from phi3_ops.cli import export, main
+from phi3_ops.take_home import formats
 from phi3_ops.take_home.card import ExportedFile
+from phi3_ops.take_home.evaluation import EvaluatedModel
 from phi3_ops.take_home.export import ExportedModel
 from phi3_tools.evaluation import Mean
 
@@ -57,7 +59,7 @@ def test_the_table_of_an_evaluation(calls, capsys, monkeypatch):
             ".phi3/data/questions.jsonl",
         )
         exact, f1 = {"trained": Mean(2, 0.5, 0)}, {"trained": Mean(2, 0.75, 0)}
-        return [take_home.EvaluatedModel("q8_0", 2_000_000, exact, f1, 1, ("a", "b"))]
+        return [EvaluatedModel("q8_0", 2_000_000, exact, f1, 1, ("a", "b"))]
 
     monkeypatch.setattr(take_home, "check_evaluation_of_export", lambda target, questions: None)
     monkeypatch.setattr(take_home, "evaluate_export", evaluate)
@@ -82,6 +84,10 @@ def test_what_has_no_effect(calls, capsys, words, message):
     assert main(["export", *words.split()]) == 1
     assert message in capsys.readouterr().err
     assert calls == []
+
+
+def test_the_formats_are_those_of_the_exporter():
+    assert tuple(formats.FORMATS) == export.FORMATS
 
 
 def test_an_empty_name(calls, capsys):

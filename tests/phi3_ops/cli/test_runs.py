@@ -52,3 +52,8 @@ def test_list_show_and_delete(run, capsys, monkeypatch):
     assert main(["runs", "--delete", run.name, "--yes"]) == 0
     assert main(["runs", "--show", run.name]) == 1
     assert "does not exist" in capsys.readouterr().err
+
+
+def test_a_deletion_has_no_json(capsys):
+    assert main(["runs", "--delete", "x", "--yes", "--json"]) == 1
+    assert "--json has no effect with --delete. Remove --json." in capsys.readouterr().err

@@ -45,6 +45,15 @@ def test_ollama(tiny_model_dir, tmp_path):
     assert "ollama create tiny-phi3 -f Modelfile" in (exported.folder / "README.md").read_text()
 
 
+def test_a_wrong_system_message_is_refused_before_anything_is_written(
+    tiny_model_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(export, "write_gguf", None)
+    with pytest.raises(OpsError, match="system message"):
+        export_model(str(tiny_model_dir), "ollama", ["f16"], tmp_path / "out", system='"""')
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_earlier_export_is_replaced_and_a_file_of_others_is_not(tiny_model_dir, tmp_path):
     arguments = (str(tiny_model_dir), "gguf", ["f16"], tmp_path / "out")
     export_model(*arguments)

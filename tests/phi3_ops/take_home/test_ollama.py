@@ -82,8 +82,11 @@ def test_the_system_message_of_the_template(tiny, pieces):
 
 
 def test_texts_that_a_modelfile_cannot_contain(tiny, pieces):
-    with pytest.raises(OpsError, match="cannot be in a Modelfile. Remove the quotation mark"):
-        make_modelfile(tiny, pieces, "m.gguf", 'Say """ ok')
+    for system in ('Say """ ok', 'You are "Bob"'):
+        with pytest.raises(OpsError, match="system message .* cannot be in a Modelfile. Remove"):
+            make_modelfile(tiny, pieces, "m.gguf", system)
+    system = 'You are "Bob".'
+    assert f'SYSTEM """{system}"""' in make_modelfile(tiny, pieces, "m.gguf", system)
     roles = {**pieces.pieces, "user": Piece("{{ ", "<|end|>")}
     with pytest.raises(OpsError, match="chat template cannot be in a Modelfile"):
         make_modelfile(tiny, replace(pieces, pieces=roles), "m.gguf")

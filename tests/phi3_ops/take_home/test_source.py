@@ -70,9 +70,11 @@ def test_an_explicit_attention_factor(longrope, monkeypatch):
 def test_folders_without_a_model(tmp_path):
     with pytest.raises(OpsError, match="config.json is missing. Give the folder"):
         load_source(str(tmp_path))
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(OpsError, match="contains a LoRA adapter only. Merge it"):
-        load_source(str(tmp_path))
+    (tmp_path / "adapter").mkdir()
+    for adapter in (tmp_path / "adapter", tmp_path):
+        (adapter / "adapter_config.json").write_text("{}")
+        with pytest.raises(OpsError, match=f"{adapter} contains a LoRA adapter only. Merge it"):
+            load_source(str(tmp_path))
 
 
 def test_another_architecture(copy):
