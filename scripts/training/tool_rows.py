@@ -82,8 +82,9 @@ def _find_call_problem(calls: Any, names: set[str]) -> str | None:
     for number, call in enumerate(calls if isinstance(calls, list) else [None], 1):
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or function.get("name") not in names:
-            return f"call {number} is not of one of the row's tools"
+            return f"call {number} names a tool that the row does not have"
         arguments = function.get("arguments")
+        arguments = {} if arguments is None or arguments == "" else arguments
         try:
             arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
         except (ValueError, RecursionError):
@@ -103,7 +104,7 @@ def _find_unanswered(messages: Sequence[Any]) -> str | None:
             answered = message.get("tool_call_id")
             ids = [call.get("id") for call in pending]
             if not pending or (answered is not None and answered not in ids):
-                return f"message {number} (tool) answers no call"
+                return f"message {number} (tool) is not the result of a call"
             pending.pop(ids.index(answered) if answered is not None else 0)
         elif pending:
             return f"message {number} comes before the result of every call"

@@ -1,7 +1,7 @@
 """Measures structured answers of an endpoint: JSON by a schema, and tool calls, free and constrained.
 
     phi3 endpoint --model smollm2
-    python tests/benchmarks/structured.py --url http://127.0.0.1:5001/v1/chat/completions --out base.jsonl
+    python tests/benchmarks/structured.py --url http://127.0.0.1:8710/v1/chat/completions --out base.jsonl
     python tests/benchmarks/structured.py --url … --free --out base-free.jsonl
 
 The rows are the test samples of scripts/phi3_ops/samples/structured. Constrained requests have

@@ -272,9 +272,9 @@ def test_tools_and_calls_are_written_into_the_messages(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"tools": None}, "message 2: call 1 is not of one of the row's tools"),
+        ({"tools": None}, "message 2: call 1 names a tool that the row does not have"),
         ({"tools": "["}, "`tools` is a text that is not JSON"),
-        ({"result": {"tool_call_id": "c2"}}, r"message 3 \(tool\) answers no call"),
+        ({"result": {"tool_call_id": "c2"}}, r"message 3 \(tool\) is not the result of a call"),
         ({"result": {"role": "user"}}, "message 3 has the wrong role, .*should be 'tool'"),
         ({"result": {"content": None}}, r"message 3 \(tool\) has no content"),
         ({"call": {"tool_calls": []}}, r"message 2 \(assistant\) has no content"),

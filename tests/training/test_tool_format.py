@@ -10,6 +10,8 @@ from tool_format import GENERIC, PHI4_MINI, plain_messages, template_format
 from tool_rows import find_problem, is_in_format, model_format
 from training_run import TRAINING
 
+from call_arguments import CALL_ARGUMENTS
+
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 TEMPLATES = Path(__file__).parent / "chat_templates"
@@ -149,8 +151,8 @@ def changed(index, **fields):
     [
         (MESSAGES, {}, "`tools` is not a list"),
         (MESSAGES, [{"type": "function"}], "tool 1 has no function.name"),
-        (MESSAGES, None, "message 2: call 1 is not of one of the row's tools"),
-        (changed(1, tool_calls="x"), [WEATHER], "message 2: call 1 is not"),
+        (MESSAGES, None, "message 2: call 1 names a tool that the row does not have"),
+        (changed(1, tool_calls="x"), [WEATHER], "message 2: call 1 names a tool that"),
         (
             changed(1, tool_calls=[{"function": {"name": "get_weather", "arguments": "["}}]),
             [WEATHER],
@@ -158,13 +160,26 @@ def changed(index, **fields):
         ),
         (MESSAGES[:2], [WEATHER], "the last call has no result"),
         (MESSAGES[:3] + MESSAGES[4:], [WEATHER], "message 4 comes before the result of every call"),
-        (changed(3, tool_call_id="call_9"), [WEATHER], r"message 4 \(tool\) answers no call"),
-        ([MESSAGES[0], MESSAGES[2]], [WEATHER], r"message 2 \(tool\) answers no call"),
+        (
+            changed(3, tool_call_id="call_9"),
+            [WEATHER],
+            r"message 4 \(tool\) is not the result of a call",
+        ),
+        ([MESSAGES[0], MESSAGES[2]], [WEATHER], r"message 2 \(tool\) is not the result of a call"),
     ],
 )
 def test_calls_and_results_that_do_not_belong_together_are_found(messages, tools, problem):
     assert re.search(problem, find_problem(messages, tools))
     assert find_problem(MESSAGES, [WEATHER]) is None
+
+
+@pytest.mark.parametrize(("arguments", "is_valid"), CALL_ARGUMENTS)
+def test_arguments_are_accepted_as_by_phi3_data(arguments, is_valid):
+    calls = [{"function": {"name": "get_weather", "arguments": arguments}}]
+    messages = [MESSAGES[0], {**MESSAGES[1], "tool_calls": calls}, {"role": "tool", "content": "9"}]
+    assert (find_problem(messages, [WEATHER]) is None) == is_valid
+    if is_valid:
+        assert '"arguments": {' in plain_messages(messages, [WEATHER], GENERIC)[2]["content"]
 
 
 def test_both_folders_have_the_same_file():

@@ -78,11 +78,9 @@ def expected_calls(message: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def answer_schema(row: Mapping[str, Any]) -> Any:
-    """Return the schema of a row's answers; None without one."""
-    response_format = row.get("response_format")
-    if not isinstance(response_format, Mapping) or response_format.get("type") != "json_schema":
-        return None
-    return (response_format.get("json_schema") or {}).get("schema")
+    """Return the schema of the answers of a checked row; None without one."""
+    response_format = row.get("response_format") or {}
+    return response_format["json_schema"]["schema"] if _has_schema(response_format) else None
 
 
 def _parameters(tools: Any) -> Iterator[tuple[str, Any]]:
@@ -173,11 +171,10 @@ def _check_results(messages: Sequence[Message]) -> None:
 
 
 def _check_answers(messages: Sequence[Message], response_format: Any) -> None:
-    """Check that the assistant's texts are valid by the schema of `response_format`."""
-    schema = answer_schema({"response_format": response_format})
+    """Check that the assistant's texts are those that `response_format` asks for."""
+    schema = _checked_schema(response_format)
     if schema is None:
         return
-    _check_schema(schema, "response_format.json_schema.schema", SCHEMA)
     for number, message in enumerate(messages):
         if message["role"] != "assistant" or message.get("tool_calls"):
             continue
@@ -187,3 +184,28 @@ def _check_answers(messages: Sequence[Message], response_format: Any) -> None:
         except orjson.JSONDecodeError:
             raise _ProblemError(SCHEMA, f"{field} is not JSON") from None
         _check_value(value, schema, field, SCHEMA)
+
+
+def _checked_schema(response_format: Any) -> Any:
+    """Return the schema that `response_format` gives for the answers; None if they are plain texts."""
+    if not response_format:
+        return None
+    if not isinstance(response_format, Mapping):
+        raise _ProblemError(SCHEMA, "response_format is not an object")
+    kind = response_format.get("type")
+    if kind not in ("text", "json_object", "json_schema"):
+        what = "response_format.type is not text, json_object or json_schema"
+        raise _ProblemError(SCHEMA, what)
+    if not _has_schema(response_format):
+        return {"type": "object"} if kind == "json_object" else None
+    json_schema = response_format.get("json_schema")
+    if not isinstance(json_schema, Mapping):
+        raise _ProblemError(SCHEMA, "response_format.json_schema is not an object")
+    if json_schema.get("schema") is None:
+        raise _ProblemError(SCHEMA, "response_format.json_schema.schema is missing")
+    _check_schema(json_schema["schema"], "response_format.json_schema.schema", SCHEMA)
+    return json_schema["schema"]
+
+
+def _has_schema(response_format: Mapping[str, Any]) -> bool:
+    return response_format.get("type") == "json_schema"

@@ -7,10 +7,11 @@ import json
 
 import pytest
 
+from call_arguments import CALL_ARGUMENTS
 from phi3_ops import paths
 from phi3_ops.data.checks import ROLES, Chat, chat_digest, check_chat, estimate_tokens, shorten_chat
 from phi3_ops.data.prepare import prepare_data
-from phi3_ops.data.tool_checks import CALLS, RESULTS, SCHEMA, TOOLS
+from phi3_ops.data.tool_checks import CALLS, RESULTS, SCHEMA, TOOLS, answer_schema
 from phi3_ops.errors import OpsError
 
 SAMPLES = paths.PACKAGE / "samples" / "structured"
@@ -39,6 +40,10 @@ def schema_row(answer='{"city": "Wien"}', schema=CITY):
     chat = {"role": "user", "content": "I live in Wien."}, {"role": "assistant", "content": answer}
     response_format = {"type": "json_schema", "json_schema": {"name": "city", "schema": schema}}
     return {"messages": list(chat), "response_format": response_format}
+
+
+def format_row(response_format, answer="{}"):
+    return {**schema_row(answer), "response_format": response_format}
 
 
 def changed(path, value):
@@ -142,6 +147,24 @@ PROBLEMS = {
     "answer": (schema_row("Wien"), SCHEMA, "messages[1].content is not JSON"),
     "field": (schema_row("{}"), SCHEMA, "messages[1].content: "),
     "schema": (schema_row(schema={"type": 1}), SCHEMA, "response_format.json_schema.schema is not"),
+    "format": (format_row([1]), SCHEMA, "response_format is not an object"),
+    "type": (format_row({"type": ["text"]}), SCHEMA, "response_format.type is not text, json_obj"),
+    "json_schema": (
+        format_row({"type": "json_schema", "json_schema": "x"}),
+        SCHEMA,
+        "response_format.json_schema is not an object",
+    ),
+    "no schema": (
+        format_row({"type": "json_schema", "json_schema": {"name": "city"}}),
+        SCHEMA,
+        "response_format.json_schema.schema is missing",
+    ),
+    "no JSON": (
+        format_row({"type": "json_object"}, "a"),
+        SCHEMA,
+        "messages[1].content is not JSON",
+    ),
+    "no object": (format_row({"type": "json_object"}, "1"), SCHEMA, "messages[1].content: "),
 }
 
 
@@ -150,6 +173,19 @@ def test_a_problem_names_the_field(row, reason, detail):
     problem = check_chat(row)
     assert problem.reason == reason
     assert detail in problem.detail and "\n" not in problem.detail
+
+
+@pytest.mark.parametrize("response_format", [None, {}, {"type": "text"}, {"type": "json_object"}])
+def test_a_format_without_a_schema(response_format):
+    row = format_row(response_format)
+    assert isinstance(check_chat(row), Chat) and answer_schema(row) is None
+
+
+@pytest.mark.parametrize(("arguments", "is_valid"), CALL_ARGUMENTS)
+def test_arguments_are_accepted_as_in_training(arguments, is_valid):
+    row = changed([*FUNCTION, "arguments"], arguments)
+    del row["tools"][0]["function"]["parameters"]
+    assert isinstance(check_chat(row), Chat) == is_valid
 
 
 def test_calls_beside_a_text_are_checked_too():
