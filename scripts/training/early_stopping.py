@@ -75,7 +75,7 @@ def describe_overfitting(history: Sequence[dict[str, Any]], saved_step: int) -> 
         history: the trainer's log.
         saved_step: step of the saved model.
     """
-    evaluated = evaluations(history)
+    evaluated = [entry for entry in history if "eval_loss" in entry]  # the base's has step 0
     if not evaluated:
         return ""
     best, last = min(evaluated, key=lambda entry: entry["eval_loss"]), evaluated[-1]
@@ -87,6 +87,8 @@ def describe_overfitting(history: Sequence[dict[str, Any]], saved_step: int) -> 
         return ""
     if saved_step == best["step"]:
         saved = "the model of that step is saved"
+    elif best["step"] == 0:
+        saved = f"the model of step {saved_step} is saved, and the base was better"
     else:
         saved = f"the model of step {saved_step} is saved; trainer.load_best_model_at_end saves the best"
     return (

@@ -62,6 +62,15 @@ def test_over_fitting_is_one_line_with_the_steps():
     assert "load_best_model_at_end" in last_saved
 
 
+def test_a_rise_above_the_loss_of_the_base_is_over_fitting():
+    log = [{"step": 0, "eval_loss": 2.0}, {"step": 4, "loss": 1.5}, {"step": 8, "loss": 0.1}]
+    log.append({"step": 8, "eval_loss": 4.021})
+    assert describe_overfitting(log, 8) == (
+        "over-fitting: the evaluation loss was lowest at step 0 (2.000) and rose to 4.021 at step 8, "
+        "while the training loss fell to 0.100; the model of step 8 is saved, and the base was better"
+    )
+
+
 @pytest.mark.parametrize(
     "log",
     [
