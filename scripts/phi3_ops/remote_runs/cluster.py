@@ -91,10 +91,13 @@ class ClusterSubmission(BatchSubmission):
         """Return the steps: first the environment and the role, then the job.
 
         Raises:
-            OpsError: the workspace lacks the cluster or a connection.
+            OpsError: the workspace lacks the cluster or a connection, the flow cannot run, or a file
+                contains a key that this machine knows.
         """
         self._check_compute()
         self.check_connections()
+        with tempfile.TemporaryDirectory() as folder:
+            self._write_code(Path(folder) / "code")  # checks the flow before anything is created
         steps = [
             Step(
                 f"environment {ENVIRONMENT}:{self.version}",

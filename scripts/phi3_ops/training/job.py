@@ -26,7 +26,7 @@ from ..errors import OpsError
 from ..hashing import parts_sha256
 from ..models import is_converted_here
 from ..yaml_files import load_yaml
-from .local import base_model_of, recipe_file
+from .local import base_model_of, recipe_content, recipe_file
 
 JOB_FILE = paths.AZURE / "job.yml"
 ENVIRONMENT_FILE = paths.AZURE / "environment.yml"
@@ -120,13 +120,14 @@ class JobSubmission(Submission):
         request: data, recipe and settings.
 
     Raises:
-        OpsError: a file is missing, the recipe is outside the folder that is uploaded, or the model is on
-            this machine only.
+        OpsError: a file is missing, the recipe is outside the folder that is uploaded or does not merge
+            its adapters, or the model is on this machine only.
     """
 
     def __init__(self, cloud: Cloud, request: JobRequest) -> None:
         recipe = _uploaded_path(recipe_file(request.recipe))
         require_remote_model(base_model_of(request.recipe, request.model))
+        _require_merge(request.recipe)
         require_file(request.train_file)
         require_file(request.eval_file)
         super().__init__(cloud, _content(cloud, request, recipe))
@@ -234,6 +235,13 @@ def require_remote_model(model: str) -> None:
     if is_converted_here(model) or Path(model).is_dir():
         what = f"the model {model} is on this machine only, and a job on Azure cannot read it"
         raise OpsError(what, "Give a hub id or phi-3.5-mini, or train here with --local.")
+
+
+def _require_merge(recipe: str) -> None:
+    """Raise OpsError if a recipe does not merge its adapters: the job would write no model to deploy."""
+    if recipe_content(recipe).get("merge") is False:
+        what = f"the recipe {recipe} has `merge: false`, and adapters alone cannot be deployed"
+        raise OpsError(what, "Remove `merge` from the recipe, or train here with --local.")
 
 
 def require_file(path: Path) -> None:

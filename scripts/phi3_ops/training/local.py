@@ -121,13 +121,20 @@ def base_model_of(recipe: str, model: str | None) -> str:
     Raises:
         OpsError: the recipe does not exist.
     """
-    if model:
-        return model
+    return model or str(recipe_content(recipe).get("model", ""))
+
+
+def recipe_content(recipe: str) -> dict[str, Any]:
+    """Return the sections of a recipe; none if it cannot be read: train.py says what is wrong.
+
+    Raises:
+        OpsError: the recipe does not exist.
+    """
     try:
         content = load_yaml(recipe_file(recipe))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):  # train.py says what is wrong
-        return ""
-    return str(content.get("model", "")) if isinstance(content, dict) else ""
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def finetune_locally(

@@ -104,6 +104,31 @@ def test_a_key_in_the_flow_is_not_uploaded(on_cluster, files, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        (
+            "notes.txt",
+            "a-key-of-the-environment",
+            "notes.txt contains the value of PHI3_ENDPOINT_KEY",
+        ),
+        ("flow.dag.yaml", "additional_includes: [../x]", "does not support `additional_includes`"),
+    ],
+)
+def test_the_flow_is_checked_before_anything_is_created(
+    on_cluster, files, monkeypatch, name, text, message
+):
+    monkeypatch.setenv("PHI3_ENDPOINT_KEY", "a-key-of-the-environment")
+    submission = on_cluster()
+    for check in ("_check_compute", "check_connections"):
+        monkeypatch.setattr(submission, check, lambda: None)
+    file = files / "qa" / name
+    before = file.read_text() if file.exists() else ""
+    file.write_text(f"{before}\n{text}\n")
+    with pytest.raises(OpsError, match=message):
+        submission.plan()
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (("phi3_tools.pf_tools.phi3_chat", "x"), None),

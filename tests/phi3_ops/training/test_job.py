@@ -66,6 +66,20 @@ def test_a_recipe_outside_the_uploaded_folder_is_refused(cloud, files, tmp_path)
         JobSubmission(cloud, JobRequest(**files, recipe=str(tmp_path / "own.yaml")))
 
 
+@pytest.mark.parametrize(("merge", "is_refused"), [("false", True), ("true", False)])
+def test_a_recipe_without_a_merged_model_is_refused(
+    cloud, files, tmp_path, monkeypatch, merge, is_refused
+):
+    monkeypatch.setattr(paths, "TRAINING", tmp_path)
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text(f"model: x/y\nlora: {{}}\nmerge: {merge}\n")
+    if not is_refused:
+        JobSubmission(cloud, JobRequest(**files, recipe=str(recipe)))
+        return
+    with pytest.raises(OpsError, match=r"own.yaml has `merge: false`.* Remove `merge` from"):
+        JobSubmission(cloud, JobRequest(**files, recipe=str(recipe)))
+
+
 def test_a_model_of_this_machine_is_refused(cloud, files, tmp_path):
     for model in ("smollm2", "models/a.gguf", str(tmp_path)):
         with pytest.raises(OpsError, match="is on this machine only, .* train here with --local"):
