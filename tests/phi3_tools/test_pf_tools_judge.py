@@ -118,7 +118,7 @@ def test_the_endpoints_failure_fails_the_line(judge_server, connection):
 
 
 def test_the_judge_respects_the_time_limit_of_a_line(judge_server, connection, monkeypatch):
-    monkeypatch.setattr(pf_tools, "JUDGE_DEADLINE_S", 0.0)
+    monkeypatch.setattr(pf_calls, "JUDGE_DEADLINE_S", 0.0)
     with pytest.raises(SystemErrorException, match="EndpointTimeoutError"):
         pf_tools.phi3_judge(connection(), **LINE)
     assert judge_server.requests == []
