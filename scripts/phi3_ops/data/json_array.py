@@ -14,6 +14,7 @@ from ..errors import OpsError
 from . import line_limits
 
 CHUNK = 1 << 20  # characters that are read at once
+LONGEST_PART = 16  # characters of a constant or an escape, of which only a part may have been read
 ARRAY_FIX = "Give a file with one array of objects, or JSONL with one object per line."
 _DECODER = json.JSONDecoder(parse_int=str, parse_float=str)  # only looks for the end of an element
 _SPACE = " \t\r\n"
@@ -86,13 +87,20 @@ class _Elements:
             except RecursionError as error:
                 raise self._error("it is nested too deeply") from error
             except ValueError as error:
-                if not self._read_more():
+                is_too_long = len(self._text) - self._start > line_limits.MAX_LINE
+                if (is_too_long and not self._is_unfinished(error)) or not self._read_more():
                     reason = getattr(error, "msg", error)
                     raise self._error(f"not JSON ({reason})") from error
             else:
                 # A number at the end of the text may go on in the part that was not read yet.
                 if end < len(self._text) or not self._read_more():
                     return self._take(end - self._start)
+
+    def _is_unfinished(self, error: ValueError) -> bool:
+        """Return whether the cause of an error may be that the rest of the element was not read yet."""
+        if getattr(error, "msg", "").startswith("Unterminated string"):
+            return True
+        return len(self._text) - getattr(error, "pos", 0) <= LONGEST_PART
 
     def _read_more(self) -> bool:
         """Read as much again as is unused, so that the work grows only with the size of the file."""

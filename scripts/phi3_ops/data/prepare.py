@@ -118,19 +118,9 @@ def prepare_data(
         hashes = _write_rows(opened, folder, spool, accepted, split, questions)
         if stamps != _file_stamps(opened):
             raise OpsError(f"{opened.name} changed while it was read", "Run this again.")
-        manifest = DataManifest(
-            source=opened.origin,
-            source_files={file.name: file_sha256(file) for file in opened.files},
-            seed=seed,
-            test_share=test_share,
-            rows=_row_counts(accepted, rejected, split),
-            columns=opened.columns,
-            groups=split.groups,
-            rejected=dict(rejected.reasons.most_common()),
-            kinds=_kind_counts(split),
-            tokens=_token_counts(accepted, split, options),
-            turns=summarise_lengths(accepted.turns),
-            sha256={**hashes, REJECTS_FILE: file_sha256(folder / REJECTS_FILE)},
+        hashes[REJECTS_FILE] = file_sha256(folder / REJECTS_FILE)
+        manifest = _manifest(
+            opened, accepted, rejected, split, options, hashes, seed=seed, test_share=test_share
         )
         write_json(folder / MANIFEST_FILE, manifest.to_json())
         stage_marker(folder, out, OUTPUT_FILES)
@@ -275,6 +265,33 @@ def _question(kind: str, row: dict[str, Any]) -> dict[str, Any]:
 
 
 # -- manifest ----------------------------------------------------------------------------------------
+
+
+def _manifest(
+    source: Source,
+    accepted: AcceptedRows,
+    rejected: RejectedRows,
+    split: Split,
+    options: DataOptions,
+    hashes: dict[str, str],
+    *,
+    seed: int,
+    test_share: float,
+) -> DataManifest:
+    return DataManifest(
+        source=source.origin,
+        source_files={file.name: file_sha256(file) for file in source.files},
+        seed=seed,
+        test_share=test_share,
+        rows=_row_counts(accepted, rejected, split),
+        columns=source.columns,
+        groups=split.groups,
+        rejected=dict(rejected.reasons.most_common()),
+        kinds=_kind_counts(split),
+        tokens=_token_counts(accepted, split, options),
+        turns=summarise_lengths(accepted.turns),
+        sha256=hashes,
+    )
 
 
 def _row_counts(accepted: AcceptedRows, rejected: RejectedRows, split: Split) -> RowCounts:

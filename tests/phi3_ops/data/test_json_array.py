@@ -71,6 +71,14 @@ def test_a_row_has_a_limit(file, monkeypatch):
         read(file('[{"a": 1},\n{"a": "' + "x" * 1000 + '"}]'))
 
 
+def test_a_syntax_error_in_a_large_file_is_not_a_long_row(file, monkeypatch):
+    monkeypatch.setattr(json_array, "CHUNK", 8)
+    monkeypatch.setattr(line_limits, "MAX_LINE", 100)
+    text = '[{"a": 1},\n{"a" 2},\n' + '{"a": 3},\n' * 100 + '{"a": 4}]'
+    with pytest.raises(OpsError, match=r"line 2: not JSON \(Expecting ':' delimiter\)"):
+        read(file(text))
+
+
 def test_another_encoding_is_refused(tmp_path):
     path = tmp_path / "mine.json"
     path.write_bytes(b'[{"a": "\xff"}]')
