@@ -33,7 +33,7 @@ def main(file: str, slots: str, tokens: str, threads: str) -> None:
     parameters.use_jinja, parameters.warmup, parameters.verbosity = True, False, 0
     parameters.cache_ram_mib = 0  # copies of prompts, which only take memory here
     server = xllamacpp.Server(parameters)
-    os.write(sys.stdout.fileno(), f"listening on {server.listening_address}\n".encode())
+    os.write(1, f"listening on {server.listening_address}\n".encode())
     sys.stdin.read()
     os._exit(0)  # the server's threads do not end by themselves
 
