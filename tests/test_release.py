@@ -10,19 +10,26 @@ import release
 
 
 def test_the_packages_of_the_product_are_those_that_users_install():
-    names = set(release.product_packages())
+    assert {"local", "take-home-onnx", "agent-framework"} < release.product_extras()
+    names = set(release.product_packages(release.product_extras())[0])
     assert {"requests", "pydantic", "torch", "openvino", "azure-ai-ml", "promptflow-core"} <= names
     assert not {"pytest", "mypy", "playwright", "phi3-promptflow"} & names
 
 
 def test_the_base_needs_little():
-    assert set(release.product_packages(())) == {
-        *("requests", "urllib3", "certifi", "charset-normalizer", "idna"),
-    }
+    packages, missing = release.product_packages(())
+    assert set(packages) == {"requests", "urllib3", "certifi", "charset-normalizer", "idna"}
+    assert missing == []
+
+
+def test_packages_that_are_not_installed_are_listed():
+    packages, missing = release.product_packages(["agent-framework"])
+    assert missing == ["agent-framework-core"]  # promptflow is installed
+    assert "jinja2" in packages
 
 
 def test_each_package_declares_a_licence(tmp_path):
-    packages = release.product_packages()
+    packages, _ = release.product_packages(release.product_extras())
     release.write_licences(packages, tmp_path / "licences.csv")
     with (tmp_path / "licences.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -25,8 +25,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = "phi3-promptflow"
-# What users install; the extras for development are left out.
-EXTRAS = ("local", "promptflow", "azure", "train", "serve", "eval")
+FOR_DEVELOPMENT = {"dev", "docs", "bench"}  # extras that users do not install
 DATED_HEADING = re.compile(r"^## \[([^\]]+)\] - \d{4}-\d{2}-\d{2}$", re.MULTILINE)
 
 
@@ -58,8 +57,19 @@ def build(folder: Path) -> dict[str, str]:
     }
 
 
-def product_packages(extras: Iterable[str] = EXTRAS) -> dict[str, Distribution]:
-    """Return the installed distributions that the product needs, by their canonical names."""
+def product_extras() -> set[str]:
+    """Return the extras that users install."""
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    return set(settings["project"]["optional-dependencies"]) - FOR_DEVELOPMENT
+
+
+def product_packages(extras: Iterable[str]) -> tuple[dict[str, Distribution], list[str]]:
+    """Return the distributions that the product needs.
+
+    Returns:
+        Canonical name -> distribution, and the names of those that are not installed.
+    """
+    missing: list[str] = []
     waiting = [(canonicalize_name(PROJECT), frozenset(extras))]
     visited: set[tuple[str, str]] = set()
     packages: dict[str, Distribution] = {}
@@ -68,7 +78,8 @@ def product_packages(extras: Iterable[str] = EXTRAS) -> dict[str, Distribution]:
         try:
             packages[name] = distribution(name)
         except PackageNotFoundError:
-            continue  # needed on another platform
+            missing.append(name)
+            continue
         for text in packages[name].requires or ():
             need = Requirement(text)
             for extra in ("", *wanted):
@@ -79,7 +90,7 @@ def product_packages(extras: Iterable[str] = EXTRAS) -> dict[str, Distribution]:
                         waiting.append((target, frozenset(need.extras)))
     for name in (PROJECT, "editables"):  # the latter belongs to an editable installation
         packages.pop(name, None)
-    return dict(sorted(packages.items()))
+    return dict(sorted(packages.items())), sorted(set(missing))
 
 
 def licence_of(package: Distribution) -> str:
@@ -136,7 +147,10 @@ def main(out: Path) -> None:
             sys.exit("two builds differ: the release cannot be reproduced")
     command = [sys.executable, "-m", "twine", "check", "--strict", *(out / name for name in files)]
     subprocess.run(command, check=True)
-    packages = product_packages()
+    packages, missing = product_packages(product_extras())
+    if missing:  # agent-framework cannot be installed beside promptflow
+        names = ", ".join(missing)
+        print(f"warning: sbom.json lacks {names}, which are not installed", file=sys.stderr)
     (out / "sbom.json").write_text(json.dumps(bill_of_materials(packages), indent=1) + "\n")
     if unlicensed := write_licences(packages, out / "licences.csv"):
         print(f"warning: no licence is declared by {', '.join(unlicensed)}", file=sys.stderr)
