@@ -13,7 +13,7 @@ from typing import Any
 
 from conversations import check_unicode
 from parameters import describe, refuse, refuse_unknown, shorten
-from schema_checks import check_schema
+from schema_checks import COMBINING, MAPS_OF_SCHEMAS, check_schema, has_combined_schemas
 
 RESPONSE_TYPES = ("text", "json_object", "json_schema")
 TOOL_CHOICES = ("none", "auto", "required")
@@ -26,6 +26,8 @@ OPEN_ENDED = (
     *("minProperties", "propertyNames", "dependentRequired", "dependentSchemas"),
     *("unevaluatedProperties", "if", "not", "const", "enum"),
 )
+# Keywords whose schemas can be limited as well, unless the schema combines schemas.
+BRANCHES = ("$defs", "definitions", "anyOf", "allOf", "additionalProperties")
 
 
 @dataclass(frozen=True)
@@ -154,7 +156,8 @@ def _arguments_schema(parameters: Any, field: str) -> Mapping[str, Any]:
         check_schema(parameters, field)
     if parameters.get("type", "object") != "object":
         refuse(f'{field}.type must be "object"', f"{field}.type")
-    return _without_inventions({"properties": {}, **parameters, "type": "object"})
+    no_arguments = {} if parameters.keys() & set(COMBINING) else {"properties": {}}
+    return _without_inventions({**no_arguments, **parameters, "type": "object"})
 
 
 def _without_inventions(schema: Any) -> Any:
@@ -163,15 +166,26 @@ def _without_inventions(schema: Any) -> Any:
     A model that has not been told to leave an object open could invent properties without end. Objects
     that need other properties, and schemas that are combined with others, stay as they are.
     """
+    return _close_objects(schema, () if has_combined_schemas(schema) else BRANCHES)
+
+
+def _close_objects(schema: Any, branches: tuple[str, ...]) -> Any:
+    """Return a schema with closed objects. `branches` are keywords whose schemas are closed, too."""
     if not isinstance(schema, dict):
         return schema
     closed = dict(schema)
-    if isinstance(items := schema.get("items"), dict):
-        closed["items"] = _without_inventions(items)
+    for keyword in ("items", "prefixItems", *branches):
+        value = schema.get(keyword)
+        if isinstance(value, list):
+            closed[keyword] = [_close_objects(branch, branches) for branch in value]
+        elif isinstance(value, dict) and keyword in MAPS_OF_SCHEMAS:
+            closed[keyword] = {name: _close_objects(part, branches) for name, part in value.items()}
+        elif isinstance(value, dict):
+            closed[keyword] = _close_objects(value, branches)
     properties = schema.get("properties")
     if isinstance(properties, dict) and not any(keyword in schema for keyword in OPEN_ENDED):
         closed["properties"] = {
-            name: _without_inventions(value) for name, value in properties.items()
+            name: _close_objects(value, branches) for name, value in properties.items()
         }
         if set(schema.get("required", ())) <= set(properties):
             closed["additionalProperties"] = False

@@ -41,6 +41,11 @@ WITH_PATTERNS = frozenset({
     *("pattern", "format", "patternProperties", "properties", "items", "prefixItems"),
     *("additionalProperties", *COMBINING),
 })  # fmt: skip
+# Beside one of COMBINING, these do not change which properties an object has.
+HARMLESS = frozenset({
+    *("type", "title", "description", "default", "examples", "deprecated", "readOnly", "writeOnly"),
+    *("$defs", "definitions", "$schema", "$id", "$comment"),
+})  # fmt: skip
 SCHEMAS = ("items", "prefixItems", "additionalProperties", "anyOf", "allOf", "oneOf")
 
 
@@ -103,6 +108,14 @@ def check_schema(schema: Any, name: str) -> None:
         refuse(f"{name} has {size} bytes; a schema may have up to {MAX_BYTES}", name)
 
 
+def has_combined_schemas(schema: Any) -> bool:
+    """Return whether a part of a schema limits the same object by several schemas."""
+    return any(
+        part.kind == "schema" and isinstance(part.value, dict) and _is_combined(part.value)
+        for part in _walk(schema, "schema", "schema")
+    )
+
+
 def check_nesting(value: Any, name: str) -> None:
     """Refuse a JSON value that is nested too deeply or has too many parts. Raises ScoringError 400."""
     for _ in _walk(value, name, "data"):
@@ -141,6 +154,16 @@ def _is_intersection(schema: Mapping[str, Any]) -> bool:
     branches = schema.get("allOf")
     has_branches = isinstance(branches, list) and len(branches) > 1
     return has_branches or (bool(combining) and len(schema.keys() & WITH_PATTERNS) > 1)
+
+
+def _is_combined(schema: Mapping[str, Any]) -> bool:
+    combining = [keyword for keyword in COMBINING if keyword in schema]
+    if not combining:
+        return False
+    branches = schema.get("allOf", [])
+    has_branches = not isinstance(branches, list) or len(branches) > 1
+    is_alone = len(combining) == 1 and schema.keys() <= HARMLESS | {combining[0]}
+    return "oneOf" in schema or has_branches or not is_alone
 
 
 def _check_keywords(schema: Mapping[str, Any], path: str) -> None:

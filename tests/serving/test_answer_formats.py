@@ -81,6 +81,47 @@ def test_the_choice_of_a_tool(choice, names, must_call, many_calls):
     assert not read(tools=tools, parallel_tool_calls=False).many_calls
 
 
+CLOSED = {**CITY, "additionalProperties": False}
+REFERENCE = {"$ref": "#/$defs/city"}
+
+
+@pytest.mark.parametrize(
+    ("schema", "closed"),
+    [
+        ({"prefixItems": [CITY]}, {"prefixItems": [CLOSED]}),
+        ({"anyOf": [CITY, {"type": "null"}], "default": None},
+         {"anyOf": [CLOSED, {"type": "null"}], "default": None}),
+        ({**REFERENCE, "$defs": {"city": CITY}}, {**REFERENCE, "$defs": {"city": CLOSED}}),
+        ({"allOf": [REFERENCE], "title": "A", "definitions": {"anyOf": CITY}},
+         {"allOf": [REFERENCE], "title": "A", "definitions": {"anyOf": CLOSED}}),
+        ({"additionalProperties": CITY}, {"additionalProperties": CLOSED}),
+    ],
+    ids=["prefixItems", "anyOf", "$ref", "allOf", "additionalProperties"],
+)  # fmt: skip
+def test_objects_that_are_reached_otherwise_have_no_other_properties_either(schema, closed):
+    assert read(response_format=json_schema(schema)).schema == closed
+
+
+def test_arguments_that_are_a_reference_are_closed():
+    (function,) = read(tools=[tool(parameters={**REFERENCE, "$defs": {"city": CITY}})]).tools
+    assert function.schema == {"type": "object", **REFERENCE, "$defs": {"city": CLOSED}}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"oneOf": [REFERENCE, {"type": "null"}]},
+        {"allOf": [REFERENCE, {"properties": {"b": {}}}]},
+        {"anyOf": [REFERENCE], "properties": {"b": {}}},
+        {**REFERENCE, "required": ["b"]},
+    ],
+    ids=["oneOf", "allOf", "anyOf", "$ref"],
+)
+def test_schemas_that_are_combined_stay_open(more):
+    schema = {"$defs": {"city": CITY, "other": more}, **REFERENCE}
+    assert read(response_format=json_schema(schema)).schema == schema
+
+
 def test_a_model_cannot_invent_arguments():
     closed, without, opened = read(
         tools=[
