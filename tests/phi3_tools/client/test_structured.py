@@ -231,6 +231,38 @@ def test_a_wrong_call_is_repaired(server, openai, calls, choice, problem):
     assert problem in server.bodies()[1]["messages"][-1]["content"]
 
 
+@pytest.mark.parametrize("mode", ["chat", "stream"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda key: {"tool": key},
+        lambda key: {"tool": "x" * 70 + key},  # the text is shortened inside the key
+        lambda key: {"arguments": json.dumps({"city": [key]})},
+        lambda key: {"arguments": json.dumps({"city": ["x" * 184 + key]})},
+        lambda key: {"arguments": json.dumps({"city": [key.replace("-", "\\u002d")]})},
+        lambda key: {"text": json.dumps(key)},
+        lambda key: {"text": json.dumps({"city": "a", "people": key.replace("-", "%2D")})},
+    ],
+)
+def test_a_key_in_an_answer_is_not_in_the_error(server, connect, write, mode):
+    client = connect(server, contract="openai", key="S3cret-Key-ABCD-EFGH-IJKL")
+    answer = write("S3cret-Key-ABCD-EFGH-IJKL")
+    if "text" in answer:
+        params, message = Params(response_format=SCHEMA), {"content": answer["text"]}
+    else:
+        call = ToolCall("a", answer.get("tool", "weather"), answer.get("arguments", "{}"))
+        params, message = Params(tools=[WEATHER]), {"tool_calls": [call.as_dict()]}
+    if mode == "chat":
+        server.json({"choices": [{"message": message, "finish_reason": "stop"}]})
+    else:
+        server.events(delta(**message), delta("stop"))
+    with pytest.raises(InvalidAnswerError) as caught:
+        list(client.stream("Hi", params)) if mode == "stream" else client.chat("Hi", params)
+    parts = ("S3cret", "Key", "ABCD", "EFGH", "IJKL")
+    assert "…" in caught.value.message
+    assert not [part for part in parts if part in str(caught.value)]
+
+
 def test_calls_that_were_not_requested_are_returned(server, openai):
     server.json(openai_answer(None, CALL))
     assert openai.chat(QUESTION).tool_calls == (CALL,)

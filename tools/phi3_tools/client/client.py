@@ -185,23 +185,22 @@ class Phi3Client:
         if deadline:
             deadline.restart()  # the time that the call waited for a thread does not count
         deadline = deadline or Deadline(limits.deadline_s)
-        reply = self._send(request.messages, params, limits, deadline)
+        call = Call(self._session, request.messages, params, limits, deadline)
+        reply = self._send(call)
         if request.structure is None:
             return reply
         try:
-            return request.structure.read(reply)
+            return request.structure.read(reply, call.redact)
         except InvalidAnswerError as error:
             if not can_repair(error):
                 raise
             chat = self._repair_chat(request, error, params, context_window)
-        second = self._send(chat, params, limits, deadline)
-        return request.structure.read(_with_first(second, reply))
+        call = Call(self._session, chat, params, limits, deadline)
+        return request.structure.read(_with_first(self._send(call), reply), call.redact)
 
-    def _send(
-        self, chat: list[Message], params: Params, limits: Limits, deadline: Deadline
-    ) -> Reply:
-        with call_span(self.settings.endpoint, self.settings.model, chat, params) as span:
-            call = Call(self._session, chat, params, limits, deadline)
+    def _send(self, call: Call) -> Reply:
+        settings = self.settings
+        with call_span(settings.endpoint, settings.model, call.messages, call.params) as span:
             reply = call.send(stream=False, finish=call.read_reply)
             span.reply(reply, call.redact)
             notify_answered(reply)

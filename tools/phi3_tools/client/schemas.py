@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +24,7 @@ MAX_CHARACTERS = 200_000  # of a schema's JSON
 MAX_PATTERN_BYTES = 1 << 20  # memory of a compiled regular expression
 MAX_PROBLEMS = 5  # problems of a value that are reported
 PROBLEM_LIMIT = 200  # characters of a reported problem
+SEARCHED_LIMIT = 4096  # characters of a problem that are searched for the key before that
 CACHED_VALIDATORS = 64
 _NAME_CHARACTER = re.compile(r"[^A-Za-z0-9_-]")
 _FENCE = re.compile(r"```[A-Za-z]*[ \t]*\r?\n(.*?)```", re.DOTALL)
@@ -47,17 +48,21 @@ class AnswerFormat:
     schema: Mapping[str, Any] | None = None
     model: Any = None
 
-    def parse(self, text: str) -> Any:
+    def parse(self, text: str, redact: Callable[[str], str] = str) -> Any:
         """Return the value in an answer.
+
+        Args:
+            text: the answer.
+            redact: function that returns a text without the endpoint's key, for the problems.
 
         Raises:
             ProblemsError: the answer is not JSON, or its value does not fit.
         """
         value = find_json(text)
         if self.model is not None:
-            return _validate_with_model(self.model, value)
+            return _validate_with_model(self.model, value, redact)
         if self.schema is not None:
-            validate(value, self.schema)
+            validate(value, self.schema, redact)
         elif not isinstance(value, dict):
             raise ProblemsError(f"the answer is {describe(value)}, not a JSON object")
         return value
@@ -117,8 +122,13 @@ def check_schema(schema: Any, where: str) -> None:
         ) from None
 
 
-def validate(value: Any, schema: Mapping[str, Any]) -> None:
+def validate(value: Any, schema: Mapping[str, Any], redact: Callable[[str], str] = str) -> None:
     """Check a value against a schema that `check_schema` has accepted.
+
+    Args:
+        value: the value.
+        schema: the schema.
+        redact: function that returns a text without the endpoint's key, for the problems.
 
     Raises:
         ProblemsError: the value does not fit; the text contains the first `MAX_PROBLEMS` problems.
@@ -126,11 +136,11 @@ def validate(value: Any, schema: Mapping[str, Any]) -> None:
     problems = []
     try:
         for error in _validator(_key(schema)).iter_errors(value):
-            problems.append(_problem(error))
+            problems.append(_problem(error, redact))
             if len(problems) == MAX_PROBLEMS:
                 break
     except ValueError as error:  # a value that is nested too deeply
-        problems = [_problem(error)]
+        problems = [_problem(error, redact)]
     if problems:
         raise ProblemsError("; ".join(problems))
 
@@ -189,14 +199,14 @@ def _format_of_model(model: Any, where: str) -> AnswerFormat:
     return AnswerFormat(_wire(model.__name__, schema), schema, model)
 
 
-def _validate_with_model(model: Any, value: Any) -> Any:
+def _validate_with_model(model: Any, value: Any, redact: Callable[[str], str]) -> Any:
     try:
         return model.model_validate(value)
     except ValueError as error:  # pydantic's ValidationError is one
         errors = getattr(error, "errors", None)
         if errors is None:
-            raise ProblemsError(_problem(error)) from None
-        problems = [_located(item["loc"], item["msg"]) for item in errors()[:MAX_PROBLEMS]]
+            raise ProblemsError(_problem(error, redact)) from None
+        problems = [_located(item["loc"], item["msg"], redact) for item in errors()[:MAX_PROBLEMS]]
         raise ProblemsError("; ".join(problems)) from None
 
 
@@ -257,13 +267,14 @@ def _refuse_to_load(uri: str) -> Any:
     raise ValueError(f"{uri} is another document, which is not loaded")
 
 
-def _problem(error: BaseException) -> str:
+def _problem(error: BaseException, redact: Callable[[str], str] = str) -> str:
     """Return an error of a validator in one line, with the place of the value."""
     message = getattr(error, "message", None) or str(error)
-    return _located(getattr(error, "instance_path", ()), str(message))
+    return _located(getattr(error, "instance_path", ()), str(message), redact)
 
 
-def _located(path: Any, message: str) -> str:
+def _located(path: Any, message: str, redact: Callable[[str], str]) -> str:
     location = ".".join(map(str, path))
     text = " ".join(f"`{location}`: {message}".split() if location else message.split())
+    text = redact(text[:SEARCHED_LIMIT])  # first, because a part of the key could not be found
     return text if len(text) <= PROBLEM_LIMIT else f"{text[:PROBLEM_LIMIT]}…"

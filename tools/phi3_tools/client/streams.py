@@ -51,7 +51,7 @@ class StreamedCall(Call):
                 span.reply(self.result, self.redact)
                 notify_answered(self.result)
                 if self.structure:
-                    self.result = self.structure.read(self.result)
+                    self.result = self.structure.read(self.result, self.redact)
 
     def _visible(self, pieces: Iterator[str]) -> Iterator[str]:
         """Leave out tool calls that the model writes as text."""

@@ -8,14 +8,14 @@ results into plain text. In both cases the answer is checked.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import InvalidAnswerError
 from .messages import Message, Reply
 from .params import Params
-from .schemas import AnswerFormat, ProblemsError, read_answer_format, validate
+from .schemas import SEARCHED_LIMIT, AnswerFormat, ProblemsError, read_answer_format, validate
 from .tool_calls import (
     AUTO,
     CALL_START,
@@ -74,43 +74,50 @@ class Structure:
             return list(messages)
         return _with_instructions(plain_messages(messages), self.added_text)
 
-    def read(self, reply: Reply) -> Reply:
+    def read(self, reply: Reply, redact: Callable[[str], str] = str) -> Reply:
         """Return the reply with its parsed value and its tool calls.
+
+        Args:
+            reply: the reply.
+            redact: function that returns a text without the endpoint's key, for the error's message.
 
         Raises:
             InvalidAnswerError: the answer does not fit.
         """
         try:
-            return self._read(reply)
+            return self._read(reply, redact)
         except ProblemsError as error:
-            message, hint = f"the model's answer is not valid: {error}", None
+            problem = redact(str(error))
+            message, hint = f"the model's answer is not valid: {problem}", None
             if reply.finish_reason == LENGTH:
                 message = (
-                    f"the model's answer reached its limit of tokens and is not complete: {error}"
+                    f"the model's answer reached its limit of tokens and is not complete: {problem}"
                 )
                 hint = "Raise `max_new_tokens`."
             raise InvalidAnswerError(
                 message, text=answer_text(reply), reply=reply, hint=hint
             ) from None
 
-    def _read(self, reply: Reply) -> Reply:
+    def _read(self, reply: Reply, redact: Callable[[str], str]) -> Reply:
         reply = replace(reply, schema_in=self.schema_in)
         if self.schema_in == PROMPT and self.tools and self.choice != NONE:
             text, calls = split_calls(reply.text)
             reason = TOOL_CALLS if calls else reply.finish_reason
             reply = replace(reply, text=text, tool_calls=calls, finish_reason=reason)
-        self._check_calls(reply.tool_calls)
+        self._check_calls(reply.tool_calls, redact)
         if self.answer_format is None or reply.tool_calls:
             return reply
-        return replace(reply, parsed=self.answer_format.parse(reply.text))
+        return replace(reply, parsed=self.answer_format.parse(reply.text, redact))
 
-    def _check_calls(self, calls: Sequence[ToolCall]) -> None:
+    def _check_calls(self, calls: Sequence[ToolCall], redact: Callable[[str], str]) -> None:
         for call in calls:
             if call.name not in self.tools:
                 known = ", ".join(self.tools) or "none"
-                raise ProblemsError(f"it calls {call.name[:80]!r}, but the tools are: {known}")
+                name = redact(call.name[:SEARCHED_LIMIT])[:80]
+                raise ProblemsError(f"it calls {name!r}, but the tools are: {known}")
             try:
-                validate(read_arguments(call.arguments_json), self.tools[call.name]["parameters"])
+                arguments = read_arguments(call.arguments_json)
+                validate(arguments, self.tools[call.name]["parameters"], redact)
             except ProblemsError as error:
                 raise ProblemsError(f"the arguments of {call.name}: {error}") from None
         if self.choice == REQUIRED and not calls:
