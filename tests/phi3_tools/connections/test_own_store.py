@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import pytest
 
+from phi3_ops.errors import OpsError
+from phi3_ops.pf import own_connections
 from phi3_ops.pf.own_connections import delete_own_connection, write_own_connection
 from phi3_tools import ConfigError
 from phi3_tools.connections.own_store import (
+    keyring_username,
     list_own_connections,
     own_store_path,
     read_own_connection,
@@ -40,7 +44,74 @@ def test_written_read_replaced_and_deleted():
 def test_the_file_and_the_list_contain_no_secret():
     write_own_connection("t", CONFIGS, {"key": "very-secret-key"})
     assert "very-secret-key" not in own_store_path().read_text()
-    assert list_own_connections() == {"t": {"configs": CONFIGS, "secrets": ["key"]}}
+    entry = list_own_connections()["t"]
+    assert len(entry.pop("token")) == 16
+    assert entry == {"configs": CONFIGS, "secrets": ["key"]}
+
+
+def key_entry() -> str:
+    """Return the keyring's user name of the key of connection t."""
+    return keyring_username("t", "key", list_own_connections()["t"].get("token"))
+
+
+def test_a_failed_write_leaves_the_old_endpoint_its_old_key(monkeypatch):
+    import keyring
+
+    def full_disk(*args):
+        written.append(args[1]["t"]["token"])
+        raise OpsError("the disk is full")
+
+    written: list[str] = []
+    write_own_connection("t", CONFIGS, {"key": "old"})
+    monkeypatch.setattr(own_connections, "write_json", full_disk)
+    with pytest.raises(OpsError, match="the disk is full"):
+        write_own_connection("t", {"endpoint": "https://new.example"}, {"key": "new"})
+    connection = read_own_connection("t")
+    assert (dict(connection.configs), dict(connection.secrets)) == (CONFIGS, {"key": "old"})
+    monkeypatch.undo()
+    assert keyring.get_password("phi3", keyring_username("t", "key", written[0])) is None
+
+
+def test_a_reader_never_pairs_an_endpoint_with_another_key(monkeypatch):
+    import keyring
+
+    new = {"endpoint": "https://new.example"}
+    write_own_connection("t", CONFIGS, {"key": "old"})
+    get_password = keyring.get_password
+
+    def replace_before_reading(*args):
+        monkeypatch.setattr(keyring, "get_password", get_password)
+        write_own_connection("t", new, {"key": "new"})
+        return get_password(*args)
+
+    monkeypatch.setattr(keyring, "get_password", replace_before_reading)
+    connection = read_own_connection("t")
+    assert (dict(connection.configs), dict(connection.secrets)) == (new, {"key": "new"})
+
+
+def test_a_replaced_secret_leaves_the_keyring():
+    import keyring
+
+    write_own_connection("t", CONFIGS, {"key": "old"})
+    earlier = key_entry()
+    write_own_connection("t", CONFIGS, {"key": "new"})
+    assert keyring.get_password("phi3", earlier) is None
+    assert keyring.get_password("phi3", key_entry()) == "new"
+
+
+def test_a_connection_of_an_earlier_version_is_read_and_replaced():
+    import keyring
+
+    write_own_connection("t", CONFIGS, {})
+    keyring.set_password("phi3", "t/key", "old")
+    own_store_path().write_text(json.dumps({"t": {"configs": CONFIGS, "secrets": ["key"]}}))
+    assert dict(read_own_connection("t").secrets) == {"key": "old"}
+    write_own_connection("u", CONFIGS, {})  # does not change the other connection
+    assert delete_own_connection("u")
+    assert dict(read_own_connection("t").secrets) == {"key": "old"}
+    write_own_connection("t", CONFIGS, {"key": "new"})
+    assert dict(read_own_connection("t").secrets) == {"key": "new"}
+    assert keyring.get_password("phi3", "t/key") is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="modes of POSIX")
@@ -53,7 +124,7 @@ def test_a_secret_that_the_keyring_lost_is_named():
     import keyring
 
     write_own_connection("t", CONFIGS, {"key": "k"})
-    keyring.delete_password("phi3", "t/key")
+    keyring.delete_password("phi3", key_entry())
     with pytest.raises(ConfigError, match="keyring does not contain the `key` of .* 't'"):
         read_own_connection("t")
 

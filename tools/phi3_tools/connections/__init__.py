@@ -11,6 +11,7 @@ from .connection import Connection
 from .lookup import FILE_VARIABLE, find_connection, registered_store, require_connection
 from .own_store import (
     KEYRING_SERVICE,
+    keyring_username,
     list_own_connections,
     own_store_path,
     read_own_connection,
@@ -22,6 +23,7 @@ __all__ = [
     "FILE_VARIABLE",
     "KEYRING_SERVICE",
     "find_connection",
+    "keyring_username",
     "list_own_connections",
     "own_store_path",
     "read_own_connection",

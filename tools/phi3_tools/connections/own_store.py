@@ -1,6 +1,9 @@
 """The package's own store: the fields in a JSON file of the user, the secrets in the keyring.
 
-`connections.json` maps a name to `configs` (field -> value) and `secrets` (the names of secret fields).
+`connections.json` maps a name to `configs` (field -> value), `secrets` (the names of secret fields) and
+`token`, which is part of the names of the keyring's entries. Each write of a connection makes a new
+token. A key is thus never sent to an endpoint that it was not written with, even if a write fails or
+another process reads meanwhile. Connections that earlier versions wrote have no token.
 This module only reads; `phi3 connect` writes.
 """
 
@@ -39,7 +42,9 @@ def own_store_path() -> Path:
 
 
 def list_own_connections() -> dict[str, dict[str, Any]]:
-    """Return name -> `{"configs": …, "secrets": [names]}` of every connection, without secrets.
+    """Return name -> `{"configs": …, "secrets": [names], "token": …}` of every connection.
+
+    The result contains no secrets. `token` is missing if an earlier version wrote the connection.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -47,10 +52,7 @@ def list_own_connections() -> dict[str, dict[str, Any]]:
     path = own_store_path()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {
-            str(name): {"configs": dict(entry["configs"]), "secrets": list(entry["secrets"])}
-            for name, entry in content.items()
-        }
+        return {str(name): _entry(fields) for name, fields in content.items()}
     except FileNotFoundError:
         return {}
     except OSError as error:
@@ -60,6 +62,22 @@ def list_own_connections() -> dict[str, dict[str, Any]]:
         raise ConfigError(f"{path} is damaged", hint=hint) from error
 
 
+def _entry(fields: Any) -> dict[str, Any]:
+    entry = {"configs": dict(fields["configs"]), "secrets": list(fields["secrets"])}
+    return {**entry, "token": str(fields["token"])} if "token" in fields else entry
+
+
+def keyring_username(name: str, field: str, token: str | None) -> str:
+    """Return the user name under which the keyring stores a secret field of a connection.
+
+    Args:
+        name: the connection's name.
+        field: the field's name.
+        token: the connection's token; None if an earlier version wrote the connection.
+    """
+    return f"{name}/{field}" if token is None else f"{name}/{field}/{token}"
+
+
 def read_own_connection(name: str) -> Connection | None:
     """Return a connection of the own store with its secrets, or None if it does not exist.
 
@@ -67,13 +85,24 @@ def read_own_connection(name: str) -> Connection | None:
         ConfigError: the file or the keyring cannot be read.
     """
     entry = list_own_connections().get(name)
-    if entry is None:
-        return None
-    secrets = {field: _read_secret(name, field) for field in entry["secrets"]}
-    return Connection(name, entry["configs"], secrets, f"the store {own_store_path()}")
+    while entry is not None:
+        fields, token = entry["secrets"], entry.get("token")
+        values = {field: _read_secret(name, field, token) for field in fields}
+        secrets = {field: value for field, value in values.items() if value is not None}
+        if len(secrets) == len(values):
+            return Connection(name, entry["configs"], secrets, f"the store {own_store_path()}")
+        earlier, entry = entry, list_own_connections().get(name)
+        if entry == earlier:  # otherwise, another process has replaced or deleted the connection
+            field = next(field for field in values if field not in secrets)
+            raise ConfigError(
+                f"the keyring does not contain the `{field}` of the connection {name!r}",
+                hint="Create the connection again with `phi3 connect`.",
+            )
+    return None
 
 
-def _read_secret(name: str, field: str) -> str:
+def _read_secret(name: str, field: str, token: str | None) -> str | None:
+    """Return a secret, or None if the keyring does not contain it."""
     try:
         import keyring
     except ImportError:
@@ -83,16 +112,11 @@ def _read_secret(name: str, field: str) -> str:
             hint="Install the package keyring.",
         ) from None
     try:
-        value = keyring.get_password(KEYRING_SERVICE, f"{name}/{field}")
+        value = keyring.get_password(KEYRING_SERVICE, keyring_username(name, field, token))
     except Exception as error:  # each keyring has its own errors; their texts may contain secrets
         kind = type(error).__name__
         raise ConfigError(
             f"cannot read the `{field}` of the connection {name!r} from the keyring ({kind})",
             hint="Check it with `phi3 doctor`.",
         ) from None
-    if value is None:
-        raise ConfigError(
-            f"the keyring does not contain the `{field}` of the connection {name!r}",
-            hint="Create the connection again with `phi3 connect`.",
-        )
-    return str(value)
+    return None if value is None else str(value)
