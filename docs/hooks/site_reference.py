@@ -219,7 +219,7 @@ def _connections_page() -> str:
 CLIENT = {
     "The client": ("Phi3Client",),
     "What a call takes": ("Params", "Message", "Settings", "Limits", "KeyAuth", "EntraAuth"),
-    "What a call returns": ("Reply", "Usage", "Stream", "AsyncStream"),
+    "What a call returns": ("Reply", "Usage", "ToolCall", "Stream", "AsyncStream"),
     "Conversations": ("fit", "from_chat_history", "to_chat_history"),
 }
 

@@ -33,7 +33,7 @@ def read(path, columns=None):
 def peak_mib(path):
     """Return the memory that reading takes in another process, and its last line of errors."""
     code = (
-        "import resource, sys; from pathlib import Path\n"
+        "import os, resource, sys; from pathlib import Path\n"
         "from phi3_ops.data.formats import read_parquet\n"
         "from phi3_ops.errors import OpsError\n"
         "import pyarrow.parquet, pyarrow.compute\n"
@@ -42,7 +42,8 @@ def peak_mib(path):
         "    print(sum(1 for _ in read_parquet(Path(sys.argv[1]), None)))\n"
         "except OpsError as error:\n"
         "    print(error)\n"
-        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10, flush=True)\n"
+        "os._exit(0)"  # rarely, pyarrow's threads abort a process that ends within a read
     )
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
