@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..errors import ConfigError
+from .schema_references import check_references
 from .wire_json import parse_json
 
 MAX_DEPTH = 64  # levels of a schema
@@ -255,9 +256,11 @@ def _validator(schema_json: str) -> Any:
             hint="Install it, or this package with its extra `schemas`.",
         ) from None
     options = jsonschema_rs.RegexOptions(size_limit=MAX_PATTERN_BYTES)
+    schema = json.loads(schema_json)
+    check_references(schema)
     try:
         return jsonschema_rs.validator_for(
-            json.loads(schema_json), retriever=_refuse_to_load, pattern_options=options
+            schema, retriever=_refuse_to_load, pattern_options=options
         )
     except jsonschema_rs.ReferencingError as error:
         raise ValueError(str(error)) from None
