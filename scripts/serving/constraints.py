@@ -65,11 +65,10 @@ class GrammarCompiler:
         if self._tokenizer is None:
             raise ConstraintError(f"the model's tokenizer is not supported: {self._problem}")
         key = hashlib.sha256(grammar.encode()).digest()
+        if (compiled := self._find(key)) is not None:  # without waiting for another compilation
+            return compiled
         with self._lock:
-            # `forget` may drop a constraint at any time, because it does not take the lock.
-            if (compiled := self._compiled.get(key)) is not None:
-                with suppress(KeyError):
-                    self._compiled.move_to_end(key)
+            if (compiled := self._find(key)) is not None:
                 return compiled
             matcher = llguidance.LLMatcher(self._tokenizer, grammar, log_level=QUIET, limits=LIMITS)
             if matcher.is_error():
@@ -80,6 +79,14 @@ class GrammarCompiler:
             while len(self._compiled) > MAX_COMPILED:
                 self._compiled.popitem(last=False)
             return constraint
+
+    def _find(self, key: bytes) -> Constraint | None:
+        """Return a constraint that is kept."""
+        # It may be dropped at any time: this method and `forget` do not take the lock.
+        if (compiled := self._compiled.get(key)) is not None:
+            with suppress(KeyError):
+                self._compiled.move_to_end(key)
+        return compiled
 
     def _try_start(self, constraint: Constraint) -> None:
         """Raise ConstraintError if no answer can start, or an object's first key cannot be generated."""

@@ -8,8 +8,11 @@ Describing JSON Documents" (Draft 2020-12) and "JSON schema -> llguidance conver
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
+from fractions import Fraction
 from typing import Any
 
 from parameters import describe, refuse, shorten
@@ -23,6 +26,9 @@ MAX_PATTERNS = 64  # regular expressions of a schema, formats included
 # Regular expressions of a schema that has schemas which must match together. The time to compile them can
 # double with each: llguidance took 2 s for 16 of them, and did not end for 20.
 MAX_INTERSECTED_PATTERNS = 8
+# The smallest common multiple of all multipleOf of a schema: schemas that must match together need it.
+# llguidance took 0.03 s for 9973, 0.6 s for 99999, and did not end in 25 s for 999983.
+MAX_MULTIPLE = 10_000
 MAX_BYTES = 256 * 1024  # of a schema as JSON
 # A keyword that is not enforced would make an answer invalid without a sign of it.
 NOT_SUPPORTED = frozenset({
@@ -80,7 +86,11 @@ def check_schema(schema: Any, name: str) -> None:
         refuse(f"{name} must be a JSON schema (an object), not {describe(schema)}", name)
     properties = optional = patterns = 0
     has_intersection = False
+    multiple: Fraction | None = None
     for part in _walk(schema, name, "schema"):
+        # A "$ref" can name any value of the schema, also one that is not a schema by its place.
+        if isinstance(part.value, dict):
+            multiple = _common_multiple(multiple, part)
         if part.kind == "schema" and isinstance(part.value, dict):
             _check_keywords(part.value, part.path)
             properties += _size(part.value, "properties")
@@ -154,6 +164,36 @@ def _is_intersection(schema: Mapping[str, Any]) -> bool:
     branches = schema.get("allOf")
     has_branches = isinstance(branches, list) and len(branches) > 1
     return has_branches or (bool(combining) and len(schema.keys() & WITH_PATTERNS) > 1)
+
+
+def _common_multiple(multiple: Fraction | None, part: _Part) -> Fraction | None:
+    """Return the smallest common multiple of a number and a schema's multipleOf. Refuse a large one."""
+    number = part.value.get("multipleOf")
+    if (
+        isinstance(number, bool)
+        or not isinstance(number, (int, float))
+        or abs(number) in (0, math.inf)
+    ):
+        return multiple
+    value = abs(Fraction(number if isinstance(number, int) else Decimal(str(number))))
+    common = value
+    if multiple is not None:
+        numerator = math.lcm(multiple.numerator, value.numerator)
+        common = Fraction(numerator, math.gcd(multiple.denominator, value.denominator))
+    if not (_is_small(value) and _is_small(common)):
+        refuse(
+            f"{part.path}.multipleOf is too large or has too many digits, alone or together with the"
+            f" schema's other multipleOf: the limit of their common multiple is {MAX_MULTIPLE}",
+            f"{part.path}.multipleOf",
+        )
+    return common
+
+
+def _is_small(multiple: Fraction) -> bool:
+    """Return whether a multiple is cheap to compile; 0.25 is as much work as 25."""
+    while multiple.denominator > 1 and multiple <= MAX_MULTIPLE:
+        multiple *= 10
+    return multiple <= MAX_MULTIPLE
 
 
 def _is_combined(schema: Mapping[str, Any]) -> bool:
