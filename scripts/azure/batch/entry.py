@@ -177,7 +177,8 @@ def _ended_lines(folder: Path) -> Iterator[tuple[int, Row]]:
 
 
 def _read_rows(path: Path) -> list[Row]:
-    return [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    # `str.splitlines` also splits at U+2028 and U+0085, which JSON strings may contain.
+    return [json.loads(text) for text in path.read_text(encoding="utf-8").split("\n") if text]
 
 
 def _write(path: Path, rows: Iterable[Row]) -> None:

@@ -71,6 +71,17 @@ def test_the_lines_of_a_mini_batch(started, tmp_path):
     assert [row["output"]["answer"] for row in (second, third)] == ["two", "three"]
 
 
+def test_line_separators_of_unicode_do_not_end_a_row(started, tmp_path):
+    question = "a\u2028b\u2029c\x85d"
+    (batch,) = mini_batch(tmp_path)
+    row = {"line_number": 0, "inputs": {"input_data": question}}
+    text = json.dumps(row, ensure_ascii=False) + "\n"  # as `write_jsonl` writes it
+    (tmp_path / "000000.jsonl").write_text(text, encoding="utf-8")
+    started.run([batch])
+    ((answered,),) = written(tmp_path)
+    assert answered["output"] == {"answer": question}
+
+
 def test_a_retry_asks_only_what_has_no_answer(started, endpoint, tmp_path):
     batch = mini_batch(tmp_path, "one", "crash", "fail")
     for _ in range(2):
