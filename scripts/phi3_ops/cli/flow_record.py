@@ -62,6 +62,7 @@ def record_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def record(args: argparse.Namespace) -> int:
+    from .. import paths
     from ..flows import FlowDefinition
     from ..pf import is_installed, require_promptflow
     from ..publish import record_flow
@@ -82,7 +83,8 @@ def record(args: argparse.Namespace) -> int:
         f"recorded {len(recording.lines)} lines ({failed} failed, {streamed} streamed) and "
         f"{len(recording.exchanges)} requests with {recording.engine} in {out}"
     )
-    print_text(f"next: phi3 flow parity {out}")
+    is_known = flow.folder.resolve().parent in (paths.flows_folder(), paths.FLOWS)
+    print_text(f"next: phi3 flow parity {out}" + ("" if is_known else f" --flow {flow.folder}"))
     return 0
 
 
@@ -126,7 +128,8 @@ def parity_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flow",
         type=Path,
-        help="folder or name of the flow (default: the shipped flow of the recording)",
+        help="folder or name of the flow (default: the flow of the project, or the shipped flow, that "
+        "the recording names)",
     )
     parser.add_argument(
         "--app",
@@ -176,7 +179,7 @@ def _subjects(args: argparse.Namespace, recording: Recording) -> list[Callable[[
     if args.app:
         services = [lambda: served_subject(args.app)] if (args.app / "app.py").is_file() else []
         return [lambda: exported_subject(args.app), *services]
-    definition = FlowDefinition.read(args.flow or Path(recording.flow["name"]))
+    definition = FlowDefinition.read(args.flow or _known_flow(recording))
     if content_hash(definition.folder) != recording.flow["sha256"]:
         recorded = recording.flow["version"]
         what = f"note: the flow is version {definition.version}, the recording is of {recorded}"
@@ -186,6 +189,27 @@ def _subjects(args: argparse.Namespace, recording: Recording) -> list[Callable[[
     except FlowError as error:
         raise OpsError(f"{definition.folder} cannot run: {error}") from error
     return [lambda: engine_subject(flow)]
+
+
+def _known_flow(recording: Recording) -> Path:
+    """Return the folder of the project's or shipped flow that a recording names.
+
+    A recording may come from somebody else, so its name never leads to another folder, whose code would
+    run.
+
+    Raises:
+        OpsError: the name is not valid, or neither the project nor phi3 has such a flow.
+    """
+    from .. import paths
+    from ..errors import OpsError
+    from ..names import require_name
+
+    name = require_name(recording.flow["name"], "the flow's name in the recording")
+    for flows in (paths.flows_folder(), paths.FLOWS):
+        if (flows / name / "flow.dag.yaml").is_file():
+            return flows / name
+    what = f"the recording is of {name}, which is neither a flow of the project nor a shipped one"
+    raise OpsError(what, "Give the folder of the flow with --flow.")
 
 
 def _print_report(report: ParityReport, lines: int, at_once: int) -> None:

@@ -6,18 +6,19 @@ request. The key is added when a request is passed on, so no recording contains 
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
 from phi3_tools import Phi3Client, Phi3Error, Settings
 from phi3_tools import __version__ as tools_version
-from phi3_tools.client import read_settings
+from phi3_tools.client import CONTRACTS, read_settings, redactor, request_url
 from phi3_tools.connections import Connection
 from phi3_tools.flow import Engine, FlowError, LineError, load_flow, override_inputs
 from phi3_tools.parity import (
@@ -51,7 +52,7 @@ class Recorder(LoopbackServer):
     the request.
 
     Attributes:
-        targets: first part of the path -> settings of the endpoint.
+        targets: first part of the path -> settings of the endpoint, with the URL of its requests.
         exchanges: hash and answer of each request that was passed on.
         requests: hashes of all requests, in order.
         failure: why the first request without an answer could not be passed on, or None.
@@ -103,7 +104,12 @@ class Recorder(LoopbackServer):
         text = response.content.decode("utf-8", "replace")
         key = authorization.removeprefix("Bearer ")
         content_type = response.headers.get("content-type", "application/json")
-        return Exchange(response.status_code, content_type, text.replace(key, MASK))
+        redact = redactor(key).redact
+        # The plain forms are replaced first: the redactor may also remove a backslash that follows the
+        # key, so that the body would not be valid JSON.
+        masked = redact(text.replace(key, MASK).replace(json.dumps(key)[1:-1], MASK))
+        media_type = redact(content_type).encode("latin-1", "replace").decode("latin-1")
+        return Exchange(response.status_code, media_type, masked)
 
 
 @dataclass
@@ -187,7 +193,12 @@ def _recorder(
     """Yield a recorder, the connections that lead to it, and their fields for the recording."""
     contracts = {name: _detected_contract(settings) for name, settings in targets.items()}
     recorder = loopback_server(Recorder)
-    recorder.targets = {quote(name, safe=""): settings for name, settings in targets.items()}
+    recorder.targets = {
+        quote(name, safe=""): replace(
+            settings, endpoint=request_url(settings.endpoint, CONTRACTS[contracts[name]])
+        )
+        for name, settings in targets.items()
+    }
     replaced: dict[str, Connection] = {}
     fields: dict[str, dict[str, str]] = {}
     for name, settings in targets.items():

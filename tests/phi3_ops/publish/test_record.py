@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import json
+from http.server import ThreadingHTTPServer
+from urllib.parse import quote
 
 import pytest
 import requests
 
 from echo_endpoint import KEY, echo_endpoint
 from flow_folders import write_echo_flow
+from loopback import JsonHandler, running
 from phi3_ops.cli import main
 from phi3_ops.pf.connections import delete_connection, save_connection
-from phi3_ops.publish.record import Recorder
+from phi3_ops.publish.record import Recorder, _recorder
+from phi3_tools import Phi3Client, Settings
+from phi3_tools.client import KeyAuth
 from phi3_tools.connections import FILE_VARIABLE
 from phi3_tools.parity.exchanges import loopback_server
 from phi3_tools.parity.recording import read_recording
@@ -196,3 +202,60 @@ def test_the_recorder_adds_the_key_only_to_requests_of_its_own_run():
             answer = requests.post(f"{first.address}/phi3/score", headers=headers, timeout=30)
             assert answer.status_code == 401
     assert not first.requests and first.failure is None
+
+
+LONG_KEY = 'S3cret/Key+ABC"DEF<GH&IJKLMNOP=='
+
+
+class _KeyEcho(JsonHandler):
+    """Speaks the openai contract; each answer has the key in several encodings."""
+
+    def do_POST(self) -> None:
+        self.read_body()
+        self.server.asked.append(self.path)
+        sent = self.headers["authorization"]
+        forms = [
+            f'"{LONG_KEY}"',
+            quote(LONG_KEY, safe=""),
+            base64.b64encode(sent.encode()).decode(),
+        ]
+        message = {"role": "assistant", "content": " ".join(forms)}
+        body = json.dumps({"choices": [{"message": message, "finish_reason": "stop"}]}).encode()
+        self.send_response(200)
+        self.send_header("content-type", f"application/json; key={LONG_KEY}")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+@pytest.mark.parametrize("path", ["", "/v1", "/v1/chat/completions"])
+def test_requests_go_to_the_url_of_the_contract_and_no_form_of_the_key_is_kept(path):
+    with running(server := ThreadingHTTPServer(("127.0.0.1", 0), _KeyEcho)):
+        server.asked = []
+        endpoint = f"http://127.0.0.1:{server.server_port}{path}"
+        settings = Settings(endpoint, KeyAuth(LONG_KEY), contract="openai")
+        with _recorder({"phi3": settings}) as (recorder, replaced, _fields):
+            with Phi3Client.from_connection(replaced["phi3"]) as client:
+                client.chat("hi")
+            ((_digest, exchange),) = recorder.exchanges
+    assert server.asked == ["/v1/chat/completions"]
+    kept = exchange.content_type + json.loads(exchange.body)["choices"][0]["message"]["content"]
+    parts = [LONG_KEY[n : n + 8] for n in range(len(LONG_KEY) - 7)]
+    encoded = base64.b64encode(f"Bearer {LONG_KEY}".encode()).decode()[12:-4]
+    assert not [part for part in [*parts, quote(LONG_KEY, safe="")[:12], encoded] if part in kept]
+
+
+@pytest.mark.parametrize("form", ["path", "name"])
+def test_a_recording_never_leads_to_the_code_of_another_folder(tmp_path, capsys, monkeypatch, form):
+    assert _record_echo(tmp_path, *MAPPING) == 0
+    assert f"--flow {tmp_path / 'echo'}" in capsys.readouterr().out
+    (tmp_path / "echo/echo.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    file = tmp_path / "recording/recording.json"
+    content = json.loads(file.read_text())
+    content["flow"]["name"] = str(tmp_path / "echo") if form == "path" else "echo"
+    file.write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    assert main(["flow", "parity", str(file)]) == 1
+    error = capsys.readouterr().err
+    assert ("not a valid name" if form == "path" else "--flow") in error
+    assert not (tmp_path / "ran").exists()

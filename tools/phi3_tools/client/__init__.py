@@ -9,12 +9,14 @@ from .auth import EntraAuth, KeyAuth, token_scope
 from .cache import ClientCache
 from .client import Phi3Client
 from .completion import ChatCompletion
+from .contracts import CONTRACTS, request_url
 from .events import CallObserver, observe_calls
 from .groups import CallGroup
 from .history import build_chat, from_chat_history, to_chat_history
 from .messages import Message, Reply, Usage, break_template_tokens, fit
 from .params import Params
 from .prompts import parse_prompt
+from .redaction import redactor
 from .retry import Deadline, Limits
 from .schemas import ProblemsError, check_schema, validate
 from .settings import SETTINGS_VARIABLES, Settings, connection_fields, read_settings
@@ -25,6 +27,7 @@ from .tool_calls import ToolCall
 __all__ = [
     "AsyncStream",
     "CAPTURE_VARIABLE",
+    "CONTRACTS",
     "CallGroup",
     "CallObserver",
     "ChatCompletion",
@@ -52,6 +55,8 @@ __all__ = [
     "observe_calls",
     "parse_prompt",
     "read_settings",
+    "redactor",
+    "request_url",
     "to_chat_history",
     "token_scope",
     "tool_span",
