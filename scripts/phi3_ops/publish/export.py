@@ -20,6 +20,7 @@ from phi3_tools.parity import RECORDING_FILE, read_recording
 from ..errors import OpsError
 from ..flows import FlowDefinition, content_hash, refuse_secrets
 from ..hashing import sha256_hex
+from ..names import require_name
 from .export_files import RECORD_FILE, export_files
 from .export_llm import with_llm_nodes_replaced
 
@@ -60,8 +61,8 @@ def export_flow(
         out: the folder to write: empty, not existing, or of an earlier export.
         force: replace files that a person has edited.
         llm: what llm nodes become: `phi3` for a node of the tool phi3_prompt; None refuses them.
-        recording: folder of `phi3 flow record` for the test of the export; None takes the folder
-            recordings/NAME, if it exists.
+        recording: folder or file of `phi3 flow record` for the test of the export; None takes the
+            folder recordings/NAME, if it exists.
 
     Raises:
         OpsError: the flow cannot be exported, a file contains a key, or the folder has other files.
@@ -69,7 +70,8 @@ def export_flow(
     flow = FlowDefinition.read(folder)
     if out.resolve().is_relative_to(flow.folder.resolve()):
         raise OpsError(f"{out} is inside the flow's folder", "Choose another folder.")
-    name, digest = flow.folder.resolve().name, content_hash(flow.folder)
+    name = require_name(flow.folder.resolve().name, f"the flow's folder {str(flow.folder)!r}")
+    digest = content_hash(flow.folder)
     recorded = _recording_files(recording, Path(RECORDINGS, name), digest)
     with with_llm_nodes_replaced(flow.folder, llm) as source:
         generated = export_files(source, flow.version, name, target, has_recording=bool(recorded))
@@ -97,17 +99,19 @@ def _recording_files(recording: Path | None, default: Path, flow_sha256: str) ->
     Raises:
         OpsError: the recording cannot be read, or is of another version of the flow.
     """
-    folder = recording or default
-    if recording is None and not (folder / RECORDING_FILE).is_file():
+    path = recording or default
+    if recording is None and not (path / RECORDING_FILE).is_file():
         return {}
+    if path.is_dir():
+        path = path / RECORDING_FILE
     try:
-        flow = read_recording(folder).flow
+        flow = read_recording(path).flow
     except Phi3Error as error:
         raise OpsError(error.what, error.fix) from error
     if flow["sha256"] != flow_sha256:
-        what = f"{folder} is a recording of {flow['name']} {flow['version']} with other content"
+        what = f"{path} is a recording of {flow['name']} {flow['version']} with other content"
         raise OpsError(what, "Record the flow again with `phi3 flow record`.")
-    return {f"recording/{RECORDING_FILE}": (folder / RECORDING_FILE).read_bytes()}
+    return {f"recording/{RECORDING_FILE}": path.read_bytes()}
 
 
 def _versions(files: Mapping[str, bytes]) -> list[str]:

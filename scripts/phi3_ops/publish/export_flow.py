@@ -23,6 +23,7 @@ from phi3_tools.flow import (
 )
 
 from ..errors import OpsError
+from ..names import require_name
 
 OWN_TOOLS = "phi3_tools."
 
@@ -68,6 +69,7 @@ def read_flow(folder: Path) -> ExportedFlow:
     names: dict[str, CustomConnection] = {}
 
     def connection(name: str) -> CustomConnection:
+        require_name(name, f"{folder} cannot be exported: name of a connection")
         return names.setdefault(name, CustomConnection(name))
 
     try:

@@ -186,6 +186,9 @@ def test_a_recording_becomes_a_part_of_the_export(tmp_path, monkeypatch):
     recorded = (tmp_path / "with" / "recording" / "recording.json").read_bytes()
     assert recorded == (RECORDINGS / "qa" / "recording.json").read_bytes()
     assert "The recording is missing" not in (tmp_path / "with" / "test_parity.py").read_text()
+    file = RECORDINGS / "qa" / "recording.json"
+    export_flow(Path("qa"), "fastapi", tmp_path / "file", recording=file)
+    assert (tmp_path / "file" / "recording" / "recording.json").read_bytes() == recorded
     with pytest.raises(OpsError, match="is a recording of qa .* with other content"):
         export_flow(Path("chat"), "fastapi", tmp_path / "chat", recording=RECORDINGS / "qa")
     with pytest.raises(OpsError, match="recording"):
@@ -324,3 +327,16 @@ def test_a_path_that_cannot_be_written_is_found_before_the_first_is_written(tmp_
         export_flow(Path("qa"), "fastapi", out, force=True)
     assert not (out / "app.py").exists() and contents(outside) == wheel
     assert set(contents(out)) < set(before)
+
+
+def test_a_name_with_line_ends_is_refused(tmp_path):
+    folder = write_flow(tmp_path / "own\nRUN touch it\n#")
+    with pytest.raises(OpsError, match="own.*is not a valid name"):
+        export_flow(folder, "fastapi", tmp_path / "out")
+    code = CODE.replace("text: str", "text: str, c: CustomConnection").replace(
+        "import tool", "import tool\nfrom promptflow.connections import CustomConnection"
+    )
+    node = PYTHON_NODE.replace("inputs: {", 'inputs: {c: "phi3\\nPATH=x", ')
+    with pytest.raises(OpsError, match="connection: .*PATH=x.*is not a valid name"):
+        export_flow(write_flow(tmp_path / "c", node, code), "fastapi", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
