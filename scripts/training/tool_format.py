@@ -17,6 +17,7 @@ scripts/serving and scripts/training have equal copies of this file: each folder
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ CALL_MARKS = {
     GENERIC: ("<tool_call>", "</tool_call>"),
 }
 RESULT_MARKS = ("<tool_response>", "</tool_response>")
+_MARK_IN_RESULT = re.compile(r"<(?=/?tool_response>)")
 PHI4_MINI_SYSTEM = "You are a helpful assistant with some tools."
 GENERIC_INSTRUCTIONS = """\
 You can call tools. These tools are available:
@@ -68,7 +70,8 @@ def plain_messages(
             written = write_calls(calls, tool_format)
             content = f"{content}\n{written}" if content else written
         if role == "tool" and tool_format == GENERIC:
-            content = content.join(RESULT_MARKS)
+            # A mark inside a result is broken up: the result cannot end itself.
+            content = _MARK_IN_RESULT.sub("< ", content).join(RESULT_MARKS)
             if after_result:
                 plain[-1]["content"] += f"\n{content}"
                 continue
