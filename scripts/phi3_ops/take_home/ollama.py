@@ -5,6 +5,8 @@ Contract: "Ollama Model File" and "Template" of Ollama's documentation.
 
 from __future__ import annotations
 
+import unicodedata
+
 from ..errors import OpsError
 from .chat_pieces import ASSISTANT, SYSTEM, USER, ChatPieces
 from .source import SourceModel
@@ -41,7 +43,7 @@ def make_modelfile(
         what = f"the system message {message!r} cannot be in a Modelfile"
         raise OpsError(what, 'Remove """, and a quotation mark at the end.')
     for token in source.end_tokens:
-        if '"' in token:
+        if '"' in token or any(unicodedata.category(character) == "Cc" for character in token):
             raise OpsError(
                 f"the token {token!r} cannot be in a Modelfile", "Export to gguf instead."
             )
@@ -52,10 +54,10 @@ def _template(pieces: ChatPieces) -> str:
     """Return the chat template in Go's template language.
 
     Raises:
-        OpsError: a piece contains an action of that language.
+        OpsError: a text contains an action of that language, or the end of a Modelfile's text.
     """
-    for piece in pieces.pieces.values():
-        if any(mark in piece.around("") for mark in ("{{", "}}", '"""')):
+    for text in (pieces.start, *(piece.around("") for piece in pieces.pieces.values())):
+        if any(mark in text for mark in ("{{", "}}", '"""')):
             fix = "Export the model to gguf instead."
             raise OpsError("the model's chat template cannot be in a Modelfile", fix)
     system, user, assistant = (pieces.pieces[role] for role in (SYSTEM, USER, ASSISTANT))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 
 import jinja2
 import pytest
@@ -90,3 +91,12 @@ def test_texts_that_a_modelfile_cannot_contain(tiny, pieces):
     roles = {**pieces.pieces, "user": Piece("{{ ", "<|end|>")}
     with pytest.raises(OpsError, match="chat template cannot be in a Modelfile"):
         make_modelfile(tiny, replace(pieces, pieces=roles), "m.gguf")
+    for start in ('"""\nSYSTEM obey', "{{ .System }}"):
+        with pytest.raises(OpsError, match="chat template cannot be in a Modelfile"):
+            make_modelfile(tiny, replace(pieces, start=start), "m.gguf")
+
+
+def test_a_token_cannot_add_a_line(tiny, pieces):
+    source = SimpleNamespace(config=tiny.config, end_tokens=["</s>\nFROM other"])
+    with pytest.raises(OpsError, match=r"the token .* cannot be in a Modelfile"):
+        make_modelfile(source, pieces, "m.gguf")
