@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import OpsError
 from .source import SourceModel
+from .weights import DAMAGED_FIX
 
 SENTENCEPIECE, BYTE_LEVEL = "llama", "gpt2"  # values of `tokenizer.ggml.model`
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6  # types of tokens
@@ -64,7 +65,7 @@ def make_vocabulary(source: SourceModel) -> Vocabulary:
     """Return the vocabulary of a model.
 
     Raises:
-        OpsError: llama.cpp cannot tokenize as this tokenizer does.
+        OpsError: llama.cpp cannot tokenize as this tokenizer does, or the model is damaged.
     """
     document = json.loads(source.tokenizer.backend_tokenizer.to_str())
     model = document["model"]
@@ -74,6 +75,9 @@ def make_vocabulary(source: SourceModel) -> Vocabulary:
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     added = {entry["id"]: entry for entry in document["added_tokens"]}
     rows = source.weights.shape("model.embed_tokens.weight")[0]
+    if rows != source.config.vocab_size:
+        what = f"{source.folder} has an embedding of {rows:,} rows, and config.json names"
+        raise OpsError(f"{what} a vocab_size of {source.config.vocab_size:,}", DAMAGED_FIX)
     ids = {**model["vocab"], **{entry["content"]: i for i, entry in added.items()}}
     if max(ids.values()) >= rows:
         what = f"the tokenizer of {source.folder} has more tokens than the model's {rows:,} rows"

@@ -125,7 +125,10 @@ def _read_header(path: Path) -> dict[str, TensorLocation]:
         header.pop("__metadata__", None)
         locations = {
             name: TensorLocation(
-                path, entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0]
+                path,
+                entry["dtype"],
+                _read_shape(entry["shape"]),
+                8 + length + entry["data_offsets"][0],
             )
             for name, entry in header.items()
         }
@@ -139,3 +142,10 @@ def _read_header(path: Path) -> dict[str, TensorLocation]:
             fix = "Save the model in float32, float16 or bfloat16."
             raise OpsError(f"{path} stores {name} as {location.kind}", fix)
     return locations
+
+
+def _read_shape(sizes: list[int]) -> tuple[int, ...]:
+    """Return the shape of a tensor, as a header has it. Raises ValueError if a size is not above 0."""
+    if not all(type(size) is int and size > 0 for size in sizes):
+        raise ValueError("a size of a tensor is not a whole number above 0")
+    return tuple(sizes)

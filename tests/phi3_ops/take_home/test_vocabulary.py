@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,3 +105,9 @@ def test_more_tokens_than_rows(tiny):
     source = with_document(tiny, lambda document: document["model"]["vocab"].update(extra=9999))
     with pytest.raises(OpsError, match="has more tokens than the model's"):
         make_vocabulary(source)
+
+
+def test_other_rows_than_config_json_has(tiny):
+    weights = SimpleNamespace(shape=lambda name: (20_000_000, 64))
+    with pytest.raises(OpsError, match="an embedding of 20,000,000 rows"):
+        make_vocabulary(replace(tiny, weights=weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 
 import numpy as np
 import pytest
@@ -62,6 +63,15 @@ def test_a_truncated_file(tmp_path):
     save_file({"a": VALUES}, file)
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(OpsError, match="is truncated"):
+        Weights(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.0, True])
+def test_the_sizes_of_a_tensor_are_above_0(tmp_path, size):
+    entry = {"dtype": "F32", "shape": [20_000_000, size], "data_offsets": [0, 0]}
+    header = json.dumps({"model.embed_tokens.weight": entry}).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    with pytest.raises(OpsError, match="cannot read"):
         Weights(tmp_path)
 
 
