@@ -201,6 +201,22 @@ def test_other_contracts_call_tools_in_text(server, connect, contract):
     assert "<tool_response>" in second and "sunny" in second and "tool_call_id" not in second
 
 
+@pytest.mark.parametrize("more", [{}, {"response_format": SCHEMA}])
+def test_a_call_is_refused_if_the_choice_is_none(server, openai, more):
+    server.json(openai_answer(None, CALL))
+    with pytest.raises(InvalidAnswerError, match="it calls a tool, but tool_choice is none"):
+        openai.chat(QUESTION, Params(tools=[WEATHER], tool_choice="none", **more))
+    assert len(server.requests) == 2
+
+
+def test_calls_of_other_tools_are_refused_if_a_tool_is_named(server, openai):
+    news = {"type": "function", "function": {"name": "news"}}
+    server.json(openai_answer(None, CALL, ToolCall("b", "news", "{}")))
+    choice = {"type": "function", "function": {"name": "weather"}}
+    with pytest.raises(InvalidAnswerError, match="it calls another tool than weather"):
+        openai.chat(QUESTION, Params(tools=[WEATHER, news], tool_choice=choice))
+
+
 def test_no_tools_are_offered_if_the_choice_is_none(server, connect):
     server.json({"output": CALL_TEXT})
     params = Params(tools=[WEATHER], tool_choice="none")

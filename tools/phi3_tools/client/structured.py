@@ -110,6 +110,8 @@ class Structure:
         return replace(reply, parsed=self.answer_format.parse(reply.text, redact))
 
     def _check_calls(self, calls: Sequence[ToolCall], redact: Callable[[str], str]) -> None:
+        if self.choice == NONE and calls:
+            raise ProblemsError("it calls a tool, but tool_choice is none")
         for call in calls:
             if call.name not in self.tools:
                 known = ", ".join(self.tools) or "none"
@@ -122,8 +124,10 @@ class Structure:
                 raise ProblemsError(f"the arguments of {call.name}: {error}") from None
         if self.choice == REQUIRED and not calls:
             raise ProblemsError("it calls no tool, but a call is required")
-        if self._named_tool and [call.name for call in calls if call.name == self.choice] == []:
+        if self._named_tool and not calls:
             raise ProblemsError(f"it does not call {self.choice}, which is required")
+        if self._named_tool and any(call.name != self.choice for call in calls):
+            raise ProblemsError(f"it calls another tool than {self.choice}, which is required")
 
     @property
     def _named_tool(self) -> str | None:
