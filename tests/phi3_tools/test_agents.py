@@ -72,6 +72,21 @@ def test_after_the_last_step_the_model_has_to_answer(server, connection):
     assert [body.get("tool_choice") for body in server.bodies()] == [None, None, "none"]
 
 
+def test_after_the_last_call_the_model_has_to_answer(server, connection):
+    server.json(calls(*[("weather", {"city": "Vienna"})] * 20))
+    server.json(calls(*[("weather", {"city": "Graz"})] * 20)).json(says("I stop here."))
+    answer = run_agent(connection, QUESTION, [weather], context_window=30_000)
+    assert (answer.answer, answer.ended, len(answer.steps)) == ("I stop here.", "max_steps", 32)
+    last = server.bodies()[-1]
+    results = [item["content"] for item in last["messages"] if item["role"] == "tool"]
+    assert last["tool_choice"] == "none" and len(results) == 40
+    assert [result.startswith("The function was not called") for result in results[31:34]] == [
+        False,
+        True,
+        True,
+    ]
+
+
 def test_the_oldest_steps_are_left_out_to_fit(server, connection):
     for _ in range(4):
         server.json(calls(("weather", {"city": "Vienna" * 40})))
@@ -102,10 +117,11 @@ def test_wrong_arguments_end_the_agent_after_one_repair(server, connection):
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("steps", [0, -1, 1.5, None])
-def test_a_wrong_number_of_steps_is_refused(connection, steps):
-    with pytest.raises(UserErrorException, match="max_steps is"):
-        run_agent(connection, QUESTION, [weather], max_steps=steps)
+@pytest.mark.parametrize("number", [0, -1, 1.5, None])
+@pytest.mark.parametrize("limit", ["max_steps", "max_calls"])
+def test_a_wrong_limit_is_refused(connection, limit, number):
+    with pytest.raises(UserErrorException, match=f"{limit} is"):
+        run_agent(connection, QUESTION, [weather], **{limit: number})
 
 
 # -- definitions -----------------------------------------------------------------------------------

@@ -18,8 +18,10 @@ from .flow import package_trace
 from .pf_calls import client_of, promptflow_errors, traced_chat
 
 DEFAULT_MAX_STEPS = 6
+DEFAULT_MAX_CALLS = 32
 ANSWERED, MAX_STEPS = "answered", "max_steps"  # values of `AgentAnswer.ended`
 RESULT_LIMIT = 8000  # characters of a function's result that the model reads
+_NOT_CALLED = "The function was not called: the limit of calls is reached."
 _JSON_TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
 
 
@@ -48,7 +50,8 @@ class AgentAnswer:
 
     Attributes:
         answer: text of the answer.
-        ended: `answered`, or `max_steps` if the model was made to answer after the last allowed step.
+        ended: `answered`, or `max_steps` if the model was made to answer after the last allowed step or
+            call.
         steps: the calls of functions, in order.
     """
 
@@ -67,20 +70,22 @@ def run_agent(
     functions: Iterable[Callable[..., Any]],
     *,
     max_steps: int = DEFAULT_MAX_STEPS,
+    max_calls: int = DEFAULT_MAX_CALLS,
     params: Params = Params(temperature=0, max_new_tokens=256),
     context_window: int = 4096,
 ) -> AgentAnswer:
     """Answer a question with the help of local functions.
 
-    Each answer of the model with calls is a step. After the last allowed step the model has to answer
-    without functions, so that there are at most `max_steps` + 1 answers. The calls of functions are spans
-    in Prompt flow's traces and in OpenTelemetry.
+    Each answer of the model with calls is a step. After the last allowed step or call the model has to
+    answer without functions, so that there are at most `max_steps` + 1 answers. The calls of functions
+    are spans in Prompt flow's traces and in OpenTelemetry.
 
     Args:
         connection: a CustomConnection.
         messages: the chat, with the question at its end.
         functions: the functions; see `tool_definition`.
         max_steps: number of answers with calls, at least 1.
+        max_calls: number of calls of functions in all steps, at least 1.
         params: generation parameters without `tools`.
         context_window: tokens that prompt and answer share; the oldest steps are left out to fit.
 
@@ -89,10 +94,8 @@ def run_agent(
     """
     by_name = {function.__name__: function for function in functions}
     with promptflow_errors():
-        if not isinstance(max_steps, int) or max_steps < 1:
-            raise ConfigError(
-                f"max_steps is {max_steps!r}, but must be a whole number of at least 1"
-            )
+        _check_limit("max_steps", max_steps)
+        _check_limit("max_calls", max_calls)
         client = client_of(connection)
         tools = [tool_definition(function) for function in by_name.values()]
         chat = list(messages)
@@ -103,11 +106,20 @@ def run_agent(
                 return AgentAnswer(reply.text, ANSWERED, tuple(steps))
             chat.append(reply.message)
             for call in reply.tool_calls:
-                step = _run_step(number, call, by_name[call.name])
-                steps.append(step)
-                chat.append({"role": "tool", "tool_call_id": call.id, "content": step.result})
+                result = _NOT_CALLED
+                if len(steps) < max_calls:
+                    steps.append(_run_step(number, call, by_name[call.name]))
+                    result = steps[-1].result
+                chat.append({"role": "tool", "tool_call_id": call.id, "content": result})
+            if len(steps) >= max_calls:
+                break
         reply = traced_chat(client, chat, _with_tools(params, tools, "none"), context_window)
         return AgentAnswer(reply.text, MAX_STEPS, tuple(steps))
+
+
+def _check_limit(name: str, value: Any) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{name} is {value!r}, but must be a whole number of at least 1")
 
 
 def tool_definition(function: Callable[..., Any]) -> dict[str, Any]:
