@@ -69,7 +69,6 @@ def read_flow(folder: Path) -> ExportedFlow:
     names: dict[str, CustomConnection] = {}
 
     def connection(name: str) -> CustomConnection:
-        require_name(name, f"{folder} cannot be exported: name of a connection")
         return names.setdefault(name, CustomConnection(name))
 
     try:
@@ -90,6 +89,8 @@ def read_flow(folder: Path) -> ExportedFlow:
         place = f"`{error.field}`: " if error.field else ""
         what = f"{folder} cannot be exported: {node}{place}{error.reason}"
         raise OpsError(what, f"{error.fix[:1].upper()}{error.fix[1:]}.") from error
+    for name in names:
+        require_name(name, f"{folder} cannot be exported: name of a connection")
     for tool in [*tools.values(), *(t for choices in nodes.values() for t in choices.values())]:
         _refuse_foreign_tool(tool.node)
     needs = _needs(nodes)

@@ -337,6 +337,6 @@ def test_a_name_with_line_ends_is_refused(tmp_path):
         "import tool", "import tool\nfrom promptflow.connections import CustomConnection"
     )
     node = PYTHON_NODE.replace("inputs: {", 'inputs: {c: "phi3\\nPATH=x", ')
-    with pytest.raises(OpsError, match="connection: .*PATH=x.*is not a valid name"):
+    with pytest.raises(OpsError, match="of a connection: .phi3.*PATH=x. is not a valid name"):
         export_flow(write_flow(tmp_path / "c", node, code), "fastapi", tmp_path / "out")
     assert not (tmp_path / "out").exists()
