@@ -29,6 +29,7 @@ MAX_INTERSECTED_PATTERNS = 8
 # The smallest common multiple of all multipleOf of a schema: schemas that must match together need it.
 # llguidance took 0.03 s for 9973, 0.6 s for 99999, and did not end in 25 s for 999983.
 MAX_MULTIPLE = 10_000
+MAX_DENOMINATOR = 10**12  # of a multipleOf as a fraction
 MAX_BYTES = 256 * 1024  # of a schema as JSON
 # A keyword that is not enforced would make an answer invalid without a sign of it.
 NOT_SUPPORTED = frozenset({
@@ -169,11 +170,8 @@ def _is_intersection(schema: Mapping[str, Any]) -> bool:
 def _common_multiple(multiple: Fraction | None, part: _Part) -> Fraction | None:
     """Return the smallest common multiple of a number and a schema's multipleOf. Refuse a large one."""
     number = part.value.get("multipleOf")
-    if (
-        isinstance(number, bool)
-        or not isinstance(number, (int, float))
-        or abs(number) in (0, math.inf)
-    ):
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or number == 0 or (isinstance(number, float) and not math.isfinite(number)):
         return multiple
     value = abs(Fraction(number if isinstance(number, int) else Decimal(str(number))))
     common = value
@@ -191,6 +189,8 @@ def _common_multiple(multiple: Fraction | None, part: _Part) -> Fraction | None:
 
 def _is_small(multiple: Fraction) -> bool:
     """Return whether a multiple is cheap to compile; 0.25 is as much work as 25."""
+    if multiple.denominator > MAX_DENOMINATOR:
+        return False
     while multiple.denominator > 1 and multiple <= MAX_MULTIPLE:
         multiple *= 10
     return multiple <= MAX_MULTIPLE

@@ -289,6 +289,5 @@ def test_tokenizers_with_byte_tokens_and_word_starts():
 def test_a_kept_grammar_does_not_wait_for_a_compilation(compiler):
     grammar = schema_grammar(inside(TEXT))
     constraint = compiler.compile(grammar)
-    with compiler._lock:  # another thread compiles
-        with ThreadPoolExecutor(1) as pool:
-            assert pool.submit(compiler.compile, grammar).result(timeout=10) is constraint
+    with ThreadPoolExecutor(1) as pool, compiler._lock:  # another thread compiles
+        assert pool.submit(compiler.compile, grammar).result(timeout=10) is constraint

@@ -110,6 +110,7 @@ def test_arguments_are_nested_to_a_limit():
         {"type": "number", "multipleOf": 99.9983},
         {"type": "number", "multipleOf": 1e300},
         {"type": "integer", "multipleOf": 10**400},
+        {"type": "number", "multipleOf": 1e-300},
         {"type": "integer", "multipleOf": -999_983},
         {"anyOf": [{"multipleOf": 1}, {"multipleOf": 2**-12}]},
         {"allOf": [{"multipleOf": 9973}, {"multipleOf": 9967}]},
@@ -121,6 +122,8 @@ def test_large_multiples_are_refused(schema):
     assert "multipleOf is too large or has too many" in str(refusal(inside(schema)))
 
 
-@pytest.mark.parametrize("multiples", [(0.01, 1000, 60), (9973,), (0.25, 5), (0, True, "7", -3)])
+@pytest.mark.parametrize(
+    "multiples", [(0.01, 1000, 60), (9973,), (0.25, 5), (0, True, "7", float("nan"))]
+)
 def test_usual_multiples_pass(multiples):
     check_schema({"anyOf": [{"multipleOf": multiple} for multiple in multiples]}, "schema")
