@@ -149,7 +149,8 @@ def test_a_batch_and_a_comparison(desk):
     output = run(desk, "phi3 run --flow qa …")
     assert "exact_match" in output
     name = re.search(r"^(qa-\S+):", output, re.MULTILINE)[1]
-    assert re.search(rf"^next: phi3 compare \S+ {name}$", output, re.MULTILINE)
+    # The desk has a copy of the flows, so the runs of the quickstart are not runs of the same flow.
+    assert f"next, after a run of another model: phi3 compare {name} OTHER" in output
     assert name in run(desk, "phi3 runs")
     assert "nothing to do" in run(desk, "phi3 run --resume NAME", NAME=name)
     base, tuned = (summary(desk)["runs"][kind][0] for kind in ("base", "tuned"))
