@@ -15,7 +15,7 @@ export ORT_DISABLE_TELEMETRY := 1
 export PF_TRACING_SKIP_LOCAL_SETUP := true
 export PYTHONUTF8 := 1
 
-.PHONY: quickstart test test-slow bench fuzz docs release lint format lock clean remove
+.PHONY: quickstart test test-slow test-long bench fuzz docs release lint format lock clean remove
 .DELETE_ON_ERROR:
 
 ## quickstart: install, then fine-tune, serve, connect, chat and evaluate on this machine
@@ -30,16 +30,20 @@ SIDE_BY_SIDE = -n $(JOBS) --dist loadfile --max-worker-restart 0
 ## test: install, then lint, type-check and run the tests
 test: $(VENV)/.dev
 	$(MAKE) lint
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow" --cov --cov-report term
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not long" --cov --cov-report term
 
 ## test-slow: the tests that take more than a minute each
 # Load tests measure memory and need the machine for themselves.
 LOAD_TESTS = tests/phi3_ops/endpoint/test_load.py
 test-slow: $(VENV)/.dev
-	@command -v buildah >/dev/null || { apt-get update -qq && \
-		apt-get install -y -qq --no-install-recommends buildah crun debootstrap; }
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m slow --timeout 2400 --ignore $(LOAD_TESTS)
 	$(BIN)/python -m pytest -m slow --timeout 2400 $(LOAD_TESTS)
+
+## test-long: the tests that build images, install environments, or repeat many tests: up to an hour
+test-long: $(VENV)/.dev
+	@command -v buildah >/dev/null || { apt-get update -qq && \
+		apt-get install -y -qq --no-install-recommends buildah crun debootstrap; }
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m long --timeout 3600
 
 ## bench: the benchmarks; each prints a table and writes JSON to bench/
 bench: $(VENV)/.bench

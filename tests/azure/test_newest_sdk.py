@@ -26,7 +26,7 @@ EXCLUDED = {
 # The golden requests are those of the version that the extra `azure` pins.
 DESELECTED = "not test_the_requests and not TestRequests"
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.long
 
 
 def files() -> list[Path]:
@@ -51,7 +51,7 @@ def test_the_journeys_with_the_newest_version(tmp_path):
         timeout=300,
     )
     assert version.stdout.strip() == NEWEST
-    words = ["-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", DESELECTED, *files()]
+    words = ["-q", "-p", "no:cacheprovider", "-m", "not slow and not long", "-k", DESELECTED, *files()]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
         cwd=paths.ROOT,

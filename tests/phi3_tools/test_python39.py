@@ -48,7 +48,7 @@ def run(*words: object) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_tools_answer_on_python_39(tmp_path):
     interpreter = find_python39()
     if interpreter is None:

@@ -9,7 +9,7 @@ import pytest
 from phi3_ops.take_home.export import export_model
 from phi3_ops.take_home.llama_server import llama_server
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 
 TOKENS = 32
 # llama.cpp computes with float16 keys, values and weights: where the two best logits differ by less than

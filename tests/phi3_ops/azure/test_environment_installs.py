@@ -27,7 +27,7 @@ from shared_packages import main as share_packages
 
 LIMIT_S = 900
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.skipif(sys.version_info[:2] != (3, 11), reason="Azure's environments have 3.11"),
 ]
 RECIPE = {

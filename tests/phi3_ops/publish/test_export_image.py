@@ -44,7 +44,7 @@ def check_answers(images, image, context, env):  # noqa: F811
         assert stream.text.count("data: ") == len(QUESTION["question"].split())
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("form", ["fastapi", "agent-framework"])
 def test_an_exported_chat_answers_from_its_image(form, images, tmp_path):  # noqa: F811
     context = tmp_path / "chat"
@@ -61,7 +61,7 @@ def test_an_exported_chat_answers_from_its_image(form, images, tmp_path):  # noq
     assert ("agent-framework-core" in packages) is (form == "agent-framework")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_flow_answers_from_its_image(images, tmp_path):  # noqa: F811
     """The context of `phi3 flow build`, which `phi3 deploy --flow` uploads as well."""
     context = tmp_path / "chat"
