@@ -100,6 +100,7 @@ def test_a_wrong_file_fails_the_line(connection, flow_with, schema, message):
 def test_in_prompt_flow_the_file_is_in_the_working_directory(tmp_path, monkeypatch):
     (tmp_path / "s.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.path", [str(tmp_path)])  # other tests may have left their flows there
     assert read_schema("s.json") == {}
     (tmp_path / "s.json").write_bytes(b"\xff")
     with pytest.raises(ConfigError, match="cannot be read"):
