@@ -51,7 +51,16 @@ def test_the_journeys_with_the_newest_version(tmp_path):
         timeout=300,
     )
     assert version.stdout.strip() == NEWEST
-    words = ["-q", "-p", "no:cacheprovider", "-m", "not slow and not long", "-k", DESELECTED, *files()]
+    words = [
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow and not long",
+        "-k",
+        DESELECTED,
+        *files(),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *words],
         cwd=paths.ROOT,
