@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-# Value, and whether it is accepted. A missing or an empty value means that there are no arguments.
+# Pairs of a value and whether both accept it. None and "" are calls without arguments.
 CALL_ARGUMENTS = [
     (None, True),
     ("", True),
