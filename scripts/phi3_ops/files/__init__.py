@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .atomic import atomic_folder, new_folder
 from .json_files import read_jsonl, write_json, write_jsonl
-from .locks import file_lock, try_lock
+from .locks import file_lock, try_lock, wait_for_lock
 from .ownership import (
     MARKER_FILE,
     begin_writing,
@@ -42,6 +42,7 @@ __all__ = [
     "require_own_folder",
     "stage_marker",
     "try_lock",
+    "wait_for_lock",
     "write_json",
     "write_jsonl",
 ]

@@ -37,7 +37,7 @@ from .properties import (
     url_without_secrets,
 )
 from .resume import resume_run
-from .scored import ScoredRun, load_scored_run
+from .scored import RunLocation, ScoredRun, answers_location, load_scored_run
 from .single import run_once
 from .store import OUTPUT_FOLDER, SNAPSHOT, THRESHOLDS_FILE, write_run_folder
 
@@ -49,6 +49,7 @@ __all__ = [
     "DEFAULT_IN_FLIGHT",
     "OUTPUT_FOLDER",
     "ProgressCallback",
+    "RunLocation",
     "RunProperties",
     "SHORT_HASH",
     "SNAPSHOT",
@@ -57,6 +58,7 @@ __all__ = [
     "THRESHOLDS_FILE",
     "TOKEN_COUNTS",
     "answer_tokens",
+    "answers_location",
     "ask_and_score",
     "check_evaluation",
     "check_evaluation_of_run",

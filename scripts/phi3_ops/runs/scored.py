@@ -70,6 +70,38 @@ class ScoredRun:
         return {**self.scored.errors, **(self.asked.errors if self.asked else {})}
 
 
+@dataclass(frozen=True)
+class RunLocation:
+    """The run of the answers that a reference stands for.
+
+    Attributes:
+        name: name of the stored run; for a run in a file or a folder, the absolute path.
+        path: the folder of the run, or the file.
+    """
+
+    name: str
+    path: Path
+
+
+def answers_location(reference: str) -> RunLocation:
+    """Return where the answers of a run are stored.
+
+    Args:
+        reference: as in `load_scored_run`. An evaluation stands for the run that it scored.
+
+    Raises:
+        OpsError: the run does not exist.
+    """
+    path = Path(reference)
+    if path.is_file() or path.suffix == ".jsonl" or find_outputs_file(path):
+        if not path.exists():
+            raise OpsError(f"{reference} does not exist", "Check the path.")
+        return RunLocation(str(path.resolve()), path.resolve())
+    run = _require_completed(reference)
+    run = _require_completed(run.base) if run.base else run
+    return RunLocation(run.name, run.folder)
+
+
 def load_scored_run(reference: str, data: Path | None = None) -> ScoredRun:
     """Load a stored run, or the results in a JSONL file or in the folder of a run.
 
