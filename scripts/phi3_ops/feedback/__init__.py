@@ -1,0 +1,10 @@
+"""Feedback of users on answers: the records, and the store that keeps them.
+
+`phi3 serve --feedback` writes the records, `phi3 feedback` lists, exports and deletes them, and
+`phi3 data` makes training data from them. This room may import `phi3_tools`, `files`, `network` and the
+top-level modules.
+"""
+
+from __future__ import annotations
+
+__all__: list[str] = []
