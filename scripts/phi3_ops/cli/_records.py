@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from typing import Any
 
 from ..terminal import console, one_line, print_text
@@ -14,6 +16,16 @@ Record = Mapping[str, Any]
 def add_json(parser: Any) -> None:
     """Add `--json` to a parser or a group of arguments."""
     parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+@contextmanager
+def messages_to_stderr(as_json: bool) -> Iterator[None]:
+    """Send what the block prints to standard error if the command prints JSON.
+
+    Standard output then contains nothing but the JSON document.
+    """
+    with redirect_stdout(sys.stderr) if as_json else nullcontext():
+        yield
 
 
 def print_json(items: Sequence[Record], **more: Any) -> None:

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import paths
 from ..terminal import print_text
+from ._records import add_json, messages_to_stderr, print_json, print_table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ..take_home import EvaluatedModel, ExportedModel
 
 FORMATS = ("gguf", "ollama", "foundry-local", "onnx")
 
@@ -47,6 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="system message of the Modelfile (default: that of the chat template)",
     )
     _add_evaluation(parser)
+    add_json(parser)
 
 
 def _add_evaluation(parser: argparse.ArgumentParser) -> None:
@@ -81,43 +89,74 @@ def run(args: argparse.Namespace) -> int:
         raise OpsError(f"--system has no effect with --to {args.to}", "Use --to ollama.")
     if args.evaluate:
         check_evaluation_of_export(args.to, args.evaluate)
-    folder = args.out or paths.WORKDIR / "take-home" / args.to
-    exported = export_model(
-        args.model,
-        args.to,
-        args.quant,
-        folder,
-        name=args.name,
-        system=args.system,
-        notify=print_text,
-    )
-    for file in exported.files:
-        print_text(f"wrote {folder / file.name} ({file.size / 10**6:,.0f} MB)")
-    for note in exported.notes:
-        print_text(f"note: {note}")
-    print_text(f"{folder / 'README.md'} says how to run it")
-    if args.evaluate:
-        _evaluate(args, exported)
+    with messages_to_stderr(args.json):
+        exported = export_model(
+            args.model,
+            args.to,
+            args.quant,
+            args.out or paths.WORKDIR / "take-home" / args.to,
+            name=args.name,
+            system=args.system,
+            notify=print_text,
+        )
+        _print_export(exported)
+        models = _evaluate(args, exported) if args.evaluate else []
+    if args.json:
+        _print_json(exported, models)
     return 0
 
 
-def _evaluate(args: argparse.Namespace, exported: Any) -> None:
-    from ..take_home import evaluate_export
-    from ._records import print_table
+def _print_export(exported: ExportedModel) -> None:
+    for file in exported.files:
+        print_text(f"wrote {exported.folder / file.name} ({_megabytes(file.size)} MB)")
+    for note in exported.notes:
+        print_text(f"note: {note}")
+    print_text(f"{exported.folder / 'README.md'} says how to run it")
 
-    rows = evaluate_export(exported, args.model, args.evaluate, base=args.base, notify=print_text)
-    kinds = list(rows[0].exact_match)
-    records = [
+
+def _megabytes(size: int) -> str:
+    return f"{size / 10**6:,.0f}"
+
+
+def _evaluate(args: argparse.Namespace, exported: ExportedModel) -> Sequence[EvaluatedModel]:
+    """Score the models, and print a table."""
+    from ..take_home import evaluate_export
+
+    models = evaluate_export(exported, args.model, args.evaluate, base=args.base, notify=print_text)
+    kinds = list(models[0].exact_match)
+    records: list[dict[str, Any]] = [
         {
-            "model": row.name,
-            "MB": f"{row.size / 10**6:,.0f}",
-            **{f"exact match, {kind}": f"{row.exact_match[kind].mean:.1%}" for kind in kinds},
-            **{f"F1, {kind}": f"{row.token_f1[kind].mean:.1%}" for kind in kinds},
-            "failed": row.failed,
+            "model": model.name,
+            "MB": _megabytes(model.size),
+            **{f"exact match, {kind}": f"{model.exact_match[kind].mean:.1%}" for kind in kinds},
+            **{f"F1, {kind}": f"{model.token_f1[kind].mean:.1%}" for kind in kinds},
+            "failed": model.failed,
         }
-        for row in rows
+        for model in models
     ]
     columns = list(records[0])
     print_table(records, columns, right=columns[1:])
-    for row in rows:
-        print_text(f"{row.name}: runs {' and '.join(row.runs)}")
+    for model in models:
+        print_text(f"{model.name}: runs {' and '.join(model.runs)}")
+    return models
+
+
+def _print_json(exported: ExportedModel, models: Sequence[EvaluatedModel]) -> None:
+    items = [
+        {
+            "model": model.name,
+            "size": model.size,
+            "exact_match": {kind: asdict(mean) for kind, mean in model.exact_match.items()},
+            "token_f1": {kind: asdict(mean) for kind, mean in model.token_f1.items()},
+            "failed": model.failed,
+            "runs": model.runs,
+        }
+        for model in models
+    ]
+    print_json(
+        items,
+        name=exported.name,
+        folder=str(exported.folder),
+        files=[asdict(file) for file in exported.files],
+        notes=exported.notes,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,10 +11,11 @@ from .. import paths
 from ..terminal import console, print_text
 from ._common import add_config, add_dry_run, integer, positive_int, positive_number
 from ._next_step import after_job, after_training
+from ._records import messages_to_stderr
 
 if TYPE_CHECKING:
     from ..azure import Cloud
-    from ..training import Submission
+    from ..training import Submission, TrainingMetrics
 
 
 LOCAL, JOB, CATALOG = "--local", "a training job on Azure ML", "--catalog"
@@ -30,6 +32,7 @@ PARTIAL_OPTIONS: dict[str, tuple[object, tuple[str, ...]]] = {
     "merge": (None, (LOCAL,)),
     "resume": (False, (LOCAL,)),
     "processes": (1, (LOCAL,)),
+    "json": (False, (LOCAL,)),
     "config": (None, (JOB, CATALOG)),
     "dry_run": (False, (JOB, CATALOG)),
     "follow": (False, (JOB, CATALOG)),
@@ -73,7 +76,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rows", type=positive_int, metavar="N", help="use the first N rows of each file"
     )
-    local = parser.add_argument_group("with --local")
+    _add_local_options(parser.add_argument_group("with --local"))
+    _add_azure_options(parser.add_argument_group("on Azure"))
+
+
+def _add_local_options(local: argparse._ArgumentGroup) -> None:
     local.add_argument(
         "--output-dir",
         type=Path,
@@ -113,7 +120,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="number of training processes, one per GPU (default: %(default)s)",
     )
-    azure = parser.add_argument_group("on Azure")
+    local.add_argument(
+        "--json",
+        action="store_true",
+        help="print the content of metrics.json instead of a table",
+    )
+
+
+def _add_azure_options(azure: argparse._ArgumentGroup) -> None:
     add_config(azure)
     add_dry_run(azure)
     azure.add_argument("--follow", action="store_true", help="print the job's log until it ends")
@@ -142,7 +156,7 @@ def run(args: argparse.Namespace) -> int:
     if problem := _unused_option(args):
         print_text(f"phi3 finetune: {problem}; see phi3 finetune --help", to_stderr=True)
         return 2
-    return _local(args) if args.local else _azure(args)
+    return _train_here(args) if args.local else _azure(args)
 
 
 def _unused_option(args: argparse.Namespace) -> str | None:
@@ -155,8 +169,25 @@ def _unused_option(args: argparse.Namespace) -> str | None:
     return None
 
 
-def _local(args: argparse.Namespace) -> int:
-    from ..training import base_and_tuned_table, finetune_locally
+def _train_here(args: argparse.Namespace) -> int:
+    from ..training import METRICS_FILE, base_and_tuned_table
+
+    with messages_to_stderr(args.json):
+        metrics = _finetune(args)
+    if args.json:
+        content = json.loads((args.output_dir / METRICS_FILE).read_text(encoding="utf-8"))
+        print_text(json.dumps(content, indent=2))
+        return 0
+    print_text(
+        f"loss {metrics.last_train_loss:.3f} after {metrics.steps} steps, in {args.output_dir}"
+    )
+    console().print(base_and_tuned_table(args.output_dir, metrics))
+    after_training(args.output_dir)
+    return 0
+
+
+def _finetune(args: argparse.Namespace) -> TrainingMetrics:
+    from ..training import finetune_locally
 
     data = paths.WORKDIR / "data"
     options = {f"--{name}": getattr(args, name) for name in ("epochs", "rows", "seed", "merge")}
@@ -164,7 +195,7 @@ def _local(args: argparse.Namespace) -> int:
         word for name, value in options.items() if value is not None for word in (name, str(value))
     ]
     extra += [f"--{name}" for name in ("resume", "verbose") if getattr(args, name)]
-    metrics = finetune_locally(
+    return finetune_locally(
         args.train_file or data / "train.jsonl",
         args.eval_file or data / "test.jsonl",
         args.output_dir,
@@ -175,12 +206,6 @@ def _local(args: argparse.Namespace) -> int:
         processes=args.processes,
         extra=extra,
     )
-    print_text(
-        f"loss {metrics.last_train_loss:.3f} after {metrics.steps} steps, in {args.output_dir}"
-    )
-    console().print(base_and_tuned_table(args.output_dir, metrics))
-    after_training(args.output_dir)
-    return 0
 
 
 def _azure(args: argparse.Namespace) -> int:

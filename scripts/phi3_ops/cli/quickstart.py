@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 from .. import paths
-from ..terminal import agrees, console
+from ..terminal import agrees, console, print_text
 from ._columns import add_columns, chosen_columns, naming_columns
 from ._common import add_engine, add_yes, integer, port, positive_int, positive_number
+from ._records import messages_to_stderr
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,6 +19,21 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "Run the whole path on this machine: prepare data, fine-tune a model, serve it, connect it, chat "
         "with it, and evaluate it before and after the training."
     )
+    _add_training_options(parser)
+    _add_serving_options(parser)
+    parser.add_argument(
+        "--remove",
+        action="store_true",
+        help="only undo an earlier quickstart, and exit: list what is removed and what stays, and ask "
+        "before its runs are deleted",
+    )
+    add_yes(parser)
+    parser.add_argument(
+        "--json", action="store_true", help="print the content of summary.json instead of tables"
+    )
+
+
+def _add_training_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--workdir",
         type=Path,
@@ -59,6 +76,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=1,
         help="seed of the data split and of the training (default: %(default)s)",
     )
+
+
+def _add_serving_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=port, default=0, help="port of the endpoint (default: a free one)"
     )
@@ -74,16 +94,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="stop the endpoints at the end and start no chat page (default: they stay running, so that "
         "you can chat)",
     )
-    parser.add_argument(
-        "--remove",
-        action="store_true",
-        help="only undo an earlier quickstart, and exit: list what is removed and what stays, and ask "
-        "before its runs are deleted",
-    )
-    add_yes(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    from ..errors import OpsError
     from ..quickstart import (
         QuickstartOptions,
         default_workdir,
@@ -91,6 +105,8 @@ def run(args: argparse.Namespace) -> int:
         run_quickstart,
     )
 
+    if args.remove and args.json:
+        raise OpsError("--json has no effect with --remove", "Remove --json.")
     if args.engine == "promptflow":
         from ..pf import require_promptflow
 
@@ -117,8 +133,10 @@ def run(args: argparse.Namespace) -> int:
     command = ["quickstart", "--data", args.data]
     command += ["--model", args.model] if args.model else []
     command += ["--workdir", args.workdir] if args.workdir else []
-    with naming_columns(command):
-        run_quickstart(options, screen)
+    with messages_to_stderr(args.json), naming_columns(command):
+        summary = run_quickstart(options, screen)
+    if args.json:
+        print_text(json.dumps(summary.to_json(), indent=2))
     return 0
 
 

@@ -5,24 +5,35 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import paths
 from ..names import name_argument
-from ..terminal import console, one_line, print_text
+from ..terminal import console, print_text
 from . import run_azure
 from ._columns import add_column_mapping, parse_column_mapping
 from ._common import add_engine, positive_int
 from ._next_step import after_run
 from ._progress import progress_display
+from ._records import add_json, messages_to_stderr
+from ._scores import ScoredBatch, print_batch, print_scores_as_json, score_table
 
 if TYPE_CHECKING:
     from ..flows import FlowDefinition
     from ..runs import Batch, ProgressCallback
 
 INTERRUPTED = 130
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The batches that the command ran, and its exit code."""
+
+    exit_code: int
+    batches: Sequence[ScoredBatch] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "0; 1 if more lines failed than --max-failures allows; 130 after a Ctrl-C, which keeps all "
         "answers."
     )
+    _add_source_options(parser)
+    add_engine(parser)
+    _add_batch_options(parser)
+    add_json(parser)
+    run_azure.arguments(parser)
+    parser.epilog = (
+        "example:\n  phi3 run --flow qa --data .phi3/data/questions.jsonl \\\n"
+        "    --column-mapping input_data='${data.question}' --evaluate"
+    )
+
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--flow", type=Path, help="folder of a flow, or name of a shipped flow")
     parser.add_argument(
         "--app",
@@ -83,7 +106,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NODE.VARIANT",
         help="variant of a node, instead of its default one",
     )
-    add_engine(parser)
+
+
+def _add_batch_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--evaluate",
         nargs="?",
@@ -122,11 +147,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N|P%",
         help="exit 1 only if more than this many lines (or this share) fail (default: 0)",
     )
-    run_azure.arguments(parser)
-    parser.epilog = (
-        "example:\n  phi3 run --flow qa --data .phi3/data/questions.jsonl \\\n"
-        "    --column-mapping input_data='${data.question}' --evaluate"
-    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -134,6 +154,15 @@ def run(args: argparse.Namespace) -> int:
         print_text(f"phi3 run: {problem}; see phi3 run --help", to_stderr=True)
         return 2
     _check_evaluation(args)
+    with messages_to_stderr(args.json):
+        outcome = _outcome(args)
+    if args.json:
+        print_scores_as_json(outcome.batches)
+    return outcome.exit_code
+
+
+def _outcome(args: argparse.Namespace) -> Outcome:
+    """Run what the options ask for, and print the results as text."""
     if run_azure.is_requested(args):
         return _run_on_azure(args)
     if args.engine == "promptflow":
@@ -158,7 +187,7 @@ def _misuse(args: argparse.Namespace) -> str | None:
     return None
 
 
-def _run_here(args: argparse.Namespace) -> int:
+def _run_here(args: argparse.Namespace) -> Outcome:
     from ..runs import earlier_run, resume_run, run_name
 
     started = time.monotonic()
@@ -174,10 +203,10 @@ def _run_here(args: argparse.Namespace) -> int:
         answered = f"{len(batch.answers):,} of {batch.lines:,} lines are answered"
         print_text(f"{batch.name} is complete: {answered}; nothing to do")
     else:
-        _print_batch(batch, time.monotonic() - started, display.tokens)
-    code = _finish(args, batch)
+        print_batch(batch, time.monotonic() - started, display.tokens)
+    outcome = _finish(args, batch)
     after_run(batch.name, failed=batch.failed, earlier=earlier_run(batch.name))
-    return code
+    return outcome
 
 
 def _newest(reference: str, name: str) -> str:
@@ -237,7 +266,7 @@ def _run_flow(args: argparse.Namespace, on_progress: ProgressCallback) -> Batch:
     )
 
 
-def _run_on_azure(args: argparse.Namespace) -> int:
+def _run_on_azure(args: argparse.Namespace) -> Outcome:
     from ..flows import FlowDefinition
     from ..runs import choose_columns
 
@@ -245,12 +274,12 @@ def _run_on_azure(args: argparse.Namespace) -> int:
     columns = choose_columns(flow, args.data, parse_column_mapping(args.column_mapping))
     batch = run_azure.run_batch(args, flow, columns, _title(args, flow))
     if batch is None:
-        return 0
-    _print_batch(batch)
+        return Outcome(0)
+    print_batch(batch)
     return _finish(args, batch)
 
 
-def _replay(args: argparse.Namespace) -> int:
+def _replay(args: argparse.Namespace) -> Outcome:
     from ..flows import FlowDefinition
     from ..runs import count_unanswered_turns, replay_conversations
 
@@ -266,25 +295,27 @@ def _replay(args: argparse.Namespace) -> int:
             on_progress=display,
             engine=args.engine,
         )
+    batches = []
     for turn in turns:
         print_text(f"turn {turn.number}: ", end="")
-        _print_batch(turn.asked)
-        if not turn.interrupted:
-            _evaluate(args, turn.asked)
+        print_batch(turn.asked)
+        scores = None if turn.interrupted else _evaluate(args, turn.asked)
+        batches.append(ScoredBatch(turn.asked, scores))
     if turns and turns[-1].interrupted:
         counts = turns[-1].asked.counts
         print_text(f"phi3: interrupted in turn {len(turns)}: {counts}", to_stderr=True)
-        return INTERRUPTED
+        return Outcome(INTERRUPTED, batches)
     unanswered = count_unanswered_turns(args.data, turns)
     print_text(f"{unanswered} turns without an answer, including those after a failed turn")
     answered = sum(len(turn.asked.answers) for turn in turns)
-    return _exit_code(args, unanswered, unanswered + answered)
+    return Outcome(_exit_code(args, unanswered, unanswered + answered), batches)
 
 
-def _finish(args: argparse.Namespace, batch: Batch) -> int:
-    """Score a batch if the user wants it, and return the exit code."""
-    _evaluate(args, batch)
-    return _exit_code(args, batch.failed, batch.lines)
+def _finish(args: argparse.Namespace, batch: Batch) -> Outcome:
+    """Score a batch if the user wants it."""
+    scores = _evaluate(args, batch)
+    exit_code = _exit_code(args, batch.failed, batch.lines)
+    return Outcome(exit_code, [ScoredBatch(batch, scores)])
 
 
 def _exit_code(args: argparse.Namespace, failed: int, lines: int) -> int:
@@ -292,13 +323,17 @@ def _exit_code(args: argparse.Namespace, failed: int, lines: int) -> int:
     return limit.exit_code(failed, lines)
 
 
-def _evaluate(args: argparse.Namespace, batch: Batch) -> None:
-    """Score a batch if the user wants it, and print the scores over all lines, also the failed ones."""
+def _evaluate(args: argparse.Namespace, batch: Batch) -> Batch | None:
+    """Score a batch if the user wants it, and print the scores over all lines, also the failed ones.
+
+    Returns:
+        The run with the scores, or None if the batch was not scored.
+    """
     if not args.evaluate:
-        return
+        return None
     if not batch.answers:
         print_text("not scored: no line was answered")
-        return
+        return None
     from ..flows import FlowDefinition
     from ..runs import score_batch
 
@@ -307,31 +342,9 @@ def _evaluate(args: argparse.Namespace, batch: Batch) -> None:
         scored = score_batch(
             flow, batch, in_flight=args.in_flight, on_progress=display, engine=args.engine
         )
-    console().print(_score_table(scored))
+    console().print(score_table(scored))
+    return scored
 
 
 def _title(args: argparse.Namespace, flow: FlowDefinition) -> str:
     return args.name or flow.folder.resolve().name
-
-
-def _print_batch(batch: Batch, seconds: float | None = None, tokens: int = 0) -> None:
-    rate = f", {seconds:.1f} s, {batch.lines / seconds:.1f} lines/s" if seconds else ""
-    counted = f", {tokens:,} tokens" if tokens else ""
-    print_text(f"{batch.name}: {batch.lines} lines, {batch.failed} failed{rate}{counted}")
-    if batch.failed and batch.reason:
-        print_text(f"  first failure: {one_line(batch.reason)}")
-    print_text(f"  details: phi3 runs --show {batch.name}")
-
-
-def _score_table(scored: Batch) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    from ..runs import mean_scores
-
-    table = Table(box=box.SIMPLE_HEAD, title=f"{scored.name} (a line without an answer counts 0)")
-    for head in ("metric", "mean", "± standard error", "n"):
-        table.add_column(head, justify="left" if head == "metric" else "right")
-    for name, mean in mean_scores(scored).items():
-        table.add_row(name, f"{mean.mean:.4f}", f"{mean.stderr:.4f}", str(mean.n))
-    return table

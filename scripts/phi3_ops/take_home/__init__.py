@@ -5,10 +5,12 @@ It may import `training`, `runs`, `chat` and the rooms below them.
 
 from __future__ import annotations
 
-from .evaluation import check_evaluation_of_export, evaluate_export
-from .export import export_model
+from .evaluation import EvaluatedModel, check_evaluation_of_export, evaluate_export
+from .export import ExportedModel, export_model
 
 __all__ = [
+    "EvaluatedModel",
+    "ExportedModel",
     "check_evaluation_of_export",
     "evaluate_export",
     "export_model",

@@ -17,6 +17,7 @@ from .job import MODEL_OUTPUT, JobRequest, JobSubmission, Submission, latest_com
 from .local import (
     CACHE_NAMES,
     DEFAULT_RECIPE,
+    METRICS_FILE,
     PRETRAINED_RECIPE,
     TrainingMetrics,
     base_and_tuned_table,
@@ -33,6 +34,7 @@ __all__ = [
     "DEFAULT_RECIPE",
     "JobRequest",
     "JobSubmission",
+    "METRICS_FILE",
     "MODEL_OUTPUT",
     "PRETRAINED_RECIPE",
     "RETIRED_MODELS",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from documented_commands import documented
@@ -50,25 +52,41 @@ def test_all_arguments(calls):
     assert calls == [("smollm2", "ollama", ("q8_0", "q4_k_m"), "x", "Mine", "Hi")]
 
 
-@documented("phi3 export --to gguf --quant q8_0,q4_k_m --evaluate --base smollm2")
-def test_the_table_of_an_evaluation(calls, capsys, monkeypatch):
+def stub_evaluation(monkeypatch):
+    """Let the evaluation return fixed scores, and return the list of its calls."""
+    evaluations = []
+
     def evaluate(exported, model, questions, *, base, notify):
-        assert (model, base, str(questions)) == (
-            ".phi3/model",
-            "smollm2",
-            ".phi3/data/questions.jsonl",
-        )
+        evaluations.append((model, base, str(questions)))
         exact, f1 = {"trained": Mean(2, 0.5, 0)}, {"trained": Mean(2, 0.75, 0)}
         return [EvaluatedModel("q8_0", 2_000_000, exact, f1, 1, ("a", "b"))]
 
     monkeypatch.setattr(take_home, "check_evaluation_of_export", lambda target, questions: None)
     monkeypatch.setattr(take_home, "evaluate_export", evaluate)
+    return evaluations
+
+
+@documented("phi3 export --to gguf --quant q8_0,q4_k_m --evaluate --base smollm2")
+def test_the_table_of_an_evaluation(calls, capsys, monkeypatch):
+    evaluations = stub_evaluation(monkeypatch)
     words = "export --to gguf --quant q8_0,q4_k_m --evaluate --base smollm2"
     assert main(words.split()) == 0
     header, row, runs = capsys.readouterr().out.splitlines()[-3:]
     assert header.split("  ")[0] == "model" and "exact match, trained" in header
     assert row.split() == ["q8_0", "2", "50.0%", "75.0%", "1"]
     assert runs == "q8_0: runs a and b"
+    assert evaluations == [(".phi3/model", "smollm2", ".phi3/data/questions.jsonl")]
+
+
+def test_an_evaluation_as_json(calls, capsys, monkeypatch):
+    stub_evaluation(monkeypatch)
+    assert main(["export", "--to", "gguf", "--evaluate", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    (item,) = document.pop("items")
+    assert item["exact_match"]["trained"] == {"n": 2, "mean": 0.5, "stderr": 0}
+    assert (item["size"], item["failed"], item["runs"]) == (2_000_000, 1, ["a", "b"])
+    assert document["folder"] == ".phi3/take-home/gguf"
+    assert document["files"][0]["name"] == "m-Q8_0.gguf"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -44,6 +45,7 @@ def test_wrong_usage(words, message, capsys):
         (["--local", "--config", "phi3.yaml"], "--config", "--local"),
         (["--local", "--catalog"], "--catalog", "--local"),
         (["--local", "--set", "a=b"], "--set", "--local"),
+        (["--json"], "--json", "a training job on Azure ML"),
         (["--seed", "7"], "--seed", "a training job on Azure ML"),
         (["--resume"], "--resume", "a training job on Azure ML"),
         (["--general-file", "x"], "--general-file", "a training job on Azure ML"),
@@ -90,6 +92,18 @@ class TestLocal:
         output = capsys.readouterr().out
         assert output.startswith(f"loss 2.500 after 8 steps, in {tmp_path}")
         assert "33.100" in output
+
+    def test_metrics_as_json(self, tmp_path, monkeypatch, capsys):
+        def finetune_locally(*files, **settings):
+            print("loading")
+            (tmp_path / "metrics.json").write_text('{"steps": 8, "gpu": null}')
+            return METRICS
+
+        monkeypatch.setattr(training, "finetune_locally", finetune_locally)
+        assert main(["finetune", "--local", "--json", "--output-dir", str(tmp_path)]) == 0
+        output = capsys.readouterr()
+        assert json.loads(output.out) == {"steps": 8, "gpu": None}
+        assert "loading" in output.err
 
     def test_further_arguments_go_to_train_py(self, calls, tmp_path):
         words = ["--seed", "0", "--rows", "5", "--epochs", "0.5", "--model", "x", "--resume"]

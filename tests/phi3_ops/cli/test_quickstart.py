@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,6 +26,23 @@ def runs(monkeypatch):
 def test_the_defaults(runs):
     assert main(["quickstart"]) == 0
     assert runs == [QuickstartOptions(workdir=paths.WORKDIR, source=paths.SAMPLE_DATA)]
+
+
+def test_the_summary_as_json(monkeypatch, capsys):
+    def run_quickstart(options, console):
+        console.print("[1/8] Prepare the data")
+        return SimpleNamespace(to_json=lambda: {"model": "m"})
+
+    monkeypatch.setattr(quickstart, "run_quickstart", run_quickstart)
+    assert main(["quickstart", "--json"]) == 0
+    output = capsys.readouterr()
+    assert json.loads(output.out) == {"model": "m"}
+    assert "[1/8]" in output.err
+
+
+def test_remove_has_no_json(capsys):
+    assert main(["quickstart", "--remove", "--json"]) == 1
+    assert "--json has no effect with --remove" in capsys.readouterr().err
 
 
 def test_own_data_has_a_folder_of_its_own(runs):
