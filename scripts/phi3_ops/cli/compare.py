@@ -36,6 +36,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "others", metavar="B", nargs="+", help="run to compare with the baseline; repeatable"
     )
+    _add_comparison_options(parser)
+    _add_gate_options(parser)
+    _add_report_options(parser)
+
+
+def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data",
         type=Path,
@@ -56,6 +62,19 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="column of the data whose values make slices; repeatable (default: kind and tags)",
     )
     parser.add_argument(
+        "--seed", type=integer, default=1, help="seed of the bootstrap (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--resamples",
+        type=positive_int,
+        default=10_000,
+        metavar="N",
+        help="number of bootstrap samples (default: %(default)s)",
+    )
+
+
+def _add_gate_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--gate",
         action="append",
         type=_gate,
@@ -71,22 +90,15 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="file with margins and directions (default: thresholds.yaml of the flow that computed the "
         "scores)",
     )
+
+
+def _add_report_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
         default=paths.WORKDIR / "compare",
         metavar="DIR",
         help="folder for compare.json and compare.html (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--seed", type=integer, default=1, help="seed of the bootstrap (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--resamples",
-        type=positive_int,
-        default=10_000,
-        metavar="N",
-        help="number of bootstrap samples (default: %(default)s)",
     )
     parser.add_argument(
         "--rows",

@@ -30,27 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="phi3",
         help="name of the connection (default: %(default)s)",
     )
-    parser.add_argument(
-        "--endpoint", metavar="URL", help="scoring URL of the endpoint (default: PHI3_ENDPOINT)"
-    )
-    parser.add_argument(
-        "--contract",
-        choices=["auto", "chat", "mlflow", "openai"],
-        help="wire format (default: detect it)",
-    )
-    parser.add_argument(
-        "--template",
-        choices=["client", "server"],
-        help="side that applies the chat template in the mlflow contract: server for a model that "
-        "`phi3 finetune` made, deployed without a scoring script (default: client)",
-    )
-    parser.add_argument(
-        "--deployment",
-        type=name_argument,
-        help="deployment to ask, regardless of the traffic rules",
-    )
-    parser.add_argument("--auth", choices=["key", "entra"], help="way to sign in (default: key)")
-    parser.add_argument("--model", help="name of the model, if the endpoint serves several")
+    _add_fields(parser)
     parser.add_argument(
         "--no-check", action="store_true", help="write the connection without asking the endpoint"
     )
@@ -81,6 +61,31 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="copy all connections of Prompt flow's store into the package's own store, which works "
         "without Prompt flow",
     )
+
+
+def _add_fields(parser: argparse.ArgumentParser) -> None:
+    """Add the options of FIELDS, the fields of a connection."""
+    parser.add_argument(
+        "--endpoint", metavar="URL", help="scoring URL of the endpoint (default: PHI3_ENDPOINT)"
+    )
+    parser.add_argument(
+        "--contract",
+        choices=["auto", "chat", "mlflow", "openai"],
+        help="wire format (default: detect it)",
+    )
+    parser.add_argument(
+        "--template",
+        choices=["client", "server"],
+        help="side that applies the chat template in the mlflow contract: server for a model that "
+        "`phi3 finetune` made, deployed without a scoring script (default: client)",
+    )
+    parser.add_argument(
+        "--deployment",
+        type=name_argument,
+        help="deployment to ask, regardless of the traffic rules",
+    )
+    parser.add_argument("--auth", choices=["key", "entra"], help="way to sign in (default: key)")
+    parser.add_argument("--model", help="name of the model, if the endpoint serves several")
 
 
 def run(args: argparse.Namespace) -> int:

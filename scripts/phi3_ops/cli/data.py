@@ -37,6 +37,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--revision", help="branch, tag or commit of a dataset on the hub (default: main)"
     )
     add_columns(parser)
+    _add_check_options(parser)
+    _add_output_options(parser)
+
+
+def _add_check_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens",
         type=positive_int,
@@ -59,6 +64,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="fail and write nothing if a row does not pass the checks",
     )
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,

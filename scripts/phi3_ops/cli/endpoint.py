@@ -24,6 +24,23 @@ DEFAULT_PORT = 8710
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     add_workdir(parser)
+    _add_model_options(parser)
+    _add_server_options(parser)
+    _add_connection_options(parser)
+    parser.add_argument(
+        "--faults",
+        type=Path,
+        metavar="FILE",
+        help="YAML file with rules by which requests fail on purpose, to test how a flow handles it",
+    )
+    parser.add_argument(
+        "--stop",
+        action="store_true",
+        help="stop the endpoints that run in the background, and exit",
+    )
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         metavar="MODEL",
@@ -38,6 +55,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="name, model and share of the traffic of a deployment; replaces --model, and can be "
         "repeated",
     )
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--request-timeout-ms",
         type=int,
@@ -68,6 +88,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="tuned",
         help="name of the endpoint (default: %(default)s)",
     )
+
+
+def _add_connection_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--connection",
         type=name_argument,
@@ -84,17 +107,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--no-connect",
         action="store_true",
         help="do not write a connection; the key is read from PHI3_ENDPOINT_KEY",
-    )
-    parser.add_argument(
-        "--faults",
-        type=Path,
-        metavar="FILE",
-        help="YAML file with rules by which requests fail on purpose, to test how a flow handles it",
-    )
-    parser.add_argument(
-        "--stop",
-        action="store_true",
-        help="stop the endpoints that run in the background, and exit",
     )
 
 
