@@ -6,9 +6,16 @@ Aliases let a file of a few hundred bytes unfold to millions of values, so their
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
+
+from .errors import OpsError
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    Model = TypeVar("Model", bound=BaseModel)
 
 MAX_BYTES = 1 << 20  # size of a file; a longer one takes seconds to read
 MAX_VALUES = (
@@ -34,6 +41,33 @@ def load_yaml(path: Path) -> Any:
     if len(content) > MAX_BYTES:
         raise YamlLimitError(f"it is longer than {MAX_BYTES >> 20} MiB")
     return parse_yaml(content.decode("utf-8-sig"))
+
+
+def load_yaml_as(model: type[Model], file: Path, fix: str) -> Model:
+    """Return the content of a YAML file as a pydantic model.
+
+    Args:
+        model: the class of the result.
+        file: the file.
+        fix: what to do if the file does not exist.
+
+    Raises:
+        OpsError: the file does not exist, cannot be read, or a field is wrong; the error names the field.
+    """
+    from pydantic import ValidationError
+
+    try:
+        return model.model_validate(load_yaml(file) or {})
+    except FileNotFoundError as error:
+        raise OpsError(f"{file} does not exist", fix) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(map(str, first["loc"])) or "the file"
+        reason = first["msg"].removeprefix("Value error, ")
+        raise OpsError(f"{file}: `{field}`: {reason[:1].lower()}{reason[1:]}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        problem = " ".join(str(error).split())
+        raise OpsError(f"cannot read {file}: {problem}", "It must be a YAML file.") from error
 
 
 def parse_yaml(text: str) -> Any:

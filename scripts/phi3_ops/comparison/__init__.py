@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from .compare import ComparisonSettings, compare_runs
 from .gates import ALL_METRICS
-from .report import format_number, format_p_value, format_signed, render_report
+from .page import format_number, format_p_value, format_signed
+from .report import render_report
 from .results import Comparison, PairedResult
 from .thresholds import load_thresholds
 

@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from numpy.typing import NDArray
 
-from ..hashing import sha256_base64
-from ..terminal import escape_invisible
-from .page_text import page_text
+from .page import render_page
 from .paired_stats import TIE, Array
 from .results import Comparison, LineScores, MetricComparison, RunSummary
 
-TEMPLATES = Path(__file__).parent / "templates"
 MAX_LINES = 500
 BINS = 21
 SCALES = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)  # of the intervals, as shares of a score's range
@@ -126,10 +121,10 @@ def render_report(comparison: Comparison, *, rows: int = MAX_LINES) -> str:
     order = _order(comparison.comparisons, improvements)[:rows].tolist()
     runs = [_PageRun(*pair) for pair in zip(comparison.runs, comparison.line_scores)]
     lines = [_line(comparison, runs, improvements, number) for number in order]
-    filters_css = _filters_css(len(comparison.comparisons))
-    css = (TEMPLATES / "compare.css").read_text(encoding="utf-8") + filters_css
     reach = _reach(comparison)
-    return _template().render(
+    return render_page(
+        "compare.html",
+        css=_filters_css(len(comparison.comparisons)),
         comparison=comparison,
         figures=[
             Figure(_interval_bar(comparison, entry, reach), _histogram(improvement))
@@ -140,45 +135,7 @@ def render_report(comparison: Comparison, *, rows: int = MAX_LINES) -> str:
         filters=_filters(comparison.comparisons, lines),
         failed=_failed_choice(comparison, lines),
         total=comparison.data.lines,
-        css=css,
-        style_hash=f"sha256-{sha256_base64(css.encode())}",
     )
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "visible": escape_invisible,
-        "page_text": page_text,
-        "number": format_number,
-        "signed": format_signed,
-        "p_value": format_p_value,
-    }
-    return environment.get_template("compare.html")
-
-
-# -- text ------------------------------------------------------------------------------------------
-
-
-def format_number(value: float | None) -> str:
-    """Return a score with four significant digits; a dash for None."""
-    return "–" if value is None else f"{value:.4g}".replace("-", "−")
-
-
-def format_signed(value: float | None) -> str:
-    """Return a difference with its sign; a dash for None."""
-    return "–" if value is None else f"{value:+.3g}".replace("-", "−") if value else "0"
-
-
-def format_p_value(p: float) -> str:
-    """Return a p-value with three decimals."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 # -- lines -----------------------------------------------------------------------------------------

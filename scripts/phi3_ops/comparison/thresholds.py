@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..errors import OpsError
-from ..yaml_files import load_yaml
+from ..yaml_files import load_yaml_as
 
 
 class Metric(BaseModel):
@@ -79,15 +77,4 @@ def load_thresholds(file: Path | None) -> Thresholds:
     """
     if file is None:
         return Thresholds()
-    try:
-        return Thresholds.model_validate(load_yaml(file) or {})
-    except FileNotFoundError as error:
-        raise OpsError(f"{file} does not exist", "Check --thresholds.") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(map(str, first["loc"])) or "the file"
-        reason = first["msg"].removeprefix("Value error, ")
-        raise OpsError(f"{file}: `{field}`: {reason[:1].lower()}{reason[1:]}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        problem = " ".join(str(error).split())
-        raise OpsError(f"cannot read {file}: {problem}", "It must be a YAML file.") from error
+    return load_yaml_as(Thresholds, file, "Check --thresholds.")

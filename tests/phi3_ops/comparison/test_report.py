@@ -8,13 +8,9 @@ from html.parser import HTMLParser
 import pytest
 
 from hostile_answers import HOSTILE, hostile_report
+from phi3_ops.comparison.page import format_signed
 from phi3_ops.comparison.page_text import LONGEST
-from phi3_ops.comparison.report import (
-    format_number,
-    format_p_value,
-    format_signed,
-    render_report,
-)
+from phi3_ops.comparison.report import render_report
 from phi3_ops.terminal import escape_invisible
 
 VOID = {"meta", "input", "br"}
@@ -112,18 +108,6 @@ def test_lost_lines_come_first_and_the_rest_is_counted(report):
 
 def test_the_same_report_makes_the_same_page(report):
     assert render_report(report) == render_report(report)
-
-
-def test_numbers():
-    assert [format_number(v) for v in (None, 0, 0.123456, -2, 100)] == [
-        "–",
-        "0",
-        "0.1235",
-        "−2",
-        "100",
-    ]
-    assert [format_signed(v) for v in (None, 0.0, 0.5, -0.25)] == ["–", "0", "+0.5", "−0.25"]
-    assert [format_p_value(v) for v in (1, 0.0312, 0.0001)] == ["1.000", "0.031", "< 0.001"]
 
 
 def test_several_comparisons_come_with_a_warning(page):
