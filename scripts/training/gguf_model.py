@@ -146,16 +146,19 @@ def _megabytes(size: int) -> str:
 
 
 class Progress:
-    """Prints the progress on standard error, now and then."""
+    """Prints how much is converted and the time left, on standard error every few seconds."""
 
     def __init__(self) -> None:
-        self._next_s = time.monotonic() + REPORT_EVERY_S
+        self._started = time.monotonic()
+        self._next_s = self._started + REPORT_EVERY_S
 
     def __call__(self, written: int, all_bytes: int) -> None:
         """Print the progress if some seconds have passed since the last line."""
         if time.monotonic() >= self._next_s:
             self._next_s = time.monotonic() + REPORT_EVERY_S
-            line = f"converted {_megabytes(written)} of {_megabytes(all_bytes)}"
+            seconds = time.monotonic() - self._started
+            left = f"{seconds * (all_bytes - written) / max(written, 1):.0f} s left"
+            line = f"converted {_megabytes(written)} of {_megabytes(all_bytes)}, {left}"
             print(line, file=sys.stderr, flush=True)
 
 

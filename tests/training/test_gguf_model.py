@@ -315,7 +315,7 @@ class TestCommand:
     def test_progress_is_printed_now_and_then(self, monkeypatch, capsys):
         monkeypatch.setattr(gguf_model, "REPORT_EVERY_S", 0.0)
         gguf_model.Progress()(1_000_000, 2_000_000)
-        assert capsys.readouterr().err == "converted 1 MB of 2 MB\n"
+        assert capsys.readouterr().err == "converted 1 MB of 2 MB, 0 s left\n"
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..errors import OpsError
+from ..progress import waiting
 from ..terminal import agrees, one_line
 from .faults import named_errors
 
@@ -31,6 +32,7 @@ class Step:
         apply: creates the result; may take long. Repeating it must be harmless.
         verb: verb for `apply`.
         state: word that is printed if nothing has to be done.
+        usual: how long `apply` usually takes on Azure, for example `3 to 10 min`; empty if it is quick.
     """
 
     what: str
@@ -38,6 +40,7 @@ class Step:
     apply: Callable[[], object]
     verb: str = "create"
     state: str = "exists"
+    usual: str = ""
 
 
 @dataclass
@@ -108,7 +111,7 @@ class Plan:
     def _apply(step: Step, console: Console) -> Text:
         start = time.monotonic()
         with (
-            console.status(Text(f"{step.verb} {one_line(step.what)}")),
+            waiting(console, f"{step.verb} {one_line(step.what)}", step.usual),
             named_errors(f"{step.verb} {step.what}"),
         ):
             step.apply()

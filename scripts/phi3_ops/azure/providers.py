@@ -59,6 +59,7 @@ def registration_step(cloud: Cloud, name: str) -> Step:
         lambda: _state(cloud, name) == REGISTERED,
         lambda: _register(cloud, name),
         verb="register",
+        usual="1 to 3 min",
     )
 
 

@@ -104,6 +104,7 @@ class Provision:
                 "insights)",
                 self._has_workspace,
                 self._create_workspace,
+                usual="1 to 5 min",
             ),
             Step(
                 f"identity {self.cloud.config.identity.name}",
@@ -114,6 +115,7 @@ class Provision:
                 self._cluster_text(cluster),
                 lambda: _is_usable(self._cluster()),
                 self._create_cluster,
+                usual="1 to 3 min",
             ),
         ]
         registry = self._new_registry() if workspace is None else workspace.container_registry

@@ -168,7 +168,8 @@ def _step(cloud: Cloud, items: Sequence[InventoryItem], item: InventoryItem) -> 
         what += f" with its deployments ({', '.join(deployments)})"
     if item.state == DELETING:
         what += ", whose deletion has begun"
-    return Step(what, lambda: False, lambda: _delete(cloud, item), verb="delete")
+    usual = "5 to 15 min" if item.kind in READ else ""  # the step waits until they are gone
+    return Step(what, lambda: False, lambda: _delete(cloud, item), verb="delete", usual=usual)
 
 
 def _delete(cloud: Cloud, item: InventoryItem) -> None:

