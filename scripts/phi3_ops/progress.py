@@ -29,6 +29,24 @@ def time_text(seconds: float) -> str:
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 
+class TimeLeft:
+    """Estimates the time left from the time since it was made."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the step began."""
+        return time.monotonic() - self._started
+
+    def text(self, done: int, total: int) -> str:
+        """Return the end of a line: `, 12 s left`; nothing at the beginning and at the end."""
+        if not 0 < done < total:
+            return ""
+        return f", {time_text(self.elapsed_s * (total - done) / done)} left"
+
+
 class ProgressLines:
     """Prints how much of a step is done and the time left, on standard error every few seconds.
 
@@ -40,18 +58,17 @@ class ProgressLines:
 
     def __init__(self, text: str, unit: str, scale: int = 1) -> None:
         self._text, self._unit, self._scale = text, unit, scale
-        self._started = time.monotonic()
+        self._left = TimeLeft()
         self._next_line_s = LINE_EVERY_S
 
     def __call__(self, done: int, total: int) -> None:
         """Print a line if some seconds have passed since the last one."""
-        seconds = time.monotonic() - self._started
+        seconds = self._left.elapsed_s
         if seconds < self._next_line_s:
             return
         self._next_line_s = seconds + LINE_EVERY_S
         counts = f"{done / self._scale:,.0f} of {total / self._scale:,.0f} {self._unit}"
-        left = f", {time_text(seconds * (total - done) / done)} left" if 0 < done < total else ""
-        print_text(f"{self._text} {counts}{left}", to_stderr=True)
+        print_text(f"{self._text} {counts}{self._left.text(done, total)}", to_stderr=True)
 
 
 class Elapsed:
@@ -65,6 +82,10 @@ class Elapsed:
     def __init__(self, text: str, usual: str = "") -> None:
         self.text, self._usual = text, usual
         self._started = time.monotonic()
+
+    def change(self, text: str) -> None:
+        """Replace the text; the time goes on."""
+        self.text = text
 
     def __str__(self) -> str:
         usual = f", usually {self._usual}" if self._usual else ""

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import templates
 import torch
+from console import print_line
 from inputs import Row
 from row_counts import IGNORED_LABEL
 from samples import generate_answers, without_training
@@ -90,6 +91,7 @@ def measure(
         template: the chat template with marks, for the loss.
         rows: chats.
     """
+    print_line(f"asking {len(rows)} general chats")
     prompts = [row["messages"][:-1] for row in rows]
     answers = [
         answer

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..progress import time_text
 from ..terminal import console, print_text
 
 if TYPE_CHECKING:
@@ -30,12 +31,16 @@ class ProgressDisplay:
         self.tokens = 0
         self._bar = bar
         self._task: Any = None
+        self._done = 0
         self._started = time.monotonic()
         self._next_line_s = LINE_EVERY_S
 
     def __call__(self, progress: BatchProgress) -> None:
         """Display the progress. It is called whenever a line has ended."""
         self.tokens = progress.tokens
+        if progress.done < self._done:  # the next batch
+            self._started, self._next_line_s = time.monotonic(), LINE_EVERY_S
+        self._done = progress.done
         seconds = time.monotonic() - self._started
         rate = progress.done / max(seconds, 1e-9)
         if self._bar is not None:
@@ -57,9 +62,9 @@ class ProgressDisplay:
 
 
 def _progress_line(progress: BatchProgress, rate: float) -> str:
-    seconds_left = (progress.lines - progress.done) / rate
+    left = time_text((progress.lines - progress.done) / rate)
     return (
-        f"{progress.done}/{progress.lines} lines, {rate:.1f} lines/s, {seconds_left:.0f} s left, "
+        f"{progress.done}/{progress.lines} lines, {rate:.1f} lines/s, {left} left, "
         f"{progress.failed} failed, {progress.tokens:,} tokens, {progress.in_flight} in flight"
     )
 

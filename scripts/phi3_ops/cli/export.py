@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import paths
 from ..terminal import print_text
+from ._progress import progress_display
 from ._records import add_json, messages_to_stderr, print_json, print_table
 
 if TYPE_CHECKING:
@@ -97,13 +98,17 @@ def run(args: argparse.Namespace) -> int:
             args.out or paths.WORKDIR / "take-home" / args.to,
             name=args.name,
             system=args.system,
-            notify=print_text,
+            notify=_notify,
         )
         _print_export(exported)
         models = _evaluate(args, exported) if args.evaluate else []
     if args.json:
         _print_json(exported, models)
     return 0
+
+
+def _notify(message: str) -> None:
+    print_text(message, to_stderr=True)
 
 
 def _print_export(exported: ExportedModel) -> None:
@@ -122,7 +127,15 @@ def _evaluate(args: argparse.Namespace, exported: ExportedModel) -> Sequence[Eva
     """Score the models, and print a table."""
     from ..take_home import evaluate_export
 
-    models = evaluate_export(exported, args.model, args.evaluate, base=args.base, notify=print_text)
+    with progress_display() as display:
+        models = evaluate_export(
+            exported,
+            args.model,
+            args.evaluate,
+            base=args.base,
+            notify=_notify,
+            on_progress=display,
+        )
     kinds = list(models[0].exact_match)
     records: list[dict[str, Any]] = [
         {

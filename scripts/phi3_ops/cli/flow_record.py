@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..names import name_argument
-from ..terminal import print_text
+from ..progress import ProgressLines, waiting
+from ..terminal import console, print_text
 from ._columns import add_column_mapping, parse_column_mapping
 from ._common import positive_int
 
@@ -76,7 +77,15 @@ def record(args: argparse.Namespace) -> int:
         require_promptflow("--engine promptflow")
     out = args.out or Path("recordings") / flow.folder.resolve().name
     _refuse_replacing(out, flow, force=args.force)
-    recording = record_flow(flow, rows, out, engine=engine, connection=args.connection)
+    report = ProgressLines("recorded", "lines")
+    recording = record_flow(
+        flow,
+        rows,
+        out,
+        engine=engine,
+        connection=args.connection,
+        on_line=lambda number: report(number + 1, len(rows)),
+    )
     failed = sum(line.error is not None for line in recording.lines)
     streamed = sum(line.streamed is not None for line in recording.lines)
     print_text(
@@ -159,7 +168,8 @@ def parity(args: argparse.Namespace) -> int:
         print_text(f"phi3 flow parity: {args.recording} has no lines", to_stderr=True)
         return NOTHING_COMPARED
     try:
-        reports = check_recording(recording, _subjects(args, recording), at_once=args.at_once)
+        with waiting(console(), f"comparing {len(recording.lines)} lines"):
+            reports = check_recording(recording, _subjects(args, recording), at_once=args.at_once)
     except Phi3Error as error:
         print_text(f"phi3 flow parity: {error}", to_stderr=True)
         return NOTHING_COMPARED

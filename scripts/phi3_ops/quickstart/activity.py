@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from ..progress import Elapsed
 from ..terminal import print_text
 
 if TYPE_CHECKING:
@@ -26,8 +27,9 @@ def activity(console: Console, text: str, *, every_s: float = 0) -> Iterator[Cal
         A function that replaces the text.
     """
     if console.is_terminal:
-        with console.status(text) as status:
-            yield status.update
+        elapsed = Elapsed(text)
+        with console.status(elapsed):
+            yield elapsed.change
         return
     last_line, next_line_s = "", 0.0
 

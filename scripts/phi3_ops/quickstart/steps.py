@@ -21,6 +21,7 @@ from ..pf import (
     refuse_replacing_connection,
     save_connection,
 )
+from ..progress import TimeLeft
 from ..runs import answer_tokens, ask_and_score, mean_by_kind
 from ..terminal import counted
 from ..training import DEFAULT_RECIPE, TrainingMetrics, finetune_locally
@@ -347,6 +348,7 @@ def _serve(job: QuickstartJob, which: str, model: Path, *, port: int) -> str:
 def _evaluate(job: QuickstartJob, which: str) -> str:
     questions = job.data / "questions.jsonl"
     asking = f"asking {len(job.questions)} questions"
+    left = TimeLeft()
     with activity(job.console, asking, every_s=PROGRESS_S) as show:
         answers, scores = ask_and_score(
             questions,
@@ -355,6 +357,7 @@ def _evaluate(job: QuickstartJob, which: str) -> str:
             max_new_tokens=job.answer_tokens,
             on_progress=lambda progress: show(
                 f"{progress.done} of {progress.lines} questions answered"
+                + left.text(progress.done, progress.lines)
             ),
             engine=job.options.engine,
         )

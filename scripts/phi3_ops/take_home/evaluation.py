@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from ..errors import OpsError
 from ..files import read_jsonl
 from ..models import resolve_folder
 from ..pf import delete_connection, save_connection
-from ..runs import answer_tokens, ask_and_score, mean_by_kind
+from ..runs import ProgressCallback, answer_tokens, ask_and_score, mean_by_kind
 from .export import ExportedModel, Notify
 from .formats import FORMATS
 from .llama_server import llama_server
@@ -78,6 +79,7 @@ def evaluate_export(
     base: str | None = None,
     workdir: Path = paths.WORKDIR,
     notify: Notify = lambda message: None,
+    on_progress: ProgressCallback | None = None,
 ) -> list[EvaluatedModel]:
     """Score the base model, the exported model and each of its GGUF files, greedily.
 
@@ -88,11 +90,13 @@ def evaluate_export(
         base: another model to score first, or None.
         workdir: folder for the logs of the endpoints.
         notify: function that gets a message before each model.
+        on_progress: called whenever a question has been answered.
 
     Raises:
         OpsError: a model cannot be served, or all of its answers failed.
     """
     rows = [{"kind": ALL, **row} for row in read_jsonl(questions)]
+    score = functools.partial(_score, questions=questions, rows=rows, on_progress=on_progress)
     scored = []
     for name, reference in (("base", base), ("model", model)):
         if reference is None:
@@ -101,22 +105,29 @@ def evaluate_export(
         notify(f"scoring {reference}")
         with _endpoint_connection(folder, workdir, name) as connection:
             title = f"{name} ({reference})"
-            scored.append(_score(title, _weight_bytes(folder), connection, questions, rows))
+            scored.append(score(title, _weight_bytes(folder), connection))
     for file in exported.files:
         notify(f"scoring {file.name} in llama.cpp")
         with _llama_connection(exported.folder / file.name) as connection:
-            scored.append(_score(file.quantization, file.size, connection, questions, rows))
+            scored.append(score(file.quantization, file.size, connection))
     return scored
 
 
 def _score(
-    name: str, size: int, connection: str, questions: Path, rows: Sequence[Mapping[str, Any]]
+    name: str,
+    size: int,
+    connection: str,
+    *,
+    questions: Path,
+    rows: Sequence[Mapping[str, Any]],
+    on_progress: ProgressCallback | None,
 ) -> EvaluatedModel:
     answers, scores = ask_and_score(
         questions,
         title=connection,
         connection=connection,
         max_new_tokens=answer_tokens(rows),
+        on_progress=on_progress,
     )
     return EvaluatedModel(
         name=name,

@@ -12,6 +12,8 @@ from ..errors import OpsError
 from ..files import atomic_folder, refuse_foreign_files, stage_marker
 from ..hashing import file_sha256
 from ..names import safe_name
+from ..progress import ProgressLines, waiting
+from ..terminal import console
 from .card import CARD_FILE, ExportedFile, write_card
 from .chat_pieces import ChatPieces, split_template
 from .formats import (
@@ -156,13 +158,17 @@ class _Job:
 
     def _write_gguf(self, folder: Path) -> tuple[tuple[ExportedFile, ...], tuple[str, ...]]:
         self.notify("comparing the tokenizer with llama.cpp's")
-        with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
+        with (
+            tempfile.TemporaryDirectory(dir=folder.parent) as temporary,
+            waiting(console(to_stderr=True), "comparing the tokenizer"),
+        ):
             check_tokenizer(self.source, Path(temporary))
         files, notes = [], limitations(self.source)
         for quantization in self.quantizations:
             path = folder / self.gguf_name(quantization)
             self.notify(f"writing {path.name}")
-            tensors = write_gguf(self.source, path, quantization, lambda written, total: None)
+            report = ProgressLines("written", "million parameters", 10**6)
+            tensors = write_gguf(self.source, path, quantization, report)
             files.append(self._exported(path, quantization, dict(tensors.types)))
             if tensors.fallbacks:
                 notes.append(
@@ -178,7 +184,8 @@ class _Job:
     def _write_onnx(self, folder: Path) -> tuple[tuple[ExportedFile, ...], tuple[str, ...]]:
         (precision,) = self.quantizations
         self.notify(f"converting to ONNX in {precision}")
-        write_onnx(self.source, folder, precision)
+        with waiting(console(to_stderr=True), f"converting to ONNX in {precision}"):
+            write_onnx(self.source, folder, precision)
         if self.format.name == FOUNDRY_LOCAL:
             write_inference_file(folder, self.stem, self._pieces(FOUNDRY_TITLE))
         weights = sorted(folder.glob("model.onnx*"))

@@ -39,7 +39,6 @@ def test_the_defaults(calls, capsys, target):
     folder = f".phi3/take-home/{target}"
     assert calls == [(".phi3/model", target, (), folder, None, None)]
     assert capsys.readouterr().out.splitlines() == [
-        "writing",
         f"wrote {folder}/m-Q8_0.gguf (2 MB)",
         "note: It is smaller.",
         f"{folder}/README.md says how to run it",
@@ -56,7 +55,7 @@ def stub_evaluation(monkeypatch):
     """Let the evaluation return fixed scores, and return the list of its calls."""
     evaluations = []
 
-    def evaluate(exported, model, questions, *, base, notify):
+    def evaluate(exported, model, questions, *, base, notify, on_progress):
         evaluations.append((model, base, str(questions)))
         exact, f1 = {"trained": Mean(2, 0.5, 0)}, {"trained": Mean(2, 0.75, 0)}
         return [EvaluatedModel("q8_0", 2_000_000, exact, f1, 1, ("a", "b"))]

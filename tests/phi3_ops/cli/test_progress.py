@@ -35,6 +35,20 @@ def test_a_line_is_printed_now_and_then(clock, capsys):
     assert capsys.readouterr().err.startswith("50/100 lines, 5.0 lines/s, 10 s left")
 
 
+def test_the_next_batch_has_a_rate_of_its_own(clock, capsys):
+    display = ProgressDisplay()
+    clock[0] += LINE_EVERY_S
+    display(BatchProgress(lines=10, done=10))
+    clock[0] += 100
+    display(BatchProgress(lines=10, done=1))
+    clock[0] += LINE_EVERY_S
+    display(BatchProgress(lines=10, done=5))
+    assert [line.split(", ")[1] for line in capsys.readouterr().err.splitlines()] == [
+        "2.0 lines/s",
+        "1.0 lines/s",
+    ]
+
+
 def test_the_tokens_are_known_afterwards():
     display = ProgressDisplay()
     display(BatchProgress(lines=2, done=1, tokens=18))

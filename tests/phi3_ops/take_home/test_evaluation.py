@@ -43,7 +43,7 @@ def events(monkeypatch):
         yield LlamaServer("http://127.0.0.1:2", "key")
         events.append(f"end {file.name}")
 
-    def ask(data, *, title, connection, max_new_tokens):
+    def ask(data, *, title, connection, max_new_tokens, on_progress):
         events.append(f"ask {connection[:-7]}")
         assert max_new_tokens == 32
         answers = types.SimpleNamespace(name="answers", failed=1)
