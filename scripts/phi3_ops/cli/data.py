@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from .. import paths
@@ -12,13 +13,23 @@ from ..errors import OpsError
 from ..terminal import console, print_text
 from ._columns import add_columns, chosen_columns, naming_columns
 from ._common import integer, number, positive_int
+from ._data_corrections import add_correction_arguments, makes_corrections, run_corrections
 from ._next_step import after_data
+
+DEFAULT_OUT = paths.WORKDIR / "data"
+# Options that belong to one kind of source each; without them, each is None, False or empty.
+_SOURCE_OPTIONS = (
+    *("split", "revision", "prompt_column", "answer_column"),
+    *("max_tokens", "over_long", "tokenizer", "strict"),
+)
+_CORRECTION_OPTIONS = ("against", "metric", "run_data")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Read chats, check each of them, split them into training and test data, and write files that "
-        "`phi3 finetune` accepts."
+        "`phi3 finetune` accepts. With --feedback, --review or --run, make training data from what "
+        "people corrected."
     )
     parser.add_argument(
         "--source",
@@ -70,9 +81,8 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         type=Path,
-        default=paths.WORKDIR / "data",
         metavar="DIR",
-        help="folder to write to (default: %(default)s)",
+        help="folder to write to (default: .phi3/data; with corrections: .phi3/corrections)",
     )
     parser.add_argument(
         "--seed", type=integer, default=1, help="seed of the split (default: %(default)s)"
@@ -87,9 +97,26 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--json", action="store_true", help="print the content of manifest.json instead of a report"
     )
+    add_correction_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if makes_corrections(args):
+        _refuse(args, _SOURCE_OPTIONS, "--feedback, --review and --run")
+        return run_corrections(args)
+    _refuse(args, (*_CORRECTION_OPTIONS, "test"), "--source")
+    return _prepare(args)
+
+
+def _refuse(args: argparse.Namespace, options: Sequence[str], with_what: str) -> None:
+    """Raise OpsError if an option of another kind of source is given."""
+    for option in options:
+        if getattr(args, option):
+            name = option.replace("_", "-")
+            raise OpsError(f"--{name} has no effect with {with_what}", "Leave it out.")
+
+
+def _prepare(args: argparse.Namespace) -> int:
     from rich.text import Text
 
     from ..data import DataOptions, prepare_data, print_data_report
@@ -105,12 +132,13 @@ def run(args: argparse.Namespace) -> int:
         tokenizer=args.tokenizer,
         strict=args.strict,
     )
+    out = args.out or DEFAULT_OUT
     screen = console(to_stderr=args.json)
     command = ["data", "--source", args.source]
     with naming_columns(command), screen.status(Text(f"reading {args.source}")) as status:
         manifest = prepare_data(
             args.source,
-            args.out,
+            out,
             seed=args.seed,
             test_share=args.test_share,
             options=options,
@@ -119,6 +147,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print_text(json.dumps(manifest.to_json(), indent=2))
         return 0
-    print_data_report(manifest, args.out, screen)
-    after_data(args.out)
+    print_data_report(manifest, out, screen)
+    after_data(out)
     return 0

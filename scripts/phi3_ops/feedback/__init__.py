@@ -7,4 +7,17 @@ top-level modules.
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from .records import KINDS, MAX_COMMENT, Feedback, FeedbackFieldError, utc_text
+from .store import ConflictError, FeedbackStore, StoreFullError, default_store
+
+__all__ = [
+    "ConflictError",
+    "Feedback",
+    "FeedbackFieldError",
+    "FeedbackStore",
+    "KINDS",
+    "MAX_COMMENT",
+    "StoreFullError",
+    "default_store",
+    "utc_text",
+]

@@ -7,7 +7,7 @@ room may import `client` and `errors`.
 from __future__ import annotations
 
 from .judge import Ask, AskWithLogprobs, JudgeOptions, judge_answer, judge_pair
-from .metrics import Mean, corpus_scores, line_scores, mean_of
+from .metrics import Mean, corpus_scores, exact_match, line_scores, mean_of, words
 from .rubrics import RUBRICS, select_rubrics
 from .structured import structured_scores, tool_call_match
 from .summary import summarise, summarise_pairs
@@ -19,6 +19,7 @@ __all__ = [
     "Mean",
     "RUBRICS",
     "corpus_scores",
+    "exact_match",
     "judge_answer",
     "judge_pair",
     "line_scores",
@@ -28,4 +29,5 @@ __all__ = [
     "summarise",
     "summarise_pairs",
     "tool_call_match",
+    "words",
 ]

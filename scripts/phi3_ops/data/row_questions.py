@@ -1,0 +1,76 @@
+"""The questions in the rows of any data file that `phi3 data` or a batch reads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import OpsError
+from ..files import read_jsonl
+from .near_duplicates import KnownTexts
+from .sources import open_source
+
+# Names of the column of the question in the data of a batch; the first one that a row has is taken.
+QUESTION_COLUMNS = ("question", "prompt", "instruction", "query", "input_data", "input")
+_JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
+
+
+def questions_of_row(row: Mapping[str, Any]) -> list[str]:
+    """Return the questions of a row: those of all turns of `messages`, or the text of a column.
+
+    The list is empty if the row has neither.
+    """
+    messages = row.get("messages")
+    if messages is None:
+        messages = next((row[name] for name in QUESTION_COLUMNS if row.get(name)), None)
+    if isinstance(messages, str):
+        return [messages]
+    return list(_user_texts(messages)) if isinstance(messages, list) else []
+
+
+def _user_texts(messages: Iterable[Any]) -> Iterator[str]:
+    for message in messages:
+        if isinstance(message, Mapping) and message.get("role") == "user":
+            content = message.get("content")
+            if isinstance(content, str) and content.strip():
+                yield content
+
+
+def read_test_questions(files: Iterable[Path]) -> KnownTexts:
+    """Return the questions of test files, to keep them out of training data.
+
+    Args:
+        files: files as `phi3 data` writes or reads them: rows with `messages`, preferences, questions of
+            a batch, or tables with a column of questions.
+
+    Raises:
+        OpsError: a file cannot be read, has no rows, or has a row without a question.
+    """
+    questions: dict[str, None] = {}
+    for file in files:
+        rows = 0
+        for line, row in _read_rows(file):
+            rows += 1
+            texts = questions_of_row(row)
+            if not texts:
+                known = ", ".join(("messages", *QUESTION_COLUMNS))
+                what = f"{file}, line {line} has no question"
+                raise OpsError(what, f"A row of a test file has one of these columns: {known}.")
+            questions |= dict.fromkeys(texts)
+        if not rows:
+            raise OpsError(f"{file} has no rows", "Give the file of the test questions.")
+    return KnownTexts(questions)
+
+
+def _read_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield the line number and the row of each line of a file."""
+    if file.suffix.lower() in _JSON_SUFFIXES:
+        yield from enumerate(read_jsonl(file), 1)
+        return
+    source = open_source(file, split=None, revision=None, columns=None)
+    for name, rows in source.parts:
+        for row in rows:
+            if row.problem:
+                raise OpsError(f"{name}, line {row.line}: {row.problem.detail}", "Correct the row.")
+            yield row.line, row.row
