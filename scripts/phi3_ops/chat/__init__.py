@@ -1,4 +1,4 @@
-"""`phi3 serve`: promptflow's serving app behind a chat page, with access control and traces.
+"""`phi3 serve`: promptflow's serving app behind a chat page, with access control, feedback and traces.
 
 It may import `azure`, `flows`, `endpoint` and the rooms below them.
 """
@@ -7,11 +7,15 @@ from __future__ import annotations
 
 from .app import make_chat_app
 from .background import start_page
+from .feedback import FeedbackOptions
+from .guard import Guard
 from .server import serve_app
 from .streams import counting_tokens
 from .traces import sending_traces
 
 __all__ = [
+    "Guard",
+    "FeedbackOptions",
     "counting_tokens",
     "make_chat_app",
     "sending_traces",

@@ -1,7 +1,8 @@
 """A flow as an ASGI app: its serving app, with a page in front of it: a chat, or a description.
 
 `/score`, `/health`, `/version` and `/swagger.json` are as under `pf flow serve`. The routes of the page
-are added, and a second connection can be mounted for comparison.
+are added, and a second connection can be mounted for comparison. With `FeedbackOptions`, `/feedback`
+stores what it gets.
 """
 
 from __future__ import annotations
@@ -29,8 +30,10 @@ from ..pf import (
     shared_tool_threads,
     wrap_line_execution,
 )
+from .feedback import FeedbackOptions, FeedbackReceiver
+from .feedback_schema import FeedbackDescribed
 from .flow_page import flow_page, is_chat_flow
-from .guard import Guard
+from .guard import Guard, credentials
 from .page_info import SAMPLES_FILE, connection_caption, suggested_questions
 from .streams import FlowApp, with_detached_streams
 
@@ -42,7 +45,9 @@ READ = ("GET", "HEAD")
 STATIC_FILES = {
     "/": ("index.html", "text/html"),
     "/static/page.js": ("page.js", "text/javascript"),
+    "/static/feedback.js": ("feedback.js", "text/javascript"),
     "/static/page.css": ("page.css", "text/css"),
+    "/static/feedback.css": ("feedback.css", "text/css"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 # Characters of one answer that are rendered. Some texts take 20 ms for a thousand characters.
@@ -72,6 +77,7 @@ def make_chat_app(
     token: str | None,
     engine: str = PHI3,
     questions: Path | None = None,
+    feedback: FeedbackOptions | None = None,
 ) -> App:
     """Return the app: the page at `/`, and below it the flow's app for the first connection.
 
@@ -88,9 +94,11 @@ def make_chat_app(
         engine: `PHI3`, or `PROMPTFLOW` for promptflow's own serving app.
         questions: JSONL file with `question`, whose first questions the page suggests; None takes the
             flow's `samples.jsonl`.
+        feedback: where feedback is stored; None stores none.
 
     Raises:
-        OpsError: a connection does not exist, or the engine refuses the flow.
+        OpsError: a connection does not exist, the engine refuses the flow, or the store of feedback
+            cannot be written.
     """
     from starlette.applications import Starlette
     from starlette.routing import BaseRoute, Mount
@@ -98,22 +106,16 @@ def make_chat_app(
     for name in connections:
         flow.connections(name)
         require_connection(name)
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> Any:
-        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-        with shared_tool_threads(THREADS) if engine == PROMPTFLOW else nullcontext():
-            yield
-
-    sides = [
-        Side(name, f"/side{n}/" if n else "/", connection_caption(name))
-        for n, name in enumerate(connections)
-    ] or [Side(flow.folder.resolve().name, "/")]
-    input_types = {name: str(each.get("type")) for name, each in flow.inputs.items()}
+    sides = _sides(flow, connections)
+    store_file = feedback.file if feedback else None
     if is_chat_flow(flow):
-        routes: list[BaseRoute] = [*_page_routes(flow, sides, questions), *_static_routes()]
+        page_routes = _page_routes(flow, sides, questions, store_file)
+        routes: list[BaseRoute] = [*page_routes, *_static_routes()]
     else:
-        routes = [_description_route(flow, has_password=token is not None)]
+        routes = [_description_route(flow, store_file, has_password=token is not None)]
+    if feedback:
+        receiver = FeedbackReceiver(feedback, flow, connections)
+        routes += [_feedback_route(receiver, n, side) for n, side in enumerate(sides)]
     # The first side is mounted at the root. It comes last, because it matches every path.
     for number, side in reversed(list(enumerate(sides))):
         connection = side.connection if connections else None
@@ -121,11 +123,35 @@ def make_chat_app(
             flow_app = make_flow_app(flow, connection, folder / str(number))
         else:
             flow_app = make_score_app(flow, connection)
-        checked_app = FlowApp(CheckedRequests(flow_app, input_types))
-        routes.append(Mount(side.path.rstrip("/"), checked_app))
+        if feedback:
+            flow_app = FeedbackDescribed(flow_app)
+        routes.append(Mount(side.path.rstrip("/"), _checked(flow_app, flow)))
     handlers = {RefusedRequest: _refusal}
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    app = Starlette(routes=routes, lifespan=_lifespan(engine), exception_handlers=handlers)
     return Guard(app, token)
+
+
+def _lifespan(engine: str) -> Any:
+    @asynccontextmanager
+    async def lifespan(app: Any) -> Any:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+        with shared_tool_threads(THREADS) if engine == PROMPTFLOW else nullcontext():
+            yield
+
+    return lifespan
+
+
+def _sides(flow: FlowDefinition, connections: Sequence[str]) -> list[Side]:
+    return [
+        Side(name, f"/side{n}/" if n else "/", connection_caption(name))
+        for n, name in enumerate(connections)
+    ] or [Side(flow.folder.resolve().name, "/")]
+
+
+def _checked(flow_app: App, flow: FlowDefinition) -> App:
+    """Return a flow's app that gets only requests that it can answer."""
+    input_types = {name: str(each.get("type")) for name, each in flow.inputs.items()}
+    return FlowApp(CheckedRequests(flow_app, input_types))
 
 
 def make_score_app(flow: FlowDefinition, connection: str | None) -> App:
@@ -164,7 +190,9 @@ def make_flow_app(flow: FlowDefinition, connection: str | None, folder: Path) ->
     return app  # type: ignore[no-any-return]
 
 
-def _page_routes(flow: FlowDefinition, sides: Sequence[Side], questions: Path | None) -> list[Any]:
+def _page_routes(
+    flow: FlowDefinition, sides: Sequence[Side], questions: Path | None, store_file: Path | None
+) -> list[Any]:
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request as HttpRequest
     from starlette.responses import JSONResponse, Response
@@ -174,8 +202,14 @@ def _page_routes(flow: FlowDefinition, sides: Sequence[Side], questions: Path | 
 
     async def page_json(request: HttpRequest) -> JSONResponse:
         name = flow.folder.resolve().name
-        content = {"flow": name, "version": flow.version, "questions": suggestions}
-        return JSONResponse({**content, "sides": [asdict(side) for side in sides]})
+        content = {
+            "flow": name,
+            "version": flow.version,
+            "questions": suggestions,
+            "sides": [asdict(side) for side in sides],
+            "feedback": None if store_file is None else str(store_file),
+        }
+        return JSONResponse(content)
 
     async def render_markdown(request: HttpRequest) -> Response:
         body = await read_body(request.scope, request.receive)
@@ -190,13 +224,29 @@ def _page_routes(flow: FlowDefinition, sides: Sequence[Side], questions: Path | 
     ]
 
 
-def _description_route(flow: FlowDefinition, *, has_password: bool) -> Any:
+def _feedback_route(receiver: FeedbackReceiver, number: int, side: Side) -> Any:
+    """Return the route that stores feedback on the answers of one side."""
+    from starlette.concurrency import run_in_threadpool
+    from starlette.requests import Request as HttpRequest
+    from starlette.responses import JSONResponse, Response
+
+    async def feedback(request: HttpRequest) -> Response:
+        body = await read_body(request.scope, request.receive)
+        user, _ = credentials(request.headers.get("authorization", ""))
+        content = body or b""
+        answer = await run_in_threadpool(receiver.receive, content, user or None, number)
+        return JSONResponse(answer)
+
+    return _route(f"{side.path}feedback", feedback, "POST")
+
+
+def _description_route(flow: FlowDefinition, store_file: Path | None, *, has_password: bool) -> Any:
     from starlette.requests import Request as HttpRequest
     from starlette.responses import HTMLResponse
 
     async def describe(request: HttpRequest) -> HTMLResponse:
         host = request.headers.get("host", "localhost")
-        return HTMLResponse(flow_page(flow, host, has_password=has_password))
+        return HTMLResponse(flow_page(flow, host, store_file, has_password=has_password))
 
     return _route("/", describe, *READ)
 

@@ -6,6 +6,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from html import escape
+from pathlib import Path
 from typing import Any
 
 from ..flows import FlowDefinition
@@ -20,12 +21,15 @@ def is_chat_flow(flow: FlowDefinition) -> bool:
     return "question" in flow.inputs and needed <= CHAT_INPUTS
 
 
-def flow_page(flow: FlowDefinition, host: str, *, has_password: bool) -> str:
+def flow_page(
+    flow: FlowDefinition, host: str, store_file: Path | None, *, has_password: bool
+) -> str:
     """Return the page as HTML.
 
     Args:
         flow: the flow.
         host: the Host header of the request.
+        store_file: path of the store of feedback, or None if feedback is not stored.
         has_password: whether a request needs a password.
     """
     name, version = flow.folder.resolve().name, flow.version or ""
@@ -44,8 +48,16 @@ def flow_page(flow: FlowDefinition, host: str, *, has_password: bool) -> str:
 <p>Outputs: {outputs}</p>
 <pre>{escape(curl_command(flow, host, has_password=has_password))}</pre>
 <p><a href="swagger.json">swagger.json</a> describes requests and answers.</p>
-</body>
+{_feedback_notice(store_file)}</body>
 </html>
+"""
+
+
+def _feedback_notice(store_file: Path | None) -> str:
+    if store_file is None:
+        return ""
+    file = escape(str(store_file))
+    return f"""<p>Feedback that is sent to <code>/feedback</code> is stored in <code>{file}</code>.</p>
 """
 
 

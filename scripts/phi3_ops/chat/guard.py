@@ -74,15 +74,26 @@ class Guard:
     def _is_authenticated(self, headers: Mapping[str, str]) -> bool:
         if self._token is None:
             return True
-        scheme, _, password = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "basic":
-            try:
-                password = base64.b64decode(password).decode("utf-8").partition(":")[2]
-            except ValueError:
-                return False
+        _, password = credentials(headers.get("authorization", ""))
         # A variable of the environment can contain bytes that are not UTF-8.
         token = self._token.encode("utf-8", "surrogateescape")
         return secrets.compare_digest(password.encode(), token)
+
+
+def credentials(authorization: str) -> tuple[str, str]:
+    """Return the user name and the password or token of an Authorization header; empty if it has none.
+
+    Args:
+        authorization: value of the header: `Basic …`, or a scheme whose value is a token.
+    """
+    scheme, _, value = authorization.partition(" ")
+    if scheme.lower() != "basic":
+        return "", value
+    try:
+        user, _, password = base64.b64decode(value).decode("utf-8").partition(":")
+    except ValueError:
+        return "", ""
+    return user, password
 
 
 def _hostname(host: str) -> str:

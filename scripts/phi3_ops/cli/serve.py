@@ -5,13 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .. import paths
 from ..names import name_argument
 from ..terminal import print_text
 from ._common import add_engine, port
+
+if TYPE_CHECKING:
+    from ..chat import FeedbackOptions
 
 TOKEN_VARIABLE = "PHI3_SERVE_TOKEN"  # noqa: S105 - the name of the variable
 
@@ -44,6 +48,18 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="JSONL file with `question`, whose first questions the page suggests (default: "
         "samples.jsonl of the flow)",
+    )
+    parser.add_argument(
+        "--feedback",
+        action="store_true",
+        help="store the feedback that users give on answers, with the question, the answer and the "
+        "earlier messages; the page says so (default: nothing is stored)",
+    )
+    parser.add_argument(
+        "--feedback-store",
+        type=Path,
+        metavar="FILE",
+        help="SQLite database in which --feedback stores it (default: feedback.sqlite next to the runs)",
     )
     add_engine(parser)
     parser.add_argument(
@@ -90,6 +106,24 @@ def _warn_if_stopped(connection: str) -> None:
         )
 
 
+def _feedback_options(store_file: Path | None, token: str | None) -> FeedbackOptions:
+    """Return where feedback is stored, and what is cut out of it.
+
+    Without a password, only this machine can open the page: its user is the one who gives feedback.
+    """
+    import getpass
+
+    from ..chat import FeedbackOptions
+    from ..feedback import default_store
+
+    user = None
+    if token is None:
+        with suppress(OSError, KeyError, ImportError):  # a container may have no name for its user
+            user = getpass.getuser()
+    file = (store_file or default_store()).expanduser().absolute()
+    return FeedbackOptions(file, user, [token] if token else [])
+
+
 def run(args: argparse.Namespace) -> int:
     from ..endpoint import own_endpoint_name, register_endpoint
     from ..errors import OpsError
@@ -100,6 +134,8 @@ def run(args: argparse.Namespace) -> int:
     if token is None and not is_loopback(args.host):
         what = f"refusing to listen on {args.host} without a password: other machines can reach it"
         raise OpsError(what, f"Set {TOKEN_VARIABLE}.")
+    if args.feedback_store and not args.feedback:
+        raise OpsError("--feedback-store has no effect without --feedback", "Add --feedback.")
     if args.engine == "promptflow":
         from ..pf import require_promptflow
 
@@ -111,6 +147,7 @@ def run(args: argparse.Namespace) -> int:
             raise OpsError(f"no node of {flow.folder} uses a connection", "Omit --against.")
         connections = []
 
+    feedback = _feedback_options(args.feedback_store, token) if args.feedback else None
     from ..chat import counting_tokens, make_chat_app, sending_traces, serve_app
 
     def ready() -> None:
@@ -119,6 +156,8 @@ def run(args: argparse.Namespace) -> int:
         if args.name:
             register_endpoint(args.workdir, args.name, f"{url}/", str(flow.folder))
         print_text(f"serving {flow.folder} at {url}/{names}")
+        if feedback:
+            print_text(f"feedback is stored in {feedback.file}")
         for name in connections:
             _warn_if_stopped(name)
         print_text("Ctrl-C stops")
@@ -139,6 +178,7 @@ def run(args: argparse.Namespace) -> int:
                 token=token,
                 engine=args.engine,
                 questions=args.questions,
+                feedback=feedback,
             )
             serve_app(app, sock, ready, abandon=folder.cleanup)
     return 0

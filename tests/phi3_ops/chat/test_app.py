@@ -85,6 +85,7 @@ def test_the_page_knows_the_flow_and_its_connections(served):
         "version": version,
         "questions": questions,
         "sides": [tuned, base],
+        "feedback": None,
     }
     assert Side(**base) == Side("phi3-base", "/side1/", "untrained")
 

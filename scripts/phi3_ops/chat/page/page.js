@@ -55,7 +55,7 @@ function load() {
   page.chat = page.chats.find((chat) => chat.id === current) || null;
 }
 
-function save() {
+function persist() {
   page.chats = page.chats.slice(0, MAX_CHATS);
   try {
     localStorage.setItem(KEY, JSON.stringify(page.chats));
@@ -68,7 +68,7 @@ function save() {
 function open(chat) {
   stop();
   page.chat = chat;
-  save();
+  persist();
   drawChats();
   drawLog();
   byId("history").classList.remove("visible");
@@ -79,7 +79,7 @@ function open(chat) {
 function remove(chat) {
   page.chats = page.chats.filter((other) => other !== chat);
   if (page.chat === chat) open(null);
-  else { save(); drawChats(); }
+  else { persist(); drawChats(); }
 }
 
 function drawChats() {
@@ -111,7 +111,8 @@ function drawEmpty() {
   const who = names.length > 1
     ? `Two models answer side by side: ${names.join(" and ")}.`
     : `The model of ${names[0]} answers.`;
-  empty.append(make("p", { class: "dim" }, `${who} An answer takes the earlier turns of the chat into account. Your chats are stored in this browser only.`));
+  const where = page.info.feedback ? "this browser, and your feedback on the server" : "this browser only";
+  empty.append(make("p", { class: "dim" }, `${who} An answer takes the earlier turns of the chat into account. Your chats are stored in ${where}.`));
   const suggest = (question) => make("button", { type: "button", onclick: () => { if (!page.running) ask(question); } }, question);
   if (page.info.questions.length) {
     empty.append(make("div", { class: "suggested", role: "group", "aria-label": "Questions to begin with" }, ...page.info.questions.map(suggest)));
@@ -124,16 +125,14 @@ function captionOf(connection) {
 }
 
 function drawTurn(turn) {
-  const answers = make("div", { class: "answers" });
-  for (const answer of turn.answers) {
-    const drawn = drawAnswer(answer);
-    answers.append(drawn.element);
-    drawn.finish();
-  }
+  const drawn = turn.answers.map((answer) => drawAnswer(turn, answer));
+  for (const item of drawn) item.finish();
+  offerChoice(turn, drawn.map((item) => item.bar()));
+  const answers = make("div", { class: "answers" }, ...drawn.map((item) => item.element));
   return [make("div", { class: "question" }, turn.question), answers];
 }
 
-function drawAnswer(answer) {
+function drawAnswer(turn, answer) {
   const body = make("div", { class: "text plain" });
   const foot = make("div", { class: "foot" });
   const caption = captionOf(answer.connection);
@@ -143,6 +142,8 @@ function drawAnswer(answer) {
   let newest = 0; // number of the newest rendering that was requested
   let rendering = 0;
   let lastRendered = 0;
+  const chat = page.chat;
+  let bar = null; // the buttons for feedback, if the server stores it
 
   // While an answer arrives, only one rendering is requested at a time. The next one has the newer text.
   async function renderSome(text) {
@@ -187,9 +188,19 @@ function drawAnswer(answer) {
     if (answer.leftOut) details.push(`older turns left out: the model reads ${answer.window} tokens`);
     foot.replaceChildren(make("span", {}, details.join(" · ")));
     if (answer.text) {
-      foot.prepend(make("button", { type: "button", class: "quiet", onclick: (event) => copy(event.target, answer.text) }, "Copy"));
+      foot.prepend(make("button", { type: "button", class: "quiet", onclick: (event) => copy(event.target, currentText(answer)) }, "Copy"));
     }
-    return render(answer.text);
+    if (page.info?.feedback && answer.text && !answer.error) {
+      bar = feedbackBar(chat, turn, answer, body, show);
+      foot.after(bar.element);
+    }
+    return show(currentText(answer));
+  }
+
+  function show(text) {
+    element.querySelector(".corrected")?.remove();
+    if (text !== answer.text) body.after(make("p", { class: "corrected" }, "corrected by you"));
+    return render(text);
   }
 
   function wait() {
@@ -197,7 +208,7 @@ function drawAnswer(answer) {
     element.setAttribute("aria-busy", "true");
   }
 
-  return { element, renderSome, finish, wait };
+  return { element, renderSome, finish, wait, bar: () => bar };
 }
 
 async function copy(button, text) {
@@ -220,17 +231,17 @@ function sides() {
 }
 
 // Each connection gets its own earlier answers. If it has none for a question, it gets the other's.
-function history(connection) {
-  return page.chat.turns.slice(0, -1).flatMap((turn) => {
+function earlierTurns(turns, connection) {
+  return turns.flatMap((turn) => {
     const complete = turn.answers.filter((answer) => answer.text && !answer.error);
     const answer = complete.find((each) => each.connection === connection) || complete[0];
-    return answer ? [{ inputs: { question: turn.question }, outputs: { answer: answer.text } }] : [];
+    return answer ? [{ inputs: { question: turn.question }, outputs: { answer: currentText(answer) } }] : [];
   });
 }
 
 async function ask(question) {
   if (!page.chat) {
-    page.chat = { id: crypto.randomUUID ? crypto.randomUUID() : String(Math.random()), turns: [] };
+    page.chat = { id: newId(), turns: [] };
     page.chats.unshift(page.chat);
     byId("log").replaceChildren();
   }
@@ -240,17 +251,18 @@ async function ask(question) {
   const log = byId("log");
   const answers = make("div", { class: "answers" });
   log.append(make("div", { class: "question" }, question), answers);
-  const drawn = turn.answers.map(drawAnswer);
+  const drawn = turn.answers.map((answer) => drawAnswer(turn, answer));
   for (const item of drawn) { item.wait(); answers.append(item.element); }
   log.scrollTop = log.scrollHeight;
   drawChats();
-  save();
+  persist();
 
   const running = new AbortController();
   page.running = running;
   busy(true);
   await Promise.all(sides().map((side, n) => answerFrom(side, question, turn.answers[n], drawn[n], running.signal)));
-  save();
+  offerChoice(turn, drawn.map((item) => item.bar()));
+  persist();
   if (page.running === running) { page.running = null; busy(false); }
   announce(turn.answers.some((answer) => answer.error) ? "The endpoint answered with an error." : "The answer is complete.");
 }
@@ -266,7 +278,7 @@ async function answerFrom(side, question, answer, drawn, signal) {
     const follow = atEnd(log);
     drawn.renderSome(answer.text).then(() => { if (follow) log.scrollTop = log.scrollHeight; });
   };
-  const turns = history(side.connection).slice(leftOutBefore(side.connection));
+  const turns = earlierTurns(page.chat.turns.slice(0, -1), side.connection).slice(leftOutBefore(side.connection));
   while (await request(side, question, turns, answer, add, signal)) {
     const leaving = Math.ceil(turns.length / 2);
     answer.leftOut = (answer.leftOut ?? leftOutBefore(side.connection)) + leaving;
@@ -394,7 +406,7 @@ function wire() {
   // The browser may cancel requests before `pagehide`. That is not an error of the server.
   window.addEventListener("beforeunload", () => { page.leaving = true; });
   window.addEventListener("pageshow", () => { page.leaving = false; });
-  window.addEventListener("pagehide", save);
+  window.addEventListener("pagehide", persist);
   window.addEventListener("storage", (event) => { // another tab has saved its chats
     if (event.key === KEY && !page.running) { load(); drawChats(); }
   });
@@ -423,6 +435,7 @@ async function start() {
     byId("about").textContent = "The server cannot be reached.";
     return;
   }
+  if (page.info.feedback) showFeedbackNotice();
   drawLog(); // now with the captions and the suggested questions
   const { flow, version, sides: all } = page.info;
   const names = all.map((side) => side.connection).join(" and ");
