@@ -90,7 +90,7 @@ def help_of(*words: str) -> str:
 @pytest.mark.parametrize("words", commands(), ids=" ".join)
 def test_commands_and_their_options_exist(words):
     # `phi3 connect`, but `phi3 flow lock` and `pf flow serve`
-    deep = words[0] == "pf" or words[1] == "flow"
+    deep = words[0] == "pf" or words[1] in ("flow", "feedback")
     depth = 3 if deep else 2
     text = help_of(*words[:depth])
     for word in words[depth:]:

@@ -103,6 +103,10 @@ USE = (
         "… with the fine-tuned model and the base model side by side",
         "phi3 serve --connection phi3 --against phi3-base",
     ),
+    Documented("… and store the feedback of its users", "phi3 serve --feedback"),
+    Documented("list the feedback", "phi3 feedback list"),
+    Documented("write it to a file", "phi3 feedback export --out feedback.jsonl"),
+    Documented("delete the feedback of a conversation", "phi3 feedback delete --conversation ID"),
     Documented(
         "run a flow once with Prompt flow's command",
         f'{NO_SERVICE} pf flow test --flow flows/qa --inputs input_data="Who founded Microsoft?"',

@@ -32,6 +32,7 @@ GROUPS = {
         "connect": "write the connection that the flows use",
         "connections": "list the connections without their keys, and delete one",
         "serve": "serve a chat flow with a page that streams",
+        "feedback": "list, export and delete the feedback that users gave in `phi3 serve`",
     },
     "measure it": {
         "run": "run a flow over a data file, many lines at a time",

@@ -7,6 +7,7 @@ top-level modules.
 
 from __future__ import annotations
 
+from .export import export_feedback
 from .records import KINDS, MAX_COMMENT, Feedback, FeedbackFieldError, utc_text
 from .store import ConflictError, FeedbackStore, StoreFullError, default_store
 
@@ -19,5 +20,6 @@ __all__ = [
     "MAX_COMMENT",
     "StoreFullError",
     "default_store",
+    "export_feedback",
     "utc_text",
 ]

@@ -26,6 +26,7 @@ NO_NEXT = {
     "completion": "its output is a script",
     "models": "a list",
     "connections": "a list",
+    "feedback": "a list",
     "runs": "a list",
     "quota": "a list",
     "status": "a list",

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import socket
 
 import pytest
 
+from documented_commands import documented, printed
 from phi3_ops import chat
 from phi3_ops.cli import main
 from phi3_ops.pf.connections import delete_connection, save_connection
@@ -29,7 +31,7 @@ def taken_port():
     [
         (
             ("--connection", "none"),
-            "the connection 'none' does not exist. Create it with `phi3 connect`.",
+            "the connection 'none' does not exist. Start a model with `phi3 endpoint`",
         ),
         (("--flow", "nowhere"), "nowhere is not a flow."),
         (
@@ -37,6 +39,7 @@ def taken_port():
             "refusing to listen on 0.0.0.0 without a password: other machines can reach it. Set "
             "PHI3_SERVE_TOKEN.",
         ),
+        (("--feedback-store", "f"), "--feedback-store has no effect without --feedback. Add"),
         (("--trace", "nowhere"), "the destination of --trace is unknown."),
     ],
 )
@@ -46,6 +49,34 @@ def test_wrong_input_is_one_line(connection, monkeypatch, capsys, words, message
     line = capsys.readouterr().err
     assert message in line
     assert line.count("\n") == 1
+
+
+@documented("phi3 serve --feedback")
+@pytest.mark.parametrize("password", [None, "sesame"])
+def test_feedback_is_off_unless_it_is_switched_on(
+    connection, monkeypatch, capsys, tmp_path, password
+):
+    apps = []
+
+    def make_chat_app(*words, **options):
+        apps.append(options["feedback"])
+
+    monkeypatch.setenv("PHI3_HOME", str(tmp_path))
+    monkeypatch.setenv("PHI3_SERVE_TOKEN", password or "")
+    monkeypatch.setattr(chat, "make_chat_app", make_chat_app)
+    monkeypatch.setattr(chat, "serve_app", lambda app, sock, ready, abandon: ready())
+    assert main(["serve", "--port", "0"]) == 0
+    assert "feedback" not in capsys.readouterr().out
+    assert main([*printed("phi3 serve --feedback").split()[1:], "--port", "0"]) == 0
+    assert f"feedback is stored in {tmp_path / 'feedback.sqlite'}\n" in capsys.readouterr().out
+    file = tmp_path / "other.sqlite"
+    assert main(["serve", "--port", "0", "--feedback", "--feedback-store", str(file)]) == 0
+    off, default, other = apps
+    assert off is None
+    assert (default.file, other.file) == (tmp_path / "feedback.sqlite", file)
+    assert list(default.secrets) == ([password] if password else [])
+    # Without a password, the only user is that of this machine.
+    assert default.user == (None if password else getpass.getuser())
 
 
 def test_an_endpoint_that_is_not_running_is_a_warning(connection, monkeypatch, capsys, taken_port):
