@@ -38,6 +38,7 @@ GROUPS = {
         "run": "run a flow over a data file, many lines at a time",
         "runs": "list, show and delete runs",
         "compare": "compare runs line by line, with confidence intervals and a gate for CI",
+        "sweep": "try prompts, connections and parameters, and see which are best",
     },
     "flows": {
         "flow": "check, lock, build, export, upload and promote flows",

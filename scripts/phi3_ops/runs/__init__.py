@@ -16,6 +16,7 @@ from .batch import (
     run_app,
     run_flow,
 )
+from .continuation import continue_flow, furthest_run, lines_left, usage_of_run
 from .conversations import count_unanswered_turns, replay_conversations
 from .details import RunDetails, delete_run, list_runs, run_details
 from .evaluation import (
@@ -36,6 +37,7 @@ from .properties import (
     RunProperties,
     url_without_secrets,
 )
+from .records import LineUsage
 from .resume import resume_run
 from .scored import RunLocation, ScoredRun, answers_location, load_scored_run
 from .single import run_once
@@ -47,6 +49,7 @@ __all__ = [
     "BatchProgress",
     "ConnectionFacts",
     "DEFAULT_IN_FLIGHT",
+    "LineUsage",
     "OUTPUT_FOLDER",
     "ProgressCallback",
     "RunLocation",
@@ -63,10 +66,13 @@ __all__ = [
     "check_evaluation",
     "check_evaluation_of_run",
     "choose_columns",
+    "continue_flow",
     "count_unanswered_turns",
     "delete_run",
     "earlier_run",
+    "furthest_run",
     "line_inputs",
+    "lines_left",
     "list_runs",
     "load_batch",
     "load_scored_run",
@@ -81,5 +87,6 @@ __all__ = [
     "run_once",
     "score_batch",
     "url_without_secrets",
+    "usage_of_run",
     "write_run_folder",
 ]

@@ -40,6 +40,21 @@ class RecordedLine:
     node_outputs: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class LineUsage:
+    """What an answered line took.
+
+    Attributes:
+        seconds: its duration, with all attempts of its calls.
+        prompt_tokens: number of tokens of its prompts; 0 if the endpoint does not count them.
+        completion_tokens: likewise of its answers.
+    """
+
+    seconds: float
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class LineRecords:
     """Writes the records of one run.
 
@@ -141,6 +156,21 @@ def read_completed_lines(folder: Path) -> dict[int, RecordedLine]:
             if line is not None and record["status"] == COMPLETED:
                 line.node_outputs[record["NodeName"]] = record["run_info"]["output"]
     return lines
+
+
+def read_line_usage(folder: Path) -> dict[int, LineUsage]:
+    """Return what the completed lines of a run took, by their numbers."""
+    usage = {}
+    for record in _read_records(folder / FLOW_RECORDS):
+        if record["status"] == COMPLETED:
+            metrics = record["run_info"].get("system_metrics") or {}
+            tokens = (
+                int(metrics.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")
+            )
+            usage[int(record[LINE_NUMBER])] = LineUsage(
+                float(metrics.get("duration") or 0), *tokens
+            )
+    return usage
 
 
 def _read_records(folder: Path) -> Iterator[dict[str, Any]]:

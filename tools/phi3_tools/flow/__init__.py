@@ -13,7 +13,7 @@ from .asgi import ScoreApp, build_info
 from .decorators import collect_metrics
 from .decorators import tool as package_tool
 from .decorators import trace as package_trace
-from .definition import load_flow
+from .definition import load_flow, resolve_variants
 from .engine import Engine
 from .environment import connection_reference, environment_texts
 from .errors import FlowError, LineError, NodeError
@@ -76,6 +76,7 @@ __all__ = [
     "package_trace",
     "prompt_tool",
     "read_flow_file",
+    "resolve_variants",
     "restore_line",
     "run_sync",
     "swagger",

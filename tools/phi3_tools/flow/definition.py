@@ -190,6 +190,20 @@ def _variant_ids(content: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     return ids
 
 
+def resolve_variants(content: Mapping[str, Any], variant: str | None = None) -> dict[str, Any]:
+    """Return the content of a flow.dag.yaml with one variant of each node, and without `node_variants`.
+
+    Args:
+        content: the content of the file.
+        variant: as in `load_flow`.
+
+    Raises:
+        FlowError: the variant does not exist.
+    """
+    others = {name: value for name, value in content.items() if name != "node_variants"}
+    return {**others, "nodes": _chosen_nodes(content, variant)}
+
+
 def _chosen_nodes(content: Mapping[str, Any], variant: str | None) -> list[dict[str, Any]]:
     """Return the nodes' definitions, with the default or the chosen variant of each."""
     all_variants = _section(content, "node_variants")
