@@ -91,6 +91,8 @@ clean:
 
 # torch first and by its exact version: anything else would pull another, far larger build.
 $(VENV)/.torch:
+	@$(PYTHON) -c 'import sys; sys.version_info[:2] == (3, 11) or print("The pinned versions are tested with \
+	Python 3.11, and this is %d.%d. If the installation fails: make PYTHON=python3.11" % sys.version_info[:2])'
 	@echo "Installing PyTorch into $(VENV): about a minute, the first time only"
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install torch==2.13.0

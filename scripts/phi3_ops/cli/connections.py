@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from ..errors import OpsError
 from ..names import name_argument
 from ..terminal import print_text
 from ._records import add_json, print_json, print_table
@@ -35,14 +36,11 @@ def run(args: argparse.Namespace) -> int:
     from ..pf import delete_connection, list_connections
 
     if args.delete:
-        deleted = delete_connection(args.delete)
-        outcome = (
-            f"deleted {args.delete!r}"
-            if deleted
-            else f"the connection {args.delete!r} does not exist"
-        )
-        print_text(outcome)
-        return 0 if deleted else 1
+        if not delete_connection(args.delete):
+            what = f"the connection {args.delete!r} does not exist"
+            raise OpsError(what, "`phi3 connections` lists the connections.")
+        print_text(f"deleted {args.delete!r}")
+        return 0
     connections = list_connections()
     records = list(map(_record, connections))
     if args.json:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import paths
+from ..errors import OpsError
 from ..progress import waiting
 from ..terminal import console, print_text
 from ._common import add_config, add_dry_run, integer, positive_int, positive_number
@@ -213,7 +214,14 @@ def _finetune(args: argparse.Namespace) -> TrainingMetrics:
 def _azure(args: argparse.Namespace) -> int:
     from ..azure import Cloud, follow_job, load_config, named_errors
 
-    cloud = Cloud(load_config(args.config))
+    try:
+        config = load_config(args.config)
+    except OpsError as error:
+        if not error.fix:  # the file exists, so the user wants to train on Azure
+            raise
+        fix = f"{error.fix} To train on this machine, give --local."
+        raise OpsError(error.what, fix) from error
+    cloud = Cloud(config)
     with named_errors("finetune"):
         submission = _submission(cloud, args)
         submission.plan().run(console(), dry_run=args.dry_run)

@@ -54,4 +54,5 @@ def check_models(deployments: Sequence[Deployment]) -> None:
                 continue
         except OSError as error:
             what = f"{model} cannot be read: {error.strerror}"
-        raise EndpointError(f"the model folder {what}", "Give the folder of a model.")
+        fix = "Make one with `phi3 finetune --local`, or give --model smollm2 or another folder."
+        raise EndpointError(f"the model folder {what}", fix)

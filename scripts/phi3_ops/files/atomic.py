@@ -145,7 +145,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         OpsError: the folder is not empty, or cannot be written.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise OpsError(f"{folder} is not empty", "Choose another folder, or remove it.")
+        raise OpsError(f"{folder} is not empty", "Choose another folder, or empty it.")
     with _writable(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
     with _staging_folder(folder.parent, folder) as staging:

@@ -218,7 +218,9 @@ def require_connection(name: str) -> Any:
     connection = find_connection(name)
     if connection is None:
         what = f"the connection {name!r} does not exist"
-        raise OpsError(what, "Create it with `phi3 connect`.")
+        raise OpsError(
+            what, "Start a model with `phi3 endpoint`, or use `phi3 connect --endpoint URL`."
+        )
     return connection
 
 

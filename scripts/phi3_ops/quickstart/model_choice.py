@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..errors import OpsError
 from ..models import SHORT_NAMES, is_converted_here, resolve_model
+from ..names import did_you_mean
 from ..training import DEFAULT_RECIPE, PRETRAINED_RECIPE, base_model_of
 
 DEFAULT_MODEL = "smollm2"
@@ -77,7 +78,8 @@ def choose_model(model: str | None, recipe: str | None, questions: int | None) -
         return ModelChoice(model, None, questions or QUESTIONS)
     names = ", ".join((TINY, *SHORT_NAMES))
     what = f"{model!r} is neither a folder, nor a GGUF file, nor one of {names}"
-    raise OpsError(what, "To train a model of the hub, give --recipe, for example lora.")
+    fix = "To train a model of the hub, give --recipe, for example lora"
+    raise OpsError(what, fix + (did_you_mean(model, [TINY, *SHORT_NAMES]) or "."))
 
 
 def recipe_by_size(folder: Path) -> str:

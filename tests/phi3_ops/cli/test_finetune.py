@@ -132,6 +132,14 @@ class TestLocal:
         ]
 
 
+def test_without_a_configuration_the_error_names_local(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["finetune"]) == 1
+    error = capsys.readouterr().err
+    assert "phi3.yaml does not exist. Copy " in error
+    assert error.endswith("To train on this machine, give --local.\n")
+
+
 class TestAzure:
     @pytest.fixture
     def requests(self, monkeypatch, tmp_path):

@@ -56,11 +56,11 @@ def test_with_a_key_every_host_is_accepted(host):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("none", "none does not exist. Give the folder of a model."),
-        ("file", "file is not a folder. Give"),
-        ("file/below", "file/below does not exist. Give"),
-        ("empty", "empty is empty. Give"),
-        ("x" * 300, "cannot be read: File name too long. Give"),
+        ("none", "none does not exist. Make one with `phi3 finetune --local`"),
+        ("file", "file is not a folder. Make one"),
+        ("file/below", "file/below does not exist. Make one"),
+        ("empty", "empty is empty. Make one"),
+        ("x" * 300, "cannot be read: File name too long. Make one"),
     ],
 )
 def test_a_missing_model_is_refused(tmp_path, name, message):
