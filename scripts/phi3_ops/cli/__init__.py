@@ -37,6 +37,7 @@ GROUPS = {
     "measure it": {
         "run": "run a flow over a data file, many lines at a time",
         "runs": "list, show and delete runs",
+        "review": "judge the answers of runs on a page, and compare a judge with it",
         "compare": "compare runs line by line, with confidence intervals and a gate for CI",
         "sweep": "try prompts, connections and parameters, and see which are best",
     },

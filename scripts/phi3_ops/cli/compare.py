@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from ._common import integer, positive_int
 from ._comparison import print_comparison, print_line
 
 if TYPE_CHECKING:
-    from ..comparison import Comparison
+    from ..comparison import Comparison, Thresholds
+    from ..runs import ScoredRun
 
 EXIT_INCONCLUSIVE = 2
 DOCUMENT_FILE, PAGE_FILE = "compare.json", "compare.html"
@@ -54,7 +56,15 @@ def _add_comparison_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="score to compare; repeatable (default: all)",
+        help="score to compare; repeatable (default: all, without `review`); `review`: the ratings of "
+        "phi3 review",
+    )
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="read a judge's scores as the ratings that they stand for; phi3 review --calibrate writes "
+        "the file",
     )
     parser.add_argument(
         "--by",
@@ -167,9 +177,11 @@ def _compare(args: argparse.Namespace) -> int:
     screen = console(to_stderr=args.json)
     with waiting(screen, "reading the runs"):
         runs = [load_scored_run(name, args.data) for name in (args.baseline, *args.others)]
-    thresholds = args.thresholds or runs[0].thresholds or paths.FLOWS / "eval" / THRESHOLDS_FILE
+    file = args.thresholds or runs[0].thresholds or paths.FLOWS / "eval" / THRESHOLDS_FILE
+    names = [*settings.metrics, *settings.gates]
+    runs, thresholds = _with_review(runs, load_thresholds(file), names, args.calibration)
     with waiting(screen, "comparing"):
-        comparison = compare_runs(runs, load_thresholds(thresholds), settings)
+        comparison = compare_runs(runs, thresholds, settings)
         page = render_report(comparison, rows=args.rows)
     files = _write(comparison, page, args.out)
     if args.json:
@@ -177,9 +189,30 @@ def _compare(args: argparse.Namespace) -> int:
         return comparison.exit_code
     print_comparison(screen, comparison)
     written = ", ".join(map(str, files))
-    print_line(screen, f"thresholds: {thresholds}; written: {written}")
+    print_line(screen, f"thresholds: {file}; written: {written}")
     print_line(screen, f"next: open {files[0]} in a browser")
     return comparison.exit_code
+
+
+def _with_review(
+    runs: list[ScoredRun], thresholds: Thresholds, names: Sequence[str], calibration: Path | None
+) -> tuple[list[ScoredRun], Thresholds]:
+    """Apply a calibration, and add the ratings of reviewers if a score of theirs is named."""
+    from ..review import (
+        add_ratings,
+        calibrate_run,
+        is_review_metric,
+        read_calibration,
+        with_review_metrics,
+    )
+
+    if calibration:
+        content = read_calibration(calibration)
+        runs = [calibrate_run(run, content) for run in runs]
+    if any(map(is_review_metric, names)):
+        runs = add_ratings(runs)
+        thresholds = with_review_metrics(thresholds, names)
+    return runs, thresholds
 
 
 def _document(comparison: Comparison) -> str:

@@ -96,7 +96,8 @@ def compare_runs(
         raise OpsError(f"{runs[0].data} has no lines", "There is nothing to compare.")
     names = _metric_names(runs, thresholds, settings)
     margins = resolve_margins(settings.gates, names, thresholds)
-    line_scores = [_line_scores(run, len(rows), names, thresholds) for run in runs]
+    samples = _samples(runs, len(rows), names, thresholds)
+    line_scores = [_line_scores(run, len(rows), names, thresholds, samples) for run in runs]
     pairing = _Pairing(thresholds, settings, margins, _find_slices(rows, settings.by))
     return Comparison(
         data=ComparedData(str(runs[0].data), sha256, len(rows)),
@@ -190,15 +191,39 @@ def _number(value: object) -> float | None:
     return None
 
 
+def _samples(
+    runs: Sequence[ScoredRun], lines: int, names: Sequence[str], thresholds: Thresholds
+) -> dict[str, BoolArray]:
+    """Return which lines are in the sample of each sampled score: those that have it in some run."""
+    samples = {}
+    for name in names:
+        if thresholds.metric(name).sampled:
+            samples[name] = np.zeros(lines, dtype=bool)
+            for run in runs:
+                scored = [
+                    line
+                    for line, row in run.scored.rows.items()
+                    if _number(row.get(name)) is not None
+                ]
+                samples[name][scored] = True
+    return samples
+
+
 def _line_scores(
-    run: ScoredRun, lines: int, names: Sequence[str], thresholds: Thresholds
+    run: ScoredRun,
+    lines: int,
+    names: Sequence[str],
+    thresholds: Thresholds,
+    samples: Mapping[str, BoolArray],
 ) -> LineScores:
     # Without a run of the answers, a line without scores counts as failed.
     answered = run.asked.rows if run.asked else run.scored.rows
     failed = np.ones(lines, dtype=bool)
     failed[list(answered)] = False
     scores = {name: _score_values(run, name, failed, thresholds.metric(name)) for name in names}
-    return LineScores(run, scores, failed)
+    for name, sample in samples.items():
+        scores[name][~sample] = np.nan
+    return LineScores(run, scores, failed, samples)
 
 
 def _score_values(run: ScoredRun, name: str, failed: BoolArray, metric: Metric) -> Array:
@@ -258,12 +283,12 @@ class _Pairing:
         before, after = baseline.scores[name], other.scores[name]
         metric = self.thresholds.metric(name)
         result = self._result(before, after, metric)
-        unscored = max(_unscored_lines(run, name) for run in (baseline, other))
+        unscored = max(run.unscored_lines(name) for run in (baseline, other))
         gate = None
         if name in self.margins:
             failed = {"A": int(baseline.failed.sum()), letter: int(other.failed.sum())}
             excess = describe_failures(failed, before.size, self.thresholds.max_failed)
-            share = unscored / before.size
+            share = unscored / max(baseline.scorable_lines(name), 1)
             gate = (
                 GateVerdict(self.margins[name], INCONCLUSIVE, excess)
                 if excess
@@ -325,17 +350,12 @@ def _outcomes(difference: Array, metric: Metric) -> Outcomes | None:
     return Outcomes(wins, losses, ties, sign_test(wins, losses))
 
 
-def _unscored_lines(run: LineScores, name: str) -> int:
-    """Return the number of lines that were answered but have no score."""
-    return int((np.isnan(run.scores[name]) & ~run.failed).sum())
-
-
 def _run_summary(letter: str, line_scores: LineScores) -> RunSummary:
     run = line_scores.run
     means = {}
     for name, values in line_scores.scores.items():
         mean = sample_mean(values[~np.isnan(values)])
-        unscored = _unscored_lines(line_scores, name)
+        unscored = line_scores.unscored_lines(name)
         means[name] = ScoreMean(mean.n, _number(mean.mean), _number(mean.stderr), unscored)
     return RunSummary(
         letter=letter,

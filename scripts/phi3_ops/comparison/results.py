@@ -6,8 +6,10 @@ docs/evaluation.md describes the document.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import numpy as np
 
 from ..runs import ScoredRun
 from .gates import GateSummary, GateVerdict, summarise_gates
@@ -189,11 +191,22 @@ class LineScores:
         scores: score -> values, shape (lines,); NaN for a line without a score. A failed line has the
             value that the thresholds define.
         failed: whether a line failed, shape (lines,).
+        samples: score of which only a sample was scored -> whether a line is in it, shape (lines,).
     """
 
     run: ScoredRun
     scores: Mapping[str, Array]
     failed: BoolArray
+    samples: Mapping[str, BoolArray] = field(default_factory=dict)
+
+    def unscored_lines(self, name: str) -> int:
+        """Return the number of lines that were answered, and should have a score, but have none."""
+        unscored = np.isnan(self.scores[name]) & ~self.failed
+        return int((unscored & self.samples.get(name, True)).sum())
+
+    def scorable_lines(self, name: str) -> int:
+        """Return the number of lines that should have a score."""
+        return int(self.samples[name].sum()) if name in self.samples else self.failed.size
 
 
 @dataclass(frozen=True)

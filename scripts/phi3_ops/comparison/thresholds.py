@@ -18,6 +18,8 @@ class Metric(BaseModel):
         margin: how much worse than the baseline a gate accepts; None means that `--gate all` skips the
             score.
         failed: score of a line without an answer; by default the worst end of the range.
+        sampled: whether only a sample of the lines was scored, for example by people. Lines that have no
+            score in any run are then left out, and do not count as lines without a score.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -26,6 +28,7 @@ class Metric(BaseModel):
     range: tuple[float, float] | None = None
     margin: float | None = Field(None, ge=0)
     failed: float | None = None
+    sampled: bool = False
 
     @model_validator(mode="after")
     def _complete(self) -> Metric:

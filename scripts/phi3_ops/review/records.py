@@ -16,6 +16,9 @@ RATING, CHOICE, EDIT, FLAG = "rating", "choice", "edit", "flag"
 KINDS = (RATING, CHOICE, EDIT, FLAG)
 LOWEST, HIGHEST = 1, 5  # of a rating
 
+# What a judgement is about: kind, line, rubric, and the names of the runs.
+Subject = tuple[str, int, str | None, tuple[str, ...]]
+
 
 @dataclass(frozen=True)
 class JudgedAnswer:
@@ -42,6 +45,7 @@ class Judgement:
         question: the question.
         reference: the reference answer; None if the data has none.
         answers: the judged answer; for a choice, the two or more answers that were compared.
+        rubric: of a rating or a choice: the name of the rubric by which the answer was judged.
         rating: of a rating: `LOWEST` to `HIGHEST`, or None if the rating was withdrawn.
         edited: of an edit: the corrected answer, or None if the edit was withdrawn.
         preferred: of a choice: the name of the better run, or None if all are equally good.
@@ -56,6 +60,7 @@ class Judgement:
     question: str
     reference: str | None
     answers: tuple[JudgedAnswer, ...]
+    rubric: str | None = None
     rating: int | None = None
     edited: str | None = None
     preferred: str | None = None
@@ -95,9 +100,9 @@ class Judgement:
         return self.flagged if self.kind == FLAG else not self.withdrawn
 
     @property
-    def subject(self) -> tuple[str, int, tuple[str, ...]]:
+    def subject(self) -> Subject:
         """What the judgement is about. A later judgement of the same subject replaces it."""
-        return self.kind, self.line, tuple(sorted(self.runs))
+        return self.kind, self.line, self.rubric, tuple(sorted(self.runs))
 
     def to_json(self) -> dict[str, Any]:
         """Return the judgement as one object of the file."""
@@ -122,6 +127,7 @@ class Judgement:
                 question=_text(content["question"]),
                 reference=_optional_text(content.get("reference")),
                 answers=answers,
+                rubric=_optional_text(content.get("rubric")),
                 rating=content.get("rating"),
                 edited=_optional_text(content.get("edited")),
                 preferred=_optional_text(content.get("preferred")),
@@ -167,7 +173,7 @@ def latest_judgements(judgements: Sequence[Judgement]) -> list[Judgement]:
     Args:
         judgements: judgements in the order in which they were made.
     """
-    latest: dict[tuple[str, int, tuple[str, ...]], Judgement] = {}
+    latest: dict[Subject, Judgement] = {}
     for judgement in judgements:
         latest.pop(judgement.subject, None)
         latest[judgement.subject] = judgement

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import OpsError
@@ -76,7 +76,12 @@ def append_judgement(file: Path, judgement: Judgement) -> None:
     try:
         with _locked(file) as descriptor:
             size = _prepare(file, descriptor)
-            _write(descriptor, json.dumps(judgement.to_json()).encode() + b"\n", size)
+            try:
+                _write(descriptor, json.dumps(judgement.to_json()).encode() + b"\n", size)
+            except OSError:
+                with suppress(OSError):  # what was not acknowledged is not kept
+                    os.ftruncate(descriptor, size)
+                raise
     except OSError as error:
         raise OpsError(
             f"cannot write {file}: {error.strerror or error}",

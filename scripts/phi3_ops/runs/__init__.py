@@ -39,7 +39,13 @@ from .properties import (
 )
 from .records import LineUsage
 from .resume import resume_run
-from .scored import RunLocation, ScoredRun, answers_location, load_scored_run
+from .scored import (
+    RunLocation,
+    ScoredRun,
+    answers_location,
+    list_evaluations,
+    load_scored_run,
+)
 from .single import run_once
 from .store import OUTPUT_FOLDER, SNAPSHOT, THRESHOLDS_FILE, write_run_folder
 
@@ -73,6 +79,7 @@ __all__ = [
     "furthest_run",
     "line_inputs",
     "lines_left",
+    "list_evaluations",
     "list_runs",
     "load_batch",
     "load_scored_run",

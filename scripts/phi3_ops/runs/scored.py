@@ -102,6 +102,15 @@ def answers_location(reference: str) -> RunLocation:
     return RunLocation(run.name, run.folder)
 
 
+def list_evaluations(name: str) -> list[str]:
+    """Return the names of the completed evaluations of a stored run, the oldest first.
+
+    Args:
+        name: name of the run.
+    """
+    return [run.name for run in _evaluations_of(name)]
+
+
 def load_scored_run(reference: str, data: Path | None = None) -> ScoredRun:
     """Load a stored run, or the results in a JSONL file or in the folder of a run.
 
@@ -190,18 +199,20 @@ def _find_pair(run: StoredRun) -> tuple[StoredRun | None, StoredRun, str]:
     """Return the run with the answers, the run with their scores, and a note on how it was chosen."""
     if run.base:
         return _require_completed(run.base), run, ""
-    evaluations = [
-        other
-        for other in list_stored_runs()
-        if other.base == run.name and other.status == COMPLETED
-    ]
+    evaluations = _evaluations_of(run.name)
     if not evaluations:
         return None, run, ""
-    newest = max(evaluations, key=lambda other: other.created_on)
+    newest = evaluations[-1]
     note = f"{run.name} is scored by {newest.name}"
     if len(evaluations) > 1:
         note += f", the newest of {len(evaluations)} evaluations"
     return run, newest, note
+
+
+def _evaluations_of(name: str) -> list[StoredRun]:
+    """Return the completed runs that read the outputs of a run, the oldest first."""
+    runs = [run for run in list_stored_runs() if run.base == name and run.status == COMPLETED]
+    return sorted(runs, key=lambda run: run.created_on)
 
 
 def _recorded_data(run: StoredRun) -> Path | None:

@@ -92,5 +92,10 @@ def test_a_wrong_field_is_refused(field, value):
         Judgement.from_json({**RATED.to_json(), field: value})
 
 
+def test_ratings_by_two_rubrics_are_two_judgements():
+    other = replace(RATED, rubric="fluency", rating=5)
+    assert latest_judgements([RATED, other]) == [RATED, other]
+
+
 def test_a_rating_is_a_whole_number_from_1_to_5():
     assert [value for value in (0, 1, 5, 6, 3.0, True, "3", None) if is_rating(value)] == [1, 5]
