@@ -45,6 +45,7 @@ READ = ("GET", "HEAD")
 STATIC_FILES = {
     "/": ("index.html", "text/html"),
     "/static/page.js": ("page.js", "text/javascript"),
+    "/static/asking.js": ("asking.js", "text/javascript"),
     "/static/feedback.js": ("feedback.js", "text/javascript"),
     "/static/page.css": ("page.css", "text/css"),
     "/static/feedback.css": ("feedback.css", "text/css"),

@@ -1,11 +1,14 @@
-"""A scripted endpoint, and `phi3 serve` in front of two connections to it."""
+"""A scripted endpoint, `phi3 serve` in front of two connections to it, and a browser."""
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import pytest
 
+from chat_browser import CHROMIUM, QUIET, REFUSED
 from phi3_ops.pf.connections import delete_connection, save_connection
-from scripted_endpoint import scripted_endpoint
+from scripted_endpoint import HANG_S, scripted_endpoint
 from served_flow import phi3_serve
 
 CONNECTIONS = ("phi3", "phi3-base")
@@ -25,3 +28,45 @@ def endpoint():
 def served(request, endpoint):
     with phi3_serve("--against", "phi3-base", "--engine", request.param) as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=HANG_S * 1000)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def look(chromium):
+    """Opens a page; at the end, no error and no request to another host may have occurred."""
+    contexts, problems = [], []
+
+    def open_page(address, noise=REFUSED, unreachable="", **words):
+        def local(route):
+            host = urlsplit(route.request.url).hostname
+            if host in ("127.0.0.1", "localhost"):
+                return route.continue_()
+            if host != unreachable:
+                problems.append(route.request.url)
+            route.abort()
+
+        context = chromium.new_context(**words)
+        contexts.append(context)
+        context.route("**/*", local)
+        page = context.new_page()
+        page.set_default_timeout(HANG_S * 1000)
+        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda m: noise in m.text or problems.append(m.text))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert problems == []

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shutil
-from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
+from chat_browser import CHROMIUM, ask, last
 from contrast import CONTRAST
 from hostile_answers import HOSTILE
 from phi3_ops import paths
@@ -16,11 +15,6 @@ from phi3_ops.pf.connections import delete_connection, save_connection
 from scripted_endpoint import HANG_S, scripted_endpoint
 from served_flow import pf_serve, phi3_serve
 
-CHROMIUM = shutil.which("chromium")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync"]
-# Chromium writes every failed request to the console.
-REFUSED = "the server responded with a status of 400"
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 ANSWER = """A flow is a **graph**, written in YAML:
@@ -56,60 +50,6 @@ def endpoints():
 def url(endpoints):
     with phi3_serve() as served:
         yield served.url
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    expect.set_options(timeout=HANG_S * 1000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def look(chromium):
-    """Opens a page; at the end, no error and no request to another host may have occurred."""
-    contexts, problems = [], []
-
-    def open_page(address, noise=REFUSED, unreachable="", **words):
-        def local(route):
-            host = urlsplit(route.request.url).hostname
-            if host in ("127.0.0.1", "localhost"):
-                return route.continue_()
-            if host != unreachable:
-                problems.append(route.request.url)
-            route.abort()
-
-        context = chromium.new_context(**words)
-        contexts.append(context)
-        context.route("**/*", local)
-        page = context.new_page()
-        page.set_default_timeout(HANG_S * 1000)
-        page.on("dialog", lambda dialog: (problems.append(dialog.message), dialog.dismiss()))
-        page.on("pageerror", lambda error: problems.append(str(error)))
-        page.on("console", lambda m: noise in m.text or problems.append(m.text))
-        page.goto(address)
-        return page
-
-    yield open_page
-    for context in contexts:
-        context.close()
-    assert problems == []
-
-
-def ask(page, question, *, wait=True):
-    number = page.locator("#log .question").count()
-    page.get_by_label("Your question").fill(question)
-    page.keyboard.press("Enter")
-    if wait:
-        # Until the page has taken this question, the button is still that of the last one.
-        expect(page.locator("#log .question")).to_have_count(number + 1)
-        expect(page.get_by_role("button", name="Send")).to_be_visible()
-
-
-def last(page):
-    return page.locator(".answer").last
 
 
 # -- a conversation ----------------------------------------------------------------------------------

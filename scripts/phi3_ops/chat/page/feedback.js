@@ -134,6 +134,7 @@ function feedbackBar(chat, turn, answer, body, show) {
     if (body.hidden) body.after(form);
     else below.prepend(form);
     note.textContent = "";
+    form.scrollIntoView({ block: "nearest" });
     box.focus();
   }
 
