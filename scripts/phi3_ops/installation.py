@@ -22,6 +22,7 @@ _MODULES = {
     "take-home-onnx": "onnx_ir onnxruntime onnxruntime_genai",
     "eval": "numpy rouge_score sacrebleu",
     "schemas": "jsonschema_rs",
+    "documents": "bs4 docx pypdf",
 }
 _EXTRAS = {name: extra for extra, names in _MODULES.items() for name in names.split()}
 

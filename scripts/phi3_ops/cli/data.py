@@ -14,6 +14,7 @@ from ..terminal import console, print_text
 from ._columns import add_columns, chosen_columns, naming_columns
 from ._common import integer, number, positive_int
 from ._data_corrections import add_correction_arguments, makes_corrections, run_corrections
+from ._data_documents import add_document_arguments, run_documents
 from ._next_step import after_data
 
 DEFAULT_OUT = paths.WORKDIR / "data"
@@ -23,13 +24,17 @@ _SOURCE_OPTIONS = (
     *("max_tokens", "over_long", "tokenizer", "strict"),
 )
 _CORRECTION_OPTIONS = ("against", "metric", "run_data")
+_DOCUMENT_OPTIONS = (
+    *("connection", "judge", "questions", "passage_characters", "refusal"),
+    *("max_calls", "in_flight"),
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Read chats, check each of them, split them into training and test data, and write files that "
         "`phi3 finetune` accepts. With --feedback, --review or --run, make training data from what "
-        "people corrected."
+        "people corrected; with --from-docs, from documents."
     )
     parser.add_argument(
         "--source",
@@ -82,7 +87,8 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="folder to write to (default: .phi3/data; with corrections: .phi3/corrections)",
+        help="folder to write to (default: .phi3/data; with corrections: .phi3/corrections); with "
+        "--from-docs, the file of the rows (default: .phi3/documents/rows.jsonl)",
     )
     parser.add_argument(
         "--seed", type=integer, default=1, help="seed of the split (default: %(default)s)"
@@ -98,13 +104,18 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         "--json", action="store_true", help="print the content of manifest.json instead of a report"
     )
     add_correction_arguments(parser)
+    add_document_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.from_docs:
+        correction_options = ("feedback", "review", "lost_runs", *_CORRECTION_OPTIONS)
+        _refuse(args, (*_SOURCE_OPTIONS, *correction_options), "--from-docs")
+        return run_documents(args)
     if makes_corrections(args):
-        _refuse(args, _SOURCE_OPTIONS, "--feedback, --review and --run")
+        _refuse(args, (*_SOURCE_OPTIONS, *_DOCUMENT_OPTIONS), "--feedback, --review and --run")
         return run_corrections(args)
-    _refuse(args, (*_CORRECTION_OPTIONS, "test"), "--source")
+    _refuse(args, (*_CORRECTION_OPTIONS, *_DOCUMENT_OPTIONS, "test"), "--source")
     return _prepare(args)
 
 
@@ -112,7 +123,7 @@ def _refuse(args: argparse.Namespace, options: Sequence[str], with_what: str) ->
     """Raise OpsError if an option of another kind of source is given."""
     for option in options:
         if getattr(args, option):
-            name = option.replace("_", "-")
+            name = "run" if option == "lost_runs" else option.replace("_", "-")
             raise OpsError(f"--{name} has no effect with {with_what}", "Leave it out.")
 
 

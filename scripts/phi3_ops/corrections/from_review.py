@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..review import CHOICE as CHOICE_JUDGEMENT
 from ..review import EDIT as EDIT_JUDGEMENT
 from ..review import FLAG as FLAG_JUDGEMENT
+from ..review import RATING as RATING_JUDGEMENT
 from ..review import Judgement
 from .examples import (
     CHOICE,
@@ -25,6 +26,7 @@ from .examples import (
 )
 
 SOURCE = "review"
+_REASONS = {RATING_JUDGEMENT: RATING, FLAG_JUDGEMENT: FLAG}  # why a judgement gives no example
 
 
 def examples_of_review(judgements: Sequence[Judgement], run: str) -> SourceExamples:
@@ -52,7 +54,7 @@ def _examples(judgement: Judgement, run: str) -> tuple[list[Example], str]:
         edited = judgement.edited or ""
         return correction((), question, judgement.answer, edited, time, origin), UNCHANGED
     if judgement.kind != CHOICE_JUDGEMENT:
-        return [], FLAG if judgement.kind == FLAG_JUDGEMENT else RATING
+        return [], _REASONS[judgement.kind]
     chosen = judgement.chosen
     if chosen is None:
         return [], NO_PREFERENCE

@@ -1,0 +1,101 @@
+"""Find the documents of a folder. Links are not followed, so that nothing outside the folder is read."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import OpsError
+from .readers import READERS
+
+
+@dataclass(frozen=True)
+class SkippedFile:
+    """A file that is not read, or cannot be read.
+
+    Attributes:
+        name: its path in the folder.
+        reason: why.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class FoundFile:
+    """A document to read: its path in the folder as text, and its path."""
+
+    name: str
+    path: Path
+
+
+def find_documents(folder: Path) -> tuple[list[FoundFile], list[SkippedFile]]:
+    """Return the documents of a folder and its subfolders, sorted by name, and the other files.
+
+    Hidden files and folders are left out without being listed.
+
+    Args:
+        folder: the folder, or one document.
+
+    Raises:
+        OpsError: the folder does not exist, or contains no document.
+    """
+    if folder.is_file():
+        entries: Iterator[tuple[Path, str]] = iter([(folder, _problem(folder))])
+        root = folder.parent
+    elif folder.is_dir():
+        entries, root = _walk(folder), folder
+    else:
+        raise OpsError(f"{folder} does not exist", "Give a folder with documents.")
+    found: list[FoundFile] = []
+    skipped: list[SkippedFile] = []
+    for path, reason in entries:
+        name = _readable_name(path, root)
+        if reason:
+            skipped.append(SkippedFile(name, reason))
+        else:
+            found.append(FoundFile(name, path))
+    if not found:
+        reasons = "; ".join(f"{file.name}: {file.reason}" for file in skipped[:3])
+        known = ", ".join(READERS)
+        detail = f" ({reasons})" if reasons else ""
+        raise OpsError(f"{folder} contains no document{detail}", f"Documents end with {known}.")
+    return found, skipped
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
+    """Yield the files of a folder and the reason for which each is not read; empty if it is read."""
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        yield folder, f"the folder cannot be opened: {error.strerror}"
+        return
+    for path in entries:
+        if path.name.startswith("."):
+            continue
+        if path.is_dir() and not path.is_symlink():
+            yield from _walk(path)
+        else:
+            yield path, _problem(path)
+
+
+def _problem(path: Path) -> str:
+    try:
+        status = path.lstat()
+    except OSError as error:
+        return f"it cannot be opened: {error.strerror}"
+    if stat.S_ISLNK(status.st_mode):
+        return "it is a link; links are not followed"
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    return "" if path.suffix.lower() in READERS else "its format is not supported"
+
+
+def _readable_name(path: Path, root: Path) -> str:
+    """Return the path of a file in the folder as text that can be written as UTF-8."""
+    name = os.fsencode(path.relative_to(root))
+    return name.decode("utf-8", "replace").replace(os.sep, "/")

@@ -1,0 +1,163 @@
+"""A model that writes or judges questions and answers: a connection with a journal and a budget."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Protocol
+
+from phi3_tools import BadRequestError, Message, Params, Phi3Client, Reply
+from phi3_tools.client import KeyAuth, redactor
+
+from ..hashing import parts_sha256
+from .journal import Journal, JournalEntry
+
+# "Chat completions" (OpenAI): reasoning models take `max_completion_tokens` instead of `max_tokens`, and
+# only their default temperature.
+_NEWER_TOKENS = "max_completion_tokens"
+_REPAIRED_CALLS = 2  # calls of an answer by a schema whose first attempt does not fit
+
+
+class BudgetReachedError(Exception):
+    """The maximum number of calls is reached; nothing was asked."""
+
+
+class Budget:
+    """The number of calls that may still be made. It is safe to use from threads.
+
+    Args:
+        calls: maximum number of calls; None for no maximum.
+
+    Attributes:
+        used: number of calls so far, and of those that are reserved.
+    """
+
+    def __init__(self, calls: int | None = None) -> None:
+        self.used = 0
+        self._most = calls
+        self._reservations = 0
+        self._changed = threading.Condition()
+
+    def reserve(self, calls: int) -> None:
+        """Count calls before they are made; wait if other reservations may give some back.
+
+        Raises:
+            BudgetReachedError: so many calls are not left.
+        """
+        with self._changed:
+            while self._most is not None and self.used + calls > self._most:
+                if not self._reservations:
+                    raise BudgetReachedError
+                self._changed.wait()
+            self.used += calls
+            self._reservations += 1
+
+    def end_reservation(self, unused: int) -> None:
+        """End a reservation, and take back the calls that were not needed."""
+        with self._changed:
+            self.used -= unused
+            self._reservations -= 1
+            self._changed.notify_all()
+
+
+class AsksModel(Protocol):
+    """The part of `Phi3Client` that a teacher needs."""
+
+    def chat(self, messages: Any, params: Params = ..., /) -> Reply: ...
+
+
+class Teacher:
+    """Asks a model; what the journal has is not asked again. It is safe to use from threads.
+
+    Args:
+        client: the client of the connection.
+        name: name of the connection. Another connection is asked anew.
+        journal: the journal.
+        budget: the number of calls that may be made.
+        redact: function that returns a text without the connection's key.
+    """
+
+    def __init__(
+        self,
+        client: AsksModel,
+        name: str,
+        journal: Journal,
+        budget: Budget,
+        redact: Callable[[str], str] = str,
+    ) -> None:
+        self.name = name
+        self._client, self._journal, self._budget, self._redact = client, journal, budget, redact
+        self._has_newer_parameters = False
+
+    def __call__(self, messages: Sequence[Message], params: Params) -> Reply:
+        """Return the answer to a chat. An answer by a schema is its JSON, as `Reply.text`.
+
+        Raises:
+            BudgetReachedError: no call is left.
+            Phi3Error: the endpoint failed, or its answer does not fit the schema.
+            OpsError: the journal cannot be written.
+        """
+        key = _request_key(self.name, messages, params)
+        if entry := self._journal.get(key):
+            return Reply(entry.text)
+        reserved = _REPAIRED_CALLS if params.response_format is not None else 1
+        self._budget.reserve(reserved)
+        used = reserved
+        try:
+            reply = self._ask(list(messages), params)
+            used = 1 + reply.repairs
+        finally:
+            self._budget.end_reservation(reserved - used)
+        text = reply.text
+        if params.response_format is not None:
+            text = json.dumps(reply.parsed, ensure_ascii=False)
+        usage = reply.usage
+        entry = JournalEntry(
+            key,
+            self._redact(text),
+            used,
+            usage.prompt_tokens if usage else 0,
+            usage.completion_tokens if usage else 0,
+        )
+        self._journal.add(entry)
+        return replace(reply, text=entry.text)
+
+    def _ask(self, messages: list[Message], params: Params) -> Reply:
+        if self._has_newer_parameters:
+            return self._client.chat(messages, _with_newer_parameters(params))
+        try:
+            return self._client.chat(messages, params)
+        except BadRequestError as error:
+            if _NEWER_TOKENS not in str(error):
+                raise
+            reply = self._client.chat(messages, _with_newer_parameters(params))
+            self._has_newer_parameters = True
+            return reply
+
+
+def open_teacher(name: str, journal: Journal, budget: Budget) -> tuple[Teacher, Phi3Client]:
+    """Return the teacher of a connection, and its client, which the caller closes.
+
+    Raises:
+        ConfigError: the connection does not exist, or a field is wrong.
+    """
+    client = Phi3Client.from_connection(name)
+    auth = client.settings.auth
+    redact: Callable[[str], str] = str
+    if isinstance(auth, KeyAuth):
+        redact = redactor(auth.header().removeprefix("Bearer ")).redact
+    return Teacher(client, name, journal, budget, redact), client
+
+
+def _with_newer_parameters(params: Params) -> Params:
+    renamed = {"max_tokens": None, _NEWER_TOKENS: params.max_new_tokens}
+    return replace(params, temperature=None, extra={**params.extra, **renamed})
+
+
+def _request_key(name: str, messages: Sequence[Message], params: Params) -> str:
+    """Return the hash of a request: equal requests to one connection have equal answers."""
+    content = {"messages": list(messages), "params": asdict(params)}
+    text = json.dumps(content, sort_keys=True, default=str)
+    return parts_sha256([name.encode(), text.encode()])

@@ -1,0 +1,52 @@
+"""Jobs that ask a model: failures, the budget, and when nothing more is asked."""
+
+import pytest
+
+from phi3_ops.documents.jobs import MAX_FAILURES_IN_A_ROW, run_jobs
+from phi3_ops.documents.teacher import BudgetReachedError
+from phi3_tools import ServerError
+
+
+def job(result):
+    def run():
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    return run
+
+
+def run(*results, in_flight=1):
+    return run_jobs({number: job(result) for number, result in enumerate(results)}, in_flight)
+
+
+def test_a_failure_is_recorded_and_the_rest_goes_on():
+    ended = []
+    jobs = {"a": job(1), "b": job(ServerError("it failed")), "c": job(3)}
+    results = run_jobs(jobs, 2, ended.append)
+    assert results.done == {"a": 1, "c": 3}
+    assert results.failed == {"b": "ServerError: it failed"}
+    assert (results.not_asked, ended[-1]) == ([], 3)
+
+
+def test_nothing_more_is_asked_after_many_failures_in_a_row():
+    failure = ServerError("down")
+    results = run(1, *[failure] * (MAX_FAILURES_IN_A_ROW - 1), 2, *[failure] * 20)
+    assert len(results.failed) == 2 * MAX_FAILURES_IN_A_ROW - 1
+    assert len(results.done) == 2
+    assert len(results.not_asked) == 26 - 2 - len(results.failed)
+
+
+def test_the_budget_ends_it_without_a_failure():
+    results = run(1, BudgetReachedError(), 3)
+    assert (results.done, results.not_asked) == ({0: 1}, [1, 2])
+    assert results.budget_reached and not results.failed
+
+
+def test_an_error_of_the_program_is_raised():
+    with pytest.raises(ZeroDivisionError):
+        run(ZeroDivisionError(), 2)
+
+
+def test_no_jobs():
+    assert run().done == {}
