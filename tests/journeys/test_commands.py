@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 import requests
 
-from documented_commands import documented, printed
+from documented_commands import QA, documented, printed
 from person import BIN, BackgroundCommand
 from phi3_ops import paths
 from phi3_ops.flows.content import copy_flow
@@ -146,15 +146,17 @@ def test_promptflows_page(desk):
 
 @documented("phi3 run --flow qa …", "phi3 runs", "phi3 run --resume NAME", "phi3 compare …")
 def test_a_batch_and_a_comparison(desk):
-    output = run(desk, "phi3 run --flow qa …")
+    output = run(desk, f"phi3 run {QA} --connection phi3-base …")
     assert "exact_match" in output
-    name = re.search(r"^(qa-\S+):", output, re.MULTILINE)[1]
+    base = re.search(r"^(base-\S+):", output, re.MULTILINE)[1]
     # The desk has a copy of the flows, so the runs of the quickstart are not runs of the same flow.
-    assert f"next, after a run of another model: phi3 compare {name} OTHER" in output
-    assert name in run(desk, "phi3 runs")
-    assert "nothing to do" in run(desk, "phi3 run --resume NAME", NAME=name)
-    base, tuned = (summary(desk)["runs"][kind][0] for kind in ("base", "tuned"))
-    output = run(desk, "phi3 compare …", BASE=base, TUNED=tuned)
+    assert f"next, after a run of another model: phi3 compare {base} OTHER" in output
+    output = run(desk, f"phi3 run {QA} --connection phi3 …")
+    tuned = re.search(r"^(tuned-\S+):", output, re.MULTILINE)[1]
+    assert output.splitlines()[-1] == f"next: phi3 compare {base} {tuned}"
+    assert tuned in run(desk, "phi3 runs")
+    assert "nothing to do" in run(desk, "phi3 run --resume NAME", NAME=tuned)
+    output = run(desk, "phi3 compare …")
     assert "gate: pass" in output
     assert output.splitlines()[-1] == "next: open .phi3/compare/compare.html in a browser"
 

@@ -120,7 +120,13 @@ USE = (
     ),
 )
 MEASURE = (
-    Documented("run a batch and score it", f"phi3 run {QA} --evaluate"),
+    Documented(
+        "ask the base model the questions, and score its answers",
+        f"phi3 run {QA} --connection phi3-base --name base --evaluate",
+    ),
+    Documented(
+        "… the fine-tuned model", f"phi3 run {QA} --connection phi3 --name tuned --evaluate"
+    ),
     Documented("list the runs", "phi3 runs"),
     Documented("run only the missing and failed lines of a run", "phi3 run --resume NAME"),
     Documented(
@@ -128,7 +134,7 @@ MEASURE = (
         "phi3 run --flow chat --data .phi3/data/test.jsonl --replay",
     ),
     Documented(
-        "compare two runs, with a gate for CI", "phi3 compare BASE TUNED --gate exact_match:0.02"
+        "compare two runs, with a gate for CI", "phi3 compare base tuned --gate exact_match:0.02"
     ),
     Documented(
         "run a batch with Prompt flow's command",

@@ -69,8 +69,8 @@ def add_column_mapping(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         default=[],
         metavar="INPUT=VALUE",
-        help="source of an input, for example input_data='${data.question}' (default: the column "
-        "with the name of the input)",
+        help="source of an input: a column, for example input_data='${data.question}', or a text, which "
+        "may be empty (default: the column with the name of the input)",
     )
 
 
@@ -83,7 +83,7 @@ def parse_column_mapping(words: Sequence[str]) -> dict[str, str]:
     mapping = {}
     for word in words:
         name, equals, value = word.partition("=")
-        if not (name and equals and value):
+        if not (name and equals):
             what = f"--column-mapping {word!r} is not of the form INPUT=VALUE"
             raise OpsError(what, "Use for example question='${data.question}'.")
         mapping[name] = value

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from phi3_ops import cli
+from phi3_ops.cli._columns import parse_column_mapping
 from phi3_ops.cli.run import failure_limit
 from phi3_ops.pf import expectations
 from phi3_ops.pf.client import pf_client
@@ -65,6 +66,10 @@ def default_signals():
 
 def name_of(done):
     return done.stdout.partition(":")[0]
+
+
+def test_an_input_can_have_an_empty_text():
+    assert parse_column_mapping(["context=", "a=${data.b}"]) == {"context": "", "a": "${data.b}"}
 
 
 def test_the_run_is_one_of_prompt_flows(endpoint, data):
