@@ -1,6 +1,7 @@
 """Take the pictures of the chat page for the documentation, with the models of a running quickstart.
 
 `python tests/support/chat_screenshots.py URL docs/images [NAME …]`; `phi3 quickstart` prints URL last.
+The picture `feedback` needs the page of `phi3 serve --against phi3-base --feedback`.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class Picture:
         scheme: colour scheme of the system.
         connection: the only connection that is asked, or None for both side by side.
         questions: the questions of the conversation, in order.
+        correction: a correction of the last answer that is being written while the first answer is rated;
+            the page must store feedback. None gives no feedback.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Picture:
     scheme: str
     connection: str | None
     questions: tuple[str, ...]
+    correction: str | None = None
 
 
 PICTURES = (
@@ -43,6 +47,7 @@ PICTURES = (
     Picture("chat-dark", (1200, 760), "dark", "phi3-base", (LONG,)),
     Picture("chat-phone", (390, 760), "light", "phi3", FACTS),
     Picture("chat-side-by-side", (1280, 720), "light", None, FACTS[:1]),
+    Picture("feedback", (1280, 620), "light", None, FACTS[:1], "Bill Gates and Paul Allen."),
 )
 
 
@@ -56,10 +61,25 @@ def take(page: Any, picture: Picture, folder: Path) -> None:
         page.keyboard.press("Enter")
         page.wait_for_function("!document.querySelector('#stop').hidden")
         expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=ANSWER_MS)
+    if picture.correction:
+        give_feedback(page, picture.correction)
     page.locator("#log").evaluate("log => { log.scrollTop = 0; }")
     page.wait_for_timeout(300)
     page.screenshot(path=folder / f"{picture.name}.png")
     print(f"{picture.name}: {page.locator('#log').inner_text()}\n")
+
+
+def give_feedback(page: Any, correction: str) -> None:
+    """Rate the first answer, prefer it to the last one, and begin to correct the last one."""
+    first, last = page.locator(".answer").first, page.locator(".answer").last
+    first.get_by_role("button", name="Good answer").click()
+    expect(first.locator(".saved")).to_have_text("saved")
+    first.get_by_role("button", name="This one is better").click()
+    expect(first.get_by_role("button", name="This one is better")).to_have_attribute(
+        "aria-pressed", "true"
+    )
+    last.get_by_role("button", name="Edit").click()
+    page.get_by_role("textbox", name="Corrected answer").fill(correction)
 
 
 def main(url: str, folder: Path, names: list[str]) -> None:

@@ -12,9 +12,9 @@ import pytest
 
 from phi3_ops import paths
 from phi3_ops.chat.app import make_chat_app
-from phi3_ops.chat.feedback import BODY_FIELDS, FeedbackOptions
+from phi3_ops.chat.feedback import FeedbackOptions
 from phi3_ops.errors import OpsError
-from phi3_ops.feedback.records import KINDS, MAX_COMMENT, HistoryMessage
+from phi3_ops.feedback.records import MAX_COMMENT, HistoryMessage
 from phi3_ops.feedback.store import FeedbackStore
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.pf.connections import delete_connection, save_connection
@@ -303,11 +303,9 @@ def test_the_document_describes_the_fields(server, path):
     answer = server.request("GET", path)
     assert int(answer.headers["content-length"]) == len(answer.content)
     description = answer.json()["paths"]["/feedback"]["post"]
-    schema = description["requestBody"]["content"]["application/json"]["schema"]["oneOf"][0]
-    assert set(schema["properties"]) == set(BODY_FIELDS)
-    assert schema["properties"]["kind"]["enum"] == list(KINDS)
-    assert "/score" in answer.json()["paths"]
+    assert description["summary"] == "store feedback on an answer"
     assert {"200", "400", "409", "413", "500", "507"} == set(description["responses"])
+    assert "/score" in answer.json()["paths"]
 
 
 def test_without_the_option_nothing_is_stored(tmp_path):
