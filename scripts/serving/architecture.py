@@ -43,6 +43,12 @@ class Architecture:
     frequencies: list[float]
     long_frequencies: list[float]
 
+    @property
+    def projections(self) -> list[int]:
+        """The number of values of a token's queries, of its keys and of its values."""
+        key_values = self.key_value_heads * self.head_size
+        return [self.heads * self.head_size, key_values, key_values]
+
     @classmethod
     def read(cls, folder: Path) -> Architecture:
         """Read the architecture of an export."""

@@ -2,7 +2,7 @@
 
 Environment variables:
     PHI3_ENGINE: auto, openvino or transformers.
-    PHI3_PRECISION: precision of the export for OpenVINO: fp32, int8 or int4.
+    PHI3_PRECISION: precision of the export for OpenVINO: fp32, fp16, int8 or int4.
     PHI3_COMPUTATION: how OpenVINO computes and keeps keys and values: fp32 or bf16.
     PHI3_EXPORT_CACHE: folder for exports; by default the model's folder.
     PHI3_CACHE_MIB: memory for the keys and values of all requests, in MiB.
@@ -55,7 +55,7 @@ def load_backend(files: ModelFiles) -> LoadedBackend:
         Exception: any error of the backend.
     """
     engine = _read_setting("PHI3_ENGINE", ("auto", "openvino", "transformers"))
-    precision = _read_setting("PHI3_PRECISION", ("fp32", "int8", "int4"))
+    precision = _read_setting("PHI3_PRECISION", ("fp32", "fp16", "int8", "int4"))
     computation = _read_setting("PHI3_COMPUTATION", ("fp32", "bf16"))
     if engine != "openvino":
         _refuse_unused_gpu()

@@ -7,6 +7,7 @@ A backend runs tokens through a model and nothing else. The two backends are `en
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,6 +25,9 @@ class Logits(Protocol):
             allowed: by the index of a row, whether each token can be chosen. In the other rows, all can.
         """
 
+    def after(self, rows: int) -> Logits:
+        """Return the predictions for all rows but the first ones."""
+
     def row(self, index: int) -> np.ndarray:
         """Return the logits of one row: float32, one value per token of the vocabulary."""
 
@@ -31,17 +35,25 @@ class Logits(Protocol):
 class Cache(Protocol):
     """Keys and values of a fixed number of rows. Each slot has room for a fixed number of tokens."""
 
-    def forward(self, slot: int, tokens: Sequence[Sequence[int]], past: Sequence[int]) -> Logits:
+    def forward(
+        self,
+        slot: int,
+        tokens: Sequence[Sequence[int]],
+        past: Sequence[int],
+        guest: Piece | None = None,
+    ) -> Logits:
         """Run new tokens through the model, for the rows in slot, slot + 1, and so on.
 
         Args:
             slot: slot of the first row.
-            tokens: new tokens of each row. Their number may differ between rows only where no row
-                has earlier tokens.
+            tokens: new tokens of each row. Unless the backend is ragged, their number may differ
+                between rows only where no row has earlier tokens.
             past: number of tokens that each row has in the cache already.
+            guest: tokens of one more row, which go through the model in the same pass. For ragged
+                backends only.
 
         Returns:
-            The logits that follow the last token of each row.
+            The logits that follow the last token of each row. The guest's are the last ones.
         """
 
     def copy(self, source: Cache, from_slot: int, slot: int, length: int) -> None:
@@ -49,6 +61,21 @@ class Cache(Protocol):
 
 
 Keep = Callable[[Sequence[int], Cache, int, Hashable], None]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens of a row that is alone in its cache.
+
+    Attributes:
+        cache: the cache. The row is in its first slot.
+        tokens: new tokens of the row.
+        past: number of tokens that the row has in the cache already.
+    """
+
+    cache: Any
+    tokens: Sequence[int]
+    past: int
 
 
 class Backend(Protocol):
@@ -61,6 +88,7 @@ class Backend(Protocol):
         pad_token: token that fills shorter rows of a batch.
         max_rows: rows that are generated at once.
         prefill_chunk: prompt tokens that are run between two tokens of the running rows.
+        is_ragged: whether rows of one pass can have any numbers of new and of earlier tokens.
         bytes_per_token: memory that one token takes in a cache.
         max_cache_bytes: memory that all caches together may take.
         grammars: compiles the grammars of answers for this model's tokens.
@@ -73,6 +101,7 @@ class Backend(Protocol):
     pad_token: int
     max_rows: int
     prefill_chunk: int
+    is_ragged: bool
     bytes_per_token: int
     max_cache_bytes: int
     grammars: GrammarCompiler
@@ -128,11 +157,24 @@ class Batch:
         power_of_two = 1 << max(needed - 1, 0).bit_length()
         return max(self.slots, min(power_of_two, self._backend.max_rows))
 
-    def add_rows(self, rows: Sequence[Row]) -> None:
-        """Run the prompts of new rows in one forward pass, and give each row its first token."""
+    def add_rows(self, rows: Sequence[Row], known: Sequence[tuple[Cache, int] | None] = ()) -> None:
+        """Run the prompts of new rows in one forward pass, and give each row its first token.
+
+        Args:
+            rows: the new rows.
+            known: for each row, a cache that contains the first tokens of its prompt in its first
+                slot, and their number; None if all tokens are to be run. By default, that is so for
+                all rows.
+        """
         self._make_room(len(rows))
         first = len(self.rows)
-        logits = self.cache.forward(first, [row.tokens for row in rows], [0] * len(rows))
+        past = [0] * len(rows)
+        for index, prefix in enumerate(known):
+            if prefix:
+                cache, past[index] = prefix
+                self.cache.copy(cache, 0, first + index, past[index])
+        tokens = [row.tokens[start:] for row, start in zip(rows, past)]
+        logits = self.cache.forward(first, tokens, past)
         self.rows.extend(rows)
         for slot, row in enumerate(rows, first):
             self._keep(row.tokens, self.cache, slot, self.rotary_key)
@@ -146,11 +188,14 @@ class Batch:
         self.rows.append(row)
         self._add_tokens(logits, len(self.rows) - 1)
 
-    def step(self) -> None:
-        """Generate one more token for every row."""
-        rows = self.rows
-        past = [len(row.tokens) - 1 for row in rows]
-        self._add_tokens(self.cache.forward(0, [row.tokens[-1:] for row in rows], past), 0)
+    def step(self, guest: Piece | None = None) -> Logits:
+        """Generate one more token for every row. Return the logits of the guest, if there is one."""
+        count = len(self.rows)
+        past = [len(row.tokens) - 1 for row in self.rows]
+        tokens = [row.tokens[-1:] for row in self.rows]
+        logits: Logits = self.cache.forward(0, tokens, past, *([guest] if guest else []))
+        self._add_tokens(logits, 0)
+        return logits.after(count)
 
     def remove_outgrown_rows(self) -> list[Row]:
         """Remove and return the rows that need a longer cache or other rotary factors.
@@ -221,9 +266,16 @@ class Prefill:
             cache, self._past = known
             self._cache.copy(cache, 0, 0, self._past)
 
-    def step(self) -> tuple[Cache, Logits] | None:
-        """Run the next chunk. After the last one, return the cache and the prompt's logits."""
+    def step(self, host: Batch | None = None) -> tuple[Cache, Logits] | None:
+        """Run the next chunk. After the last one, return the cache and the prompt's logits.
+
+        Args:
+            host: a batch of a ragged backend. Its rows get their next token in the same pass.
+        """
         chunk = self.row.tokens[self._past : self._past + self._chunk_length]
-        logits = self._cache.forward(0, [chunk], [self._past])
+        if host:
+            logits = host.step(Piece(self._cache, chunk, self._past))
+        else:
+            logits = self._cache.forward(0, [chunk], [self._past])
         self._past += len(chunk)
         return (self._cache, logits) if self._past == len(self.row.tokens) else None

@@ -13,12 +13,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
 from concurrent.futures import wait
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from batching import Backend, Batch, Prefill
+from batching import Backend, Batch, Cache, Prefill
 from constraints import GrammarCompiler
 from generation import Completion, Row
-from prefix_cache import Prefix, PrefixCache
+from prefix_cache import PrefixCache
 from sampling import GenerationParams
 
 MAX_WAITING = 256  # rows
@@ -87,6 +88,25 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Finish the running requests, fail the waiting ones, and end the engine's thread."""
+
+
+@dataclass(frozen=True)
+class NewRow:
+    """A row that is about to start.
+
+    Attributes:
+        row: the row.
+        known: a cache that contains the first tokens of its prompt in its first slot, and their
+            number; None if all tokens are to be run.
+    """
+
+    row: Row
+    known: tuple[Cache, int] | None
+
+    @property
+    def count(self) -> int:
+        """The number of tokens that are to be run."""
+        return len(self.row.tokens) - (self.known[1] if self.known else 0)
 
 
 class BatchingEngine:
@@ -173,11 +193,13 @@ class BatchingEngine:
         while self._wait_for_work():
             if rows := self._take_waiting():
                 self._start(rows)
+            self._remove_outgrown_rows()
+            host = self._find_host()
             if self._prefill:
-                self._step_prefill(self._prefill)
+                self._step_prefill(self._prefill, host)
+            self._remove_outgrown_rows()
             for key, batch in list(self._batches.items()):
-                self._requeue(batch.remove_outgrown_rows())
-                if batch.rows:
+                if batch.rows and batch is not host:
                     self.batch_sizes.append(len(batch.rows))
                     self._guard(batch.step, batch.rows, key)
 
@@ -196,13 +218,12 @@ class BatchingEngine:
         in_batches = sum(len(batch.rows) for batch in self._batches.values())
         return in_batches + (self._prefill is not None)
 
-    def _take_waiting(self) -> list[Row]:
+    def _take_waiting(self) -> list[NewRow]:
         """Take waiting rows whose prompts can go through the model in one forward pass.
 
-        A prompt that is longer than `prefill_chunk`, or whose first tokens are known, becomes
-        `_prefill` instead, if there is none.
+        A row that cannot start in one pass becomes `_prefill` instead, if there is none.
         """
-        taken: list[Row] = []
+        taken: list[NewRow] = []
         skipped: list[Row] = []
         with self._changed:
             free_rows = self._backend.max_rows - self._running()
@@ -210,56 +231,86 @@ class BatchingEngine:
                 row = self._waiting.popleft()
                 if row.cancelled:
                     row.finish()
-                elif not self._fits_in_memory(row, len(taken)):
+                    continue
+                if not self._fits_in_memory(row, len(taken)):
                     skipped.append(row)
                     break  # rows that overtake this one could keep it waiting for ever
-                elif (prefix := self._prefixes.find(row.tokens)) is None and self._is_short(row):
-                    fits_pass = self._share_a_pass([*taken, row])
-                    (taken if fits_pass else skipped).append(row)
+                new = NewRow(row, self._find_known(row))
+                if self._starts_in_one_pass(new):
+                    if self._share_a_pass([*taken, new]):
+                        taken.append(new)
+                    else:
+                        skipped.append(row)
                 elif self._prefill is None:
-                    self._start_prefill(row, prefix)
+                    self._start_prefill(new)
                     free_rows -= 1
                 else:
                     skipped.append(row)
             self._waiting.extendleft(reversed(skipped))
         return taken
 
-    def _start(self, rows: list[Row]) -> None:
+    def _find_known(self, row: Row) -> tuple[Cache, int] | None:
+        found = self._prefixes.find(row.tokens)
+        return (found[0].cache, found[1]) if found else None
+
+    def _starts_in_one_pass(self, new: NewRow) -> bool:
+        backend = self._backend
+        return new.count <= backend.prefill_chunk and (backend.is_ragged or new.known is None)
+
+    def _share_a_pass(self, new_rows: Sequence[NewRow]) -> bool:
+        """Return whether the prompts of these rows may go through the model in one pass."""
+        counts = [new.count for new in new_rows]
+        total = sum(counts) if self._backend.is_ragged else max(counts) * len(counts)
+        same_batch = len({self._batch_key(new.row) for new in new_rows}) == 1
+        return same_batch and (len(counts) == 1 or total <= self._backend.prefill_chunk)
+
+    def _start(self, new_rows: Sequence[NewRow]) -> None:
+        rows = [new.row for new in new_rows]
         key = self._batch_key(rows[0])
         batch = self._get_batch(key)
-        self._guard(lambda: batch.add_rows(rows), rows, None if batch.rows else key)
+        known = [new.known for new in new_rows]
+        self._guard(lambda: batch.add_rows(rows, known), rows, None if batch.rows else key)
 
-    def _start_prefill(self, row: Row, prefix: tuple[Prefix, int] | None) -> None:
-        known = (prefix[0].cache, prefix[1]) if prefix else None
-
+    def _start_prefill(self, new: NewRow) -> None:
         def start() -> None:
-            self._prefill = Prefill(self._backend, row, known)
+            self._prefill = Prefill(self._backend, new.row, new.known)
 
-        self._guard(start, [row])
+        self._guard(start, [new.row])
 
-    def _is_short(self, row: Row) -> bool:
-        """Return whether a prompt can go through the model in one forward pass."""
-        return len(row.tokens) <= self._backend.prefill_chunk
+    def _find_host(self) -> Batch | None:
+        """Return a batch whose rows can share their forward passes with the prefill."""
+        prefill = self._prefill
+        if not prefill or not self._backend.is_ragged or prefill.row.cancelled:
+            return None
+        rotary_key = self._backend.rotary_key(len(prefill.row.tokens))
+        batches = self._batches.values()
+        return next((item for item in batches if item.rows and item.rotary_key == rotary_key), None)
 
-    def _step_prefill(self, prefill: Prefill) -> None:
+    def _step_prefill(self, prefill: Prefill, host: Batch | None) -> None:
         row, result = prefill.row, None
 
         def step() -> None:
             nonlocal result
-            result = prefill.step()
+            result = prefill.step(host)
             if result:
                 self._get_batch(self._batch_key(row)).add_prefilled_row(row, *result)
 
         if row.cancelled:
             row.finish()
+        elif host:
+            key = host.length, host.rotary_key
+            self.batch_sizes.append(len(host.rows))
+            self._guard(step, [row, *host.rows], key)
         else:
             self._guard(step, [row])
         if result or row.completion.done():
             self._prefill = None
 
-    def _requeue(self, rows: Sequence[Row]) -> None:
-        with self._changed:
-            self._waiting.extendleft(rows)
+    def _remove_outgrown_rows(self) -> None:
+        for batch in self._batches.values():
+            rows = batch.remove_outgrown_rows()
+            with self._changed:
+                self._waiting.extendleft(rows)
 
     def _guard(self, work: Callable[[], Any], rows: Sequence[Row], key: Hashable = None) -> None:
         """Call `work`. If it fails, fail its rows, and drop the batch with this key."""
@@ -286,12 +337,6 @@ class BatchingEngine:
         if key not in self._batches:
             self._batches[key] = Batch(self._backend, *key, self._prefixes.keep)
         return self._batches[key]
-
-    def _share_a_pass(self, rows: Sequence[Row]) -> bool:
-        """Return whether the prompts of these rows may go through the model in one pass."""
-        width = max(len(row.tokens) for row in rows)
-        small = len(rows) == 1 or width * len(rows) <= self._backend.prefill_chunk
-        return small and len(set(map(self._batch_key, rows))) == 1
 
     def _fits_in_memory(self, row: Row, taken: int) -> bool:
         """Return whether the caches have room for a row. A row that would run alone always fits."""

@@ -16,9 +16,11 @@ from typing import Any
 
 import machine
 import numpy as np
+from batching import Piece
 from chat_encoder import ChatEncoder
 from chat_template import ChatTemplate
 from constraints import GrammarCompiler
+from kv_blocks import BlockFormat, BlockPool
 from openvino_graph import WEIGHTS, Architecture, build_graph
 from openvino_runtime import core
 from openvino_runtime import openvino as ov
@@ -27,6 +29,9 @@ from tool_format import template_format
 
 MAX_ROWS, PREFILL_CHUNK = 16, 512
 COMPUTATIONS = {"fp32": "f32", "bf16": "bf16"}  # OpenVINO's names of them
+# Precision of the keys and values by the weights' precision, where the computation is fp32. The error of
+# float16 is smaller than that of rounded weights, and it halves the memory and the time to read them.
+CACHES = {"fp32": "f32"}
 # The matrices of a model smaller than this are computed faster by one thread than by several.
 ONE_THREAD_BELOW = 16 * machine.MIB
 
@@ -40,7 +45,7 @@ class OpenVinoBackend:
             answer can depend on the other requests of its batch.
     """
 
-    max_rows, prefill_chunk = MAX_ROWS, PREFILL_CHUNK
+    max_rows, prefill_chunk, is_ragged = MAX_ROWS, PREFILL_CHUNK, True
 
     def __init__(self, folder: Path, computation: str = "fp32"):
         settings = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
@@ -58,14 +63,17 @@ class OpenVinoBackend:
         self.grammars = GrammarCompiler(tokenizer_json, self.vocabulary_size, self.end_tokens)
         self.threads = _choose_threads(folder)
         graph, self._weights = build_graph(folder)
-        compiled = _compile(graph, self.threads, computation)
+        kept = CACHES.get(settings["precision"], "f16") if computation == "fp32" else "bf16"
+        compiled = _compile(graph, self.threads, COMPUTATIONS[computation], kept)
         _release_pages(self._weights)
         self.request = compiled.create_infer_request()
-        self.blocks = [BlockFormat(item) for item in compiled.inputs if "_cache." in item.any_name]
-        self.block_length = self.blocks[0].length
-        self.bytes_per_token = sum(block.size for block in self.blocks) // self.block_length
+        blocks = [BlockFormat(item) for item in compiled.inputs if "_cache." in item.any_name]
+        block_bytes = sum(block.size for block in blocks)
+        self.bytes_per_token = block_bytes // blocks[0].length
         self.max_cache_bytes = machine.max_cache_bytes()
-        self.current_cache: OpenVinoCache | None = None  # the one that the request uses
+        # Each row can have a last block that is not full.
+        capacity = self.max_cache_bytes // block_bytes + 4 * MAX_ROWS
+        self.pool = BlockPool(blocks, capacity)
 
     def encode(self, text: str) -> list[int]:
         return self._tokenizer.encode(text, add_special_tokens=False).ids
@@ -77,7 +85,7 @@ class OpenVinoBackend:
         return self._short_window is not None and length > self._short_window
 
     def make_cache(self, slots: int, length: int) -> OpenVinoCache:
-        return OpenVinoCache(self, slots, length)
+        return OpenVinoCache(self, slots)
 
     def rotation(self, positions: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the cosines and sines of positions, for rows of this length."""
@@ -90,37 +98,16 @@ class OpenVinoBackend:
         return np.cos(angles) * scale, np.sin(angles) * scale
 
 
-class BlockFormat:
-    """The format of one layer's keys or values in blocks.
-
-    Attributes:
-        name: name of the graph's input.
-        type: type of the elements.
-        shape: shape of a block: heads, tokens, head size.
-        length: number of tokens of a block.
-        size: bytes of a block.
-    """
-
-    def __init__(self, graph_input: Any):
-        self.name: str = graph_input.any_name
-        self.type = graph_input.element_type
-        _, *shape = graph_input.partial_shape
-        self.shape = [dimension.get_length() for dimension in shape]
-        self.length = self.shape[1]
-        self.size = int(np.prod(self.shape)) * self.type.bitwidth // 8
-
-
 def _choose_threads(folder: Path) -> int:
     size = sum(file.stat().st_size for file in (folder / WEIGHTS).iterdir())
     threads = 1 if size < ONE_THREAD_BELOW else machine.cores_per_worker()
     return int(os.environ.get("PHI3_THREADS") or threads)
 
 
-def _compile(graph: ov.Model, threads: int, computation: str) -> ov.CompiledModel:
-    hint = COMPUTATIONS[computation]
+def _compile(graph: ov.Model, threads: int, computation: str, kept: str) -> ov.CompiledModel:
     settings = {
-        "INFERENCE_PRECISION_HINT": hint,
-        "KV_CACHE_PRECISION": hint,
+        "INFERENCE_PRECISION_HINT": computation,
+        "KV_CACHE_PRECISION": kept,
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # other processes may use the same cores
@@ -136,32 +123,38 @@ def _release_pages(weights: Sequence[np.ndarray]) -> None:
 
 
 class OpenVinoCache:
-    """Keys and values in blocks. Each slot has the same number of blocks, which follow each other."""
+    """Rows whose keys and values are in blocks of the backend's pool."""
 
-    def __init__(self, backend: OpenVinoBackend, slots: int, length: int):
-        self._backend = backend
-        self._slot_blocks = -(-length // backend.block_length)
-        blocks = slots * self._slot_blocks
-        # Memory takes part only from when it is written to.
-        self._arrays = [np.zeros((blocks, item.size), np.uint8) for item in backend.blocks]
-        self._tensors = [
-            ov.Tensor(array, [blocks, *item.shape], item.type)
-            for array, item in zip(self._arrays, backend.blocks)
-        ]
+    def __init__(self, backend: OpenVinoBackend, slots: int):
+        self._backend, self._pool = backend, backend.pool
+        self._tables: list[list[int]] = [[] for _ in range(slots)]  # the blocks of each slot
+
+    def __del__(self) -> None:
+        for table in self._tables:
+            self._pool.release(table)
 
     def forward(
-        self, slot: int, tokens: Sequence[Sequence[int]], past: Sequence[int]
+        self,
+        slot: int,
+        tokens: Sequence[Sequence[int]],
+        past: Sequence[int],
+        guest: Piece | None = None,
     ) -> OpenVinoLogits:
-        backend = self._backend
+        tables = self._tables[slot : slot + len(tokens)]
+        if guest:
+            tables = [*tables, guest.cache._tables[0]]
+            tokens, past = [*tokens, guest.tokens], [*past, guest.past]
         counts = [len(ids) for ids in tokens]
         lengths = [count + row_past for count, row_past in zip(counts, past)]
-        used_blocks = [-(-length // backend.block_length) for length in lengths]
-        first_blocks = range(slot * self._slot_blocks, len(self._arrays[0]), self._slot_blocks)
-        blocks = [range(first, first + used) for first, used in zip(first_blocks, used_blocks)]
+        for table, start, end in zip(tables, past, lengths):
+            self._pool.prepare(table, start, end)
+        used = [self._pool.blocks_for(length) for length in lengths]
+        blocks = [table[:count] for table, count in zip(tables, used)]
         positions = np.concatenate([np.arange(*ends) for ends in zip(past, lengths)])
-        cosines, sines = backend.rotation(positions, max(lengths))
+        cosines, sines = self._backend.rotation(positions, max(lengths))
         ends = np.cumsum(counts)
-        request = self._bind()
+        request = self._backend.request
+        self._pool.bind(request)
         _set(request, "input_ids", np.concatenate(tokens).astype(np.int64))
         _set(request, "cosines", cosines)
         _set(request, "sines", sines)
@@ -169,25 +162,15 @@ class OpenVinoCache:
         _set(request, "past_lens", np.array(past, np.int32))
         _set(request, "subsequence_begins", np.array([0, *ends], np.int32))
         _set(request, "block_indices", np.concatenate(blocks).astype(np.int32))
-        _set(request, "block_indices_begins", np.array([0, *np.cumsum(used_blocks)], np.int32))
+        _set(request, "block_indices_begins", np.array([0, *np.cumsum(used)], np.int32))
         _set(request, "max_context_len", np.array(max(lengths), np.int32))
         request.infer()
         return OpenVinoLogits(request.get_output_tensor().data)
 
     def copy(self, source: OpenVinoCache, from_slot: int, slot: int, length: int) -> None:
-        count = -(-length // self._backend.block_length)
-        start, from_start = slot * self._slot_blocks, from_slot * source._slot_blocks
-        for array, source_array in zip(self._arrays, source._arrays):
-            array[start : start + count] = source_array[from_start : from_start + count]
-
-    def _bind(self) -> Any:
-        """Let the backend's request use this cache, and return the request."""
-        request = self._backend.request
-        if self._backend.current_cache is not self:
-            for item, tensor in zip(self._backend.blocks, self._tensors):
-                request.set_tensor(item.name, tensor)
-            self._backend.current_cache = self
-        return request
+        table = self._pool.share(source._tables[from_slot], length)
+        self._pool.release(self._tables[slot])
+        self._tables[slot] = table
 
 
 def _set(request: Any, name: str, values: np.ndarray) -> None:
@@ -199,6 +182,9 @@ class OpenVinoLogits:
 
     def __init__(self, values: np.ndarray):
         self._values = values
+
+    def after(self, rows: int) -> OpenVinoLogits:
+        return OpenVinoLogits(self._values[rows:])
 
     def best(self, allowed: Mapping[int, np.ndarray]) -> list[int]:
         tokens: list[int] = self._values.argmax(-1).tolist()

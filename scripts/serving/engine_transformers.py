@@ -15,6 +15,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import machine
 import numpy as np
 import torch
+from batching import Piece
 from chat_encoder import ChatEncoder
 from chat_template import ChatTemplate
 from constraints import GrammarCompiler
@@ -91,6 +92,8 @@ class TransformersBackend:
     Raises:
         OSError, ValueError: the model or the tokenizer cannot be loaded.
     """
+
+    is_ragged = False
 
     def __init__(self, model_dir: Path, tokenizer_dir: Path):
         transformers_logging.disable_progress_bar()
@@ -193,8 +196,14 @@ class TorchCache:
 
     @torch.inference_mode()
     def forward(
-        self, slot: int, tokens: Sequence[Sequence[int]], past: Sequence[int]
+        self,
+        slot: int,
+        tokens: Sequence[Sequence[int]],
+        past: Sequence[int],
+        guest: Piece | None = None,
     ) -> TorchLogits:
+        if guest:
+            raise ValueError("this backend is not ragged")
         device = self._backend.model.device
         width = max(map(len, tokens))
         padded = [[*ids, *[self._backend.pad_token] * (width - len(ids))] for ids in tokens]
@@ -254,6 +263,9 @@ class TorchLogits:
 
     def __init__(self, values: torch.Tensor):
         self._values = values
+
+    def after(self, rows: int) -> TorchLogits:
+        return TorchLogits(self._values[rows:])
 
     def best(self, allowed: Mapping[int, np.ndarray]) -> list[int]:
         values = self._values

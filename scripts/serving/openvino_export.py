@@ -1,6 +1,6 @@
 """Exports a model for OpenVINO, once per content of the model's folder.
 
-    python openvino_export.py MODEL_DIR TOKENIZER_DIR OUT fp32|int8|int4
+    python openvino_export.py MODEL_DIR TOKENIZER_DIR OUT fp32|fp16|int8|int4
 
 `ensure_export` runs this command in a separate process, because the export needs torch and the model's
 memory, and serving needs neither.
@@ -33,10 +33,10 @@ from quantization import quantize
 
 log = logging.getLogger("phi3.score")
 REQUIRED_PACKAGES = ("openvino",)
-FORMAT = "5"  # raise it whenever `main` writes something else: earlier exports are then not used
+FORMAT = "7"  # raise it whenever `main` writes something else: earlier exports are then not used
 # Bits and group size of the layers' matrices. With fewer bits, the embeddings and the output matrix
 # have 8 bits and one group per row.
-QUANTIZATION = {"fp32": None, "int8": (8, 64), "int4": (4, 32)}
+QUANTIZATION = {"int8": (8, 64), "int4": (4, 32)}
 SETTINGS = ("config.json", "generation_config.json", "*.jinja", "special_tokens_map.json")
 
 
@@ -47,7 +47,7 @@ def ensure_export(files: ModelFiles, precision: str) -> Path:
 
     Args:
         files: the model.
-        precision: fp32, int8 or int4.
+        precision: fp32, fp16, int8 or int4.
 
     Raises:
         ExportError: the model cannot be exported.
@@ -125,9 +125,10 @@ def main(model_dir: str, tokenizer_dir: str, out: str, precision: str) -> None:
     tokenizer = load_tokenizer(Path(tokenizer_dir))
     # Read first: the model may lack what it needs, and the export takes long.
     settings = _serving_settings(config, tokenizer, Path(model_dir))
+    settings["precision"] = precision
     architecture = describe_architecture(config)
     (Path(out) / WEIGHTS_FOLDER).mkdir(parents=True)
-    _write_weights(model_dir, Path(out) / WEIGHTS_FOLDER, architecture, QUANTIZATION[precision])
+    _write_weights(model_dir, Path(out) / WEIGHTS_FOLDER, precision)
     architecture.write(Path(out))
     tokenizer.backend_tokenizer.no_padding()
     tokenizer.backend_tokenizer.no_truncation()
@@ -163,9 +164,7 @@ def describe_architecture(config: Any) -> Architecture:
     )
 
 
-def _write_weights(
-    model_dir: str, folder: Path, sizes: Architecture, quantization: tuple[int, int] | None
-) -> None:
+def _write_weights(model_dir: str, folder: Path, precision: str) -> None:
     """Write each tensor of the model to a file, one after the other."""
     from transformers import AutoModelForCausalLM
 
@@ -177,28 +176,35 @@ def _write_weights(
         name = name.removesuffix(".weight")
         if name == HEAD and model.config.tie_word_embeddings:
             continue
-        parts = _split_matrix(name, tensor.float().numpy(), sizes)
-        for part, weights in parts.items():
-            if quantization is None or weights.ndim == 1:
-                np.save(folder / f"{part}.npy", weights)
-            elif part in (EMBEDDINGS, HEAD):
-                quantize(weights, 8, weights.shape[1]).write(folder, part)
-            else:
-                quantize(weights, *quantization).write(folder, part)
+        weights = tensor.float().numpy()
+        prefix, _, last = name.rpartition(".")
+        if last == "gate_up_proj":  # the products of two matrices need no copies
+            for part, half in zip(("gate", "up"), np.split(weights, 2)):
+                _write_matrix(folder, f"{prefix}.{part}_proj", half, precision)
+        elif weights.ndim == 1:
+            np.save(folder / f"{name}.npy", weights)
+        else:
+            _write_matrix(folder, name, weights, precision)
 
 
-def _split_matrix(name: str, weights: np.ndarray, sizes: Architecture) -> dict[str, np.ndarray]:
-    """Return the matrices that Phi-3 has in one, by their names; their products need no copies then."""
-    prefix, _, last = name.rpartition(".")
-    if last == "gate_up_proj":
-        gate, up = np.split(weights, 2)
-        return {f"{prefix}.gate_proj": gate, f"{prefix}.up_proj": up}
-    if last == "qkv_proj":
-        queries = sizes.heads * sizes.head_size
-        keys = sizes.key_value_heads * sizes.head_size
-        parts = np.split(weights, [queries, queries + keys])
-        return {f"{prefix}.{kind}_proj": part for kind, part in zip("qkv", parts)}
-    return {name: weights}
+def _write_matrix(folder: Path, name: str, weights: np.ndarray, precision: str) -> None:
+    if precision == "fp32":
+        np.save(folder / f"{name}.npy", weights)
+    elif precision == "fp16":
+        np.save(folder / f"{name}.npy", _to_float16(name, weights))
+    elif name in (EMBEDDINGS, HEAD):
+        quantize(weights, 8, weights.shape[1]).write(folder, name)
+    else:
+        quantize(weights, *QUANTIZATION[precision]).write(folder, name)
+
+
+def _to_float16(name: str, weights: np.ndarray) -> np.ndarray:
+    """Return a matrix in float16, which Phi-3's weights fit into."""
+    with np.errstate(over="ignore"):
+        rounded = weights.astype(np.float16)
+    if not np.isfinite(rounded).all():
+        raise ValueError(f"{name} has values that float16 cannot hold: use another precision")
+    return rounded
 
 
 def _serving_settings(config: Any, tokenizer: Any, model_dir: Path) -> dict[str, Any]:

@@ -78,7 +78,9 @@ class _Builder:
     def _layer(self, hidden: Any, layer: int) -> Any:
         name = f"model.layers.{layer}"
         normed = self._norm(hidden, f"{name}.input_layernorm")
-        projected = [self._linear(normed, f"{name}.self_attn.{part}_proj") for part in "qkv"]
+        projected = _split(
+            self._linear(normed, f"{name}.self_attn.qkv_proj"), 2, self._sizes.projections
+        )
         attended = self._attention(*projected, layer)
         hidden = ops.add(hidden, self._linear(attended, f"{name}.self_attn.o_proj"))
         normed = self._norm(hidden, f"{name}.post_attention_layernorm")
@@ -119,8 +121,8 @@ class _Builder:
         split_heads = ops.reshape(projected, _integers(0, 0, heads, sizes.head_size), True)
         values = ops.transpose(split_heads, _integers(0, 2, 1, 3))
         rest = sizes.head_size - 2 * half
-        rotated, *kept = _split(values, [2 * half, rest]) if rest else [values]
-        first, second = _split(rotated, [half, half])
+        rotated, *kept = _split(values, 3, [2 * half, rest]) if rest else [values]
+        first, second = _split(rotated, 3, [half, half])
         minus_one = ops.constant(np.full((1, 1, 1, 1), -1, np.float32))
         turned = ops.concat([ops.multiply(second, minus_one), first], -1)
         rotated = ops.add(ops.multiply(rotated, self._cosines), ops.multiply(turned, self._sines))
@@ -146,7 +148,11 @@ class _Builder:
         path = self._folder / f"{name}.npy"
         if path.exists():
             floats = np.load(path, mmap_mode="c")
-            return self._constant(floats, list(floats.shape), ov.Type.f32)
+            if floats.dtype == np.float32:
+                return self._constant(floats, list(floats.shape), ov.Type.f32)
+            halves = ops.convert(self._constant(floats, list(floats.shape), ov.Type.f16), "f32")
+            halves.get_rt_info()["decompression_0"] = True  # the compiler keeps float16 in memory
+            return halves
         matrix = Quantized.read(self._folder, name)
         kind = ov.Type.u4 if matrix.bits == 4 else ov.Type.u8
         outputs, groups, _ = matrix.scales.shape
@@ -182,9 +188,12 @@ def _output(node: Any) -> Any:
     return node if isinstance(node, ov.Output) else node.output(0)
 
 
-def _split(heads: Any, sizes: list[int]) -> list[Any]:
-    """Return parts of the heads' values. The compiler recognises rotary embeddings by axis 3, not -1."""
-    parts = ops.variadic_split(heads, _integers(3), ops.constant(np.array(sizes, np.int64)))
+def _split(values: Any, axis: int, sizes: list[int]) -> list[Any]:
+    """Return parts of values.
+
+    The axis is not negative, because the compiler would not recognise rotary embeddings then.
+    """
+    parts = ops.variadic_split(values, _integers(axis), ops.constant(np.array(sizes, np.int64)))
     return list(parts.outputs())
 
 

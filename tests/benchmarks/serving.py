@@ -2,7 +2,7 @@
 
     python tests/benchmarks/serving.py --json bench/serving.json
     python tests/benchmarks/serving.py --quick --only int4 --work /tmp/serving --scenarios short
-    python tests/benchmarks/serving.py --only fp32 --ours   # only our server, without peers
+    python tests/benchmarks/serving.py --only fp16 --ours   # only our server, without peers
 
 The model is SmolLM2-135M-Instruct as a Phi-3 (`phi3 models`). Azure's inference server runs score.py.
 The peers are llama.cpp's server, OpenVINO GenAI, transformers' continuous batching, and MLflow's
@@ -37,8 +37,9 @@ from bench_rows import Row, report  # noqa: E402
 
 SHORT = [scenario.name for scenario in SCENARIOS if scenario.name.startswith("short")]
 CLASSES = {
-    "fp32": [
-        Entry(servers.ours("fp32")),
+    "fp16": [
+        Entry(servers.ours("fp16")),
+        Entry(servers.ours("fp32"), rounds=1),
         Entry(servers.llama_cpp("F16")),
         Entry(servers.openvino("F16", "INFERENCE_PRECISION_HINT=f32")),
         Entry(servers.transformers(), SHORT, rounds=1),
@@ -56,7 +57,7 @@ CLASSES = {
         Entry(servers.llama_cpp("Q4_1")),
         Entry(servers.openvino("Q4_1")),
     ],
-    "schema": [Entry(servers.ours("fp32")), Entry(servers.ours("fp32", with_schema=True))],
+    "schema": [Entry(servers.ours("fp16")), Entry(servers.ours("fp16", with_schema=True))],
 }
 
 

@@ -60,7 +60,7 @@ def test_a_large_model_uses_every_core(export_dir, monkeypatch):
 # --- precisions -------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("precision", ["fp16", "int8", "int4"])
 def test_batched_answers_of_fewer_bits_equal_those_of_single_requests(tiny_model_dir, precision):
     files = ModelFiles(tiny_model_dir, tiny_model_dir)
     backend = engine_openvino.OpenVinoBackend(openvino_export.ensure_export(files, precision))
@@ -70,6 +70,20 @@ def test_batched_answers_of_fewer_bits_equal_those_of_single_requests(tiny_model
     alone = [engine.generate([prompt], params)[0] for prompt in prompts]
     assert engine.generate(prompts, params) == alone
     engine.close()
+
+
+def test_an_answer_in_fp16_is_like_that_in_fp32_and_takes_half_of_the_memory(tiny_model_dir):
+    files = ModelFiles(tiny_model_dir, tiny_model_dir)
+    logits, sizes = [], []
+    for precision in ("fp32", "fp16"):
+        folder = openvino_export.ensure_export(files, precision)
+        sizes.append(sum(file.stat().st_size for file in (folder / "weights").iterdir()))
+        backend = engine_openvino.OpenVinoBackend(folder)
+        sizes.append(backend.bytes_per_token)
+        logits.append(backend.make_cache(1, 8).forward(0, [[5, 6, 7, 8]], [0]).row(0).copy())
+    np.testing.assert_allclose(*logits, atol=0.01 * np.abs(logits[0]).max())
+    assert sizes[3] == sizes[1] / 2
+    assert sizes[2] < 0.55 * sizes[0]
 
 
 def test_an_answer_in_bf16_is_like_that_in_fp32(export_dir):

@@ -4,6 +4,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import openvino_export
 import pytest
 from model_files import ModelFiles
@@ -150,3 +151,8 @@ def test_code_in_a_models_folder_is_not_run(hostile_model, monkeypatch, engine):
     monkeypatch.setenv("PHI3_ENGINE", engine)
     score.load(folder).close()
     assert not marker.exists()
+
+
+def test_a_matrix_that_float16_cannot_hold_is_refused():
+    with pytest.raises(ValueError, match=r"layer\.0 has values that float16 cannot hold"):
+        openvino_export._to_float16("layer.0", np.array([[1.0, 70_000.0]], np.float32))

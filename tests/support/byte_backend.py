@@ -21,7 +21,7 @@ class ByteBackend:
     vocabulary_size = ANSWER + END
     end_tokens = frozenset({END})
     pad_token = 0
-    max_rows, prefill_chunk = 16, 512
+    max_rows, prefill_chunk, is_ragged = 16, 512, False
     bytes_per_token, max_cache_bytes = 1, 10_000_000
     tool_format = "generic"
     short_window = None  # the length after which the rotary factors change
@@ -62,8 +62,12 @@ class ByteCache:
         self.length = length
         self.slots = [[] for _ in range(slots)]
 
-    def forward(self, slot, tokens, past):
+    def forward(self, slot, tokens, past, guest=None):
         backend = self.backend
+        pieces = list(zip(self.slots[slot:], tokens, past, strict=False))
+        if guest:
+            pieces.append((guest.cache.slots[0], guest.tokens, guest.past))
+        tokens, past = [ids for _, ids, _ in pieces], [start for _, _, start in pieces]
         backend.passes.append([list(ids) for ids in tokens])
         if not any(past):
             backend.prompts.append([bytes(ids).decode() for ids in tokens if max(ids) < ANSWER])
@@ -72,11 +76,13 @@ class ByteCache:
             assert backend.gate.wait(HANG_S)
         if list(b"fail") in backend.passes[-1]:
             raise RuntimeError("out of memory")
-        for index, (ids, length) in enumerate(zip(tokens, past), slot):
-            assert len(self.slots[index]) >= length
-            self.slots[index][length:] = ids
-            assert len(self.slots[index]) <= self.length
-        rows = self.slots[slot : slot + len(tokens)]
+        if not backend.is_ragged and any(past):
+            assert len({len(ids) for ids in tokens}) == 1
+        rows = [row for row, _, _ in pieces]
+        for row, ids, length in pieces:
+            assert len(row) >= length
+            row[length:] = ids
+        assert all(len(row) <= self.length for row in self.slots)
         assert len({backend.rotary_key(len(row)) for row in rows}) == 1 or len(rows) == 1
         return ByteLogits([self.next_token(row) for row in rows])
 
@@ -93,6 +99,9 @@ class ByteCache:
 class ByteLogits:
     def __init__(self, tokens):
         self.tokens = tokens
+
+    def after(self, rows):
+        return ByteLogits(self.tokens[rows:])
 
     def best(self, allowed):
         return self.tokens

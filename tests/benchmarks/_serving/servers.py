@@ -115,6 +115,8 @@ def ours(precision: str, computation: str = "fp32", with_schema: bool = False) -
     With a schema, each request asks for JSON that matches SCHEMA.
     """
     name = "ours" if computation == "fp32" else f"ours in {computation}"
+    if precision == "fp32":
+        name = "ours in fp32"
     fields: dict[str, Any] = {"temperature": 0, "stream_options": {"include_usage": True}}
     if with_schema:
         name = WITH_SCHEMA
