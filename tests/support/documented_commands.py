@@ -57,6 +57,17 @@ MODEL = (
         "… from the model hub, the slice that the tutorials use",
         "phi3 data --source HuggingFaceH4/ultrachat_200k --split 'train_sft[:1%]'",
     ),
+    Documented(
+        "make rows and preferences from what users corrected",
+        "phi3 data --feedback --test .phi3/data/test.jsonl",
+    ),
+    Documented(
+        "… from the lines that a run lost", "phi3 data --run RUN --test .phi3/data/test.jsonl"
+    ),
+    Documented(
+        "make rows from documents, with questions and answers by another model",
+        "phi3 data --from-docs FOLDER --connection TEACHER",
+    ),
     Documented("fine-tune a tiny model on this machine", "phi3 finetune --local"),
     Documented(
         "… a pretrained model of 135 million parameters",
@@ -136,6 +147,8 @@ MEASURE = (
     Documented(
         "compare two runs, with a gate for CI", "phi3 compare base tuned --gate exact_match:0.02"
     ),
+    Documented("try prompts, connections and parameters", "phi3 sweep sweep.yaml"),
+    Documented("… and see first what it would do", "phi3 sweep sweep.yaml --dry-run"),
     Documented(
         "run a batch with Prompt flow's command",
         f"{NO_SERVICE} pf run create --flow flows/qa --data {QUESTIONS} --name asked "

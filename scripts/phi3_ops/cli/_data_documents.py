@@ -63,6 +63,12 @@ def add_document_arguments(parser: argparse.ArgumentParser) -> None:
         help="answer to questions that the documents do not answer",
     )
     group.add_argument(
+        "--max-new-tokens",
+        type=positive_int,
+        metavar="N",
+        help="maximum number of tokens of an answer with questions (default: 220 per question and 160)",
+    )
+    group.add_argument(
         "--max-calls",
         type=positive_int,
         metavar="N",
@@ -92,6 +98,7 @@ def run_documents(args: argparse.Namespace) -> int:
         "questions": args.questions,
         "passage_characters": args.passage_characters,
         "refusal": args.refusal,
+        "max_new_tokens": args.max_new_tokens,
         "max_calls": args.max_calls,
         "in_flight": args.in_flight,
     }
@@ -104,7 +111,9 @@ def run_documents(args: argparse.Namespace) -> int:
     screen = console(to_stderr=True)
     try:
         with _displayed(screen) as display:
-            data = make_document_data(args.from_docs, files.journal, options, display)
+            data = make_document_data(
+                args.from_docs, files.journal, options, display, left_out=[files.report]
+            )
     except KeyboardInterrupt:
         message = (
             f"interrupted; the answers so far are in {files.journal}, and the same command goes on"

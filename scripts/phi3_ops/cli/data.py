@@ -26,7 +26,7 @@ _SOURCE_OPTIONS = (
 _CORRECTION_OPTIONS = ("against", "metric", "run_data")
 _DOCUMENT_OPTIONS = (
     *("connection", "judge", "questions", "passage_characters", "refusal"),
-    *("max_calls", "in_flight"),
+    *("max_new_tokens", "max_calls", "in_flight"),
 )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,13 +33,16 @@ class FoundFile:
     path: Path
 
 
-def find_documents(folder: Path) -> tuple[list[FoundFile], list[SkippedFile]]:
+def find_documents(
+    folder: Path, left_out: Collection[Path] = ()
+) -> tuple[list[FoundFile], list[SkippedFile]]:
     """Return the documents of a folder and its subfolders, sorted by name, and the other files.
 
     Hidden files and folders are left out without being listed.
 
     Args:
         folder: the folder, or one document.
+        left_out: files that are neither read nor listed.
 
     Raises:
         OpsError: the folder does not exist, or contains no document.
@@ -53,7 +56,10 @@ def find_documents(folder: Path) -> tuple[list[FoundFile], list[SkippedFile]]:
         raise OpsError(f"{folder} does not exist", "Give a folder with documents.")
     found: list[FoundFile] = []
     skipped: list[SkippedFile] = []
+    not_documents = {path.resolve() for path in left_out}
     for path, reason in entries:
+        if path.resolve() in not_documents:
+            continue
         name = _readable_name(path, root)
         if reason:
             skipped.append(SkippedFile(name, reason))
@@ -69,18 +75,18 @@ def find_documents(folder: Path) -> tuple[list[FoundFile], list[SkippedFile]]:
 
 def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield the files of a folder and the reason for which each is not read; empty if it is read."""
-    try:
-        entries = sorted(folder.iterdir())
-    except OSError as error:
-        yield folder, f"the folder cannot be opened: {error.strerror}"
-        return
-    for path in entries:
-        if path.name.startswith("."):
-            continue
-        if path.is_dir() and not path.is_symlink():
-            yield from _walk(path)
-        else:
+    waiting = [folder]
+    while waiting:
+        path = waiting.pop()
+        if path != folder and (path.is_symlink() or not path.is_dir()):
             yield path, _problem(path)
+            continue
+        try:
+            entries = sorted(path.iterdir(), reverse=True)
+        except OSError as error:
+            yield path, f"the folder cannot be opened: {error.strerror}"
+            continue
+        waiting += [entry for entry in entries if not entry.name.startswith(".")]
 
 
 def _problem(path: Path) -> str:

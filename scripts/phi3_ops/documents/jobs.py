@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from phi3_tools import Phi3Error
+from phi3_tools.client import CallGroup
 
 from .teacher import BudgetReachedError
 
@@ -50,13 +51,14 @@ def run_jobs(
     waiting = list(jobs)[::-1]
     running: dict[Future[Result], Key] = {}
     failures_in_a_row = 0
+    calls = CallGroup()
     threads = ThreadPoolExecutor(in_flight, thread_name_prefix="teacher")
     try:
         while True:
             is_open = not results.budget_reached and failures_in_a_row < MAX_FAILURES_IN_A_ROW
             while waiting and is_open and len(running) < in_flight:
                 key = waiting.pop()
-                running[threads.submit(jobs[key])] = key
+                running[threads.submit(_collected, calls, jobs[key])] = key
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -71,7 +73,15 @@ def run_jobs(
                     results.failed[key] = error.what
                     failures_in_a_row += 1
             on_ended(len(results.done) + len(results.failed))
+    except BaseException:
+        calls.cancel()  # Ctrl-C does not wait for the answers
+        raise
     finally:
         threads.shutdown(wait=True, cancel_futures=True)
     results.not_asked += reversed(waiting)
     return results
+
+
+def _collected(calls: CallGroup, job: Callable[[], Result]) -> Result:
+    with calls.collect():
+        return job()

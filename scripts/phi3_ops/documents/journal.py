@@ -70,6 +70,7 @@ class Journal:
                 what = f"another phi3 data is writing {file}"
                 raise OpsError(what, "Wait until it has ended, or choose another --out.")
             self._entries = self._read()
+            self._tokens = sum(entry.tokens for entry in self._entries.values())
         except BaseException:
             os.close(self._descriptor)
             raise
@@ -86,6 +87,11 @@ class Journal:
         with self._lock:
             return list(self._entries.values())
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all answers and their prompts."""
+        return self._tokens
+
     def get(self, key: str) -> JournalEntry | None:
         """Return the answer to a request, or None if it was not answered."""
         with self._lock:
@@ -101,6 +107,7 @@ class Journal:
         with self._lock:
             self._append(line)
             self._entries[entry.key] = entry
+            self._tokens += entry.tokens
 
     def _append(self, line: bytes) -> None:
         end = os.lseek(self._descriptor, 0, os.SEEK_END)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -46,6 +46,8 @@ class DocumentOptions:
         questions: maximum number of answered questions per passage.
         passage_characters: maximum number of characters of a passage.
         refusal: the answer to unanswerable questions.
+        max_new_tokens: maximum number of tokens of an answer with questions; None for a number that fits
+            the number of questions.
         max_calls: maximum number of calls; None for no maximum.
         in_flight: maximum number of calls at once.
         test_files: files whose questions must not enter the rows.
@@ -56,6 +58,7 @@ class DocumentOptions:
     questions: int = DEFAULT_QUESTIONS
     passage_characters: int = MAX_CHARACTERS
     refusal: str = DEFAULT_REFUSAL
+    max_new_tokens: int | None = None
     max_calls: int | None = None
     in_flight: int = DEFAULT_IN_FLIGHT
     test_files: Sequence[Path] = ()
@@ -80,6 +83,7 @@ def make_document_data(
     journal_file: Path,
     options: DocumentOptions,
     progress: ProgressCallback = lambda progress: None,
+    left_out: Collection[Path] = (),
 ) -> DocumentData:
     """Read documents, ask a teacher for questions and answers, and check and judge them.
 
@@ -90,13 +94,14 @@ def make_document_data(
         journal_file: the journal, to which each answer is appended.
         options: how to do it.
         progress: called when something has ended.
+        left_out: files that are no documents, because this command writes them.
 
     Raises:
         OpsError: no document can be read, or the journal cannot be used.
         ConfigError: a connection does not exist, or a field of it is wrong.
     """
     test = read_test_questions(options.test_files) if options.test_files else KnownTexts()
-    found, skipped = find_documents(folder)
+    found, skipped = find_documents(folder, left_out)
     with ExitStack() as stack:
         journal = stack.enter_context(Journal(journal_file))
         budget = Budget(options.max_calls)
@@ -168,11 +173,11 @@ class _Steps:
 
     def _drafts(self, passage: Passage, teacher: Teacher) -> list[Draft]:
         count = self.options.questions
-        return read_drafts(teacher(*question_request(passage, count)).text, count)
+        request = question_request(passage, count, self.options.max_new_tokens)
+        return read_drafts(teacher(*request).text, count)
 
     def _report(self, step: str, total: int, done: int) -> None:
-        tokens = sum(entry.tokens for entry in self.journal.entries)
-        self.progress(Progress(step, done, total, self.budget.used, tokens))
+        self.progress(Progress(step, done, total, self.budget.used, self.journal.tokens))
 
 
 def _groundedness(candidate: Candidate, judge: Teacher) -> float | None:

@@ -54,17 +54,20 @@ class Draft:
     quote: str
 
 
-def question_request(passage: Passage, count: int) -> tuple[list[Message], Params]:
+def question_request(
+    passage: Passage, count: int, max_new_tokens: int | None = None
+) -> tuple[list[Message], Params]:
     """Return the chat that asks for questions about a passage, and its parameters.
 
     Args:
         passage: the passage.
         count: maximum number of questions with an answer.
+        max_new_tokens: maximum number of tokens of the answer; None for a number that fits `count`.
     """
     place = f"({' › '.join(passage.headings)})\n" if passage.headings else ""
     texts = [break_template_tokens(text) for text in (place, passage.text)]
     prompt = _PROMPT.format(code=fence_code(texts), place=texts[0], text=texts[1], count=count)
-    tokens = count * TOKENS_PER_QUESTION + _OTHER_TOKENS
+    tokens = max_new_tokens or count * TOKENS_PER_QUESTION + _OTHER_TOKENS
     params = Params(max_new_tokens=tokens, temperature=0, response_format=_schema(count))
     return [{"role": "user", "content": prompt}], params
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+
+from phi3_tools.errors import well_formed
 
 from .docx_files import read_docx
 from .html_files import read_html
@@ -41,5 +44,11 @@ def read_document(path: Path) -> list[Section]:
     if len(content) > MAX_BYTES:
         raise UnreadableError(f"it is larger than {MAX_BYTES >> 20} MiB")
     suffix = path.suffix.lower()
-    sections = READERS[suffix](content)
+    sections = [_well_formed(section) for section in READERS[suffix](content)]
     return require_text(sections, "; it may be a scan" if suffix == ".pdf" else "")
+
+
+def _well_formed(section: Section) -> Section:
+    """Return a section whose texts can be written as UTF-8: a PDF may contain half a surrogate pair."""
+    headings = tuple(map(well_formed, section.headings))
+    return replace(section, text=well_formed(section.text), headings=headings)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
-from phi3_tools import BadRequestError, Message, Params, Phi3Client, Reply
+from phi3_tools import BadRequestError, InvalidAnswerError, Message, Params, Phi3Client, Reply
 from phi3_tools.client import KeyAuth, redactor
 
 from ..hashing import parts_sha256
@@ -104,10 +104,13 @@ class Teacher:
             return Reply(entry.text)
         reserved = _REPAIRED_CALLS if params.response_format is not None else 1
         self._budget.reserve(reserved)
-        used = reserved
+        used = 1
         try:
             reply = self._ask(list(messages), params)
-            used = 1 + reply.repairs
+            used += reply.repairs
+        except InvalidAnswerError as error:
+            used += error.reply.repairs if isinstance(error.reply, Reply) else 0
+            raise
         finally:
             self._budget.end_reservation(reserved - used)
         text = reply.text

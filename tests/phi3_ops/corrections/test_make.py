@@ -6,6 +6,7 @@ import pytest
 
 from chats import chat_row, write_rows
 from correction_records import feedback
+from documented_commands import documented
 from phi3_ops.cli import main
 from phi3_ops.corrections.make import CorrectionSources, make_correction_data
 from phi3_ops.data.prepare import prepare_data
@@ -74,6 +75,10 @@ def test_rows_and_preferences_are_written_with_all_counts(folder, capsys):
     assert TESTED not in (folder / "out/train.jsonl").read_text("utf-8")
 
 
+@documented(
+    "phi3 data --feedback --test .phi3/data/test.jsonl",
+    "phi3 data --run RUN --test .phi3/data/test.jsonl",
+)
 def test_a_table_shows_that_the_numbers_add_up(folder, capsys):
     assert main(COMMAND) == 0
     output = capsys.readouterr().out

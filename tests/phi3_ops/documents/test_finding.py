@@ -43,6 +43,13 @@ def test_pipes_and_strange_names(tmp_path):
     assert skipped == [SkippedFile("pipe.txt", "it is not a regular file")]
 
 
+def test_files_of_the_command_itself_are_left_out(tmp_path):
+    for name in ("a.txt", "rows.html"):
+        (tmp_path / name).write_text("x")
+    found, skipped = find_documents(tmp_path, [tmp_path / "rows.html"])
+    assert ([file.name for file in found], skipped) == (["a.txt"], [])
+
+
 def test_one_document_instead_of_a_folder(tmp_path):
     (tmp_path / "a.txt").write_text("x")
     found, skipped = find_documents(tmp_path / "a.txt")

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from chats import chat_row, write_rows
+from documented_commands import documented
 from judge_endpoint import KEY, Crash, fields, judge_endpoint
 from phi3_ops.cli import main
 from phi3_ops.data.prepare import prepare_data
@@ -102,6 +103,7 @@ def manifest():
     return content
 
 
+@documented("phi3 data --from-docs FOLDER --connection TEACHER")
 def test_documents_become_rows_and_nothing_is_asked_twice(isolated, teacher, capsys, tmp_path):
     assert main(COMMAND) == 0
     content = manifest()
@@ -195,6 +197,7 @@ def test_a_failing_teacher_loses_no_passage(teacher, capsys):
     assert "out of memory" in error and KEY not in error
     content = manifest()
     assert not content["complete"] and content["passages"]["failed"] == 1
+    assert content["calls"]["now"] == len(teacher.requests)
     teacher.judge = teach
     before = len(teacher.requests)
     assert main(COMMAND) == 0

@@ -4,6 +4,7 @@ import zipfile
 
 import pytest
 
+from phi3_ops.documents import readers
 from phi3_ops.documents import sections as sections_module
 from phi3_ops.documents.readers import MAX_BYTES, read_document
 from phi3_ops.documents.sections import Section, UnreadableError
@@ -143,6 +144,14 @@ def test_deep_and_strange_markup_is_read(tmp_path):
     text = tmp_path / "a.md"
     text.write_text("> " * 5_000 + "quoted\n\n" + "[" * 5_000, encoding="utf-8")
     assert read_document(text)
+
+
+def test_text_that_cannot_be_written_is_replaced(tmp_path, monkeypatch):
+    monkeypatch.setitem(
+        readers.READERS, ".pdf", lambda content: [Section("a\ud835", 0, ("\udc00",))]
+    )
+    (tmp_path / "a.pdf").write_bytes(b"x")
+    assert read_document(tmp_path / "a.pdf") == [Section("a\ufffd", 0, ("\ufffd",))]
 
 
 def test_a_file_that_is_gone(tmp_path):
