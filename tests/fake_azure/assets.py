@@ -2,7 +2,8 @@
 
 import re
 
-from .arm import Refused, hook
+from .arm import hook
+from .messages import Refused
 from .storage import ML, container_of
 
 DATASTORE = re.compile(r"azureml:/.*?datastores/(?P<store>[^/]+)/(?:paths/)?(?P<path>.*)")

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from . import arm, endpoints, flow_runs, flows, identity, jobs, workspace  # noqa: F401 - they register routes
-from .arm import Answer, Refused
+from .messages import Answer, Refused, account_error, user_error
 from .network import Network, certificates
 from .storage import Storage
 
@@ -232,9 +232,9 @@ class FakeAzure:
             own = "/providers/microsoft.machinelearningservices/" in request.path.lower()
             error = refused.error
             if "/connections/" in request.path.lower():
-                return Answer(refused.status, arm.account_error(error, self.region, refused.status))
+                return Answer(refused.status, account_error(error, self.region, refused.status))
             if own and error["code"] not in MANAGER_CODES:
-                error = arm.user_error(error, self.region)
+                error = user_error(error, self.region)
             return Answer(refused.status, {"error": error})
         except Exception as error:  # a bug of the fake
             traceback.print_exc()

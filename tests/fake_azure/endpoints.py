@@ -16,8 +16,9 @@ import requests
 from starlette.responses import JSONResponse, StreamingResponse
 
 from . import assets
-from .arm import Answer, Refused, acted_on, hook, operation_uri, refuse_during_change, route, start
+from .arm import acted_on, hook, operation_uri, refuse_during_change, route, start
 from .identity import audience
+from .messages import Answer, Refused
 from .storage import ML
 from .workspace import cores
 

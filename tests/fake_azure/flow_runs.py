@@ -11,9 +11,10 @@ import sys
 from datetime import datetime, timezone
 
 from . import assets
-from .arm import ArmPath, Refused, route, shown
+from .arm import ArmPath, route, shown
 from .flows import WS
 from .jobs import Work
+from .messages import Refused
 from .storage import container_of, url
 
 ROOT = "promptflow/PromptFlowArtifacts"

@@ -9,7 +9,8 @@ from xml.sax.saxutils import escape
 
 from starlette.responses import Response
 
-from .arm import Answer, ArmPath, Refused, complete, route, shown
+from .arm import ArmPath, complete, route, shown
+from .messages import Answer, Refused
 from .storage import ACCOUNT
 
 SHARE = "code-flows"

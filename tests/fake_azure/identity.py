@@ -6,7 +6,8 @@ from urllib.parse import parse_qs
 
 import jwt
 
-from .arm import TABLE, ArmPath, Refused, hook, route, shown
+from .arm import TABLE, ArmPath, hook, route, shown
+from .messages import Refused
 
 ROLES = TABLE["roles"]
 DEFINITIONS = "Microsoft.Authorization/roleDefinitions"

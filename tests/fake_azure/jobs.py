@@ -6,7 +6,8 @@ import threading
 from pathlib import Path
 
 from . import assets, parallel
-from .arm import ArmPath, Refused, hook, route
+from .arm import ArmPath, hook, route
+from .messages import Refused
 from .storage import ML, container_of, url
 
 LOG = "user_logs/std_log.txt"

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request as WebRequest
 from starlette.responses import JSONResponse, Response
 
-from .arm import Request
+from .messages import Request
 
 SCORING = ".inference.ml.azure.com"  # the model reads requests to it, so they are not parsed
 BLOB, SHARE = ".blob.core.windows.net", ".file.core.windows.net"

@@ -14,8 +14,9 @@ from types import SimpleNamespace
 from urllib.parse import urlencode
 
 from . import assets
-from .arm import Refused, route
+from .arm import route
 from .identity import token
+from .messages import Refused
 
 WORKER = Path(__file__).with_name("worker.py")
 EXPRESSION = re.compile(r"\$\{\{\s*(inputs|outputs)\.(\w+)\s*\}\}")

@@ -1,6 +1,7 @@
 """Workspaces and their parts: template deployments, datastores, code, quota, discovery."""
 
-from .arm import TABLE, ArmPath, Refused, acted_on, hook, put, route, stable_id
+from .arm import TABLE, ArmPath, acted_on, hook, put, route, stable_id
+from .messages import Refused
 from .storage import DATASTORES, ML, container_of, url
 
 SIZES, PARTS = TABLE["sizes"], TABLE["parts"]

@@ -344,10 +344,7 @@ def test_a_flow_runs_and_counts_its_tokens(server, connection, flow, tool):
     assert result.run_info.status is Status.Completed, result.run_info.error
     answer = result.output["answer"]
     assert (answer["answer"] if tool == "phi3_chat_detail" else answer) == "Bill Gates"
-    for metrics in (
-        result.run_info.system_metrics,
-        result.node_run_infos["ask"].system_metrics,
-    ):
+    for metrics in (result.run_info.system_metrics, result.node_run_infos["ask"].system_metrics):
         counted = {name: metrics[name] for name in (*USAGE, "total_tokens")}
         assert counted == {**USAGE, "total_tokens": 18}
 

@@ -23,15 +23,8 @@ GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "azure"
 GO = ("provision", "--create-group", "--yes")
 # The writes of a first run, in order.
 WRITES = (
-    "group",
-    "registry",
-    "workspace",
-    "identity",
-    "cluster",
-    "role-acr-pull",
-    "role-blob-reader",
-    "role-metrics-writer",
-)
+    "group registry workspace identity cluster role-acr-pull role-blob-reader role-metrics-writer"
+).split()
 FAMILY = "standardNCADSA100v4Family"
 
 

@@ -3,58 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import inspect
 import subprocess
 import sys
 import threading
-import time
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from phi3_tools import AsyncStream, ConfigError, Limits, Params, Phi3Client, Settings, Usage
-from phi3_tools.client import workers as workers_module
+from async_calls import HANG_S, cancelled, endless, run, silent
+from phi3_tools import Limits, Phi3Client, Settings
 from phi3_tools.client.retry import Deadline
-from phi3_tools.client.workers import Workers
-
-HANG_S = 30
-USAGE = {"prompt_tokens": 5, "completion_tokens": 2}
-END = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
-
-
-def delta(text):
-    return {"choices": [{"delta": {"content": text}}]}
-
-
-def endless(x):
-    x.begin_events()
-    x.event(delta("Bill"))
-    x.until_client_leaves()
-
-
-def silent(x):
-    x.until_client_leaves()
 
 
 def half_an_answer(x):
     x.head(200, {"content-length": "100"})
     x.send(b'{"output": ')
     x.until_client_leaves()
-
-
-def run(coroutine):
-    return asyncio.run(asyncio.wait_for(coroutine, HANG_S))
-
-
-async def cancelled(task, server, number=1):
-    """Cancel a task after its request has arrived."""
-    while len(server.requests) < number:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.05)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
 
 
 # -- complete answers ------------------------------------------------------------------------------
@@ -276,99 +240,6 @@ asyncio.run(main())
     assert (done.returncode, done.stdout) == (0, "waits\ncancelled\n"), done.stderr
 
 
-# -- streams ---------------------------------------------------------------------------------------
-
-
-def test_an_async_stream_ends_in_a_reply(server, connect):
-    last = {"choices": [], "usage": USAGE, "model": "tiny"}
-    server.events(delta("Bill "), delta("Gates"), END, last, "[DONE]")
-    client = connect(server, contract="openai")
-
-    async def ask():
-        async with client.astream("Who?", Params(max_new_tokens=9)) as stream:
-            assert isinstance(stream, AsyncStream)
-            assert stream.reply is None
-            pieces = [piece async for piece in stream]
-        assert [piece async for piece in stream] == []
-        return pieces, stream.reply
-
-    pieces, reply = run(ask())
-    assert pieces == ["Bill ", "Gates"]
-    assert (reply.text, reply.finish_reason, reply.usage) == ("Bill Gates", "stop", Usage(5, 2))
-
-
-@pytest.mark.parametrize("answer", [endless, silent])
-def test_cancelling_an_async_stream_closes_its_connection(server, connect, answer):
-    """This holds before the first piece and after it."""
-    server.play(answer)
-    client = connect(server, contract="openai")
-
-    async def consume():
-        async for _ in client.astream("Who?"):
-            pass
-
-    async def ask():
-        await cancelled(asyncio.create_task(consume()), server)
-        assert await asyncio.to_thread(server.client_left.wait, HANG_S)
-
-    run(ask())
-
-
-def test_leaving_an_async_stream_closes_its_connection(server, connect):
-    server.play(endless)
-    client = connect(server, contract="openai")
-
-    async def leave():
-        async with client.astream("Who?") as stream:
-            async for piece in stream:
-                assert piece == "Bill"
-                break
-        assert stream.reply is None
-        assert [piece async for piece in stream] == []
-
-    run(leave())
-    assert server.client_left.wait(HANG_S)
-
-
-def test_an_async_stream_can_be_closed_without_a_block(server, connect):
-    server.play(endless)
-    client = connect(server, contract="openai")
-
-    async def leave():
-        stream = client.astream("Who?")
-        assert await anext(stream) == "Bill"
-        await stream.aclose()
-        await stream.aclose()
-
-    run(leave())
-    assert server.client_left.wait(HANG_S)
-
-
-def test_an_async_stream_without_references_is_closed(server, connect):
-    server.play(endless)
-    client = connect(server, contract="openai")
-    assert run(anext(client.astream("Who?"))) == "Bill"
-    gc.collect()
-    assert server.client_left.wait(HANG_S)
-
-
-def test_a_wrong_argument_of_an_async_stream_is_an_error_at_once(server, connect):
-    with pytest.raises(ConfigError, match="the list of messages is empty"):
-        connect(server).astream([])
-
-
-def test_halves_of_a_character_in_two_events_are_joined(server, connect):
-    half = {"choices": [{"delta": {"content": "x\ud83d"}}]}
-    other = {"choices": [{"delta": {"content": "\ude42y"}}]}
-    server.events(half, other, half, END, "[DONE]").events(half, delta("z"), half, END)
-    client = connect(server, contract="openai")
-    for expected in (["x", "🙂y", "x", "\ufffd"], ["x", "\ufffdz", "x", "\ufffd"]):
-        stream = client.stream("Who?")
-        assert list(stream) == expected
-        assert stream.reply.text == "".join(expected)
-        stream.reply.text.encode("utf-8")
-
-
 # -- signatures and threads ------------------------------------------------------------------------
 
 
@@ -389,52 +260,3 @@ def test_the_limits_of_an_async_call_are_its_own(server, connect):
             await client.achat("Hi", limits=Limits(deadline_s=0.2))
 
     run(ask())
-
-
-def test_workers_are_reused():
-    workers = Workers(2)
-
-    async def ask():
-        threads = {await workers.run(threading.get_ident) for _ in range(50)}
-        many = await asyncio.gather(*(workers.run(lambda: time.sleep(0.01)) for _ in range(20)))
-        return threads, many
-
-    threads, many = run(ask())
-    # A thread may not be idle again yet when the next call comes, so that there may be two.
-    assert len(threads) <= 2
-    assert many == [None] * 20
-    workers.close()
-
-
-def test_workers_end_when_idle_and_start_again(monkeypatch):
-    monkeypatch.setattr(workers_module, "IDLE_S", 0.05)
-    workers = Workers(2)
-    assert run(workers.run(lambda: 1)) == 1
-    end = time.monotonic() + HANG_S
-    while workers._threads:
-        assert time.monotonic() < end
-        time.sleep(0.01)
-    assert run(workers.run(lambda: 7)) == 7
-    workers.close()
-
-
-def test_an_error_of_the_work_reaches_the_caller():
-    workers = Workers(1)
-    with pytest.raises(ZeroDivisionError):
-        run(workers.run(lambda: 1 / 0))
-    workers.close()
-
-
-def test_closed_workers_finish_what_is_waiting():
-    workers, go_on, results = Workers(1), threading.Event(), []
-
-    async def ask():
-        tasks = [asyncio.create_task(workers.run(lambda: go_on.wait(HANG_S))) for _ in range(3)]
-        await asyncio.sleep(0.01)
-        workers.close()
-        go_on.set()
-        results.extend(await asyncio.gather(*tasks))
-
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(run, ask()).result(HANG_S)
-    assert results == [True] * 3
