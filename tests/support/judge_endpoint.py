@@ -1,6 +1,7 @@
 """A scripted judge behind a real endpoint. It judges the text between the marks, and nothing else.
 
-It speaks the chat contract at `/score` and the OpenAI contract, with log probabilities, at `/v1`.
+It speaks the chat contract at `/score` and the OpenAI contract, with log probabilities, at `/v1` and, as
+Azure OpenAI does, at `/openai`.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ def _points(answer: str, reference: str) -> int:
 
 
 class JudgeServer(ThreadingHTTPServer):
-    """`requests` keeps the bodies.
+    """`requests` keeps the bodies, `paths` the paths.
 
     Attributes:
         judge: the function that judges; it may be changed between requests.
@@ -70,6 +71,7 @@ class JudgeServer(ThreadingHTTPServer):
         self.digits: dict[str, float] = {}
         self.refuses: set[str] = set()
         self.requests: list[dict[str, Any]] = []
+        self.paths: list[str] = []
 
     def url(self, path: str = "/score") -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"
@@ -81,12 +83,16 @@ class _Handler(JsonHandler):
     def do_POST(self) -> None:
         body = self.read_body()
         self.server.requests.append(body)
-        if self.headers["authorization"] != f"Bearer {KEY}":
+        self.server.paths.append(self.path)
+        if f"Bearer {KEY}" not in (
+            self.headers["authorization"],
+            f"Bearer {self.headers['api-key']}",  # of Azure OpenAI's own client
+        ):
             return self.answer(401, {"error": {"message": "wrong key"}})
         refused = self.server.refuses & set(body)
         if refused:
             return self.answer(400, {"error": {"message": f"unknown {refused}"}})
-        openai = self.path.startswith("/v1/")
+        openai = self.path.startswith(("/v1/", "/openai/"))
         if not openai and not isinstance(body["input_data"], dict):
             return self.answer(400, {"error": {"message": "only the chat contract here"}})
         messages = body["messages"] if openai else body["input_data"]["input_string"]

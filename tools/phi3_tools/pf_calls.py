@@ -20,17 +20,21 @@ from .client import (
     Params,
     Phi3Client,
     Reply,
+    parse_prompt,
     read_settings,
 )
 from .errors import ConfigError, InvalidAnswerError, Phi3Error
 from .evaluation import Ask, AskWithLogprobs
-from .flow import CustomConnection, current_flow_folder, tool_exception
+from .flow import CustomConnection, PromptTemplate, current_flow_folder, tool_exception
 
 CACHED_CLIENTS = 16
 # Prompt flow's limit is 600 s per line; a line that takes longer ends the whole asynchronous run.
 JUDGE_DEADLINE_S = 540.0
 LOGPROBS = ("auto", "off")
 FLOW_FILES = ("flow.dag.yaml", "flow.py", "workflow.py")  # of a flow, and of exported flows
+OPENAI, AZURE_OPENAI = "OpenAIConnection", "AzureOpenAIConnection"  # promptflow's types
+PASSED_INPUTS = ("presence_penalty", "frequency_penalty", "logit_bias", "response_format")
+REFUSED_INPUTS = ("functions", "function_call", "tools", "tool_choice")  # of an llm node
 REPLY_FIELDS = ("finish_reason", "model", "contract", "attempts")  # copied into a detailed answer
 
 _clients = ClientCache(CACHED_CLIENTS)
@@ -48,6 +52,68 @@ def client_of(connection: Any, deployment: str = "") -> Phi3Client:
     """
     settings = read_settings(connection)
     return _clients.get(replace(settings, deployment=deployment) if deployment else settings)
+
+
+def ask_llm(
+    connection: Any,
+    prompt: PromptTemplate,
+    *,
+    deployment_name: str = "",
+    model: str = "",
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+    max_tokens: int | None = None,
+    stop: list[Any] | None = None,
+    seed: int | None = None,
+    **others: Any,
+) -> str:
+    """Return the answer to a chat prompt: the tool of llm nodes, without promptflow-tools.
+
+    Args:
+        connection: a CustomConnection, or an OpenAIConnection or AzureOpenAIConnection of promptflow.
+        prompt: jinja2 chat prompt.
+        deployment_name: the deployment of an AzureOpenAIConnection.
+        model: the model of another connection; empty for that of the connection.
+        temperature, top_p, max_tokens, stop, seed: generation parameters.
+        others: `REFUSED_INPUTS`, `PASSED_INPUTS`, and the variables of the prompt.
+    """
+    with promptflow_errors():
+        for name in REFUSED_INPUTS:
+            if others.pop(name, None):
+                hint = "Remove it, or run the flow with promptflow-tools."
+                raise ConfigError(f"llm nodes do not have the input `{name}` here", hint=hint)
+        passed = {name: others.pop(name, None) for name in PASSED_INPUTS}
+        params = Params(
+            max_new_tokens=max_tokens,
+            temperature=temperature,
+            top_p=None if top_p == 1 else top_p,
+            stop=stop or None,
+            seed=seed,
+            extra={name: value for name, value in passed.items() if value},
+        )
+        settings = read_settings(llm_fields(connection))
+        is_azure = type(connection).__name__ == AZURE_OPENAI
+        name = deployment_name if is_azure else model
+        client = _clients.get(replace(settings, model=name or settings.model))
+        return traced_chat(client, parse_prompt(str(prompt), others), params, 0).text
+
+
+def llm_fields(connection: Any) -> Any:
+    """Return a connection of promptflow's OpenAI types as the fields of a CustomConnection.
+
+    Contract: "Azure OpenAI in Microsoft Foundry Models v1 API". Its path `/openai/v1` takes the key as a
+    bearer token, as OpenAI does.
+    """
+    kind = type(connection).__name__
+    if kind not in (AZURE_OPENAI, OPENAI):
+        return connection
+    if kind == AZURE_OPENAI:
+        url = f"{str(connection.api_base).rstrip('/')}/openai/v1"
+    else:
+        url = str(connection.base_url or "https://api.openai.com/v1").rstrip("/")
+    fields = {"endpoint": f"{url}/chat/completions", "contract": "openai"}
+    key = connection.api_key
+    return {**fields, **({"key": key} if key else {"auth": "entra"})}
 
 
 def started_stream(

@@ -59,8 +59,8 @@ class FlowDefinition:
 
     @property
     def uses_connection(self) -> bool:
-        """Whether a node has the input `connection`."""
-        return any("connection" in (node.get("inputs") or {}) for node in self.nodes)
+        """Whether a node has the input `connection`, or is an llm node, which has it elsewhere."""
+        return any(_has_connection(node) for node in self.nodes)
 
     def connections(self, name: str) -> dict[str, dict[str, str]]:
         """Return promptflow's `connections` argument that gives this connection to every node with one.
@@ -68,7 +68,7 @@ class FlowDefinition:
         Raises:
             OpsError: no node uses a connection.
         """
-        nodes = [n["name"] for n in self.nodes if "connection" in (n.get("inputs") or {})]
+        nodes = [node["name"] for node in self.nodes if _has_connection(node)]
         if not nodes:
             raise OpsError(f"no node of {self.folder} uses a connection", "Omit the connection.")
         return {node: {"connection": name} for node in nodes}
@@ -82,7 +82,8 @@ class FlowDefinition:
         names = {}
         for node in self.nodes:
             node_name = node.get("name", "")
-            default = (node.get("inputs") or {}).get("connection")
+            is_llm = node.get("type") == "llm"
+            default = (node if is_llm else node.get("inputs") or {}).get("connection")
             connection = overrides.get(node_name, {}).get("connection", default)
             if isinstance(connection, str) and connection and not connection.startswith("${"):
                 names[node_name] = connection
@@ -124,6 +125,10 @@ class FlowDefinition:
                 fix = f"Map one: --column-mapping {name}='${{data.COLUMN}}'. Columns: {columns}."
                 raise OpsError(f"the input {name!r} of {self.folder} has no column", fix)
         return sources
+
+
+def _has_connection(node: Mapping[str, Any]) -> bool:
+    return node.get("type") == "llm" or "connection" in (node.get("inputs") or {})
 
 
 def _require_column(name: str, source: str, kind: str, columns: Collection[str]) -> None:

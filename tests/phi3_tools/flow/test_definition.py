@@ -205,8 +205,13 @@ def test_a_flow_that_cannot_run_is_refused_with_node_field_and_fix(case, tmp_pat
     [
         (
             {"node": {"type": "llm"}},
-            "type",
-            "llm nodes are not supported; use a node of the package",
+            "connection",
+            "the connection is missing; add `connection`",
+        ),
+        (
+            {"node": {"type": "llm", "connection": "x", "api": "completion"}},
+            "api",
+            "the API 'completion' is not supported",
         ),
         ({"node": {"type": "csharp"}}, "type", "nodes of type 'csharp'"),
         ({"inputs": {"text": {"type": "image"}}}, "inputs.text.type", "image is not supported"),

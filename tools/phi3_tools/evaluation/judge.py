@@ -209,6 +209,18 @@ def judge_answer(
     )
 
 
+def read_replies(rubric: Rubric, fields: Mapping[str, str], replies: Sequence[str]) -> Verdict:
+    """Return the verdict of a judge that has replied already.
+
+    Args:
+        rubric: the rubric.
+        fields: as in `judge_answer`.
+        replies: the judge's reply, and the reply of the second attempt if there was one.
+    """
+    texts = iter(replies)
+    return judge_answer(lambda messages, params: Reply(next(texts, "")), rubric, fields)
+
+
 def judge_pair(
     ask: Ask, rubric: Rubric, fields: Mapping[str, str], options: JudgeOptions = JudgeOptions()
 ) -> Preference:

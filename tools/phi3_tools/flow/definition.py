@@ -9,7 +9,7 @@ from typing import Any
 from .errors import FlowError
 from .flow_files import flow_folder, read_flow_file
 from .graph import check_graph
-from .model import PACKAGE, PROMPT, PYTHON, Activate, Flow, FlowInput, FlowOutput, Node
+from .model import LLM_TOOL, PACKAGE, PROMPT, PYTHON, Activate, Flow, FlowInput, FlowOutput, Node
 from .references import Literal, parse_assignment
 from .values import UNSUPPORTED_TYPES, VALUE_TYPES
 
@@ -121,6 +121,8 @@ def _node(item: Mapping[str, Any]) -> Node:
     inputs = item.get("inputs") or {}
     if not isinstance(inputs, dict):
         raise FlowError("it is not a mapping", "write names and values", node=name, field="inputs")
+    if item.get("type") == "llm":
+        inputs = {"connection": item["connection"], **inputs}
     return Node(
         name=name,
         kind=kind,
@@ -136,10 +138,7 @@ def _source(name: str, item: Mapping[str, Any]) -> tuple[str, str | None, str | 
     """Return kind, path and package tool of a node."""
     node_type, source = str(item.get("type")), item.get("source")
     if node_type == "llm":
-        fix = "use a node of the package tool phi3_tools.pf_tools.phi3_prompt instead"
-        raise FlowError(
-            "llm nodes are not supported", fix, node=name, field="type", code="ResolveToolError"
-        )
+        _check_llm(name, item)
     if not isinstance(source, dict):
         fix = "add `source` with `type` and `path`, or a variant of the node"
         raise FlowError(
@@ -150,6 +149,7 @@ def _source(name: str, item: Mapping[str, Any]) -> tuple[str, str | None, str | 
         ("python", "code"): PYTHON,
         ("python", "package"): PACKAGE,
         ("custom_llm", "package_with_prompt"): PACKAGE,
+        ("llm", "code"): PACKAGE,
         ("prompt", source_type): PROMPT,
     }
     kind = kinds.get((node_type, source_type))
@@ -159,12 +159,26 @@ def _source(name: str, item: Mapping[str, Any]) -> tuple[str, str | None, str | 
             f"nodes of type {node_type!r} with a source of type {source_type!r} are not supported"
         )
         raise FlowError(reason, fix, node=name, field="type", code="ResolveToolError")
-    needed = _SOURCE_FIELDS.get(source_type, "path") if kind != PROMPT else "path"
+    has_path = kind == PROMPT or node_type == "llm"
+    needed = "path" if has_path else _SOURCE_FIELDS.get(source_type, "path")
     if not source.get(needed):
         fix = f"add `{needed}` to the source"
         reason = f"`{needed}` is missing"
         raise FlowError(reason, fix, node=name, field=f"source.{needed}", code="ResolveToolError")
-    return kind, source.get("path"), source.get("tool") if kind == PACKAGE else None
+    tool = LLM_TOOL if node_type == "llm" else source.get("tool")
+    return kind, source.get("path"), tool if kind == PACKAGE else None
+
+
+def _check_llm(name: str, item: Mapping[str, Any]) -> None:
+    """Refuse an llm node without a connection, or of another API than chats."""
+    if not item.get("connection"):
+        fix = "add `connection` with the name of a connection"
+        reason = "the connection is missing"
+        raise FlowError(reason, fix, node=name, field="connection", code="ResolveToolError")
+    if item.get("api", "chat") != "chat":
+        fix = "write its prompt as a chat, with `api: chat`"
+        reason = f"the API {item['api']!r} is not supported"
+        raise FlowError(reason, fix, node=name, field="api", code="ResolveToolError")
 
 
 def _activate(name: str, item: Mapping[str, Any]) -> Activate | None:

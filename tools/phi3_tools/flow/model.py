@@ -10,6 +10,7 @@ from typing import Any
 from .references import Assignment, NodeReference
 
 PYTHON, PACKAGE, PROMPT = "python", "package", "prompt"  # kinds of nodes
+LLM_TOOL = "phi3_tools.pf_calls.ask_llm"  # the tool of llm nodes
 
 
 @dataclass(frozen=True)

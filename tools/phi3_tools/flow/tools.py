@@ -20,7 +20,7 @@ from typing import Any
 from .decorators import STREAMING_OPTION, is_tool
 from .errors import FlowError
 from .flow_files import in_flow_folder
-from .model import PACKAGE, PROMPT, Flow, Node
+from .model import LLM_TOOL, PACKAGE, PROMPT, Flow, Node
 from .parameters import (
     ConnectionLookup,
     convert_literals,
@@ -33,6 +33,22 @@ from .shim import load_metric_logger, loading_by_engine
 
 MODULE_NAME = "__pf_main__"  # as in promptflow, so that tools can tell how they run
 OWN_TOOLS = "phi3_tools."
+# The inputs of an llm node, besides the variables of its prompt: those of promptflow-tools.
+_LLM_INPUTS = {
+    "connection": ["CustomConnection", "AzureOpenAIConnection", "OpenAIConnection"],
+    "deployment_name": "string",
+    "model": "string",
+    "temperature": "double",
+    "top_p": "double",
+    "max_tokens": "int",
+    "stop": "list",
+    "seed": "int",
+    "presence_penalty": "double",
+    "frequency_penalty": "double",
+    "logit_bias": "object",
+    "response_format": "object",
+    **dict.fromkeys(("functions", "function_call", "tools", "tool_choice"), "object"),
+}
 _loading = threading.Lock()  # the working directory and `sys.path` belong to the process
 _flow_folders: set[Path] = set()  # folders of the flows that were loaded
 
@@ -198,6 +214,10 @@ def _package_tools(ids: set[str]) -> dict[str, Mapping[str, Any]]:
         return tools
     if any(tool.startswith(OWN_TOOLS) for tool in ids):
         tools.update(importlib.import_module("phi3_tools.pf_tools").list_package_tools())
+    if LLM_TOOL in ids:
+        module, _, function = LLM_TOOL.rpartition(".")
+        inputs = {name: {"type": value_type} for name, value_type in _LLM_INPUTS.items()}
+        tools[LLM_TOOL] = {"module": module, "function": function, "inputs": inputs}
     if ids - set(tools):
         for entry_point in metadata.entry_points(group="package_tools"):
             if not entry_point.value.startswith(OWN_TOOLS):
