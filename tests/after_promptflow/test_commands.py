@@ -59,6 +59,30 @@ def test_a_batch_is_run_scored_resumed_listed_and_deleted(connected, tmp_path, c
     assert main(["runs", "--delete", "asked", "--yes"]) == 0
 
 
+SWEEP = """
+name: trial
+flow: qa
+data: questions.jsonl
+columns: {input_data: "${data.question}"}
+prompts: {plain: , polite: {inputs: {answer.system_prompt: Please answer.}}}
+connections: [phi3]
+metrics: [exact_match]
+"""
+
+
+def test_a_sweep_runs_once(connected, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"question": text, "ground_truth": text} for text in QUESTIONS]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "sweep.yaml").write_text(SWEEP)
+    assert main(["sweep", "sweep.yaml", "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert [cell["answered"] for cell in document["cells"]] == [2, 2]
+    assert document["decision"]["winner"] is None
+    assert main(["sweep", "sweep.yaml", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == document
+
+
 def test_a_flow_is_served_with_its_page(connected):
     command = [sys.executable, "-m", "phi3_ops", "serve", "--port", "0"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..progress import time_text
-from ..terminal import console, one_line, print_text
+from ..terminal import console, counted, one_line, print_text
 from ._records import print_table
 
 if TYPE_CHECKING:
@@ -105,16 +105,10 @@ def _new_table(title: str, columns: Sequence[str]) -> Any:
 def _metric_table(result: SweepResult, metric: str) -> Any:
     from ..comparison import format_p_value, format_signed
 
-    columns = (
-        "cell",
-        "mean",
-        "95 % interval",
-        "difference",
-        "corrected interval",
-        "corrected p",
-        "verdict",
-    )
-    table = _new_table(f"{one_line(metric)}, differences from A", columns)
+    columns = ("cell", "mean", "95 % interval", "difference", "its interval", "p", "verdict")
+    number = counted(len(result.differences), "comparison")
+    title = f"{one_line(metric)}; differences from A, intervals and p corrected for {number}"
+    table = _new_table(title, columns)
     for cell in result.cells:
         score, entry = cell.scores[metric], result.difference(cell.letter, metric)
         cells = [_number(score.mean), _interval(_number, score.low, score.high)]
