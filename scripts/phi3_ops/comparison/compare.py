@@ -109,7 +109,7 @@ def compare_runs(
             thresholds.max_failed,
         ),
         metrics={name: thresholds.metric(name) for name in names},
-        runs=[_run_summary(*pair) for pair in zip(RUN_LETTERS, line_scores)],
+        runs=_run_summaries(line_scores),
         differences=_differing_facts(runs),
         comparisons=[
             pairing.compare(letter, name, line_scores[0], other)
@@ -350,7 +350,18 @@ def _outcomes(difference: Array, metric: Metric) -> Outcomes | None:
     return Outcomes(wins, losses, ties, sign_test(wins, losses))
 
 
-def _run_summary(letter: str, line_scores: LineScores) -> RunSummary:
+def _run_summaries(line_scores: Sequence[LineScores]) -> list[RunSummary]:
+    """Return the summary of each run. A run that is given twice gets a note."""
+    letters: dict[str, str] = {}  # source -> letter of the first run with it
+    summaries = []
+    for letter, scores in zip(RUN_LETTERS, line_scores):
+        same = letters.setdefault(scores.run.source or letter, letter)
+        note = "" if same == letter else f"the same run as {same}, so that they cannot differ"
+        summaries.append(_run_summary(letter, scores, note))
+    return summaries
+
+
+def _run_summary(letter: str, line_scores: LineScores, note: str) -> RunSummary:
     run = line_scores.run
     means = {}
     for name, values in line_scores.scores.items():
@@ -360,7 +371,7 @@ def _run_summary(letter: str, line_scores: LineScores) -> RunSummary:
     return RunSummary(
         letter=letter,
         name=run.name,
-        note=run.note,
+        note="; ".join(filter(None, (run.note, note))),
         answered=int((~line_scores.failed).sum()),
         failed=int(line_scores.failed.sum()),
         scores=means,

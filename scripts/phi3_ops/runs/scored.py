@@ -39,6 +39,8 @@ class ScoredRun:
         asked: the answers that were scored, if they are a run of their own.
         thresholds: the thresholds file of the flow that scored, or None.
         note: which run was chosen, if the user did not name it.
+        source: name of the stored run that has the scores, or the absolute path of the file or folder;
+            empty if it is not known.
     """
 
     name: str
@@ -47,6 +49,7 @@ class ScoredRun:
     asked: RunOutputs | None = None
     thresholds: Path | None = None
     note: str = ""
+    source: str = ""
 
     @property
     def answers(self) -> RowsByLine:
@@ -126,10 +129,11 @@ def load_scored_run(reference: str, data: Path | None = None) -> ScoredRun:
     if path.is_file() or path.suffix == ".jsonl":
         file = _require_data(reference, data)
         rows_by_line = read_rows_by_line(path, len(read_jsonl(file)))
-        run = ScoredRun(reference, file, RunOutputs(rows_by_line))
+        run = ScoredRun(reference, file, RunOutputs(rows_by_line), source=str(path.resolve()))
     elif find_outputs_file(path):
         file, outputs = _require_data(reference, data), read_run_folder(path)
-        run = ScoredRun(reference, file, outputs, thresholds=find_thresholds(path / SNAPSHOT))
+        thresholds, source = find_thresholds(path / SNAPSHOT), str(path.resolve())
+        run = ScoredRun(reference, file, outputs, thresholds=thresholds, source=source)
     else:
         run = _load_stored(reference, data)
     line_count = len(read_jsonl(run.data))
@@ -182,6 +186,7 @@ def _load_stored(name: str, data: Path | None) -> ScoredRun:
         # The flow's folder comes first, so that a changed threshold takes effect at once.
         thresholds=find_thresholds(scores.flow or Path(), scores.folder / SNAPSHOT),
         note="; ".join(notes),
+        source=scores.name,
     )
 
 

@@ -153,3 +153,14 @@ def test_json_is_the_document_that_is_written(files, capsys):
     output = capsys.readouterr().out
     assert output == (files / ".phi3/compare/compare.json").read_text(encoding="utf-8")
     assert json.loads(output)["schema"] == 1
+
+
+def test_the_same_run_twice_is_said(files, capsys):
+    assert phi3_compare("good.jsonl", "bad.jsonl", "./good.jsonl") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "  C  ./good.jsonl: 59 answered, 1 failed (the same run as A, so that they cannot differ)"
+        in (lines)
+    )
+    assert sum("the same run" in line for line in lines) == 1
+    assert "the same run as A" in (files / ".phi3" / "compare" / "compare.html").read_text()
