@@ -46,10 +46,10 @@ class Cache(Protocol):
 
         Args:
             slot: slot of the first row.
-            tokens: new tokens of each row. Unless the backend is ragged, their number may differ
+            tokens: new tokens of each row. Unless the backend is paged, their number may differ
                 between rows only where no row has earlier tokens.
             past: number of tokens that each row has in the cache already.
-            guest: tokens of one more row, which go through the model in the same pass. For ragged
+            guest: tokens of one more row, which go through the model in the same pass. For paged
                 backends only.
 
         Returns:
@@ -58,6 +58,9 @@ class Cache(Protocol):
 
     def copy(self, source: Cache, from_slot: int, slot: int, length: int) -> None:
         """Copy the first `length` tokens of a slot of another cache into a slot of this one."""
+
+    def release(self, slot: int) -> None:
+        """Give back the memory of a slot whose row has ended, if it can be given back."""
 
 
 Keep = Callable[[Sequence[int], Cache, int, Hashable], None]
@@ -88,7 +91,8 @@ class Backend(Protocol):
         pad_token: token that fills shorter rows of a batch.
         max_rows: rows that are generated at once.
         prefill_chunk: prompt tokens that are run between two tokens of the running rows.
-        is_ragged: whether rows of one pass can have any numbers of new and of earlier tokens.
+        is_paged: whether rows take memory in pages. Then the rows of a pass can have any numbers of new
+            and of earlier tokens.
         bytes_per_token: memory that one token takes in a cache.
         max_cache_bytes: memory that all caches together may take.
         grammars: compiles the grammars of answers for this model's tokens.
@@ -101,7 +105,7 @@ class Backend(Protocol):
     pad_token: int
     max_rows: int
     prefill_chunk: int
-    is_ragged: bool
+    is_paged: bool
     bytes_per_token: int
     max_cache_bytes: int
     grammars: GrammarCompiler
@@ -234,6 +238,7 @@ class Batch:
         if slot < len(self.rows):  # the last row moves into the gap
             self.rows[slot] = last_row
             self.cache.copy(self.cache, len(self.rows), slot, len(last_row.tokens) - 1)
+        self.cache.release(len(self.rows))
 
     def _make_room(self, new_rows: int) -> None:
         slots = self.slots_with(new_rows)
@@ -270,7 +275,7 @@ class Prefill:
         """Run the next chunk. After the last one, return the cache and the prompt's logits.
 
         Args:
-            host: a batch of a ragged backend. Its rows get their next token in the same pass.
+            host: a batch of a paged backend. Its rows get their next token in the same pass.
         """
         chunk = self.row.tokens[self._past : self._past + self._chunk_length]
         if host:

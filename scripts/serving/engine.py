@@ -255,12 +255,12 @@ class BatchingEngine:
 
     def _starts_in_one_pass(self, new: NewRow) -> bool:
         backend = self._backend
-        return new.count <= backend.prefill_chunk and (backend.is_ragged or new.known is None)
+        return new.count <= backend.prefill_chunk and (backend.is_paged or new.known is None)
 
     def _share_a_pass(self, new_rows: Sequence[NewRow]) -> bool:
         """Return whether the prompts of these rows may go through the model in one pass."""
         counts = [new.count for new in new_rows]
-        total = sum(counts) if self._backend.is_ragged else max(counts) * len(counts)
+        total = sum(counts) if self._backend.is_paged else max(counts) * len(counts)
         same_batch = len({self._batch_key(new.row) for new in new_rows}) == 1
         return same_batch and (len(counts) == 1 or total <= self._backend.prefill_chunk)
 
@@ -280,7 +280,7 @@ class BatchingEngine:
     def _find_host(self) -> Batch | None:
         """Return a batch whose rows can share their forward passes with the prefill."""
         prefill = self._prefill
-        if not prefill or not self._backend.is_ragged or prefill.row.cancelled:
+        if not prefill or not self._backend.is_paged or prefill.row.cancelled:
             return None
         rotary_key = self._backend.rotary_key(len(prefill.row.tokens))
         batches = self._batches.values()
@@ -352,6 +352,8 @@ class BatchingEngine:
     def _cached_tokens_with(self, row: Row, taken: int) -> int:
         """Return the size of all caches, in tokens, with `taken` new rows and this one."""
         key = self._batch_key(row)
+        if self._backend.is_paged:
+            return self._reserved_tokens() + (taken + 1) * min(key[0], row.max_length)
         row_batch = self._batches.get(key) or Batch(self._backend, *key)
         other_batches = sum(
             batch.slots * batch.length for batch in self._batches.values() if batch is not row_batch
@@ -361,6 +363,15 @@ class BatchingEngine:
         prefills = sum(length for length in lengths if length > self._backend.prefill_chunk)
         batch = row_batch.slots_with(taken + 1) * row_batch.length
         return other_batches + batch + prefills + self._prefixes.tokens
+
+    def _reserved_tokens(self) -> int:
+        """Return the size that the rows of a paged backend can have before they move, in tokens."""
+        batches = self._batches.values()
+        running = sum(min(item.length, row.max_length) for item in batches for row in item.rows)
+        if self._prefill:
+            row = self._prefill.row
+            running += min(self._batch_key(row)[0], row.max_length)
+        return running + self._prefixes.tokens
 
 
 def _cancel_if_abandoned(rows: Sequence[Row], is_abandoned: Callable[[], bool]) -> None:

@@ -45,7 +45,7 @@ class OpenVinoBackend:
             answer can depend on the other requests of its batch.
     """
 
-    max_rows, prefill_chunk, is_ragged = MAX_ROWS, PREFILL_CHUNK, True
+    max_rows, prefill_chunk, is_paged = MAX_ROWS, PREFILL_CHUNK, True
 
     def __init__(self, folder: Path, computation: str = "fp32"):
         settings = json.loads((folder / "serving.json").read_text(encoding="utf-8"))
@@ -65,7 +65,8 @@ class OpenVinoBackend:
         graph, self._weights = build_graph(folder)
         kept = CACHES.get(settings["precision"], "f16") if computation == "fp32" else "bf16"
         compiled = _compile(graph, self.threads, COMPUTATIONS[computation], kept)
-        _release_pages(self._weights)
+        self._passes = 0
+        self.release_pages()
         self.request = compiled.create_infer_request()
         blocks = [BlockFormat(item) for item in compiled.inputs if "_cache." in item.any_name]
         block_bytes = sum(block.size for block in blocks)
@@ -83,6 +84,18 @@ class OpenVinoBackend:
 
     def rotary_key(self, length: int) -> Hashable:
         return self._short_window is not None and length > self._short_window
+
+    def release_pages(self) -> None:
+        """Let the system drop the pages of the mapped weights, of which the compiled model has copies.
+
+        The runtime makes more copies in the first passes of each shape, so this is done again after
+        2, 4, 8, ... passes.
+        """
+        self._passes += 1
+        is_power_of_two = self._passes & (self._passes - 1) == 0
+        if is_power_of_two and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            for array in self._weights:
+                array.base.madvise(mmap.MADV_DONTNEED)
 
     def make_cache(self, slots: int, length: int) -> OpenVinoCache:
         return OpenVinoCache(self, slots)
@@ -113,13 +126,6 @@ def _compile(graph: ov.Model, threads: int, computation: str, kept: str) -> ov.C
         "ENABLE_CPU_PINNING": False,  # other processes may use the same cores
     }
     return core().compile_model(graph, "CPU", settings)
-
-
-def _release_pages(weights: Sequence[np.ndarray]) -> None:
-    """Let the system drop the pages of mapped files. The compiled model has copies of most weights."""
-    if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
-        for array in weights:
-            array.base.madvise(mmap.MADV_DONTNEED)
 
 
 class OpenVinoCache:
@@ -165,12 +171,17 @@ class OpenVinoCache:
         _set(request, "block_indices_begins", np.array([0, *np.cumsum(used)], np.int32))
         _set(request, "max_context_len", np.array(max(lengths), np.int32))
         request.infer()
+        self._backend.release_pages()
         return OpenVinoLogits(request.get_output_tensor().data)
 
     def copy(self, source: OpenVinoCache, from_slot: int, slot: int, length: int) -> None:
         table = self._pool.share(source._tables[from_slot], length)
-        self._pool.release(self._tables[slot])
+        self.release(slot)
         self._tables[slot] = table
+
+    def release(self, slot: int) -> None:
+        self._pool.release(self._tables[slot])
+        self._tables[slot] = []
 
 
 def _set(request: Any, name: str, values: np.ndarray) -> None:

@@ -93,7 +93,7 @@ class TransformersBackend:
         OSError, ValueError: the model or the tokenizer cannot be loaded.
     """
 
-    is_ragged = False
+    is_paged = False
 
     def __init__(self, model_dir: Path, tokenizer_dir: Path):
         transformers_logging.disable_progress_bar()
@@ -203,7 +203,7 @@ class TorchCache:
         guest: Piece | None = None,
     ) -> TorchLogits:
         if guest:
-            raise ValueError("this backend is not ragged")
+            raise ValueError("this backend is not paged")
         device = self._backend.model.device
         width = max(map(len, tokens))
         padded = [[*ids, *[self._backend.pad_token] * (width - len(ids))] for ids in tokens]
@@ -244,6 +244,9 @@ class TorchCache:
         for layer, source_layer in zip(self._layers, source._layers):
             for tensor, source_tensor in zip(layer, source_layer):
                 tensor[slot, :, :length] = source_tensor[from_slot, :, :length]
+
+    def release(self, slot: int) -> None:
+        pass  # its tensors have all slots
 
     def _attention_mask(self, positions: torch.Tensor, total: int) -> torch.Tensor:
         """Return which keys each position attends to, as (rows, 1, new tokens, all tokens)."""

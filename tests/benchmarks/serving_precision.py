@@ -30,6 +30,7 @@ from phi3_tools.evaluation import line_scores  # noqa: E402
 # Precision of the weights, and of the computation.
 SETTINGS = (
     ("fp32", "fp32"),
+    ("fp16", "fp32"),
     ("int8", "fp32"),
     ("int4", "fp32"),
     ("int8", "bf16"),

@@ -57,6 +57,19 @@ def test_a_large_model_uses_every_core(export_dir, monkeypatch):
     assert engine_openvino._choose_threads(export_dir) == 5
 
 
+# --- memory -----------------------------------------------------------------------------------
+
+
+def test_rows_that_have_ended_give_their_blocks_back(export_dir):
+    backend = engine_openvino.OpenVinoBackend(export_dir)
+    engine = BatchingEngine(backend)
+    prompts = [backend.encode(f"Question {n}: " + "why? " * 20) for n in range(12)]
+    engine.generate(prompts, GenerationParams(max_new_tokens=40))
+    engine.close()
+    used = [block for prefix in engine._prefixes._prefixes for block in prefix.cache._tables[0]]
+    assert sum(uses > 0 for uses in backend.pool._uses) == len(set(used))
+
+
 # --- precisions -------------------------------------------------------------------------------
 
 

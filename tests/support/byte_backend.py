@@ -21,7 +21,7 @@ class ByteBackend:
     vocabulary_size = ANSWER + END
     end_tokens = frozenset({END})
     pad_token = 0
-    max_rows, prefill_chunk, is_ragged = 16, 512, False
+    max_rows, prefill_chunk, is_paged = 16, 512, False
     bytes_per_token, max_cache_bytes = 1, 10_000_000
     tool_format = "generic"
     short_window = None  # the length after which the rotary factors change
@@ -76,7 +76,7 @@ class ByteCache:
             assert backend.gate.wait(HANG_S)
         if list(b"fail") in backend.passes[-1]:
             raise RuntimeError("out of memory")
-        if not backend.is_ragged and any(past):
+        if not backend.is_paged and any(past):
             assert len({len(ids) for ids in tokens}) == 1
         rows = [row for row, _, _ in pieces]
         for row, ids, length in pieces:
@@ -94,6 +94,9 @@ class ByteCache:
 
     def copy(self, source, from_slot, slot, length):
         self.slots[slot] = source.slots[from_slot][:length]
+
+    def release(self, slot):
+        self.slots[slot] = []
 
 
 class ByteLogits:
