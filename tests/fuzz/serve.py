@@ -1,4 +1,4 @@
-"""Fuzz `phi3 serve` with the flow `chat`: its page, `/score`, and what a browser or an attacker sends.
+"""Fuzz `phi3 serve --feedback` with the flow `chat`: its page, `/score`, `/feedback`, hostile clients.
 
     python tests/fuzz/serve.py 600 --seed 7
 
@@ -235,6 +235,36 @@ def score_requests(draw: Any) -> Request:
     )
 
 
+feedback_kinds = st.sampled_from(["thumbs_up", "thumbs_down", "edit", "choice", "comment"])
+feedback_texts = st.fixed_dictionaries(
+    {"kind": feedback_kinds | values, "question": texts | values, "answer": texts | values},
+    optional={
+        **dict.fromkeys(("edited", "chosen", "rejected", "comment", "who"), texts | values),
+        **dict.fromkeys(("id", "conversation", "turn", "x"), texts | values),
+        "history": st.lists(
+            st.fixed_dictionaries({"role": st.sampled_from(["user", "tool"]) | values})
+            | st.fixed_dictionaries({"role": st.just("assistant"), "content": texts | values})
+            | values,
+            max_size=4,
+        )
+        | values,
+        "connection": st.sampled_from(["phi3", None]) | values,
+        "against": values,
+    },
+)
+
+
+@st.composite
+def feedback_requests(draw: Any) -> Request:
+    return Request(
+        method="POST",
+        target=draw(st.sampled_from([b"/feedback", b"/feedback?flatten=true"])),
+        headers=((b"content-type", draw(content_types)), *draw(headers)),
+        body=draw(as_json(feedback_texts | values)),
+        framing=draw(framings),
+    )
+
+
 @st.composite
 def page_requests(draw: Any) -> Request:
     method = draw(st.sampled_from(["GET", "POST"]) | methods)
@@ -339,11 +369,14 @@ def fuzz(run: Run) -> int:
         # The server leaves the endpoint when its client leaves.
         endpoint.handle_error = lambda *_: None
         save_connection("phi3", {"endpoint": endpoint.url, "max_attempts": "1"}, KEY)
-        served = stack.enter_context(phi3_serve())
+        served = stack.enter_context(
+            phi3_serve("--feedback", "--feedback-store", folder / "feedback.sqlite")
+        )
         fuzzer = ServeFuzzer(served, endpoint, counts)
         checks = [
             (score_requests(), fuzzer.structured),
             (page_requests(), fuzzer.structured),
+            (feedback_requests(), fuzzer.structured),
             (outside_requests(), fuzzer.outside),
             (raw_data | damaged_requests(score_requests()), fuzzer.raw),
             (st.tuples(streamed(), st.integers(0, 300)), fuzzer.leaving),
