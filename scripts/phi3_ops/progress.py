@@ -98,7 +98,7 @@ class Elapsed:
 
 
 @contextmanager
-def waiting(console: Console, text: str, usual: str = "") -> Iterator[None]:
+def waiting(console: Console, text: str, usual: str = "") -> Iterator[Elapsed]:
     """Show how long the block has taken so far.
 
     On a terminal this is a line with a spinner; elsewhere a line on standard error each minute.
@@ -107,17 +107,20 @@ def waiting(console: Console, text: str, usual: str = "") -> Iterator[None]:
         console: the console of the command.
         text: what the block waits for.
         usual: how long it usually takes, for example `3 to 10 min`; empty if nobody knows.
+
+    Yields:
+        The displayed text, which the block can change.
     """
     elapsed = Elapsed(text, usual)
     if console.is_terminal:
         with console.status(elapsed):
-            yield
+            yield elapsed
         return
     ended = threading.Event()
     thread = threading.Thread(target=_print_waits, args=(elapsed, ended), daemon=True)
     thread.start()
     try:
-        yield
+        yield elapsed
     finally:
         ended.set()
         thread.join()

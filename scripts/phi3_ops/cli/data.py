@@ -10,6 +10,7 @@ from pathlib import Path
 from .. import paths
 from ..data import OVER_LONG
 from ..errors import OpsError
+from ..progress import waiting
 from ..terminal import console, print_text
 from ._columns import add_columns, chosen_columns, naming_columns
 from ._common import integer, number, positive_int
@@ -128,8 +129,6 @@ def _refuse(args: argparse.Namespace, options: Sequence[str], with_what: str) ->
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    from rich.text import Text
-
     from ..data import DataOptions, prepare_data, print_data_report
 
     if args.over_long and args.max_tokens is None:
@@ -146,14 +145,14 @@ def _prepare(args: argparse.Namespace) -> int:
     out = args.out or DEFAULT_OUT
     screen = console(to_stderr=args.json)
     command = ["data", "--source", args.source]
-    with naming_columns(command), screen.status(Text(f"reading {args.source}")) as status:
+    with naming_columns(command), waiting(screen, f"reading {args.source}") as elapsed:
         manifest = prepare_data(
             args.source,
             out,
             seed=args.seed,
             test_share=args.test_share,
             options=options,
-            progress=lambda rows: status.update(Text(f"reading {args.source}: {rows:,} rows")),
+            progress=lambda rows: elapsed.change(f"reading {args.source}: {rows:,} rows"),
         )
     if args.json:
         print_text(json.dumps(manifest.to_json(), indent=2))

@@ -25,6 +25,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "Serve a flow. /score, /health and /swagger.json are as under `pf flow serve`. A chat flow has a "
         "page that streams."
     )
+    _add_flow_options(parser)
+    _add_page_options(parser)
+    add_engine(parser)
+    _add_server_options(parser)
+
+
+def _add_flow_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--flow", type=Path, default=Path("chat"), help="folder or name (default: %(default)s)"
     )
@@ -42,6 +49,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="second connection, to compare the answers side by side; one that ends in -base is labelled "
         "as the untrained model",
     )
+
+
+def _add_page_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--questions",
         type=Path,
@@ -61,7 +71,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="SQLite database in which --feedback stores it (default: feedback.sqlite next to the runs)",
     )
-    add_engine(parser)
+
+
+def _add_server_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port",
         type=port,
