@@ -9,6 +9,9 @@ import pytest
 from engine_parity import outcome_of_ours, outcome_of_promptflow
 from judge_endpoint import KEY, fair, fields, judge_endpoint
 from phi3_ops import paths
+from phi3_ops.flows.definition import FlowDefinition
+from phi3_ops.pf.client import pf_client
+from phi3_ops.runs.batch import run_flow
 from phi3_tools.connections import Connection
 from phi3_tools.evaluation import RUBRICS, grading_prompt
 from phi3_tools.flow import Engine, load_flow
@@ -130,3 +133,23 @@ def test_without_promptflows_connections_a_custom_connection_names_the_model(ser
     with Engine(load_flow(FLOW), lambda name: connection) as engine:
         engine.run({**RIGHT, "judge_model": ""})
     assert json.loads(json.dumps(server.requests))[0]["model"] == "its-own"
+
+
+@pytest.mark.parametrize("engine", ["phi3", "promptflow"])
+def test_a_batch_takes_the_connection_that_is_named(server, tmp_path, engine):
+    from promptflow.entities import OpenAIConnection
+
+    connections = pf_client().connections
+    stored = OpenAIConnection(name="gpt", api_key=KEY, base_url=server.url("/v1"))
+    connections.create_or_update(stored)
+    try:
+        data = tmp_path / "data.jsonl"
+        data.write_text("".join(json.dumps(line) + "\n" for line in (RIGHT, WRONG)))
+        flow = FlowDefinition.read(FLOW)
+        columns = flow.columns({}, list(RIGHT))
+        batch = run_flow(
+            FLOW, data, columns, title="llm", connections=flow.connections("gpt"), engine=engine
+        )
+    finally:
+        connections.delete("gpt")
+    assert [batch.answers[line]["correctness"] for line in range(2)] == [5, 1]

@@ -147,6 +147,14 @@ MEASURE = (
     Documented(
         "compare two runs, with a gate for CI", "phi3 compare base tuned --gate exact_match:0.02"
     ),
+    Documented(
+        "judge the answers of two runs on a page, without their names", "phi3 review base tuned"
+    ),
+    Documented("… compare the judges with the person", "phi3 review RUN --summary"),
+    Documented(
+        "… map a judge's scores to the ratings", "phi3 review RUN --calibrate calibration.json"
+    ),
+    Documented("… and let the ratings gate", "phi3 compare base tuned --gate review:0.2"),
     Documented("try prompts, connections and parameters", "phi3 sweep sweep.yaml"),
     Documented("… and see first what it would do", "phi3 sweep sweep.yaml --dry-run"),
     Documented(

@@ -11,6 +11,7 @@ from ..errors import OpsError
 from ..runs import ScoredRun, answers_location
 from .records import HIGHEST, LOWEST, RATING, Judgement, latest_judgements
 from .store import read_file, review_file
+from .subjects import answer_text
 
 METRIC = "review"
 
@@ -58,9 +59,14 @@ def add_ratings(runs: Sequence[ScoredRun]) -> list[ScoredRun]:
 def _ratings(run: ScoredRun) -> list[Judgement]:
     location = answers_location(run.name)
     judgements = latest_judgements(read_file(review_file(location)))
-    ratings = [each for each in judgements if each.kind == RATING]
+    answers = run.answers
+    ratings = [
+        each
+        for each in judgements
+        if each.kind == RATING and answer_text(answers.get(each.line, {})) == each.answer
+    ]
     if not ratings:
-        raise OpsError(f"no answer of {run.name} was rated", f"phi3 review {run.name}")
+        raise OpsError(f"no present answer of {run.name} was rated", f"phi3 review {run.name}")
     return ratings
 
 

@@ -33,9 +33,10 @@ def judges_by_label(runs: Sequence[ReviewedRun]) -> dict[str, list[tuple[Reviewe
 
 
 def panel_scores(run: ReviewedRun, rubric: str) -> dict[int, float]:
-    """Return the mean score of several judges by line. A line that any of them did not score is left out.
+    """Return the mean score of the judges of a run by line; empty if it has fewer than two.
 
-    Otherwise, the mean would depend on which judge scored the line.
+    A line that any of them did not score is left out. Otherwise, the mean would depend on which judges
+    scored the line.
     """
     scores = [
         judge.scores[rubric]
@@ -43,11 +44,14 @@ def panel_scores(run: ReviewedRun, rubric: str) -> dict[int, float]:
         for _, judge in group
         if rubric in judge.scores
     ]
-    lines = set.intersection(*(set(each) for each in scores)) if scores else set()
+    if len(scores) < 2:
+        return {}
+    lines = set.intersection(*(set(each) for each in scores))
     return {line: sum(each[line] for each in scores) / len(scores) for line in sorted(lines)}
 
 
 def panel_agreements(runs: Sequence[ReviewedRun]) -> list[PanelAgreement]:
+    """Return how well the judges agree, for each rubric by which two of them scored an answer."""
     groups = judges_by_label(runs)
     rubrics = dict.fromkeys(
         rubric for group in groups.values() for _, judge in group for rubric in judge.scores
@@ -62,8 +66,8 @@ def panel_agreements(runs: Sequence[ReviewedRun]) -> list[PanelAgreement]:
             for run, scores in scored:
                 for line, score in scores.items():
                     units.setdefault((run.location.name, line), []).append(score)
-        if len(labels) > 1:
-            alpha = krippendorff_alpha(list(units.values()))
+        alpha = krippendorff_alpha(list(units.values()))
+        if alpha.n:
             panels.append(PanelAgreement(rubric, tuple(labels), alpha))
     return panels
 

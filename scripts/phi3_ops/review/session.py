@@ -28,7 +28,7 @@ from .records import (
     new_id,
 )
 from .store import append_judgement, read_file, review_file
-from .subjects import ReviewedData, ReviewedRun
+from .subjects import ReviewedData, ReviewedRun, blind_name
 
 MAX_TEXT = 100_000  # characters of a corrected answer
 TIE = "tie"
@@ -198,7 +198,7 @@ class ReviewSession:
         edit = self._latest(EDIT, line, [run])
         flag = self._latest(FLAG, line, [run])
         reasons = {
-            f"{judge.label}: {rubric}": lines[line]
+            blind_name(judge.description, rubric): lines[line]
             for judge in run.judges
             for rubric, lines in judge.reasons.items()
             if line in lines

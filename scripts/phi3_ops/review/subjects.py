@@ -44,6 +44,7 @@ class JudgeRun:
         scores: rubric -> line -> score.
         reasons: rubric -> line -> the judge's reason.
         verdicts: line -> the decision of a pairwise judge.
+        description: the label; empty if it would be the name of the run.
     """
 
     name: str
@@ -52,6 +53,7 @@ class JudgeRun:
     scores: Mapping[str, Mapping[int, float]]
     reasons: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     verdicts: Mapping[int, Verdict] = field(default_factory=dict)
+    description: str = ""
 
 
 @dataclass(frozen=True)
@@ -156,16 +158,17 @@ def _reviewed_run(
 ) -> ReviewedRun:
     scores: dict[int, dict[str, float]] = {}
     for evaluation in evaluations:
+        description = _description(evaluation)
         for line, row in evaluation.scored.rows.items():
             numbers = {name: value for name, value in row.items() if is_number(value)}
             for name, value in numbers.items():
-                scores.setdefault(line, {})[f"{judge_label(evaluation)}: {name}"] = float(value)
+                scores.setdefault(line, {})[blind_name(description, name)] = float(value)
     judges = [judge for each in evaluations if (judge := _judge_run(each))]
-    answers = {line: _answer(row) for line, row in run.answers.items()}
+    answers = {line: answer_text(row) for line, row in run.answers.items()}
     return ReviewedRun(run.name, location, run.data, answers, run.errors, scores, judges)
 
 
-def _answer(row: Mapping[str, Any]) -> str:
+def answer_text(row: Mapping[str, Any]) -> str:
     """Return the output `answer` of a line; without one, the first text; else the complete outputs."""
     value = row.get("answer")
     if value is None:
@@ -192,7 +195,9 @@ def _judge_run(run: ScoredRun) -> JudgeRun | None:
             )
     if not scores and not verdicts:
         return None
-    return JudgeRun(run.name, judge_label(run), judge_facts(run), scores, reasons, verdicts)
+    description = _description(run)
+    label = description or run.name
+    return JudgeRun(run.name, label, judge_facts(run), scores, reasons, verdicts, description)
 
 
 def _reason(row: Mapping[str, Any], rubric: str) -> str | None:
@@ -209,12 +214,17 @@ def judge_facts(run: ScoredRun) -> dict[str, str]:
     return facts or {"run": run.name}
 
 
-def judge_label(run: ScoredRun) -> str:
-    """Return the name of a judge for people."""
+def blind_name(description: str, score: str) -> str:
+    """Return the name of a score on the page. It does not contain the name of a run."""
+    return f"{description}: {score}" if description else score
+
+
+def _description(run: ScoredRun) -> str:
+    """Return the connections and the flow of an evaluation; empty if they are not recorded."""
     facts = run.scored.facts
     connections = [fact for name, fact in facts.items() if name.endswith(".connection")]
     flow = " ".join(facts[name] for name in ("flow", "flow version") if name in facts)
-    return ", ".join([*dict.fromkeys(connections), *([flow] if flow else [])]) or run.name
+    return ", ".join([*dict.fromkeys(connections), *([flow] if flow else [])])
 
 
 def is_number(value: object) -> bool:

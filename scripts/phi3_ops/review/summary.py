@@ -139,8 +139,8 @@ def _rubric_agreements(
             if (score := judge.scores[rubric].get(line)) is not None
         ]
         yield _agreement(label, rubric, lines, data)
-    if len(groups) > 1:
-        means = {run.location.name: panel_scores(run, rubric) for run in runs}
+    means = {run.location.name: panel_scores(run, rubric) for run in runs}
+    if any(means.values()):
         lines = [
             _JudgedLine(run, line, rating, means[run.location.name][line], None)
             for run in runs

@@ -57,8 +57,16 @@ def test_a_line_that_is_rated_in_one_run_only_counts_as_unscored(files, open_ses
 
 def test_a_run_without_ratings_is_an_error(files, open_session, rate):
     rate(open_session("base"), lambda line, text: 4)
-    with pytest.raises(OpsError, match="no answer of tuned.jsonl was rated"):
+    with pytest.raises(OpsError, match="no present answer of tuned.jsonl was rated"):
         add_ratings(load(files, "base", "tuned"))
+
+
+def test_ratings_of_answers_that_changed_do_not_count(files, open_session, rate):
+    rate(open_session("base"), lambda line, text: 4)
+    text = (files / "base.jsonl").read_text()
+    (files / "base.jsonl").write_text(text.replace("base says 0", "base says nothing"))
+    (run,) = add_ratings(load(files, "base"))
+    assert "review" not in run.scored.rows[0] and run.scored.rows[1]["review"] == 4
 
 
 def test_with_two_rubrics_each_has_a_score_of_its_name(files, open_session, rate):
