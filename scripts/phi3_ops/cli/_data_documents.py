@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ..documents import DocumentData, DocumentFiles, Progress
 
+MIN_CALLS = 2  # of an answer: the second one if the first does not fit the schema
 DEFAULT_OUT = paths.WORKDIR / "documents" / "rows.jsonl"
 
 
@@ -92,6 +93,9 @@ def run_documents(args: argparse.Namespace) -> int:
 
     if not args.connection:
         raise OpsError("--from-docs needs a teacher", "Add --connection NAME.")
+    if args.max_calls is not None and args.max_calls < MIN_CALLS:
+        what = f"--max-calls is {args.max_calls}, but an answer may take {MIN_CALLS} calls"
+        raise OpsError(what, "Give a larger number.")
     _require_packages()
     files = DocumentFiles(args.out or DEFAULT_OUT)
     chosen = {
@@ -112,7 +116,7 @@ def run_documents(args: argparse.Namespace) -> int:
     try:
         with _displayed(screen) as display:
             data = make_document_data(
-                args.from_docs, files.journal, options, display, left_out=[files.report]
+                args.from_docs, files.journal, options, display, left_out=files.all
             )
     except KeyboardInterrupt:
         message = (

@@ -24,6 +24,7 @@ class DocumentFiles:
         report: the report as HTML.
         manifest: the counts as JSON.
         journal: the journal of the teacher's answers.
+        all: all of them.
 
     Raises:
         OpsError: the name does not end with `.jsonl`, or a file exists that phi3 did not write.
@@ -38,6 +39,7 @@ class DocumentFiles:
         self.manifest = rows.with_suffix(".manifest.json")
         self.journal = rows.with_suffix(".journal.jsonl")
         self._names = [file.name for file in (rows, self.excluded, self.report, self.manifest)]
+        self.all = (rows, self.excluded, self.report, self.manifest, self.journal)
         refuse_foreign_files(rows.parent, self._names)
 
     def write(self, data: DocumentData, refusal: str) -> dict[str, Any]:

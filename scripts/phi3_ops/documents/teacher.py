@@ -15,8 +15,9 @@ from ..hashing import parts_sha256
 from .journal import Journal, JournalEntry
 
 # "Chat completions" (OpenAI): reasoning models take `max_completion_tokens` instead of `max_tokens`, and
-# only their default temperature.
+# only their default temperature. Their refusals name one of the two.
 _NEWER_TOKENS = "max_completion_tokens"
+_NAMED_BY_REFUSALS = (_NEWER_TOKENS, "temperature")
 _REPAIRED_CALLS = 2  # calls of an answer by a schema whose first attempt does not fit
 
 
@@ -133,7 +134,7 @@ class Teacher:
         try:
             return self._client.chat(messages, params)
         except BadRequestError as error:
-            if _NEWER_TOKENS not in str(error):
+            if not any(name in str(error) for name in _NAMED_BY_REFUSALS):
                 raise
             reply = self._client.chat(messages, _with_newer_parameters(params))
             self._has_newer_parameters = True

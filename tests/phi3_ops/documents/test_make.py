@@ -248,6 +248,7 @@ def test_an_answer_that_is_no_json_fails_the_passage_after_one_repair(teacher):
         ([*COMMAND, "--feedback"], "--feedback has no effect with --from-docs"),
         ([*COMMAND, "--strict"], "--strict has no effect with --from-docs"),
         (["data", "--max-calls", "3"], "--max-calls has no effect with --source"),
+        ([*COMMAND, "--max-calls", "1"], "--max-calls is 1, but an answer may take 2 calls"),
     ],
 )
 def test_wrong_options_are_one_line(teacher, words, message, capsys):

@@ -81,8 +81,14 @@ def test_the_key_is_not_stored(make):
     assert "K3Y" not in journal.file.read_text()
 
 
-def test_newer_models_of_openai_get_their_parameters(make):
-    message = "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
+@pytest.mark.parametrize(
+    "message",
+    [
+        "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.",
+        "Unsupported value: 'temperature' does not support 0 with this model.",
+    ],
+)
+def test_newer_models_of_openai_get_their_parameters(make, message):
     refusal = BadRequestError("refused", detail=message)
     teacher, client, _ = make(refusal, Reply("1"), Reply("2"))
     assert teacher(QUESTION, PLAIN).text == "1"
