@@ -21,10 +21,9 @@ from processes import BIN
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "azure"
 GO = ("provision", "--create-group", "--yes")
+ROLES = ("role-acr-pull", "role-blob-reader", "role-metrics-writer")
 # The writes of a first run, in order.
-WRITES = (
-    "group registry workspace identity cluster role-acr-pull role-blob-reader role-metrics-writer"
-).split()
+WRITES = ("group", "registry", "workspace", "identity", "cluster", *ROLES)
 FAMILY = "standardNCADSA100v4Family"
 
 
