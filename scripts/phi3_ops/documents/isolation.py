@@ -1,29 +1,35 @@
 """Read documents in another process, so that one that takes too much time or memory is only listed.
 
-Files from outside can be made to keep a parser busy for hours or to fill the memory.
+Files from outside can be made to keep a parser busy for hours or to fill the memory. The process gets a
+JSON line with the path of each document, and answers with a JSON line.
 """
 
 from __future__ import annotations
 
+import json
 import math
-import multiprocessing
+import os
 import signal
+import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from multiprocessing.connection import Connection
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from .readers import read_document
 from .sections import Section, UnreadableError
 
 CPU_LIMIT_S = 60  # for one document, so that a busy machine does not change what can be read
 TIMEOUT_S = 600.0  # likewise, for a document that waits for something
-START_TIMEOUT_S = 600.0
 MAX_MEMORY = 3 << 30  # bytes of address space of the process
 _END_S = 0.5  # for a process that the system ends
-_READY = "ready"
 _FAILED = "its reader failed; it may need too much memory"
+# The modules come from where this process has them, not from the current folder.
+_CODE = "import sys; sys.path[:] = sys.argv[1:]; from phi3_ops.documents.isolation import serve; serve()"
 
 
 class IsolatedReader:
@@ -36,14 +42,15 @@ class IsolatedReader:
 
     def __init__(self, timeout_s: float = TIMEOUT_S, cpu_limit_s: int = CPU_LIMIT_S) -> None:
         self._timeout_s, self._cpu_limit_s = timeout_s, cpu_limit_s
-        self._process: multiprocessing.process.BaseProcess | None = None
-        self._connection: Connection | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="documents")
 
     def __enter__(self) -> IsolatedReader:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stop()
+        self._thread.shutdown()
 
     def read(self, path: Path) -> list[Section]:
         """Return the sections of a document.
@@ -51,62 +58,76 @@ class IsolatedReader:
         Raises:
             UnreadableError: as in `read_document`; or the document took too much time or memory.
         """
-        connection = self._connection or self._start()
+        process = self._process or self._start()
+        request = json.dumps({"path": str(path.absolute()), "cpu_limit_s": self._cpu_limit_s})
+        answer = self._thread.submit(_exchange, process, request.encode() + b"\n")
         try:
-            connection.send((path, self._cpu_limit_s))
-            if not connection.poll(self._timeout_s):
-                self._stop()
-                raise UnreadableError(f"it was not read within {self._timeout_s:g} s")
-            result = connection.recv()
-        except (EOFError, OSError):
+            line = answer.result(self._timeout_s)
+        except FutureTimeoutError:
+            self._stop(wait_s=0)
+            raise UnreadableError(f"it was not read within {self._timeout_s:g} s") from None
+        except BaseException:  # Ctrl-C
+            self._stop(wait_s=0)
+            raise
+        if not line.endswith(b"\n"):
             is_slow = self._stop() == -getattr(signal, "SIGXCPU", 0)
-            cause = f"it takes more than {self._cpu_limit_s} s" if is_slow else _FAILED
-            raise UnreadableError(cause) from None
-        if isinstance(result, str):
-            raise UnreadableError(result)
-        sections: list[Section] = result
-        return sections
+            raise UnreadableError(
+                f"it takes more than {self._cpu_limit_s} s" if is_slow else _FAILED
+            )
+        content = json.loads(line)
+        if isinstance(content, str):
+            raise UnreadableError(content)
+        return [Section(**{**entry, "headings": tuple(entry["headings"])}) for entry in content]
 
-    def _start(self) -> Connection:
-        context = multiprocessing.get_context("spawn")
-        connection, other_end = context.Pipe()
-        process = context.Process(target=_serve, args=(other_end,), daemon=True)
-        process.start()
-        other_end.close()
-        self._process, self._connection = process, connection
-        with suppress(EOFError, OSError):
-            if connection.poll(START_TIMEOUT_S) and connection.recv() == _READY:
-                return connection
-        self._stop()
-        raise UnreadableError("the process that reads documents cannot be started")
+    def _start(self) -> subprocess.Popen[bytes]:
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        words = [sys.executable, "-c", _CODE, *filter(None, sys.path)]
+        self._process = subprocess.Popen(words, stderr=subprocess.DEVNULL, **pipes)
+        return self._process
 
-    def _stop(self) -> int | None:
+    def _stop(self, wait_s: float = _END_S) -> int | None:
         """End the process, and return its exit code."""
-        if self._connection:
-            self._connection.close()
-        code = None
-        if self._process:
-            self._process.join(_END_S)  # it may just be ending
-            self._process.kill()
-            self._process.join()
-            code = self._process.exitcode
-        self._process = self._connection = None
+        process, self._process = self._process, None
+        if process is None:
+            return None
+        with suppress(OSError):
+            process.stdin.close()  # type: ignore[union-attr]  # it is a pipe
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(wait_s)  # it may just be ending
+        process.kill()
+        code = process.wait()
+        process.stdout.close()  # type: ignore[union-attr]  # likewise
         return code
 
 
-def _serve(connection: Connection) -> None:
-    """Read the documents whose paths arrive, until the other side closes the connection."""
+def _exchange(process: subprocess.Popen[bytes], request: bytes) -> bytes:
+    """Send a line to a process, and return the line that it answers; empty if the process has ended."""
+    try:
+        process.stdin.write(request)  # type: ignore[union-attr]  # it is a pipe
+        process.stdin.flush()  # type: ignore[union-attr]
+        return process.stdout.readline()  # type: ignore[union-attr]
+    except (OSError, ValueError):  # the process has ended, or this side has closed the pipe
+        return b""
+
+
+# -- the other process -----------------------------------------------------------------------------
+
+
+def serve() -> None:
+    """Read the documents whose paths arrive on standard input, until it is closed."""
+    output = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a parser prints does not get among the answers
     if sys.platform != "win32":
         import resource
 
         with suppress(ValueError, OSError):
             resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    with suppress(EOFError, OSError, KeyboardInterrupt):
-        connection.send(_READY)
-        while True:
-            path, cpu_limit_s = connection.recv()
-            _limit_cpu_time(cpu_limit_s)
-            connection.send(_result(path))
+    with suppress(KeyboardInterrupt, OSError):
+        for line in sys.stdin.buffer:
+            request = json.loads(line)
+            _limit_cpu_time(request["cpu_limit_s"])
+            output.write(json.dumps(_result(Path(request["path"]))).encode() + b"\n")
+            output.flush()
 
 
 def _limit_cpu_time(seconds: int) -> None:
@@ -120,10 +141,10 @@ def _limit_cpu_time(seconds: int) -> None:
             resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
 
 
-def _result(path: Path) -> list[Section] | str:
+def _result(path: Path) -> list[dict[str, Any]] | str:
     """Return the sections of a document, or the reason for which it cannot be read."""
     try:
-        return read_document(path)
+        return [asdict(section) for section in read_document(path)]
     except UnreadableError as error:
         return str(error)
     except MemoryError:

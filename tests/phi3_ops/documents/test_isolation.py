@@ -16,7 +16,7 @@ def test_a_document_that_takes_too_long_is_given_up_and_the_next_one_is_read(tmp
             reader.read(slow)
         process = reader._process
         process.kill()  # as the kernel does if the memory is full
-        process.join()
+        process.wait()
         with pytest.raises(UnreadableError, match="its reader failed"):
             reader.read(tmp_path / "good.txt")
         assert reader.read(tmp_path / "good.txt") == [Section("good text", 0)]
