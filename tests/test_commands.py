@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import ast
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,13 @@ import pytest
 from documented_commands import ALL, SECTIONS, documented, matching
 from pages import check_part, table
 from phi3_ops import training
-from phi3_ops.cli import _parser, main
+from phi3_ops.cli import COMMANDS, _parser, main
 
 TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# A command in a sentence, or on a line of a block.
+IN_TEXTS = re.compile(r"(?:(?<=`)|(?<=\n))((?:(?:PHI3|PF)_\w+=\S+ )*phi3 [^`\n#|]+)")
 VARIABLES = re.compile(r"^((PHI3|PF)_\w+=\S+ )+")
 
 
@@ -58,6 +64,27 @@ def test_the_tables(section):
 def test_the_arguments_are_valid(command):
     _, *words = shlex.split(VARIABLES.sub("", command))
     _parser(words[0]).parse_args(words)
+
+
+def all_options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """Yield the options of a parser and of its subcommands."""
+    for action in parser._actions:
+        yield from action.option_strings
+        if isinstance(action, argparse._SubParsersAction):
+            for subparser in action.choices.values():
+                yield from all_options(subparser)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_the_commands_in_its_texts_exist(page):
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    for command in IN_TEXTS.findall(text):
+        name, *words = VARIABLES.sub("", command).removeprefix("phi3 ").split()
+        if name in COMMANDS:
+            options = {word.strip("`").partition("=")[0] for word in words if word.startswith("--")}
+            assert options <= {"--", *all_options(_parser(name))}, command
+        else:
+            assert name in ("--help", "--version", "COMMAND", "X"), command
 
 
 @documented("phi3 finetune --local --model phi-3.5-mini --recipe lora")
