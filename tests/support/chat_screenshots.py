@@ -47,7 +47,7 @@ PICTURES = (
     Picture("chat-dark", (1200, 760), "dark", "phi3-base", (LONG,)),
     Picture("chat-phone", (390, 760), "light", "phi3", FACTS),
     Picture("chat-side-by-side", (1280, 720), "light", None, FACTS[:1]),
-    Picture("feedback", (1280, 620), "light", None, FACTS[:1], "Bill Gates and Paul Allen."),
+    Picture("feedback", (1280, 620), "light", None, FACTS[1:], "The capital of France is Paris."),
 )
 
 

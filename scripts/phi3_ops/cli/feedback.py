@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ..feedback import Feedback, FeedbackStore
 
 COLUMNS = ("time", "who", "kind", "conversation", "question", "answer", "details")
-LONGEST_CELL = 60  # characters of a text in the table
+LONGEST_CELL = 40  # characters of a text in the table
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -74,16 +74,13 @@ def saved(page):
     expect(page.get_by_role("status")).to_have_text("Feedback saved")
 
 
-def test_the_page_says_that_feedback_is_stored_and_where(open_chat, file):
+def test_thumbs_are_saved_at_once_and_stay_after_a_reload(open_chat, stored, file):
     page = open_chat()
-    expect(page.get_by_role("note")).to_be_visible()
-    expect(page.get_by_role("note")).to_contain_text("is stored, with the question, the answer and")
-    expect(page.get_by_role("note").locator("code")).to_have_text(str(file))
+    note = page.get_by_role("note")
+    expect(note).to_be_visible()
+    expect(note).to_contain_text("is stored, with the question, the answer and the earlier")
+    expect(note.locator("code")).to_have_text(str(file))
     expect(page.locator(".empty")).to_contain_text("and your feedback on the server")
-
-
-def test_thumbs_are_saved_at_once_and_stay_after_a_reload(open_chat, stored):
-    page = open_chat()
     ask(page, "Hi")
     ask(page, "Capital?")
     expect(button(page, "Good answer")).to_have_attribute("aria-pressed", "false")
@@ -147,13 +144,9 @@ def test_a_choice_between_two_answers(open_chat, stored):
     assert (tuned.chosen, tuned.rejected, tuned.connection) == ("Lyon.", "Paris.", "phi3")
     page.reload()
     expect(better.first).to_have_attribute("aria-pressed", "true")
-
-
-def test_an_answer_that_failed_has_no_buttons(open_chat):
-    page = open_chat(side_by_side=True)
-    ask(page, "fail")
+    ask(page, "fail")  # an answer that failed has no buttons
     expect(page.get_by_role("alert")).to_have_count(2)
-    expect(page.locator(".feedback")).to_have_count(0)
+    expect(page.locator(".feedback")).to_have_count(2)
 
 
 def test_it_works_from_the_keyboard(open_chat, stored):

@@ -46,7 +46,7 @@ def test_list(capsys):
         *("time", "who", "kind", "conversation", "question", "answer", "details")
     ]
     assert "thumbs_up" in lines[1] and "ann" in lines[1] and "nice‹U+001B›[2J" in lines[1]
-    assert f"{('Paris. ' * 20)[:59]}…" in lines[1]
+    assert f"{('Paris. ' * 20)[:39]}…" in lines[1]
     assert "edit" in lines[2] and "c2" in lines[2] and lines[2].rstrip().endswith("Yes.")
 
 
