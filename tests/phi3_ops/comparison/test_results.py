@@ -72,7 +72,13 @@ def test_the_whole_document():
             "max_failed": 0.1,
         },
         "metrics": {
-            "score": {"higher_is_better": True, "range": (0, 1), "margin": 0.02, "failed": None}
+            "score": {
+                "higher_is_better": True,
+                "range": (0, 1),
+                "margin": 0.02,
+                "failed": None,
+                "sampled": False,
+            }
         },
         "runs": [
             {
