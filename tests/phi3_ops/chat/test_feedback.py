@@ -18,6 +18,7 @@ from phi3_ops.feedback.records import MAX_COMMENT, HistoryMessage
 from phi3_ops.feedback.store import FeedbackStore
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.pf.connections import delete_connection, save_connection
+from phi3_ops.pf.run_types import PHI3, PROMPTFLOW
 from phi3_tools.errors import ConfigError
 from phi3_tools.serving import MAX_BODY_BYTES
 
@@ -39,13 +40,16 @@ def connections():
 class Server:
     """The app of the flow `chat` in this process, and its store."""
 
-    def __init__(self, folder, flow="chat", connections=CONNECTIONS, token=None, user="ann"):
+    def __init__(
+        self, folder, flow="chat", connections=CONNECTIONS, token=None, user="ann", engine=PHI3
+    ):
         self.store = FeedbackStore(folder / "store" / "feedback.sqlite")
         options = FeedbackOptions(self.store.file, user, [token] if token else [])
         definition = FlowDefinition.read(paths.FLOWS / flow)
         self.version = definition.version
+        copies = folder / "copies"
         self.app = make_chat_app(
-            definition, connections, folder / "copies", token=token, feedback=options
+            definition, connections, copies, token=token, engine=engine, feedback=options
         )
 
     def request(self, method, path, **words):
@@ -306,6 +310,15 @@ def test_the_document_describes_the_fields(server, path):
     assert description["summary"] == "store feedback on an answer"
     assert {"200", "400", "409", "413", "500", "507"} == set(description["responses"])
     assert "/score" in answer.json()["paths"]
+
+
+def test_it_is_the_same_with_promptflows_own_app(tmp_path):
+    server = Server(tmp_path, engine=PROMPTFLOW)
+    assert server.post(THUMB, "/side1/feedback").status_code == 200
+    assert [record.connection for record in server.store.records()] == [CONNECTIONS[1]]
+    document = server.request("GET", "/swagger.json").json()
+    assert document["paths"]["/feedback"]["post"]["summary"] == "store feedback on an answer"
+    assert server.post(THUMB, headers={"origin": "http://example.org"}).status_code == 403
 
 
 def test_without_the_option_nothing_is_stored(tmp_path):
