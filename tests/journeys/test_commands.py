@@ -204,7 +204,9 @@ def test_the_quickstart_with_a_table(desk):
 )
 def test_a_model(desk):
     run(desk, "phi3 data --source FILE_OR_FOLDER …", FILE_OR_FOLDER="mine.csv")
-    assert run(desk, "phi3 data --source mine.csv").endswith("next: phi3 finetune --local\n")
+    assert run(desk, "phi3 data --source mine.csv").endswith(
+        "next: phi3 finetune --local --model smollm2\n"
+    )
     run(desk, "phi3 data")
     output = run(desk, "phi3 finetune --local", "--epochs 1")
     assert output.endswith("next: phi3 endpoint --model .phi3/model/model\n")

@@ -24,7 +24,7 @@ def after_data(out: Path) -> None:
     files: list[str | Path] = []
     if out != paths.WORKDIR / "data":
         files = ["--train-file", out / "train.jsonl", "--eval-file", out / "test.jsonl"]
-    print_next("phi3", "finetune", "--local", *files)
+    print_next("phi3", "finetune", "--local", "--model", "smollm2", *files)
 
 
 def after_training(output_dir: Path) -> None:

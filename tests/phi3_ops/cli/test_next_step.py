@@ -16,10 +16,13 @@ WORKDIR = paths.WORKDIR
 @pytest.mark.parametrize(
     ("print_it", "line"),
     [
-        (lambda: _next_step.after_data(WORKDIR / "data"), "next: phi3 finetune --local"),
+        (
+            lambda: _next_step.after_data(WORKDIR / "data"),
+            "next: phi3 finetune --local --model smollm2",
+        ),
         (
             lambda: _next_step.after_data(Path("my data")),
-            "next: phi3 finetune --local --train-file 'my data/train.jsonl' "
+            "next: phi3 finetune --local --model smollm2 --train-file 'my data/train.jsonl' "
             "--eval-file 'my data/test.jsonl'",
         ),
         (
