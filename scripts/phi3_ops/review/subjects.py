@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,14 @@ from phi3_tools.evaluation import RUBRICS
 from ..errors import OpsError
 from ..files import read_jsonl
 from ..hashing import file_sha256
-from ..runs import RunLocation, ScoredRun, answers_location, list_evaluations, load_scored_run
+from ..runs import (
+    RunLocation,
+    ScoredRun,
+    answers_location,
+    list_evaluations,
+    load_scored_run,
+    run_name,
+)
 from .records import HIGHEST, LOWEST
 
 MAX_RUNS = 4  # that fit side by side on the page
@@ -127,9 +135,13 @@ def load_runs(
                 "Only runs over the same data can be reviewed together.",
             )
     evaluations = [_evaluations(pair, data) for pair in zip(locations, scored_runs)]
-    _check_judges(judges, evaluations)
+    judge_names = _judge_names(judges, evaluations)
     runs = [
-        _reviewed_run(location, run, [each for each in found if not judges or each.name in judges])
+        _reviewed_run(
+            location,
+            run,
+            [each for each in found if not judge_names or each.name in judge_names],
+        )
         for location, run, found in zip(locations, scored_runs, evaluations)
     ]
     return runs, ReviewedData(read_jsonl(file))
@@ -142,15 +154,22 @@ def _evaluations(pair: tuple[RunLocation, ScoredRun], data: Path | None) -> list
     return [*([] if run.asked else [run]), *(load_scored_run(name, data) for name in names)]
 
 
-def _check_judges(judges: Sequence[str], evaluations: Sequence[Sequence[ScoredRun]]) -> None:
-    names = [run.name for runs in evaluations for run in runs]
+def _judge_names(judges: Sequence[str], evaluations: Sequence[Sequence[ScoredRun]]) -> list[str]:
+    """Return the names of the evaluations that the user named, by their names or display names."""
+    available = [run.name for runs in evaluations for run in runs]
+    names = []
     for judge in judges:
-        if judge not in names:
-            available = ", ".join(names) or "none"
+        name = judge
+        if judge not in available:
+            with suppress(OpsError):
+                name = run_name(judge)
+        if name not in available:
             raise OpsError(
                 f"{judge} is not a completed evaluation of these runs",
-                f"Their evaluations are: {available}.",
+                f"Their evaluations are: {', '.join(available) or 'none'}.",
             )
+        names.append(name)
+    return names
 
 
 def _reviewed_run(

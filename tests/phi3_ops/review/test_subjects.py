@@ -100,6 +100,8 @@ def test_a_judge_can_be_named(stored):
     name = load_runs([asked.name])[0][0].judges[0].name
     (run,), _ = load_runs([asked.name], None, [name])
     assert [judge.name for judge in run.judges] == [name]
+    (by_title,), _ = load_runs([asked.name], None, ["review-judged-0"])
+    assert by_title.judges == run.judges
     with pytest.raises(OpsError, match="nobody is not a completed evaluation"):
         load_runs([asked.name], None, ["nobody"])
 
