@@ -15,12 +15,15 @@ import pytest
 
 import phi3_ops
 import phi3_tools
+from phi3_ops import paths
+from phi3_tools.connections import Connection
 
 EXAMPLES = Path(__file__).parents[1] / "phi3_tools" / "flow" / "examples"
 OUTCOMES = json.loads((EXAMPLES.parent / "outcomes.json").read_text())
 sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 from engine_parity import outcome_of_ours  # noqa: E402
+from judge_endpoint import KEY, judge_endpoint  # noqa: E402
 
 # What needs another extra at its import.
 OTHERS = ("azure", "promptflow", "datasets", "pyarrow", "mlflow")
@@ -32,6 +35,15 @@ def test_an_example_flow_has_the_outcome_that_promptflow_gave_it(name):
     lines = [json.loads(line) for line in (flow / "data.jsonl").read_text().splitlines()]
     outcome = outcome_of_ours(flow, lines)
     assert json.loads(json.dumps([outcome.lines, outcome.metrics])) == OUTCOMES[name]
+
+
+def test_an_llm_node_needs_no_promptflow_tools():
+    with judge_endpoint() as server:
+        configs = {"endpoint": server.url("/v1/chat/completions"), "contract": "openai"}
+        connection = Connection("gpt", configs, {"key": KEY})
+        line = {"question": "7 x 8?", "answer": "56", "ground_truth": "56", "context": ""}
+        outcome = outcome_of_ours(paths.FLOWS / "judge_llm", [line], lambda name: connection)
+    assert outcome.lines[0]["correctness"] == 5
 
 
 @pytest.mark.parametrize("package", [phi3_tools, phi3_ops], ids=lambda package: package.__name__)
