@@ -1,8 +1,16 @@
 """Which questions count as equal or nearly equal to known ones."""
 
+import random
+from collections import Counter
+
 import pytest
 
-from phi3_ops.data.near_duplicates import KnownTexts, Match
+from phi3_ops.data.near_duplicates import (
+    KnownTexts,
+    Match,
+    comparable_words,
+    is_nearly_equal,
+)
 
 KNOWN = [
     "What is the capital of France?",
@@ -72,3 +80,26 @@ def test_the_index_finds_what_a_full_comparison_finds():
     assert len(known) == len(texts)
     for text in texts[::7]:
         assert known.find(text.replace("bought", "bougth")) == Match(text, False)
+
+
+def test_random_texts_are_found_by_the_index_as_by_comparing_with_each():
+    rng = random.Random(7)
+    vocabulary = ["price", "prize", "order", "oredr", "lamp", "lamps", "red", "12", "13", "when"]
+    vocabulary += ["delivery", "delivry", "return", "where", "the", "shipping", "cost", "costs"]
+
+    def text():
+        return " ".join(rng.choice(vocabulary) for _ in range(rng.randrange(3, 14)))
+
+    texts = [text() for _ in range(100)]
+    known = KnownTexts(texts)
+    counted = [Counter(comparable_words(text)) for text in texts]
+    matches = 0
+    for _ in range(100):
+        words = rng.choice(texts).split()
+        words[rng.randrange(len(words))] = rng.choice(vocabulary)
+        query = " ".join(words)
+        of_query = Counter(comparable_words(query))
+        expected = any(is_nearly_equal(of_query, others) for others in counted)
+        assert (known.find(query) is not None) == expected
+        matches += expected
+    assert 10 < matches < 90
