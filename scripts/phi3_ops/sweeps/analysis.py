@@ -221,9 +221,14 @@ def _decision(
     word = "highest" if metric.higher_is_better else "lowest"
     if rivals:
         others = _in_words(rivals)
+        interval, show = (
+            ("interval of its difference", "does")
+            if len(rivals) == 1
+            else ("intervals of its differences", "do")
+        )
         reason = (
-            f"No winner: {best.letter} has the {word} {name} ({mean:.4g}), but the corrected interval of "
-            f"its difference from {others} does not show that it is better."
+            f"No winner: {best.letter} has the {word} {name} ({mean:.4g}), but the corrected {interval} "
+            f"from {others} {show} not show that it is better."
         )
         return Decision(None, best.letter, pairs, reason)
     reason = (

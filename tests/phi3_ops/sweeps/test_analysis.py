@@ -36,7 +36,7 @@ def test_without_certainty_there_is_no_winner(tmp_path):
 def test_equal_cells(tmp_path):
     result = sweep_result(tmp_path, HALF, HALF, HALF)
     assert result.decision.reason.startswith("No winner: A has the highest score (0.5), ")
-    assert "from B and C does not" in result.decision.reason
+    assert "intervals of its differences from B and C do not" in result.decision.reason
     assert {each.verdict for each in result.differences} == {UNCLEAR}
 
 
