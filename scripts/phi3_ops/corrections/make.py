@@ -113,6 +113,11 @@ def make_correction_data(
 
 def _read_sources(sources: CorrectionSources) -> Iterable[SourceExamples]:
     if sources.feedback:
+        if not sources.feedback.is_file():
+            what = f"the feedback store {sources.feedback} does not exist"
+            raise OpsError(
+                what, "Collect feedback with phi3 serve --feedback, or give another STORE."
+            )
         records = FeedbackStore(sources.feedback).records()
         yield examples_of_feedback(records, sources.feedback.name)
     for name in sources.reviews:

@@ -111,7 +111,10 @@ def test_the_test_questions_must_be_known(folder, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--feedback", "gone.sqlite", "--test", "test.jsonl"], "gone.sqlite"),
+        (
+            ["--feedback", "gone.sqlite", "--test", "test.jsonl"],
+            "the feedback store gone.sqlite does not exist. Collect feedback with phi3 serve",
+        ),
         (["--feedback", "--strict", "--test", "test.jsonl"], "--strict has no effect"),
         (["--feedback", "--against", "x", "--test", "test.jsonl"], "--against has no effect"),
         (["--test", "test.jsonl"], "--test has no effect"),

@@ -1,10 +1,14 @@
 """Jobs that ask a model: failures, the budget, and when nothing more is asked."""
 
+import threading
+
 import pytest
 
 from phi3_ops.documents.jobs import MAX_FAILURES_IN_A_ROW, run_jobs
 from phi3_ops.documents.teacher import BudgetReachedError
 from phi3_tools import ServerError
+from phi3_tools.client import groups
+from polling import wait_until
 
 
 def job(result):
@@ -46,6 +50,23 @@ def test_the_budget_ends_it_without_a_failure():
 def test_an_error_of_the_program_is_raised():
     with pytest.raises(ZeroDivisionError):
         run(ZeroDivisionError(), 2)
+
+
+def test_ctrl_c_ends_the_calls_in_flight():
+    ended, started = [], threading.Event()
+
+    def waits():
+        group = groups._current.get()
+        started.set()
+        wait_until(lambda: group.is_cancelled, timeout_s=20)
+        ended.append("waits")
+
+    def interrupt(number):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs({"waits": waits, "quick": lambda: started.wait(20)}, 2, interrupt)
+    assert ended == ["waits"]
 
 
 def test_no_jobs():
