@@ -79,12 +79,13 @@ def look(browser):
     assert problems == []
 
 
-@pytest.fixture
+WORDS = ("base.jsonl", "tuned.jsonl", "--data", "data.jsonl")
+
+
+@pytest.fixture(scope="module")
 def review(folder):
-    for file in folder.glob("*.review.jsonl"):
-        file.unlink()
-    words = ("base.jsonl", "tuned.jsonl", "--data", "data.jsonl")
-    with phi3_review(*words, cwd=folder) as review:
+    """A review that the tests share, in the order of this file: the last one ends it."""
+    with phi3_review(*WORDS, cwd=folder) as review:
         yield review
 
 
@@ -134,24 +135,33 @@ def test_a_review_with_the_keys_alone(look, review, folder):
     assert page.evaluate("window.hacked") is None
 
 
-def test_after_a_restart_the_review_goes_on(look, review, folder):
-    page = look(review.url, noise=NOT_RUNNING)
-    page.get_by_role("button", name="Rate answer A 5").click()
-    saved(page, "Answer A rated 5")
-    page.get_by_role("button", name="B is better").click()
-    saved(page, "Answer B is better")
-    review.process.kill()
-    review.process.wait(HANG_S)
-    page.keyboard.press("n")
+def test_after_a_restart_the_review_goes_on(look, folder, tmp_path):
+    for name in ("base", "tuned", "data"):
+        shutil.copy(folder / f"{name}.jsonl", tmp_path)
+    with phi3_review(*WORDS, cwd=tmp_path) as review:
+        page = look(review.url, noise=NOT_RUNNING)
+        page.get_by_role("button", name="Rate answer A 5").click()
+        saved(page, "Answer A rated 5")
+        page.get_by_role("button", name="B is better").click()
+        saved(page, "Answer B is better")
+    page.keyboard.press("n")  # the process was killed
     expect(page.locator("#error")).to_contain_text("`phi3 review` does not answer; start it again")
-    words = ("base.jsonl", "tuned.jsonl", "--data", "data.jsonl")
     page.context.close()
-    with phi3_review(*words, cwd=folder) as again:
+    with phi3_review(*WORDS, cwd=tmp_path) as again:
         page = look(again.url)
         expect(page.locator("#number")).to_contain_text("Line 2 of 4")
         page.keyboard.press("p")
         pressed = page.locator("button[aria-pressed=true]")
         assert pressed.all_inner_texts() == ["5", "B is better"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_it_can_be_read_and_fits_a_phone(look, review, scheme):
+    page = look(review.url, color_scheme=scheme, viewport={"width": 390, "height": 760})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    page.keyboard.press("?")
+    expect(page.locator("#keys")).to_be_visible()
+    assert page.evaluate(CONTRAST) == []
 
 
 def test_the_end_reveals_the_runs(look, review):
@@ -164,12 +174,3 @@ def test_the_end_reveals_the_runs(look, review):
     expect(page.locator("#summary")).to_contain_text("Agreement with base.jsonl: correctness")
     page.reload()
     expect(page.locator("#summary")).to_contain_text("tuned.jsonl")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_it_can_be_read_and_fits_a_phone(look, review, scheme):
-    page = look(review.url, color_scheme=scheme, viewport={"width": 390, "height": 760})
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
-    page.keyboard.press("?")
-    expect(page.locator("#keys")).to_be_visible()
-    assert page.evaluate(CONTRAST) == []
