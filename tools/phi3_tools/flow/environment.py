@@ -48,5 +48,5 @@ def _field(name: str, connection: str, field: str, connections: Callable[[str], 
     except Exception as error:
         where = f"environment_variables.{name}"
         reason = f"the field {field!r} of the connection {connection!r} cannot be read"
-        fix = f"create it with `phi3 connect --connection {connection}`"
+        fix = f"create it with `phi3 connect --name {connection}`"
         raise FlowError(reason, fix, field=where, code="GetConnectionError") from error

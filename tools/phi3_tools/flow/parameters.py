@@ -150,7 +150,7 @@ def _connection(
         connection = connections(str(value))
     except Exception as error:
         reason = f"the connection {value!r} cannot be read: {error}"
-        fix = f"create it with `phi3 connect --connection {value}`, or name another one"
+        fix = f"create it with `phi3 connect --name {value}`, or name another one"
         raise FlowError(
             reason, fix, node=node.name, field=field, code="ResolveToolError"
         ) from error
