@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ..feedback import Feedback, FeedbackStore
 
 COLUMNS = ("time", "who", "kind", "conversation", "question", "answer", "details")
+# Those of the records, whose module is not imported for the help.
+KINDS = ("thumbs_up", "thumbs_down", "edit", "choice", "comment")
 LONGEST_CELL = 40  # characters of a text in the table
 
 
@@ -54,8 +56,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
-    from ..feedback import KINDS
-
     parser.add_argument("--kind", choices=KINDS, help="only feedback of this kind")
     parser.add_argument("--flow", metavar="NAME", help="only feedback on answers of this flow")
     parser.add_argument(

@@ -9,7 +9,9 @@ import pytest
 
 from documented_commands import documented, printed
 from feedback_records import feedback
+from phi3_ops.cli import feedback as command
 from phi3_ops.cli import main
+from phi3_ops.feedback import records
 from phi3_ops.feedback.store import FeedbackStore, default_store
 
 
@@ -122,6 +124,10 @@ def test_a_store_that_does_not_exist_is_one_line(capsys, words, tmp_path):
     assert code == 1 and len(error.splitlines()) == 1
     assert "other.sqlite does not exist" in error
     assert not (tmp_path / "other.sqlite").exists()
+
+
+def test_the_option_has_the_kinds_of_the_records():
+    assert command.KINDS == records.KINDS
 
 
 def test_without_a_subcommand_the_help_is_printed(capsys):
