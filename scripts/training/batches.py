@@ -203,14 +203,9 @@ def score(
     """
     labels = labels[:, 1:]
     mask = labels != IGNORED_LABEL
-    wanted = labels[mask]
-    logits = head(hidden_states[:, :-1][mask]).float()
-    log_probabilities = logits.log_softmax(-1)
-    scores = log_probabilities.gather(-1, wanted[:, None])[:, 0]
-    with torch.no_grad():
-        entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
-        is_top1 = log_probabilities.argmax(-1) == wanted
-        means = logits.mean(-1) if mean_logits else None
+    scores, entropy, is_top1, means = score_tokens(
+        head, hidden_states[:, :-1][mask], labels[mask], mean_logits
+    )
 
     def at_labels(values: torch.Tensor) -> torch.Tensor:
         return values.new_zeros(mask.shape).masked_scatter(mask, values)
@@ -222,3 +217,31 @@ def score(
         mean_logits=None if means is None else at_labels(means),
         label_mask=mask,
     )
+
+
+def score_tokens(
+    head: torch.nn.Module,
+    states: torch.Tensor,
+    wanted: torch.Tensor,
+    mean_logits: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """Return what `score` returns, for tokens in one row.
+
+    Args:
+        head: output embeddings.
+        states: hidden states before the tokens, of shape (tokens, size).
+        wanted: tokens to score, of shape (tokens,).
+        mean_logits: whether to return the mean of all logits, too.
+
+    Returns:
+        The tokens' log probabilities, the entropies, whether they are the most likely ones, and the mean
+        logits or None.
+    """
+    logits = head(states).float()
+    log_probabilities = logits.log_softmax(-1)
+    scores = log_probabilities.gather(-1, wanted[:, None])[:, 0]
+    with torch.no_grad():
+        entropy = -(log_probabilities.exp() * log_probabilities).sum(-1)
+        is_top1 = log_probabilities.argmax(-1) == wanted
+        means = logits.mean(-1) if mean_logits else None
+    return scores, entropy, is_top1, means

@@ -39,6 +39,8 @@ class Metrics:
         general_rows: number of general chats, which are unlike the training rows.
         general_loss: loss of the saved model on the general chats, or None without any.
         base_general_loss: loss of the base model on the general chats, or None without any.
+        peak_memory_gb: highest memory of the run in GB (10^9 bytes), of the first process: of the process
+            on a CPU, and of the tensors on a GPU.
         train_rows: number of rows in the training file.
         cut_train_rows: number of training rows that max_length cut or split.
         dropped_train_rows: number of training rows that were left out: max_length left no answer.
@@ -92,6 +94,7 @@ class Metrics:
     has_stopped_early: bool = False
     reward_margin: float | None = None
     reward_accuracy: float | None = None
+    peak_memory_gb: float | None = None
 
 
 def write_metrics(metrics: Metrics, path: Path) -> None:

@@ -32,6 +32,8 @@ class CommandLine:
     resume: bool = False
     resume_if_same: bool = False
     show_mask: bool = False
+    estimate: bool = False
+    machine: str | None = None
     verbose: bool = False
 
     @property
@@ -104,6 +106,17 @@ def parse(arguments: Sequence[str] | None, description: str) -> CommandLine:
         "--show-mask",
         action="store_true",
         help="print the first row's tokens and which of them are trained on, then exit",
+    )
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="print the memory and the time that the training needs as JSON, then exit",
+    )
+    parser.add_argument(
+        "--machine",
+        metavar="NAME",
+        help="with --estimate: size of Azure or card, such as Standard_NC24ads_A100_v4 or H100 (default: "
+        "this machine)",
     )
     parser.add_argument(
         "--verbose", action="store_true", help="print the libraries' messages and tracebacks"

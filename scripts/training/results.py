@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import adapters
 import metrics
 import outputs
+import speed
 import torch
 from checkpoints import step_of
 from recipe_checks import DPO
@@ -137,6 +138,7 @@ def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
         general_rows=len(fitted.general.rows) if fitted.general else 0,
         general_loss=fitted.general.tuned.loss if fitted.general else None,
         base_general_loss=fitted.general.base.loss if fitted.general else None,
+        peak_memory_gb=round(speed.peak_memory() / 1e9, 3),
         train_rows=train_rows.total,
         cut_train_rows=train_rows.cut,
         dropped_train_rows=train_rows.dropped,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from pathlib import Path
 from typing import Any
 
 import psutil  # installed with accelerate
@@ -99,3 +101,34 @@ def memory() -> int:
     if torch.cuda.is_available():
         return int(torch.cuda.max_memory_allocated())
     return int(psutil.Process().memory_info().rss)
+
+
+def peak_memory() -> int:
+    """Return bytes: the GPU tensors' peak so far, or on a CPU that of the process.
+
+    The peak of resource.getrusage would include the memory of the process that started this one.
+    """
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    except (OSError, ValueError, IndexError):  # not Linux
+        info = psutil.Process().memory_info()
+        return int(getattr(info, "peak_wset", info.rss))
+
+
+def matrix_product_flops(side: int = 1024, rounds: int = 8) -> float:
+    """Return the largest measured rate of a square float32 matrix product on this CPU, in FLOP/s.
+
+    Args:
+        side: rows and columns of the matrices.
+        rounds: number of products, of which the fastest counts.
+    """
+    square = torch.randn(side, side)
+    best = math.inf
+    for _ in range(rounds):
+        started = time.perf_counter()
+        square @ square
+        best = min(best, time.perf_counter() - started)
+    return 2 * side**3 / best

@@ -26,6 +26,7 @@ Exit codes: 0; 1 after an error (one line on standard error says what is wrong, 
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import signal
 import sys
@@ -64,6 +65,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.show_mask:
             print_mask(options)
+        elif options.estimate:
+            print_estimate(options)
         else:
             train(options)
     except stopping.Stopped as stopped:
@@ -97,6 +100,20 @@ def print_mask(options: CommandLine) -> None:
     template = templates.training_template(tokenizer, model)
     print(templates.format_mask(tokenizer, row, template), flush=True)
     templates.check_mask(tokenizer, row, template, model)
+
+
+def print_estimate(options: CommandLine) -> None:
+    """Print the memory and the time of the training as a JSON object.
+
+    Raises:
+        TrainError: an input is wrong.
+    """
+    model = read_inputs(options).recipe.model
+    environment.configure_before_imports(is_local_model(model), options.verbose)
+    from estimate import estimate
+
+    environment.silence_libraries(options.verbose)
+    print(json.dumps(estimate(options), indent=2), flush=True)
 
 
 # -- Training --------------------------------------------------------------------------------------

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 
 
 LOCAL, JOB, CATALOG = "--local", "a training job on Azure ML", "--catalog"
+ESTIMATE = "--estimate"
 OUTPUT_DIR = paths.WORKDIR / "model"
 USUAL_START = "5 to 10 min until it starts, with a new image 20 to 40 min"
 # Options that some ways of training ignore -> their value if left out, and the ways that use them.
 PARTIAL_OPTIONS: dict[str, tuple[object, tuple[str, ...]]] = {
-    "recipe": (None, (LOCAL, JOB)),
-    "epochs": (None, (LOCAL, JOB)),
-    "rows": (None, (LOCAL, JOB)),
+    "recipe": (None, (LOCAL, JOB, ESTIMATE)),
+    "epochs": (None, (LOCAL, JOB, ESTIMATE)),
+    "rows": (None, (LOCAL, JOB, ESTIMATE)),
     "output_dir": (OUTPUT_DIR, (LOCAL,)),
     "general_file": (None, (LOCAL,)),
     "seed": (None, (LOCAL,)),
@@ -35,7 +36,9 @@ PARTIAL_OPTIONS: dict[str, tuple[object, tuple[str, ...]]] = {
     "merge": (None, (LOCAL,)),
     "resume": (False, (LOCAL,)),
     "processes": (1, (LOCAL,)),
-    "json": (False, (LOCAL,)),
+    "json": (False, (LOCAL, ESTIMATE)),
+    "machine": (None, (ESTIMATE,)),
+    "hourly_price": (None, (ESTIMATE,)),
     "config": (None, (JOB, CATALOG)),
     "dry_run": (False, (JOB, CATALOG)),
     "follow": (False, (JOB, CATALOG)),
@@ -81,6 +84,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_local_options(parser.add_argument_group("with --local"))
     _add_azure_options(parser.add_argument_group("on Azure"))
+    _add_estimate_options(parser.add_argument_group("estimate"))
 
 
 def _add_local_options(local: argparse._ArgumentGroup) -> None:
@@ -126,7 +130,27 @@ def _add_local_options(local: argparse._ArgumentGroup) -> None:
     local.add_argument(
         "--json",
         action="store_true",
-        help="print the content of metrics.json instead of a table",
+        help="print the content of metrics.json, or with --estimate the estimate, instead of a table",
+    )
+
+
+def _add_estimate_options(estimate: argparse._ArgumentGroup) -> None:
+    estimate.add_argument(
+        "--estimate",
+        action="store_true",
+        help="print the memory, the time and the price of the training and do not train; if it does not "
+        "fit, print what would",
+    )
+    estimate.add_argument(
+        "--machine",
+        metavar="NAME",
+        help="size of Azure or card, such as Standard_NC24ads_A100_v4 or H100 (default: this machine)",
+    )
+    estimate.add_argument(
+        "--hourly-price",
+        type=positive_number,
+        metavar="PRICE",
+        help="price of the machine per hour; without it, the price of the training is unknown",
     )
 
 
@@ -159,17 +183,44 @@ def run(args: argparse.Namespace) -> int:
     if problem := _unused_option(args):
         print_text(f"phi3 finetune: {problem}; see phi3 finetune --help", to_stderr=True)
         return 2
+    if args.estimate:
+        return _estimate(args)
     return _train_here(args) if args.local else _azure(args)
 
 
 def _unused_option(args: argparse.Namespace) -> str | None:
     """Return what is wrong with an option that this way of training would ignore, or None."""
     way = LOCAL if args.local else CATALOG if args.catalog else JOB
+    way = ESTIMATE if args.estimate else way
     for name, (default, ways) in PARTIAL_OPTIONS.items():
         if getattr(args, name) != default and way not in ways:
             option = "--from" if name == "start_from" else f"--{name.replace('_', '-')}"
             return f"{option} has no effect with {way}; it is for {' and '.join(ways)}"
     return None
+
+
+def _estimate(args: argparse.Namespace) -> int:
+    from ..training import describe_alternatives, estimate_table, estimate_training
+
+    data = paths.WORKDIR / "data"
+    values = (("--epochs", args.epochs), ("--rows", args.rows))
+    with waiting(console(), "estimating the training"):
+        estimate = estimate_training(
+            args.train_file or data / "train.jsonl",
+            args.eval_file or data / "test.jsonl",
+            recipe=args.recipe,
+            model=args.model,
+            machine=args.machine,
+            hourly_price=args.hourly_price,
+            extra=[word for name, value in values if value for word in (name, str(value))],
+        )
+    if args.json:
+        print_text(json.dumps(estimate, indent=2))
+        return 0
+    console().print(estimate_table(estimate))
+    for line in [*describe_alternatives(estimate), *estimate["notes"]]:
+        print_text(line)
+    return 0
 
 
 def _train_here(args: argparse.Namespace) -> int:

@@ -13,6 +13,7 @@ from .catalog import (
     CatalogSubmission,
     catalog_settings,
 )
+from .estimate import describe_alternatives, estimate_table, estimate_training
 from .job import MODEL_OUTPUT, JobRequest, JobSubmission, Submission, latest_completed
 from .local import (
     CACHE_NAMES,
@@ -44,6 +45,9 @@ __all__ = [
     "base_and_tuned_table",
     "base_model_of",
     "catalog_settings",
+    "describe_alternatives",
+    "estimate_table",
+    "estimate_training",
     "finetune_locally",
     "latest_completed",
     "stop_trainings",
