@@ -144,8 +144,12 @@ def _add_reasons(table: Table, reasons: Mapping[str, int]) -> None:
 
 
 def _print_next(made: CorrectionData, out: Path, test: Path) -> None:
+    from ..data import has_chats
+
     if made.rows.taken:
         train = out / "train.jsonl"
-        print_next("phi3", "finetune", "--local", "--train-file", train, "--eval-file", test)
+        # A file of questions without chats cannot measure the loss.
+        files = ("--train-file", train, "--eval-file", test if has_chats(test) else train)
+        print_next("phi3", "finetune", "--local", "--model", "smollm2", *files)
     else:
         print_next("phi3", "data", "--source", out / "pairs.jsonl", "--out", out / "preferences")

@@ -19,12 +19,18 @@ def print_next(*words: str | Path, when: str = "") -> None:
     print_text(f"next{when and ', '}{when}: {shlex.join(map(str, words))}")
 
 
-def after_data(out: Path) -> None:
-    """Print how to train on the files that `phi3 data` has written to a folder."""
+def after_data(out: Path, *, are_preferences: bool = False) -> None:
+    """Print how to train on the files that `phi3 data` has written to a folder.
+
+    Args:
+        out: the folder.
+        are_preferences: whether the rows are preferences, which need a recipe with the method dpo.
+    """
     files: list[str | Path] = []
     if out != paths.WORKDIR / "data":
         files = ["--train-file", out / "train.jsonl", "--eval-file", out / "test.jsonl"]
-    print_next("phi3", "finetune", "--local", "--model", "smollm2", *files)
+    model = ("--recipe", "smollm2-dpo") if are_preferences else ("--model", "smollm2")
+    print_next("phi3", "finetune", "--local", *model, *files)
 
 
 def after_training(output_dir: Path) -> None:

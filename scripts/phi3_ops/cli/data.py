@@ -158,5 +158,5 @@ def _prepare(args: argparse.Namespace) -> int:
         print_text(json.dumps(manifest.to_json(), indent=2))
         return 0
     print_data_report(manifest, out, screen)
-    after_data(out)
+    after_data(out, are_preferences=manifest.has_preferences)
     return 0

@@ -12,7 +12,7 @@ from .near_duplicates import KnownTexts, comparable_text
 from .preferences import as_chat as as_preference_chat
 from .prepare import DataOptions, prepare_data
 from .report import print_data_report
-from .row_questions import questions_of_row, read_test_questions
+from .row_questions import has_chats, questions_of_row, read_test_questions
 from .source_rows import TextColumns
 from .sources import check_source
 from .split import BY_PROMPT, HELD_OUT, TRAINED, UNKNOWN
@@ -33,6 +33,7 @@ __all__ = [
     "check_chat",
     "check_source",
     "comparable_text",
+    "has_chats",
     "prepare_data",
     "print_data_report",
     "questions_of_row",

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from .lengths import LengthBin, LengthSummary
-from .source_rows import SourceOrigin, TextColumns
+from .source_rows import PreferenceColumns, SourceOrigin, TextColumns
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ class DataManifest:
     tokens: TokenCounts
     turns: LengthSummary
     sha256: dict[str, str]
+
+    @property
+    def has_preferences(self) -> bool:
+        """Whether the rows have two answers, of which one is better."""
+        return isinstance(self.columns, PreferenceColumns)
 
     def to_json(self) -> dict[str, Any]:
         """Return the content of manifest.json."""

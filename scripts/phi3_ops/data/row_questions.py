@@ -63,6 +63,11 @@ def read_test_questions(files: Iterable[Path]) -> KnownTexts:
     return KnownTexts(questions)
 
 
+def has_chats(file: Path) -> bool:
+    """Return whether `phi3 finetune` can evaluate on a file: JSONL whose first row has `messages`."""
+    return file.suffix.lower() in _JSON_SUFFIXES and "messages" in next(iter(read_jsonl(file)), {})
+
+
 def _read_rows(file: Path) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield the line number and the row of each line of a file."""
     if file.suffix.lower() in _JSON_SUFFIXES:

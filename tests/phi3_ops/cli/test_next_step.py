@@ -26,6 +26,11 @@ WORKDIR = paths.WORKDIR
             "--eval-file 'my data/test.jsonl'",
         ),
         (
+            lambda: _next_step.after_data(Path("pairs"), are_preferences=True),
+            "next: phi3 finetune --local --recipe smollm2-dpo --train-file pairs/train.jsonl "
+            "--eval-file pairs/test.jsonl",
+        ),
+        (
             lambda: _next_step.after_training(WORKDIR / "model"),
             "next: phi3 endpoint --model .phi3/model/model",
         ),

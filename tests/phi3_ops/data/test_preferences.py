@@ -27,6 +27,7 @@ def test_a_preference_keeps_its_columns_and_becomes_a_chat(tmp_path):
     rows = [{"prompt": f"q{n}", "chosen": "good", "rejected": "bad", "tags": "t"} for n in range(5)]
     manifest, written = prepare(tmp_path, rows)
     assert manifest.rejected == {}
+    assert manifest.has_preferences
     assert sorted(row["prompt"] for row in written) == [row["prompt"] for row in rows]
     for row in written:
         assert row["messages"] == [{"role": "user", "content": row["prompt"]}, GOOD]

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from chats import chat_row, write_rows
-from phi3_ops.data.row_questions import questions_of_row, read_test_questions
+from phi3_ops.data.row_questions import has_chats, questions_of_row, read_test_questions
 from phi3_ops.errors import OpsError
 
 TURNS = [
@@ -53,3 +53,17 @@ def test_a_row_without_a_question_and_an_empty_file_are_errors(tmp_path):
         read_test_questions([tmp_path / "empty.jsonl"])
     with pytest.raises(OpsError, match="gone.jsonl does not exist"):
         read_test_questions([tmp_path / "gone.jsonl"])
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "expected"),
+    [
+        ("chats.jsonl", [chat_row("one?", "1")], True),
+        ("questions.jsonl", [{"question": "one?"}], False),
+        ("empty.jsonl", [], False),
+        ("table.csv", [chat_row("one?", "1")], False),
+    ],
+)
+def test_a_file_of_questions_has_no_chats(tmp_path, name, rows, expected):
+    write_rows(tmp_path / name, rows)
+    assert has_chats(tmp_path / name) is expected
