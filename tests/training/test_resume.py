@@ -8,7 +8,7 @@ import time
 import pytest
 from checkpoints import Checkpoints
 from small import read_metrics, read_weights, write_recipe
-from training_run import arguments, finish, start, stop_at
+from training_run import arguments, finish, start, stop_at, write_rows
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),
@@ -47,6 +47,29 @@ def test_a_run_killed_twice_ends_like_an_unbroken_one(rows_file, recipe, tmp_pat
     assert metrics["train_loss"] == pytest.approx(expected_metrics["train_loss"])
     assert metrics["resumed_from"] >= steps[1] - 7
     assert not (broken / "checkpoints").exists(), "the result is complete"
+
+
+@pytest.mark.slow
+def test_a_killed_run_of_preferences_ends_like_an_unbroken_one(tmp_path):
+    from test_preference_trainer import PREFERENCES
+
+    rows = write_rows(tmp_path / "preferences.jsonl", PREFERENCES)
+    lora = {"r": 4, "alpha": 8, "target_modules": "all-linear"}
+    recipe = write_recipe(tmp_path / "dpo.yaml", lora=lora, precompute_ref_log_probs=True)
+    recipe.write_text(f"method: dpo\n{recipe.read_text()}")
+    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
+    finish(arguments(rows, unbroken, recipe))
+    line = arguments(rows, broken, recipe, "--resume")
+    code, output = stop_at(line, random.randrange(8, STEPS // 2), signal.SIGTERM)
+    assert code == 128 + signal.SIGTERM, output
+    assert "--resume to continue" in output.splitlines()[-1]
+    assert "resuming from" in finish(line)
+    expected, weights = read_weights(unbroken), read_weights(broken)
+    assert expected.keys() == weights.keys()
+    assert all((expected[name] == weights[name]).all() for name in expected)
+    expected_metrics, metrics = read_metrics(unbroken), read_metrics(broken)
+    for name in ("steps", "eval_loss", "reward_margin", "reward_accuracy"):
+        assert metrics[name] == expected_metrics[name]
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_at_once(rows_file, tmp_path):
