@@ -22,6 +22,7 @@ CONTRADICTORY_THUMBS = "contradictory thumbs"
 UNCHANGED = "correction without a change"
 EQUAL_ANSWERS = "equal answers"
 NO_PREFERENCE = "no answer is better"
+NO_QUESTION = "no question"
 
 Turns = tuple[tuple[str, str], ...]  # role and content of the earlier messages
 

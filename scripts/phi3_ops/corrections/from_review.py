@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ..review import CHOICE as CHOICE_JUDGEMENT
 from ..review import EDIT as EDIT_JUDGEMENT
 from ..review import FLAG as FLAG_JUDGEMENT
 from ..review import RATING as RATING_JUDGEMENT
@@ -16,6 +15,7 @@ from .examples import (
     EQUAL_ANSWERS,
     FLAG,
     NO_PREFERENCE,
+    NO_QUESTION,
     RATING,
     UNCHANGED,
     Example,
@@ -48,19 +48,21 @@ def examples_of_review(judgements: Sequence[Judgement], run: str) -> SourceExamp
 
 def _examples(judgement: Judgement, run: str) -> tuple[list[Example], str]:
     """Return the examples of a judgement, and the reason if there are none."""
-    question, time = judgement.question, judgement.time
+    question, time, history = judgement.question, judgement.time, judgement.history
+    if judgement.kind in _REASONS:
+        return [], _REASONS[judgement.kind]
+    if not question:
+        return [], NO_QUESTION
     if judgement.kind == EDIT_JUDGEMENT:
         origin = _origin(judgement, run, EDIT)
         edited = judgement.edited or ""
-        return correction((), question, judgement.answer, edited, time, origin), UNCHANGED
-    if judgement.kind != CHOICE_JUDGEMENT:
-        return [], _REASONS[judgement.kind]
+        return correction(history, question, judgement.answer, edited, time, origin), UNCHANGED
     chosen = judgement.chosen
     if chosen is None:
         return [], NO_PREFERENCE
     origin = _origin(judgement, run, CHOICE)
     pairs = [
-        Example((), question, chosen, rejected, time, origin)
+        Example(history, question, chosen, rejected, time, origin)
         for rejected in judgement.rejected
         if same_text(rejected) != same_text(chosen)
     ]

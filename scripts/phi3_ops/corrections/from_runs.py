@@ -8,15 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from phi3_tools import ConfigError
-from phi3_tools.client import from_chat_history
 from phi3_tools.evaluation import exact_match
 
-from ..data import questions_of_row
+from ..data import history_of_row, questions_of_row
 from ..errors import OpsError
 from ..files import read_jsonl
 from ..runs import ScoredRun, load_scored_run
-from .examples import EQUAL_ANSWERS, LOST_LINE, Example, Origin, SourceExamples, Turns, same_text
+from .examples import (
+    EQUAL_ANSWERS,
+    LOST_LINE,
+    NO_QUESTION,
+    Example,
+    Origin,
+    SourceExamples,
+    same_text,
+)
 
 SOURCE = "run"
 ANSWER_COLUMN = "answer"
@@ -25,7 +31,6 @@ DEFAULT_METRIC = "token_f1"
 
 # Reasons for which a line gives no pair.
 FAILED = "failed line"
-NO_QUESTION = "no question"
 NO_REFERENCE = "no reference"
 RIGHT = "answer equal to the reference"
 NOT_LOST = "not lost"
@@ -104,7 +109,7 @@ def _example(
         facts["against"] = other.name
     facts = {name: value for name, value in facts.items() if value}
     origin = Origin(SOURCE, run.name, str(line), LOST_LINE, facts)
-    return Example(_history(row), questions[-1], better, answer, "", origin)
+    return Example(history_of_row(row), questions[-1], better, answer, "", origin)
 
 
 def _differs_from_reference(line: int, answer: str, reference: str | None) -> str | None:
@@ -175,17 +180,3 @@ def _answer(run: ScoredRun, line: int, row: Row) -> str:
 def _reference(row: Row) -> str | None:
     texts = (row.get(name) for name in REFERENCE_COLUMNS)
     return next((text for text in texts if isinstance(text, str) and text.strip()), None)
-
-
-def _history(row: Row) -> Turns:
-    """Return the earlier messages of a line with `chat_history` or several `messages`."""
-    if isinstance(messages := row.get("messages"), list):
-        roles = [each.get("role") if isinstance(each, dict) else None for each in messages]
-        last = max(index for index, role in enumerate(roles) if role == "user")
-        earlier = zip(roles[:last], messages[:last])
-        return tuple((str(role), str(message.get("content") or "")) for role, message in earlier)
-    try:
-        history = from_chat_history(row.get("chat_history") or [])
-    except ConfigError:
-        return ()
-    return tuple((message["role"], message["content"]) for message in history)

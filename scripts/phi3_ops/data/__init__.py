@@ -12,7 +12,7 @@ from .near_duplicates import KnownTexts, comparable_text
 from .preferences import as_chat as as_preference_chat
 from .prepare import DataOptions, prepare_data
 from .report import print_data_report
-from .row_questions import has_chats, questions_of_row, read_test_questions
+from .row_questions import has_chats, history_of_row, questions_of_row, read_test_questions
 from .source_rows import TextColumns
 from .sources import check_source
 from .split import BY_PROMPT, HELD_OUT, TRAINED, UNKNOWN
@@ -34,6 +34,7 @@ __all__ = [
     "check_source",
     "comparable_text",
     "has_chats",
+    "history_of_row",
     "prepare_data",
     "print_data_report",
     "questions_of_row",

@@ -21,20 +21,47 @@ def questions_of_row(row: Mapping[str, Any]) -> list[str]:
 
     The list is empty if the row has neither.
     """
-    messages = row.get("messages")
-    if messages is None:
-        messages = next((row[name] for name in QUESTION_COLUMNS if row.get(name)), None)
+    messages = _messages_or_text(row)
     if isinstance(messages, str):
         return [messages]
-    return list(_user_texts(messages)) if isinstance(messages, list) else []
+    if not isinstance(messages, list):
+        return []
+    return [message["content"] for message in messages if _is_question(message)]
 
 
-def _user_texts(messages: Iterable[Any]) -> Iterator[str]:
-    for message in messages:
-        if isinstance(message, Mapping) and message.get("role") == "user":
-            content = message.get("content")
-            if isinstance(content, str) and content.strip():
-                yield content
+def history_of_row(row: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return role and content of the messages before the last question of a row.
+
+    They come from a chat in `messages` or in a column of the question, else from prompt flow's
+    `chat_history`. The history is empty if `chat_history` has another form.
+    """
+    from phi3_tools import ConfigError  # here, because `phi3 data --help` imports this module
+    from phi3_tools.client import from_chat_history
+
+    if isinstance(messages := _messages_or_text(row), list):
+        last = max((n for n, message in enumerate(messages) if _is_question(message)), default=0)
+        earlier = (message for message in messages[:last] if isinstance(message, Mapping))
+        return tuple((str(each.get("role")), str(each.get("content") or "")) for each in earlier)
+    try:
+        history = from_chat_history(row.get("chat_history") or [])
+    except (ConfigError, TypeError):
+        return ()
+    return tuple((str(message["role"]), str(message["content"])) for message in history)
+
+
+def _messages_or_text(row: Mapping[str, Any]) -> Any:
+    """Return the chat or the text with the questions of a row; None without one."""
+    if (messages := row.get("messages")) is not None:
+        return messages
+    return next((row[name] for name in QUESTION_COLUMNS if row.get(name)), None)
+
+
+def _is_question(message: object) -> bool:
+    """Return whether a message is of a user and has a text."""
+    if not isinstance(message, Mapping) or message.get("role") != "user":
+        return False
+    content = message.get("content")
+    return isinstance(content, str) and bool(content.strip())
 
 
 def read_test_questions(files: Iterable[Path]) -> KnownTexts:

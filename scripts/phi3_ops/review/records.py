@@ -42,7 +42,7 @@ class Judgement:
         time: time at which it was made: ISO 8601, UTC.
         kind: `RATING`, `CHOICE`, `EDIT` or `FLAG`.
         line: number of the line in the data file, from 0.
-        question: the question.
+        question: the question; empty if the line has no column with a question.
         reference: the reference answer; None if the data has none.
         answers: the judged answer; for a choice, the two or more answers that were compared.
         rubric: of a rating or a choice: the name of the rubric by which the answer was judged.
@@ -51,6 +51,7 @@ class Judgement:
         preferred: of a choice: the name of the better run, or None if all are equally good.
         flagged: of a flag: whether the answer is flagged; False if the flag was withdrawn.
         withdrawn: of a choice: whether it was withdrawn.
+        history: role and content of the earlier messages of the conversation.
     """
 
     id: str
@@ -66,6 +67,7 @@ class Judgement:
     preferred: str | None = None
     flagged: bool = False
     withdrawn: bool = False
+    history: tuple[tuple[str, str], ...] = ()
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -106,7 +108,8 @@ class Judgement:
 
     def to_json(self) -> dict[str, Any]:
         """Return the judgement as one object of the file."""
-        return asdict(self)
+        history = [{"role": role, "content": content} for role, content in self.history]
+        return {**asdict(self), "history": history}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Judgement:
@@ -133,6 +136,10 @@ class Judgement:
                 preferred=_optional_text(content.get("preferred")),
                 flagged=content.get("flagged") is True,
                 withdrawn=content.get("withdrawn") is True,
+                history=tuple(
+                    (_text(each["role"]), _text(each["content"]))
+                    for each in content.get("history") or ()
+                ),
             )
         except (LookupError, TypeError, AttributeError) as error:
             raise ValueError(f"a field is missing or has a wrong type: {error}") from error

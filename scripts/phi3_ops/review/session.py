@@ -113,7 +113,9 @@ class ReviewSession:
         return {
             "position": position,
             "number": line,
-            "question": self.data.question(line),
+            "question": self.data.displayed_question(line),
+            "history": "\n\n".join(f"{role}: {text}" for role, text in self.data.history(line))
+            or None,
             "reference": self.data.reference(line),
             "context": self.data.context(line),
             "answers": [self._answer(run, line, with_scores=judged or with_scores) for run in runs],
@@ -244,6 +246,7 @@ class ReviewSession:
             line=line,
             question=self.data.question(line),
             reference=self.data.reference(line),
+            history=self.data.history(line),
             answers=answers,
             rubric=self.settings.rubric if kind in (RATING, CHOICE) else None,
             **fields,

@@ -12,6 +12,7 @@ from typing import Any
 
 from phi3_tools.evaluation import RUBRICS
 
+from ..data import history_of_row, questions_of_row
 from ..errors import OpsError
 from ..files import read_jsonl
 from ..hashing import file_sha256
@@ -26,7 +27,6 @@ from ..runs import (
 from .records import HIGHEST, LOWEST
 
 MAX_RUNS = 4  # that fit side by side on the page
-QUESTION_COLUMNS = ("question", "input_data", "prompt", "text")
 REFERENCE_COLUMNS = ("ground_truth", "reference", "expected")
 WINNERS = ("answer", "answer_b", "tie")  # values of the output `winner` of flows/judge_pairwise
 _NOT_OF_THE_JUDGE = ("tokens",)  # facts that differ between two runs of one judge
@@ -89,14 +89,21 @@ class ReviewedRun:
 
 @dataclass(frozen=True)
 class ReviewedData:
-    """The lines that are reviewed: number, question, reference and other texts."""
+    """The lines that are reviewed: question, conversation, reference and context."""
 
     rows: Sequence[Mapping[str, Any]]
 
     def question(self, line: int) -> str:
-        """Return the question of a line; without a column of a known name, the complete row."""
-        row = self.rows[line]
-        return _column(row, QUESTION_COLUMNS) or json.dumps(row, ensure_ascii=False)
+        """Return the question of a line; empty without a column of a known name."""
+        return (questions_of_row(self.rows[line]) or [""])[-1]
+
+    def displayed_question(self, line: int) -> str:
+        """Return what the page shows as the question of a line; without one, the complete row."""
+        return self.question(line) or json.dumps(self.rows[line], ensure_ascii=False)
+
+    def history(self, line: int) -> tuple[tuple[str, str], ...]:
+        """Return role and content of the earlier messages of a line's conversation."""
+        return history_of_row(self.rows[line])
 
     def reference(self, line: int) -> str | None:
         """Return the reference answer of a line, or None."""

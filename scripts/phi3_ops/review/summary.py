@@ -162,7 +162,7 @@ def _agreement(
         Disagreement(
             line=each.line,
             run=each.run.title,
-            question=data.question(each.line),
+            question=data.displayed_question(each.line),
             reviewer=str(each.rating),
             judge=f"{each.score:g}" + (f": {each.reason}" if each.reason else ""),
             distance=abs(each.score - each.rating),
@@ -197,7 +197,12 @@ def _pair_agreements(
         table = confusion_table(list(pairs.values()), len(VERDICTS))
         disagreements = [
             Disagreement(
-                line, titles, data.question(line), VERDICTS[reviewer], VERDICTS[judged], 1.0
+                line,
+                titles,
+                data.displayed_question(line),
+                VERDICTS[reviewer],
+                VERDICTS[judged],
+                1.0,
             )
             for line, (reviewer, judged) in pairs.items()
             if reviewer != judged

@@ -1,5 +1,7 @@
 """What the judgements of a review become."""
 
+from dataclasses import replace
+
 from phi3_ops.corrections.from_review import examples_of_review
 from phi3_ops.review.records import CHOICE, EDIT, FLAG, RATING, JudgedAnswer, Judgement
 
@@ -39,3 +41,17 @@ def test_edits_and_choices_become_examples_and_the_rest_is_counted():
         **{"source": "review", "name": "a", "record": "id1edit", "basis": "edit"},
         **{"time": "2026-11-26T10:00:01+00:00", "line": "1"},
     }
+
+
+def test_the_conversation_is_part_of_the_examples():
+    history = (("user", "hi?"), ("assistant", "ho."))
+    edited = judgement(EDIT, A, edited="better", history=history)
+    assert Judgement.from_json(edited.to_json()) == edited
+    row, pair = examples_of_review([edited], "a").examples
+    assert row.questions == pair.questions == ["hi?", "question 0?"]
+
+
+def test_a_line_without_a_question_gives_no_example():
+    edited = replace(judgement(EDIT, A, edited="better"), question="")
+    source = examples_of_review([edited], "a")
+    assert (source.examples, source.unused) == ([], {"no question": 1})

@@ -6,9 +6,16 @@ import json
 
 import pytest
 
+from chats import write_rows
 from phi3_ops.errors import OpsError
 from phi3_ops.review.records import RATING
-from phi3_ops.review.session import RefusedJudgementError, choose_rubric, load_judgements
+from phi3_ops.review.session import (
+    RefusedJudgementError,
+    ReviewSession,
+    ReviewSettings,
+    choose_rubric,
+    load_judgements,
+)
 from phi3_ops.review.store import read_judgements
 from phi3_ops.review.subjects import ReviewedData, load_runs
 
@@ -33,6 +40,17 @@ def test_a_line_has_question_reference_and_answers(open_session):
     n = line["number"]
     assert (line["question"], line["reference"]) == (f"What is {n} times 8?", str(n * 8))
     assert [answer["text"] for answer in line["answers"]] == [f"base says {n * 8}"]
+
+
+def test_the_conversation_is_displayed_and_stored(files):
+    history = [{"inputs": {"question": "hi?"}, "outputs": {"answer": "ho."}}]
+    write_rows(files / "data.jsonl", [{"question": "And?", "chat_history": history}])
+    write_rows(files / "chat.jsonl", [{"line_number": 0, "answer": "No."}])
+    runs, data = load_runs(["chat.jsonl"], files / "data.jsonl")
+    session = ReviewSession(runs, data, ReviewSettings("relevance"))
+    assert session.line(0)["history"] == "user: hi?\n\nassistant: ho."
+    judged(session, 0, kind="edit", answer=0, value="Yes.")
+    assert read_judgements("chat.jsonl")[0].history == (("user", "hi?"), ("assistant", "ho."))
 
 
 def test_the_order_of_the_answers_differs_from_line_to_line(open_session):

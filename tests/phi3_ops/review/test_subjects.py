@@ -130,9 +130,11 @@ def test_a_missing_run_is_an_error(files):
     [
         ({"input_data": "What?", "expected": "That."}, "What?", "That."),
         ({"question": "", "prompt": "What?", "reference": {"a": 1}}, "What?", '{"a": 1}'),
-        ({"topic": "x", "number": 3}, '{"topic": "x", "number": 3}', None),
+        ({"query": "What?", "ground_truth": "That."}, "What?", "That."),
+        ({"topic": "x", "number": 3}, "", None),
     ],
 )
 def test_columns_of_other_names_are_found(row, question, reference):
     data = ReviewedData([row])
     assert (data.question(0), data.reference(0)) == (question, reference)
+    assert data.displayed_question(0) == (question or '{"topic": "x", "number": 3}')

@@ -66,7 +66,7 @@ async function open(position) {
 function show() {
   const line = page.line;
   byId("number").textContent = `Line ${line.position + 1} of ${page.info.lines} (line ${line.number} of the data)`;
-  for (const name of ["question", "context", "reference"]) {
+  for (const name of ["history", "question", "context", "reference"]) {
     byId(name).textContent = line[name] ?? "";
     if (name !== "question") byId(`${name}-part`).hidden = line[name] === null;
   }
