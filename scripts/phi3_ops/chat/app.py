@@ -178,9 +178,11 @@ def make_flow_app(flow: FlowDefinition, connection: str | None, folder: Path) ->
     copy_flow(flow.folder, folder, follow_links=True)
     dag = folder / "flow.dag.yaml"
     content = read_dag_file(dag)
-    for node in content["nodes"]:
-        if connection is not None and "connection" in (node.get("inputs") or {}):
+    for node in content["nodes"] if connection is not None else ():
+        if "connection" in (node.get("inputs") or {}):
             node["inputs"]["connection"] = connection
+        elif node.get("type") == "llm":
+            node["connection"] = connection
     write_dag_file(dag, content)
     try:
         app = create_flow_app(folder)

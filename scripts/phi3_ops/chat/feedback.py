@@ -109,10 +109,12 @@ class FeedbackReceiver:
 
     def _record(self, content: Mapping[str, Any], user: str | None, side: int) -> Feedback:
         _require_body_fields(content)
+        # A program may send the same record again, so what is not random must come from the record.
+        record_id = content.get("id", str(uuid.uuid4()))
         defaults = {
-            "id": str(uuid.uuid4()),
+            "id": record_id,
             "who": user or self._options.user,
-            "conversation": str(uuid.uuid4()),
+            "conversation": record_id,
             "turn": 1,
             "answer": content.get("chosen", ""),
         }

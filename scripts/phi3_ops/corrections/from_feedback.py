@@ -54,7 +54,7 @@ def examples_of_feedback(records: Sequence[Feedback], name: str) -> SourceExampl
         made = _corrections(record, name)
         unused[UNCHANGED] += not made
         examples += made
-    for record in _latest((r for r in records if r.kind == "choice"), _turn_of_person, unused):
+    for record in _latest((r for r in records if r.kind == "choice"), _question_of_person, unused):
         chosen, rejected = record.chosen or "", record.rejected or ""
         if same_text(chosen) == same_text(rejected):
             unused[EQUAL_ANSWERS] += 1
@@ -79,8 +79,12 @@ def _turn_of_person(record: Feedback) -> Hashable:
     return record.who, record.conversation, record.turn
 
 
+def _question_of_person(record: Feedback) -> Hashable:
+    return _turn_of_person(record), same_text(record.question)
+
+
 def _thumb_subject(record: Feedback) -> Hashable:
-    return _turn_of_person(record), same_text(record.question), same_text(record.answer)
+    return _question_of_person(record), same_text(record.answer)
 
 
 def _answer_key(record: Feedback) -> Hashable:

@@ -86,6 +86,7 @@ def test_the_page_knows_the_flow_and_its_connections(served):
         "questions": questions,
         "sides": [tuned, base],
         "feedback": None,
+        "start": None,
     }
     assert Side(**base) == Side("phi3-base", "/side1/", "untrained")
 
@@ -247,6 +248,15 @@ def test_every_node_of_the_copy_uses_the_connection(endpoint, tmp_path):
     copy = FlowDefinition.read(tmp_path / "copy")
     assert copy.connection_names({}) == {"chat": "phi3-base"}
     assert flow.connection_names({}) == {"chat": "phi3"}
+
+
+def test_an_llm_node_of_the_copy_uses_the_connection(tmp_path, monkeypatch):
+    monkeypatch.setattr("phi3_ops.chat.app.create_flow_app", lambda folder: None)
+    monkeypatch.setattr("phi3_ops.chat.app.wrap_line_execution", lambda app, wrapper: None)
+    flow = FlowDefinition.read(paths.FLOWS / "judge_llm")
+    make_flow_app(flow, "gpt", tmp_path / "copy")
+    copy = FlowDefinition.read(tmp_path / "copy")
+    assert copy.connection_names({}) == {"ask": "gpt", "again": "gpt"}
 
 
 # -- requests that promptflow must not see ------------------------------------------------------------

@@ -124,6 +124,13 @@ def test_the_same_feedback_sent_twice_is_stored_once(server):
     assert len(server.store.records()) == 1
 
 
+def test_the_same_feedback_without_a_conversation_is_stored_once_too(server):
+    sent = THUMB | {"id": "a-1"}
+    assert [server.post(sent).status_code for _ in range(2)] == [200, 200]
+    (record,) = server.store.records()
+    assert record.conversation == "a-1"
+
+
 @pytest.mark.parametrize("path", ["/feedback", "/feedback?flatten=true"])
 def test_promptflows_feedback_is_stored_as_a_comment(server, path):
     answer = server.post({"feedback": 1, "reason": "größer"}, path)

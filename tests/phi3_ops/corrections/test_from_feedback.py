@@ -90,5 +90,14 @@ def test_choices_give_pairs_and_the_latest_of_a_person_wins():
     assert source.unused == {"replaced by the same person": 1, "equal answers": 1}
 
 
+def test_choices_about_several_questions_of_a_conversation_are_all_used():
+    turn = {"conversation": "ticket-1"}  # programs need not send `turn`
+    source = made_from(
+        *(feedback("choice", q, GOOD, chosen=GOOD, rejected=BAD, **turn) for q in ("One?", "Two?"))
+    )
+    assert [text[0] for text in texts(source)] == ["One?", "Two?"]
+    assert not source.unused
+
+
 def test_no_feedback_is_no_example():
     assert made_from().examples == []
