@@ -68,6 +68,10 @@ MODEL = (
         "make rows from documents, with questions and answers by another model",
         "phi3 data --from-docs FOLDER --connection TEACHER",
     ),
+    Documented(
+        "estimate the memory, the time and the price of a training, before it runs",
+        "phi3 finetune --estimate --recipe lora --machine Standard_NC24ads_A100_v4",
+    ),
     Documented("fine-tune a tiny model on this machine", "phi3 finetune --local"),
     Documented(
         "… a pretrained model of 135 million parameters",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from documented_commands import documented
 from phi3_ops.cli import main
 from phi3_ops.errors import OpsError
 from phi3_ops.training import estimate
@@ -42,6 +43,15 @@ def files(tmp_path):
     file = tmp_path / "rows.jsonl"
     file.touch()
     return ["--train-file", str(file), "--eval-file", str(file)]
+
+
+@documented("phi3 finetune --estimate --recipe lora --machine Standard_NC24ads_A100_v4")
+def test_the_documented_command(commands, files, capsys):
+    words = "--recipe lora --machine Standard_NC24ads_A100_v4".split()
+    assert main(["finetune", "--estimate", *files, *words]) == 0
+    (command,) = commands
+    assert command[command.index("--machine") + 1] == "Standard_NC24ads_A100_v4"
+    assert Path(command[command.index("--recipe") + 1]).name == "lora.yaml"
 
 
 def test_the_command_and_the_table(commands, files, capsys):
