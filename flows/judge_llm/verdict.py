@@ -1,6 +1,6 @@
 """Read the score from the judge's replies, as flows/judge does."""
 
-from phi3_tools.evaluation import RUBRICS, read_replies, select_rubrics
+from phi3_tools.evaluation import RUBRICS, read_replies, select_rubric
 from phi3_tools.flow import tool
 
 
@@ -14,7 +14,7 @@ def read_score(
     first: str = None,
     second: str = None,
 ) -> dict:
-    (criterion,) = select_rubrics(rubric)
+    criterion = select_rubric(rubric)
     texts = {"question": question, "answer": answer}
     texts |= {"ground_truth": ground_truth, "context": context}
     fields = {name: "" if text is None else str(text) for name, text in texts.items()}

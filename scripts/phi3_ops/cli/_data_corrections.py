@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ..corrections import CorrectionData, Selection
 
 DEFAULT_OUT = paths.WORKDIR / "corrections"
-USERS_STORE = Path()  # `--feedback` without a file
+USERS_STORE = object()  # `--feedback` without a file
 
 
 def add_correction_arguments(parser: argparse.ArgumentParser) -> None:
@@ -96,7 +96,7 @@ def run_corrections(args: argparse.Namespace) -> int:
             f"--{option.replace('_', '-')} has no effect without --run", "Add --run RUN."
         )
     sources = CorrectionSources(
-        feedback=default_store() if args.feedback == USERS_STORE else args.feedback,
+        feedback=default_store() if args.feedback is USERS_STORE else args.feedback,
         runs=[RunSource(name, args.against, args.run_data, args.metric) for name in args.lost_runs],
         reviews=args.review,
     )

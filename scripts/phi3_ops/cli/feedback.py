@@ -177,8 +177,8 @@ def _delete(args: argparse.Namespace) -> int:
     if not args.yes and not agrees(f"Delete {what}?"):
         print_text("nothing was deleted")
         return 1
-    store.delete_conversation(args.conversation)
-    print_text(f"deleted {what}")
+    deleted = store.delete_conversation(args.conversation)
+    print_text(f"deleted {counted(deleted, 'record')} of the conversation {conversation}")
     return 0
 
 

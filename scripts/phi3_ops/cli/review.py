@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..terminal import console, one_line, print_text
 from ._common import integer, port, positive_int
+from ._next_step import print_next
 
 if TYPE_CHECKING:
     from ..review import Judgement, ReviewedData, ReviewedRun, ReviewSettings
@@ -93,7 +94,7 @@ def _add_results(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from phi3_tools.evaluation import select_rubrics
+    from phi3_tools.evaluation import select_rubric
 
     from ..errors import OpsError
     from ..installation import install_command
@@ -104,26 +105,39 @@ def run(args: argparse.Namespace) -> int:
         what = f"the package {error.name} is not installed"
         raise OpsError(what, install_command("eval")) from error
 
-    if args.json and not args.summary:
-        args.parser.error("--json needs --summary")
-    if args.rubric:
-        select_rubrics(args.rubric)
+    _refuse_unused_options(args)
+    name = select_rubric(args.rubric).name if args.rubric else None
     with console(to_stderr=True).status("reading the runs"):
         runs, data = load_runs(args.runs, args.data, args.judge)
         judgements = load_judgements(runs)
-    rubric = choose_rubric(data, judgements, args.rubric)
+    rubric = choose_rubric(data, judgements, name)
     if args.summary:
         return _print_summary(runs, data, judgements, rubric, as_json=args.json)
     if args.calibrate:
         return _calibrate(args.calibrate, runs, judgements, rubric)
     if args.panel:
         return _write_panel(args.panel, runs)
-    return _serve(runs, data, ReviewSettings(rubric, args.lines, args.seed), args.port)
+    _serve(runs, data, ReviewSettings(rubric, args.lines, args.seed), args.port)
+    data_file = ("--data", args.data) if args.data else ()
+    print_next("phi3", "review", *(one_line(run.title) for run in runs), *data_file, "--summary")
+    return 0
+
+
+def _refuse_unused_options(args: argparse.Namespace) -> None:
+    """End with an error about an option that has no effect with the other ones."""
+    if args.json and not args.summary:
+        args.parser.error("--json needs --summary")
+    if args.panel and args.rubric:
+        args.parser.error("--rubric has no effect with --panel, which writes all rubrics")
+    if args.summary or args.calibrate or args.panel:
+        for name in ("lines", "seed", "port"):
+            if getattr(args, name) != args.parser.get_default(name):
+                args.parser.error(f"--{name} is for the page, which is not opened here")
 
 
 def _serve(
     runs: Sequence[ReviewedRun], data: ReviewedData, settings: ReviewSettings, port: int
-) -> int:
+) -> None:
     from ..chat import serve_app
     from ..network import base_url, bind_socket
     from ..review import ReviewSession, make_review_app, new_token, sections, summarise_review
@@ -143,9 +157,6 @@ def _serve(
     with bind_socket("127.0.0.1", port) as sock:
         app = make_review_app(session, token, summary)
         serve_app(app, sock, ready, abandon=lambda: None)
-    names = " ".join(one_line(run.title) for run in runs)
-    print_text(f"next: phi3 review {names} --summary")
-    return 0
 
 
 def _print_summary(
@@ -199,7 +210,7 @@ def _calibrate(
     for score, rating in calibration.points:
         print_text(f"  score {score:g} stands for a rating of {rating:.2f}")
     print_text(f"written: {file}")
-    print_text(f"next: phi3 compare A B --metric {rubric} --calibration {file}")
+    print_next("phi3", "compare", "A", "B", "--metric", rubric, "--calibration", file)
     return 0
 
 
@@ -208,5 +219,5 @@ def _write_panel(file: Path, runs: Sequence[ReviewedRun]) -> int:
 
     rubrics = write_panel(file, runs)
     print_text(f"written: {file}, with the mean scores by {', '.join(rubrics)}")
-    print_text(f"next: phi3 compare A {file} --data {runs[0].data}")
+    print_next("phi3", "compare", "A", file, "--data", runs[0].data)
     return 0

@@ -44,7 +44,7 @@ _NAMES = ", ".join(_COLUMNS)
 _INSERT = f"INSERT INTO feedback ({_NAMES}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608
 _INSERT += "ON CONFLICT (id) DO NOTHING"
 _SELECT = f"SELECT {_NAMES} FROM feedback"  # noqa: S608
-_FILE_FIX = "Choose another file with --feedback-store."
+_FILE_FIX = "Give the path of another store."
 
 
 class StoreFullError(OpsError):
@@ -203,7 +203,7 @@ def _require_private_file(file: Path) -> None:
     _require_file(file)
     status = file.stat()
     if hasattr(os, "geteuid") and (status.st_uid != os.geteuid() or status.st_mode & 0o077):
-        fix = f"Run chmod 600 {file}, or choose another file with --feedback-store."
+        fix = f"Run chmod 600 {file}, or give the path of another store."
         raise OpsError(f"other users can open the feedback store {file}", fix)
 
 
@@ -214,7 +214,7 @@ def _explained(file: Path) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         if "disk is full" in str(error):
-            fix = "Free some space, and send the feedback again."
+            fix = "Free some space, and try again."
             raise StoreFullError(f"the disk of the feedback store {file} is full", fix) from error
         if "not a database" in str(error):
             raise OpsError(f"{file} is not a feedback store", _FILE_FIX) from error

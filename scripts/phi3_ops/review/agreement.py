@@ -109,7 +109,8 @@ def krippendorff_alpha(units: Sequence[Sequence[float]], *, seed: int = 1) -> Ag
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
     resampled = _alpha(draws @ sums)
     resampled = resampled[np.isfinite(resampled)]
-    if n < 2 or not resampled.size:
+    # Without a disagreement, the bootstrap has no spread, which would look like certainty.
+    if n < 2 or not resampled.size or value >= 1 - 1e-12:
         return Agreement(n, value)
     low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Agreement(n, value, float(low), float(high))

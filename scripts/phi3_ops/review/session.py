@@ -24,7 +24,6 @@ from .records import (
     Subject,
     current_time,
     is_rating,
-    latest_judgements,
     new_id,
 )
 from .store import append_judgement, read_file, review_file
@@ -301,16 +300,23 @@ def load_judgements(runs: Sequence[ReviewedRun]) -> list[Judgement]:
     Raises:
         OpsError: the file of the judgements of a run is damaged or of a newer version.
     """
-    answers = {run.location.name: run.answers for run in runs}
-    judgements: dict[Subject, Judgement] = {}
+    latest: dict[Subject, Judgement] = {}
     for run in runs:
-        for judgement in latest_judgements(read_file(review_file(run.location))):
-            if all(
-                answers.get(answer.run, {}).get(judgement.line) == answer.text
-                for answer in judgement.answers
-            ):
-                judgements[judgement.subject] = judgement
-    return list(judgements.values())
+        of_file = {each.subject: each for each in read_file(review_file(run.location))}
+        for subject, judgement in of_file.items():
+            # A choice is in the files of all its runs, or after an error only in some of them.
+            if subject not in latest or judgement.time >= latest[subject].time:
+                latest[subject] = judgement
+    answers = {run.location.name: run.answers for run in runs}
+    return [
+        judgement
+        for judgement in latest.values()
+        if judgement.is_current
+        and all(
+            answers.get(answer.run, {}).get(judgement.line) == answer.text
+            for answer in judgement.answers
+        )
+    ]
 
 
 def choose_rubric(data: ReviewedData, judgements: Sequence[Judgement], name: str | None) -> str:

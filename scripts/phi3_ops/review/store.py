@@ -85,7 +85,8 @@ def append_judgement(file: Path, judgement: Judgement) -> None:
     except OSError as error:
         raise OpsError(
             f"cannot write {file}: {error.strerror or error}",
-            "The judgement was not saved. Free some space or correct the permissions.",
+            "The judgement was not saved. Free some space or correct the permissions, and judge the "
+            "line again.",
         ) from error
 
 

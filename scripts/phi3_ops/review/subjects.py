@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class JudgeRun:
         scores: rubric -> line -> score.
         reasons: rubric -> line -> the judge's reason.
         verdicts: line -> the decision of a pairwise judge.
-        description: the label; empty if it would be the name of the run.
+        description: the label; empty if it would say which run was judged.
     """
 
     name: str
@@ -184,12 +184,17 @@ def _reviewed_run(
 ) -> ReviewedRun:
     scores: dict[int, dict[str, float]] = {}
     for evaluation in evaluations:
-        description = _description(evaluation)
+        # The connection and the flow of the run itself would say whose answer it is.
+        description = "" if evaluation is run else _description(evaluation)
         for line, row in evaluation.scored.rows.items():
             numbers = {name: value for name, value in row.items() if is_number(value)}
             for name, value in numbers.items():
                 scores.setdefault(line, {})[blind_name(description, name)] = float(value)
-    judges = [judge for each in evaluations if (judge := _judge_run(each))]
+    judges = [
+        replace(judge, description="") if evaluation is run else judge
+        for evaluation in evaluations
+        if (judge := _judge_run(evaluation))
+    ]
     answers = {line: answer_text(row) for line, row in run.answers.items()}
     return ReviewedRun(run.name, location, run.data, answers, run.errors, scores, judges)
 

@@ -269,7 +269,7 @@ def test_a_full_disk_is_507_and_the_next_attempt_succeeds(server, monkeypatch):
     assert (answer.status_code, answer.json()["error"]["code"]) == (507, "SystemError")
     assert message(answer) == (
         f"the feedback was not saved: the disk of the feedback store {server.store.file} is full. "
-        "Free some space, and send the feedback again."
+        "Free some space, and try again."
     )
     monkeypatch.undo()
     assert server.post(sent).status_code == 200

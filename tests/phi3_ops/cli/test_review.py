@@ -67,6 +67,9 @@ def test_the_summary_is_json(files, capsys):
 
 @documented("phi3 review RUN --calibrate calibration.json")
 def test_a_calibration_is_written_and_compare_reads_it(files, capsys):
+    assert phi3_review("A.jsonl", "--calibrate", "my calibration.json") == 0
+    next_command = "phi3 compare A B --metric correctness --calibration 'my calibration.json'"
+    assert f"next: {next_command}\n" in capsys.readouterr().out
     assert phi3_review("A.jsonl", "--calibrate", "calibration.json") == 0
     printed = capsys.readouterr().out
     assert "mean difference from 25 ratings 0.800 before, 0.000 after (cross-validated)" in printed
@@ -102,7 +105,15 @@ def test_a_panel_is_written_and_compare_reads_it(files, capsys):
         (["A.jsonl", "--judge", "nobody"], 1, "nobody is not a completed evaluation"),
         (["A.jsonl", "B.jsonl", "--panel", "p.jsonl"], 1, "--panel writes the scores of one run"),
         (["A.jsonl", "--rubric", "fluency", "--calibrate", "c.json"], 1, "needs one judge"),
+        (
+            ["A.jsonl", "--rubric", "correctness,fluency"],
+            1,
+            "Use one rubric, for example correctness",
+        ),
         (["A.jsonl", "--json"], 2, "--json needs --summary"),
+        (["A.jsonl", "--summary", "--lines", "5"], 2, "--lines is for the page"),
+        (["A.jsonl", "--calibrate", "c.json", "--seed", "2"], 2, "--seed is for the page"),
+        (["A.jsonl", "--panel", "p.jsonl", "--rubric", "fluency"], 2, "--rubric has no effect"),
         (["A.jsonl", "--lines", "0"], 2, "0 is below 1"),
         (["A.jsonl", "--summary", "--panel", "p.jsonl"], 2, "not allowed with"),
     ],

@@ -270,6 +270,6 @@ def test_a_full_disk_is_one_clear_line_and_stores_nothing(store, monkeypatch):
 def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
-        OpsError, match="cannot create .*file: File exists. Choose another file with"
+        OpsError, match="cannot create .*file: File exists. Give the path of another"
     ):
         FeedbackStore(tmp_path / "file" / "feedback.sqlite").create()

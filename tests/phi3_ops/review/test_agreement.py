@@ -72,7 +72,8 @@ def test_alpha_of_the_published_example():
 
 
 def test_alpha_of_perfect_agreement_and_of_noise():
-    assert krippendorff_alpha([[n % 5, n % 5, n % 5] for n in range(50)]).value == 1
+    perfect = krippendorff_alpha([[n % 5, n % 5, n % 5] for n in range(50)])
+    assert (perfect.value, perfect.low, perfect.high) == (1, None, None)
     drawn = random.Random(1)
     noise = krippendorff_alpha([[drawn.randint(1, 5) for _ in range(3)] for _ in range(400)])
     assert noise.low < 0 < noise.high

@@ -16,7 +16,7 @@ from phi3_ops.review.session import (
     choose_rubric,
     load_judgements,
 )
-from phi3_ops.review.store import read_judgements
+from phi3_ops.review.store import append_judgement, read_judgements
 from phi3_ops.review.subjects import ReviewedData, load_runs
 
 
@@ -116,6 +116,26 @@ def test_a_choice_is_a_judgement_of_both_runs(open_session):
     assert read_judgements("base.jsonl")[0].preferred is None
     assert judged(session, position, kind="choice", value=None)["choice"] is None
     assert read_judgements("base.jsonl") == []
+
+
+def test_of_a_choice_that_only_one_file_has_the_latest_holds(files, open_session, monkeypatch):
+    session = open_session("base", "tuned")
+    position = session.lines.index(0)
+    judged(session, position, kind="choice", value=0)
+    append, calls = append_judgement, []
+
+    def fail_the_second_time(file, judgement):
+        calls.append(file)
+        if len(calls) == 2:
+            raise OpsError("the disk is full")
+        append(file, judgement)
+
+    monkeypatch.setattr("phi3_ops.review.session.append_judgement", fail_the_second_time)
+    with pytest.raises(OpsError, match="the disk is full"):
+        session.judge(position, {"kind": "choice", "value": "tie"})
+    for names in (("base.jsonl", "tuned.jsonl"), ("tuned.jsonl", "base.jsonl")):
+        (choice,) = load_judgements(load_runs(names, files / "data.jsonl")[0])
+        assert choice.preferred is None
 
 
 def test_a_line_of_two_answers_is_judged_when_both_are_rated(open_session):

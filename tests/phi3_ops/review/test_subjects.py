@@ -89,6 +89,18 @@ def test_a_stored_run_has_its_answers_and_all_evaluations(stored):
     assert review_file(run.location) == find_stored_run(asked.name).folder / "review.jsonl"
 
 
+def test_scores_of_the_run_itself_do_not_say_which_run_it_is(tmp_path):
+    milliseconds = '{ms: {type: double, reference: "${answer.output.ms}"}, answer:'
+    code = ANSWER.replace("-> str", "-> dict").replace("question.upper()", '{"ms": 3}')
+    dag = ASKED.replace("{answer:", milliseconds)
+    timed = flow(tmp_path / "timed", dag, "answer.py", code)
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"question": "one"}\n')
+    made = run_flow(timed, data, {"question": "${data.question}"}, title="review-timed")
+    (run,), _ = load_runs([made.name])
+    assert run.scores == {0: {"ms": 3.0}}
+
+
 def test_an_evaluation_stands_for_the_run_that_it_scored(stored):
     asked, _ = stored
     (run,), _ = load_runs(["review-judged-1"])

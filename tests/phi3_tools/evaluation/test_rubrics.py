@@ -19,6 +19,7 @@ from phi3_tools.evaluation.rubrics import (
     fence_code,
     grading_prompt,
     missing_fields,
+    select_rubric,
     select_rubrics,
 )
 
@@ -124,6 +125,12 @@ def test_select_rubrics():
         with pytest.raises(ConfigError, match="the rubric .* does not exist") as caught:
             select_rubrics(names)
         assert "safety_refusal" in str(caught.value)
+
+
+def test_one_rubric_is_selected():
+    assert select_rubric(" fluency ") is RUBRICS["fluency"]
+    with pytest.raises(ConfigError, match="several rubrics.*\n?.*Use one rubric"):
+        select_rubric("correctness,fluency")
 
 
 def test_missing_fields():

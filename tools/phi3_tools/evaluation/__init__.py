@@ -9,7 +9,14 @@ from __future__ import annotations
 from .judge import Ask, AskWithLogprobs, JudgeOptions, judge_answer, judge_pair, read_replies
 from .metrics import Mean, corpus_scores, exact_match, line_scores, mean_of, words
 from .readings import SCORE, read_verdict
-from .rubrics import RUBRICS, fence_code, grading_prompt, missing_fields, select_rubrics
+from .rubrics import (
+    RUBRICS,
+    fence_code,
+    grading_prompt,
+    missing_fields,
+    select_rubric,
+    select_rubrics,
+)
 from .structured import structured_scores, tool_call_match
 from .summary import summarise, summarise_pairs
 
@@ -31,6 +38,7 @@ __all__ = [
     "missing_fields",
     "read_replies",
     "read_verdict",
+    "select_rubric",
     "select_rubrics",
     "structured_scores",
     "summarise",

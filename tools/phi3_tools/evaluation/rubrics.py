@@ -136,6 +136,19 @@ def select_rubrics(names: str) -> list[Rubric]:
     return [RUBRICS[name] for name in unique_names]
 
 
+def select_rubric(name: str) -> Rubric:
+    """Return the rubric with this name.
+
+    Raises:
+        ConfigError: the name is unknown or empty, or there are several.
+    """
+    rubric, *further = select_rubrics(name)
+    if further:
+        hint = f"Use one rubric, for example {rubric.name}."
+        raise ConfigError(f"{name!r} are several rubrics, but only one can be used here", hint=hint)
+    return rubric
+
+
 def missing_fields(rubric: Rubric, fields: Mapping[str, str]) -> list[str]:
     """Return the names of the fields that the rubric needs and that are missing or blank."""
     return [name for name in rubric.required_fields if not fields.get(name, "").strip()]
