@@ -110,7 +110,7 @@ def make_chat_app(
     sides = _sides(flow, connections)
     store_file = feedback.file if feedback else None
     if is_chat_flow(flow):
-        page_routes = _page_routes(flow, sides, questions, store_file)
+        page_routes = _page_routes(flow, sides, questions, feedback)
         routes: list[BaseRoute] = [*page_routes, *_static_routes()]
     else:
         routes = [_description_route(flow, store_file, has_password=token is not None)]
@@ -194,7 +194,10 @@ def make_flow_app(flow: FlowDefinition, connection: str | None, folder: Path) ->
 
 
 def _page_routes(
-    flow: FlowDefinition, sides: Sequence[Side], questions: Path | None, store_file: Path | None
+    flow: FlowDefinition,
+    sides: Sequence[Side],
+    questions: Path | None,
+    feedback: FeedbackOptions | None,
 ) -> list[Any]:
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request as HttpRequest
@@ -210,7 +213,8 @@ def _page_routes(
             "version": flow.version,
             "questions": suggestions,
             "sides": [asdict(side) for side in sides],
-            "feedback": None if store_file is None else str(store_file),
+            "feedback": str(feedback.file) if feedback else None,
+            "start": feedback.start if feedback else None,
         }
         return JSONResponse(content)
 
@@ -237,7 +241,8 @@ def _feedback_route(receiver: FeedbackReceiver, number: int, side: Side) -> Any:
         body = await read_body(request.scope, request.receive)
         user, _ = credentials(request.headers.get("authorization", ""))
         content = body or b""
-        answer = await run_in_threadpool(receiver.receive, content, user or None, number)
+        start = request.headers.get("x-phi3-start")
+        answer = await run_in_threadpool(receiver.receive, content, user or None, number, start)
         return JSONResponse(answer)
 
     return _route(f"{side.path}feedback", feedback, "POST")

@@ -40,6 +40,10 @@ BODY_FIELDS = (
 )
 _ABOUT_AN_ANSWER = ("thumbs_up", "thumbs_down", "edit")
 _RECEIVED = "Feedback received."  # promptflow's answer
+_OTHER_START = (
+    "the server was started again since this page was loaded, so it does not know which model gave the "
+    "answer; load the page again, and ask again"
+)
 _QUOTED_CHARS = 40  # of an unknown field's name in an error
 
 
@@ -51,11 +55,13 @@ class FeedbackOptions:
         file: path of the store.
         user: who gives feedback if a request does not say it, or None.
         secrets: texts that are cut out of feedback, besides the keys of the connections.
+        start: id of this start of the server. Answers of another start may come from another model.
     """
 
     file: Path
     user: str | None = None
     secrets: Sequence[str] = field(default=(), repr=False)
+    start: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 class FeedbackReceiver:
@@ -78,19 +84,24 @@ class FeedbackReceiver:
         self._store = FeedbackStore(options.file)
         self._store.create()
 
-    def receive(self, body: bytes, user: str | None, side: int = 0) -> dict[str, str]:
+    def receive(
+        self, body: bytes, user: str | None, side: int = 0, start: str | None = None
+    ) -> dict[str, str]:
         """Store the feedback in the body of a request, and return the answer.
 
         Args:
             body: the body.
             user: name of the user in the request's password, or None.
             side: number of the connection whose path was requested.
+            start: start of the server that the page was loaded from, or None for a program.
 
         Raises:
             RefusedRequest: 400 with the name of the field that is not valid; 409 for an id that other
-                feedback has; 507 if the disk is full, and 500 if the store cannot be written or a
-                connection cannot be read.
+                feedback has, and for a page of an earlier start; 507 if the disk is full, and 500 if the
+                store cannot be written or a connection cannot be read.
         """
+        if start not in (None, self._options.start):
+            raise RefusedRequest(409, _OTHER_START)
         content = _json_object(body)
         if "kind" not in content:
             content = {"kind": "comment", "comment": _as_comment(content)}
@@ -145,12 +156,15 @@ class FeedbackReceiver:
         return {"connection": connection, "model": model}
 
     def _without_secrets(self, record: Feedback) -> Feedback:
-        """Return the feedback without passwords and keys that a user pasted or an endpoint repeated."""
+        """Return the feedback without passwords and keys that a user pasted or an endpoint repeated.
+
+        Words that are only a part of one stay, because feedback becomes training data.
+        """
         secrets = list(self._options.secrets)
         for name in self._connections:
             secrets += [str(value) for value in dict(require_connection(name).secrets).values()]
         for secret in filter(None, secrets):
-            record = record.redacted(redactor(secret).redact)
+            record = record.redacted(redactor(secret).redact_complete)
         return record
 
 
@@ -188,5 +202,3 @@ def _require_body_fields(content: Mapping[str, Any]) -> None:
         for name in ("question", "answer"):
             if name not in content:
                 raise FeedbackFieldError(name, "is missing")
-    if content["kind"] == "edit" and content.get("edited") == content["answer"]:
-        raise FeedbackFieldError("edited", "is the same as the answer")

@@ -78,7 +78,7 @@ def feedback_schema() -> dict[str, Any]:
     answer = {"status": {"type": "string"}, "id": {"type": "string"}}
     errors = {
         "400": "A field is not valid; the message names it.",
-        "409": "Other feedback has this id.",
+        "409": "Other feedback has this id, or the page is of an earlier start of the server.",
         "413": "The body is too large.",
         "500": "The store cannot be written.",
         "507": "The disk of the store is full.",

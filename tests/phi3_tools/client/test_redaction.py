@@ -100,6 +100,15 @@ def test_a_part_of_a_key_is_found(start, length, encoding):
     assert redacted.startswith("the key ") and redacted.endswith(", cut off")
 
 
+def test_only_the_complete_key_is_removed_where_parts_stay():
+    redact = Redactor("Microsoft-2024").redact_complete
+    encoded = base64.b64encode(b"Microsoft-2024").decode()
+    assert redact("Microsoft and soft-2024") == "Microsoft and soft-2024"
+    assert redact("Microsoft-2024, Microsoft%2D2024") == "…, …"
+    assert encoded[:-4] not in redact(f"Basic {encoded}")
+    assert Redactor("paris").redact_complete("paris or parisian") == "… or parisian"
+
+
 def test_a_short_key_is_found_as_a_word():
     assert (
         Redactor("k3y").redact('the key "k3y", k3y. not k3ys')

@@ -49,6 +49,7 @@ class Redactor:
     def __init__(self, secret: str) -> None:
         forms = {secret, *_unescaped_forms(secret)}
         forms |= {form for text in tuple(forms) for form in _encoded_forms(text)}
+        self._complete = {form for form in forms if len(form) >= MIN_PART}
         self._parts = {part for form in forms for part in _windows(form)}
         self._word = re.compile(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])") if secret else None
         if len(secret) >= MIN_PART or secret.lower() in _COMMON_WORDS:
@@ -59,25 +60,50 @@ class Redactor:
 
     def redact(self, text: str) -> str:
         """Return the text with a mark for the secret, for its parts and for their encoded forms."""
+        return self._replaced(text, self._spans(text))
+
+    def redact_complete(self, text: str) -> str:
+        """Return the text with a mark for the complete secret and for its encoded forms.
+
+        For texts that people write: a password may contain an ordinary word of eight letters.
+        """
+        return self._replaced(text, self._complete_spans(text))
+
+    def _replaced(self, text: str, spans: Iterable[Span]) -> str:
         if self._word:
             return self._word.sub(MARK, text)
         pieces, end = [], 0
-        for start, stop in _merged(self._spans(text)):
+        for start, stop in _merged(spans):
             pieces += [text[end:start], MARK]
             end = stop
         return "".join([*pieces, text[end:]])
 
     def _spans(self, text: str) -> Iterator[Span]:
         """Yield the parts of the text that repeat the secret, in the text itself and decoded."""
-        decoded, offsets = text, list(range(len(text) + 1))
-        for _ in range(_ROUNDS):
+        for decoded, offsets in _decodings(text):
             for start in range(len(decoded) - MIN_PART + 1):
                 if decoded[start : start + MIN_PART] in self._parts:
                     yield offsets[start], offsets[start + MIN_PART]
-            unescaped, offsets = _unescape(decoded, offsets)
-            if unescaped == decoded:
-                return
-            decoded = unescaped
+
+    def _complete_spans(self, text: str) -> Iterator[Span]:
+        """Yield the parts of the text that are the complete secret, in the text itself and decoded."""
+        for decoded, offsets in _decodings(text):
+            for form in self._complete:
+                start = decoded.find(form)
+                while start >= 0:
+                    yield offsets[start], offsets[start + len(form)]
+                    start = decoded.find(form, start + 1)
+
+
+def _decodings(text: str) -> Iterator[tuple[str, list[int]]]:
+    """Yield the text and its decoded forms, each with the original positions of its characters."""
+    decoded, offsets = text, list(range(len(text) + 1))
+    for _ in range(_ROUNDS):
+        yield decoded, offsets
+        unescaped, offsets = _unescape(decoded, offsets)
+        if unescaped == decoded:
+            return
+        decoded = unescaped
 
 
 def _windows(text: str) -> Iterator[str]:

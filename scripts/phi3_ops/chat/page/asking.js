@@ -30,7 +30,7 @@ async function ask(question) {
     byId("log").replaceChildren();
   }
   const chat = page.chat;
-  const turn = { question, answers: sides().map((side) => ({ connection: side.connection, text: "" })) };
+  const turn = { question, answers: sides().map((side) => ({ connection: side.connection, start: page.info.start, text: "" })) };
   chat.turns.push(turn);
   const log = byId("log");
   const answers = make("div", { class: "answers" });
@@ -45,9 +45,10 @@ async function ask(question) {
   page.running = running;
   busy(true);
   await Promise.all(sides().map((side, n) => answerFrom(side, question, turn.answers[n], drawn[n], running.signal)));
-  offerChoice(turn, drawn.map((item) => item.bar()));
-  persist();
+  offerChoice(chat, turn, drawn.map((item) => item.bar()));
   if (page.running === running) { page.running = null; busy(false); }
+  if (page.outdated) loadAgain(true);
+  persist();
   announce(turn.answers.some((answer) => answer.error) ? "The endpoint answered with an error." : "The answer is complete.");
 }
 

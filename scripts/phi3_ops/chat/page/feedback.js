@@ -28,6 +28,12 @@ function currentText(answer) {
   return answer.feedback?.edited ?? answer.text;
 }
 
+// Only for complete answers, and only of this start of the server: another one may have had another flow or model.
+function takesFeedback(answer) {
+  const { info } = page;
+  return Boolean(info?.feedback && answer.text && !answer.error && !answer.stopped && answer.start === info.start);
+}
+
 // Everything that the server needs to know about one answer, besides its own part.
 function feedbackOn(chat, turn, answer, kind, fields) {
   const index = chat.turns.indexOf(turn);
@@ -51,11 +57,73 @@ async function sendFeedback(record) {
   let response;
   try {
     const body = JSON.stringify(record, wellFormed);
-    response = await fetch("feedback", { method: "POST", headers: { "content-type": "application/json" }, body });
+    const headers = { "content-type": "application/json", "x-phi3-start": page.info.start };
+    response = await fetch("feedback", { method: "POST", headers, body });
   } catch {
     throw new Error("The feedback was not saved: the server cannot be reached. Is `phi3 serve` still running?");
   }
   if (!response.ok) throw new Error(await errorOf(response));
+}
+
+// Returns a function that stores a record, one at a time, and says how it went; it returns whether the record was
+// stored. `again` is what "Try again" does after a failure.
+function makeSaver(bar, note, below, onStored) {
+  return async function save(record, onSaved, again = () => save(record, onSaved)) {
+    if (bar.hasAttribute("aria-busy")) return false;
+    bar.setAttribute("aria-busy", "true");
+    below.querySelector(".error")?.remove();
+    note.textContent = "saving …";
+    try {
+      await sendFeedback(record);
+    } catch (error) {
+      note.textContent = "";
+      const retry = make("button", { type: "button", onclick: again }, "Try again");
+      below.append(make("div", { class: "error", role: "alert" }, `${error.message} `, retry));
+      return false;
+    } finally {
+      bar.removeAttribute("aria-busy");
+    }
+    onSaved();
+    onStored();
+    note.textContent = "saved";
+    announce("Feedback saved");
+    drawChanges();
+    return true;
+  };
+}
+
+// A text box. It closes when `save` has stored its text, or when the user cancels, but not while it is being saved.
+function makeEditor({ label, text, longest, note }, toRecord, save, onClosed) {
+  const rows = Math.min(12, text.split("\n").length + 2);
+  const box = make("textarea", { "aria-label": label, maxlength: longest, rows, title: "Ctrl+Enter saves, Escape cancels" });
+  box.value = text;
+  const close = () => { form.remove(); onClosed(); };
+  const cancel = make("button", { type: "button", onclick: close }, "Cancel");
+  const submit = make("button", { type: "submit", class: "primary" }, "Save");
+  const form = make("form", { class: "editor", "aria-label": label }, box, make("div", { class: "buttons" }, submit, cancel));
+  let last = null; // the same text, sent again, has the same id: it is stored once
+  let isSaving = false;
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    if (isSaving) return;
+    const value = box.value.trim();
+    if (!value || value === text.trim()) { note.textContent = "nothing has changed"; announce("Nothing has changed"); return; }
+    if (last?.value !== value) last = { value, record: toRecord(value) };
+    isSaving = cancel.disabled = box.readOnly = true;
+    const isStored = await save(last.record, () => form.requestSubmit());
+    isSaving = cancel.disabled = box.readOnly = false;
+    if (isStored) close();
+  });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Escape") { event.stopPropagation(); if (!isSaving) close(); }
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); form.requestSubmit(); }
+  });
+  return form;
+}
+
+// Whether a redrawn page would lose a text, an error with "Try again", or the result of a record on its way.
+function isGivingFeedback() {
+  return byId("log").querySelector(".editor, .below .error, .feedback[aria-busy]") !== null;
 }
 
 // The buttons below one answer. `body` is the element with its text, and `show` replaces that text.
@@ -63,119 +131,78 @@ function feedbackBar(chat, turn, answer, body, show) {
   const bar = make("div", { class: "feedback", role: "group", "aria-label": `Feedback on the answer from ${answer.connection}` });
   const note = make("span", { class: "saved" });
   const below = make("div", { class: "below" });
-  const element = make("div", {}, bar, below);
-  let isSending = false;
-  let form = null; // the open text box
-
-  // Sends a record. If that fails, it says so, and the same record can be sent again.
-  async function save(record, onSaved) {
-    if (isSending) return;
-    isSending = true;
-    below.querySelector(".error")?.remove();
-    note.textContent = "saving …";
-    try {
-      await sendFeedback(record);
-    } catch (error) {
-      note.textContent = "";
-      const retry = make("button", { type: "button", onclick: () => save(record, onSaved) }, "Try again");
-      below.append(make("div", { class: "error", role: "alert" }, `${error.message} `, retry));
-      return;
-    } finally {
-      isSending = false;
-    }
-    answer.feedback ??= {};
-    onSaved(answer.feedback);
-    persist();
-    press();
-    note.textContent = "saved";
-    announce("Feedback saved");
-  }
+  const pressed = new Map(); // button -> whether it is pressed
+  const recordOf = (kind, fields) => feedbackOn(chat, turn, answer, kind, fields);
+  const save = makeSaver(bar, note, below, () => { persist(); press(); });
+  let isEditing = false;
 
   function press() {
     for (const [button, isPressed] of pressed) button.setAttribute("aria-pressed", String(isPressed()));
   }
 
-  function rate(kind) {
-    return () => {
-      if (answer.feedback?.rating !== kind) save(feedbackOn(chat, turn, answer, kind, {}), (state) => { state.rating = kind; });
-    };
+  function thumbButton(kind, label) {
+    const isPressed = () => answer.feedback?.rating === kind;
+    const rate = () => { if (!isPressed()) save(recordOf(kind, {}), () => change(answer, { rating: kind })); };
+    const button = make("button", { type: "button", class: "quiet", "aria-label": label, title: label, onclick: rate }, thumb(kind === "thumbs_up"));
+    pressed.set(button, isPressed);
+    return button;
   }
 
-  // Opens a text box; only one at a time. That of a correction takes the place of the answer.
-  function openEditor(button, label, text, longest, toSave) {
-    if (form) return;
-    const rows = Math.min(12, text.split("\n").length + 2);
-    const box = make("textarea", { "aria-label": label, maxlength: longest, rows, title: "Ctrl+Enter saves, Escape cancels" });
-    box.value = text;
-    const close = () => {
-      form.remove();
-      form = null;
+  // A button that opens a text box; only one at a time. That of a correction takes the place of the answer.
+  function editorButton(caption, label, longest, toRecord, field) {
+    const button = make("button", { type: "button", class: "quiet", onclick: openEditor }, caption);
+    const saveText = (record, again) => save(record, () => change(answer, { [field]: record[field] }), again);
+    function openEditor() {
+      if (isEditing) return;
+      isEditing = true;
+      note.textContent = "";
+      const text = field === "edited" ? currentText(answer) : answer.feedback?.comment || "";
+      const editor = makeEditor({ label, text, longest, note }, toRecord, saveText, onClosed);
+      body.hidden = field === "edited";
+      if (body.hidden) body.after(editor);
+      else below.prepend(editor);
+      editor.scrollIntoView({ block: "nearest" });
+      editor.querySelector("textarea").focus();
+    }
+    function onClosed() {
+      isEditing = false;
       below.querySelector(".error")?.remove();
       body.hidden = false;
       show(currentText(answer));
       button.focus();
-    };
-    const cancel = make("button", { type: "button", onclick: close }, "Cancel");
-    const submit = make("button", { type: "submit", class: "primary" }, "Save");
-    let last = null; // the same text, sent again, has the same id: it is stored once
-    form = make("form", { class: "editor", "aria-label": label }, box, make("div", { class: "buttons" }, submit, cancel));
-    form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      const value = box.value.trim();
-      if (!value || value === text.trim()) { note.textContent = "nothing has changed"; announce("Nothing has changed"); return; }
-      if (last?.value !== value) last = { value, ...toSave(value) };
-      save(last.record, (state) => { last.onSaved(state); close(); });
-    });
-    form.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") { event.stopPropagation(); close(); }
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); form.requestSubmit(); }
-    });
-    body.hidden = button === edit;
-    if (body.hidden) body.after(form);
-    else below.prepend(form);
-    note.textContent = "";
-    form.scrollIntoView({ block: "nearest" });
-    box.focus();
+      drawChanges();
+    }
+    return button;
   }
 
-  const up = make("button", { type: "button", class: "quiet", "aria-label": "Good answer", title: "Good answer", onclick: rate("thumbs_up") }, thumb(true));
-  const down = make("button", { type: "button", class: "quiet", "aria-label": "Bad answer", title: "Bad answer", onclick: rate("thumbs_down") }, thumb(false));
-  const edit = make("button", { type: "button", class: "quiet", onclick: () => {
-    openEditor(edit, "Corrected answer", currentText(answer), MAX_EDIT, (edited) => ({
-      record: feedbackOn(chat, turn, answer, "edit", { edited }), onSaved: (state) => { state.edited = edited; } }));
-  } }, "Edit");
-  const comment = make("button", { type: "button", class: "quiet", onclick: () => {
-    openEditor(comment, "Comment on the answer", answer.feedback?.comment || "", MAX_COMMENT, (text) => ({
-      record: feedbackOn(chat, turn, answer, "comment", { comment: text }), onSaved: (state) => { state.comment = text; } }));
-  } }, "Comment");
-  const pressed = new Map([
-    [up, () => answer.feedback?.rating === "thumbs_up"],
-    [down, () => answer.feedback?.rating === "thumbs_down"],
-  ]);
-  bar.append(up, down, edit, comment, note);
+  // A correction that restores the first answer takes an earlier correction back.
+  const toEdit = (text) => recordOf("edit", { edited: text === answer.text.trim() ? answer.text : text });
+  bar.append(thumbButton("thumbs_up", "Good answer"), thumbButton("thumbs_down", "Bad answer"),
+    editorButton("Edit", "Corrected answer", MAX_EDIT, toEdit, "edited"),
+    editorButton("Comment", "Comment on the answer", MAX_COMMENT, (comment) => recordOf("comment", { comment }), "comment"), note);
   press();
+  return { element: make("div", {}, bar, below), press, pressed, note, save };
+}
 
-  // Adds the button for the better one of two answers, when both are complete.
-  function addChoice(other, onChosen) {
-    const isBetter = () => turn.better === turn.answers.indexOf(answer);
-    const choose = make("button", { type: "button", class: "quiet choice", onclick: () => {
-      if (isBetter()) return;
-      const record = feedbackOn(chat, turn, answer, "choice", { chosen: answer.text, rejected: other.text });
-      save(record, () => { turn.better = turn.answers.indexOf(answer); onChosen(); });
-    } }, "This one is better");
-    pressed.set(choose, isBetter);
-    note.before(choose);
-    press();
-  }
-
-  return { element, addChoice, press };
+function change(answer, fields) {
+  answer.feedback = { ...answer.feedback, ...fields };
 }
 
 // Lets the user choose between the two answers to a question. `bars` are those of the answers, or null.
-function offerChoice(turn, bars) {
+function offerChoice(chat, turn, bars) {
   if (turn.answers.length !== 2 || !bars.every(Boolean)) return;
   const pressAll = () => bars.forEach((bar) => bar.press());
-  turn.answers.forEach((answer, n) => bars[n].addChoice(turn.answers[1 - n], pressAll));
+  bars.forEach((bar, n) => {
+    const [chosen, rejected] = [turn.answers[n].text, turn.answers[1 - n].text];
+    const choose = () => {
+      if (turn.better === n) return;
+      bar.save(feedbackOn(chat, turn, turn.answers[n], "choice", { chosen, rejected }), () => { turn.better = n; pressAll(); });
+    };
+    const button = make("button", { type: "button", class: "quiet choice", onclick: choose }, "This one is better");
+    bar.pressed.set(button, () => turn.better === n);
+    bar.note.before(button);
+  });
+  pressAll();
 }
 
 // Says visibly that feedback is stored, and where.

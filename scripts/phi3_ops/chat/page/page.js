@@ -6,7 +6,8 @@ const KEY = "phi3-chats"; // chats are stored only in this browser
 const MAX_CHATS = 100;
 const RENDER_EVERY_MS = 150;
 const byId = (id) => document.getElementById(id);
-const page = { info: null, chats: [], chat: null, running: null, leaving: false, early: false };
+// `outdated`: another tab has saved its chats; `changed`: it has changed the open chat, which is not drawn again yet.
+const page = { info: null, chats: [], chat: null, running: null, leaving: false, early: false, outdated: false, changed: false };
 
 // -- small helpers ----------------------------------------------------------------------------------
 
@@ -57,6 +58,46 @@ function persist() {
   } catch {
     announce("This browser cannot store more chats. Delete some chats.");
   }
+}
+
+// Takes what another tab has saved. The open chat keeps its objects, because the buttons on the page refer to them.
+// `keepsChat`: the open chat stays, even if the other tab has deleted it or did not know it.
+function loadAgain(keepsChat = false) {
+  page.outdated = Boolean(page.running);
+  if (page.outdated) return; // `ask` calls it again
+  const current = page.chat;
+  const before = JSON.stringify(current);
+  load();
+  if (current && page.chat) {
+    adopt(current.turns, page.chat.turns);
+    page.chats[page.chats.indexOf(page.chat)] = current;
+    page.chat = current;
+  } else if (current && keepsChat) {
+    page.chats.unshift(current);
+    page.chat = current;
+  }
+  page.changed ||= JSON.stringify(page.chat) !== before;
+  drawChats();
+  drawChanges();
+}
+
+function adopt(turns, stored) {
+  for (const [n, turn] of stored.entries()) {
+    if (n === turns.length) { turns.push(turn); continue; }
+    turns[n].better = turn.better ?? turns[n].better;
+    for (const [k, answer] of turns[n].answers.entries()) {
+      const copy = turn.answers[k];
+      if (!answer.ms) Object.assign(answer, { stopped: false }, copy); // the other tab's, complete only now
+      else if (copy?.feedback) change(answer, copy.feedback);
+    }
+  }
+}
+
+// Draws the open chat again if another tab has changed it, but not while the user writes or sends something.
+function drawChanges() {
+  if (!page.changed || page.running || isGivingFeedback()) return;
+  page.changed = false;
+  drawLog();
 }
 
 function open(chat) {
@@ -121,7 +162,7 @@ function captionOf(connection) {
 function drawTurn(turn) {
   const drawn = turn.answers.map((answer) => drawAnswer(turn, answer));
   for (const item of drawn) item.finish();
-  offerChoice(turn, drawn.map((item) => item.bar()));
+  offerChoice(page.chat, turn, drawn.map((item) => item.bar()));
   const answers = make("div", { class: "answers" }, ...drawn.map((item) => item.element));
   return [make("div", { class: "question" }, turn.question), answers];
 }
@@ -133,11 +174,54 @@ function drawAnswer(turn, answer) {
   const from = make("p", { class: "from" }, answer.connection);
   if (caption) from.append(" ", make("span", { class: "caption" }, caption));
   const element = make("section", { class: "answer", "aria-label": `Answer from ${answer.connection}` }, from, body, foot);
+  const { render, renderSome } = rendererInto(body);
+  const chat = page.chat;
+  let bar = null; // the buttons for feedback, if the server stores it
+
+  function finish() {
+    body.classList.remove("waiting");
+    element.removeAttribute("aria-busy");
+    if (answer.error) body.after(make("p", { class: "error", role: "alert" }, answer.error));
+    foot.replaceChildren(make("span", {}, detailsOf(answer)));
+    if (answer.text) {
+      foot.prepend(make("button", { type: "button", class: "quiet", onclick: (event) => copy(event.target, currentText(answer)) }, "Copy"));
+    }
+    if (takesFeedback(answer)) {
+      bar = feedbackBar(chat, turn, answer, body, show);
+      foot.after(bar.element);
+    }
+    return show(currentText(answer));
+  }
+
+  function show(text) {
+    element.querySelector(".corrected")?.remove();
+    if (text !== answer.text) body.after(make("p", { class: "corrected" }, "corrected by you"));
+    return render(text);
+  }
+
+  function wait() {
+    body.classList.add("waiting");
+    element.setAttribute("aria-busy", "true");
+  }
+
+  return { element, renderSome, finish, wait, bar: () => bar };
+}
+
+function detailsOf(answer) {
+  const details = [];
+  if (answer.tokens) details.push(`tokens: ${answer.tokens.prompt_tokens} in, ${answer.tokens.completion_tokens} out`);
+  if (answer.ms) details.push(duration(answer.ms));
+  if (answer.firstMs) details.push(`first token after ${duration(answer.firstMs)}`);
+  if (answer.stopped) details.push("stopped");
+  if (answer.leftOut) details.push(`older turns left out: the model reads ${answer.window} tokens`);
+  return details.join(" · ");
+}
+
+// Renders Markdown into an element.
+function rendererInto(body) {
   let newest = 0; // number of the newest rendering that was requested
   let rendering = 0;
   let lastRendered = 0;
-  const chat = page.chat;
-  let bar = null; // the buttons for feedback, if the server stores it
 
   // While an answer arrives, only one rendering is requested at a time. The next one has the newer text.
   async function renderSome(text) {
@@ -170,39 +254,7 @@ function drawAnswer(turn, answer) {
     }
   }
 
-  function finish() {
-    body.classList.remove("waiting");
-    element.removeAttribute("aria-busy");
-    if (answer.error) body.after(make("p", { class: "error", role: "alert" }, answer.error));
-    const details = [];
-    if (answer.tokens) details.push(`tokens: ${answer.tokens.prompt_tokens} in, ${answer.tokens.completion_tokens} out`);
-    if (answer.ms) details.push(duration(answer.ms));
-    if (answer.firstMs) details.push(`first token after ${duration(answer.firstMs)}`);
-    if (answer.stopped) details.push("stopped");
-    if (answer.leftOut) details.push(`older turns left out: the model reads ${answer.window} tokens`);
-    foot.replaceChildren(make("span", {}, details.join(" · ")));
-    if (answer.text) {
-      foot.prepend(make("button", { type: "button", class: "quiet", onclick: (event) => copy(event.target, currentText(answer)) }, "Copy"));
-    }
-    if (page.info?.feedback && answer.text && !answer.error) {
-      bar = feedbackBar(chat, turn, answer, body, show);
-      foot.after(bar.element);
-    }
-    return show(currentText(answer));
-  }
-
-  function show(text) {
-    element.querySelector(".corrected")?.remove();
-    if (text !== answer.text) body.after(make("p", { class: "corrected" }, "corrected by you"));
-    return render(text);
-  }
-
-  function wait() {
-    body.classList.add("waiting");
-    element.setAttribute("aria-busy", "true");
-  }
-
-  return { element, renderSome, finish, wait, bar: () => bar };
+  return { render, renderSome };
 }
 
 async function copy(button, text) {
@@ -250,7 +302,7 @@ function wire() {
   window.addEventListener("pageshow", () => { page.leaving = false; });
   window.addEventListener("pagehide", persist);
   window.addEventListener("storage", (event) => { // another tab has saved its chats
-    if (event.key === KEY && !page.running) { load(); drawChats(); }
+    if (event.key === KEY) loadAgain();
   });
   byId("stop").addEventListener("click", stop);
   byId("new").addEventListener("click", () => open(null));
