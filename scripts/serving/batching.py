@@ -131,7 +131,8 @@ class Batch:
     """Rows that go through the model together, each in a slot of one cache.
 
     The first slots are in use, without gaps. Rows of very different lengths are in different
-    batches, because every slot of a cache takes the memory of the longest row.
+    batches, because every slot of a cache takes the memory of the longest row, unless the backend is
+    paged.
 
     Args:
         backend: the model.
@@ -192,14 +193,25 @@ class Batch:
         self.rows.append(row)
         self._add_tokens(logits, len(self.rows) - 1)
 
-    def step(self, guest: Piece | None = None) -> Logits:
-        """Generate one more token for every row. Return the logits of the guest, if there is one."""
-        count = len(self.rows)
+    def step(self) -> None:
+        """Generate one more token for every row."""
+        self.add_tokens(self.forward())
+
+    def forward(self, guest: Piece | None = None) -> Logits:
+        """Run the last tokens of all rows through the model, and those of a guest."""
         past = [len(row.tokens) - 1 for row in self.rows]
         tokens = [row.tokens[-1:] for row in self.rows]
         logits: Logits = self.cache.forward(0, tokens, past, *([guest] if guest else []))
+        return logits
+
+    def add_tokens(self, logits: Logits) -> None:
+        """Give every row its next token."""
         self._add_tokens(logits, 0)
-        return logits.after(count)
+
+    def discard(self, row: Row) -> None:
+        """Remove a row, if it is in the batch."""
+        if row in self.rows:
+            self._remove(self.rows.index(row))
 
     def remove_outgrown_rows(self) -> list[Row]:
         """Remove and return the rows that need a longer cache or other rotary factors.
@@ -266,21 +278,23 @@ class Prefill:
         same_factors = backend.rotary_key(1) == backend.rotary_key(len(row.tokens))
         self._chunk_length = backend.prefill_chunk if same_factors else len(row.tokens)
         self._past = 0
-        self._cache = backend.make_cache(1, len(row.tokens))
+        self.cache = backend.make_cache(1, len(row.tokens))
         if known:
             cache, self._past = known
-            self._cache.copy(cache, 0, 0, self._past)
+            self.cache.copy(cache, 0, 0, self._past)
 
-    def step(self, host: Batch | None = None) -> tuple[Cache, Logits] | None:
-        """Run the next chunk. After the last one, return the cache and the prompt's logits.
-
-        Args:
-            host: a batch of a paged backend. Its rows get their next token in the same pass.
-        """
+    def next_piece(self) -> Piece:
+        """Return the next chunk."""
         chunk = self.row.tokens[self._past : self._past + self._chunk_length]
-        if host:
-            logits = host.step(Piece(self._cache, chunk, self._past))
-        else:
-            logits = self._cache.forward(0, [chunk], [self._past])
-        self._past += len(chunk)
-        return (self._cache, logits) if self._past == len(self.row.tokens) else None
+        return Piece(self.cache, chunk, self._past)
+
+    def forward(self) -> Logits:
+        """Run the next chunk alone, and return its logits."""
+        piece = self.next_piece()
+        logits: Logits = self.cache.forward(0, [piece.tokens], [piece.past])
+        return logits
+
+    def advance(self) -> bool:
+        """Count the next chunk as run. Return whether it was the last one."""
+        self._past += len(self.next_piece().tokens)
+        return self._past == len(self.row.tokens)

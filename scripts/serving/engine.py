@@ -8,86 +8,27 @@ backends and implemented here, in `batching.py` and in `generation.py`.
 
 from __future__ import annotations
 
+import logging
 import queue
+import sys
 import threading
+import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from concurrent.futures import wait
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
-from batching import Backend, Batch, Cache, Prefill
-from constraints import GrammarCompiler
+from admission import paged_tokens, planned_length, reserved_tokens, slot_tokens
+from batching import Backend, Batch, Cache, Logits, Prefill
+from engine_interface import BusyError
 from generation import Completion, Row
 from prefix_cache import PrefixCache
 from sampling import GenerationParams
 
+log = logging.getLogger("phi3.score")
 MAX_WAITING = 256  # rows
 ABANDONED_POLL_S = 0.25  # between two questions whether anybody waits for an answer
-SHORTEST_CACHE = 512  # tokens; longer caches have 4, 16, ... times this length
-
-
-class BusyError(Exception):
-    """The engine cannot take the request, because too many requests are waiting."""
-
-
-class Engine(Protocol):
-    """A loaded model. Every method may be called from many threads at once.
-
-    Attributes:
-        context_window: tokens of a prompt and its answer together.
-        vocabulary_size: number of tokens that the model knows.
-        grammars: compiles the grammars of answers for this model's tokens.
-        tool_format: the model's format of tools, see `tool_format.template_format`.
-    """
-
-    context_window: int
-    vocabulary_size: int
-    grammars: GrammarCompiler
-    tool_format: str
-
-    def render(self, messages: Sequence[dict[str, str]]) -> str:
-        """Return the messages in the model's chat template, up to where the answer starts."""
-
-    def encode(self, text: str) -> list[int]:
-        """Return the token ids of a rendered prompt, without adding special tokens.
-
-        Control tokens in the text are control tokens. For messages, use `encode_chat`.
-        """
-
-    def encode_chat(
-        self, messages: Sequence[dict[str, Any]], tools: Sequence[Mapping[str, Any]] = ()
-    ) -> list[int]:
-        """Return the token ids of the messages and tools in the model's chat template.
-
-        A control token in a message or in a tool becomes ordinary text.
-        """
-
-    def decode(self, ids: list[int]) -> str:
-        """Return the text of tokens, without special tokens."""
-
-    def generate(
-        self,
-        prompts: Sequence[list[int]],
-        params: GenerationParams,
-        is_abandoned: Callable[[], bool] | None = None,
-    ) -> list[Completion]:
-        """Return one completion per prompt, in the order of the prompts. Raises BusyError.
-
-        `is_abandoned` is called several times a second. As soon as it returns True, nobody waits for
-        the answers any more, and they end at their next tokens.
-        """
-
-    def stream(
-        self, prompt: list[int], params: GenerationParams
-    ) -> Generator[str, None, Completion]:
-        """Yield pieces of text as they are generated, and return the completion.
-
-        Raises BusyError when it is called, not at the first piece.
-        """
-
-    def close(self) -> None:
-        """Finish the running requests, fail the waiting ones, and end the engine's thread."""
 
 
 @dataclass(frozen=True)
@@ -195,8 +136,11 @@ class BatchingEngine:
                 self._start(rows)
             self._remove_outgrown_rows()
             host = self._find_host()
-            if self._prefill:
-                self._step_prefill(self._prefill, host)
+            if not self._prefill:
+                pass
+            elif not host or not self._step_together(self._prefill, host):
+                host = None
+                self._step_prefill(self._prefill)
             self._remove_outgrown_rows()
             for key, batch in list(self._batches.items()):
                 if batch.rows and batch is not host:
@@ -232,9 +176,10 @@ class BatchingEngine:
                 if row.cancelled:
                     row.finish()
                     continue
-                if not self._fits_in_memory(row, len(taken)):
+                if not self._fits_in_memory(row, [new.row for new in taken]):
                     skipped.append(row)
                     break  # rows that overtake this one could keep it waiting for ever
+                row.reserved = reserved_tokens(row, self.context_window)
                 new = NewRow(row, self._find_known(row))
                 if self._starts_in_one_pass(new):
                     if self._share_a_pass([*taken, new]):
@@ -286,39 +231,73 @@ class BatchingEngine:
         batches = self._batches.values()
         return next((item for item in batches if item.rows and item.rotary_key == rotary_key), None)
 
-    def _step_prefill(self, prefill: Prefill, host: Batch | None) -> None:
-        row, result = prefill.row, None
-
-        def step() -> None:
-            nonlocal result
-            result = prefill.step(host)
-            if result:
-                self._get_batch(self._batch_key(row)).add_prefilled_row(row, *result)
-
-        if row.cancelled:
-            row.finish()
-        elif host:
-            key = host.length, host.rotary_key
-            self.batch_sizes.append(len(host.rows))
-            self._guard(step, [row, *host.rows], key)
-        else:
-            self._guard(step, [row])
-        if result or row.completion.done():
+    def _step_prefill(self, prefill: Prefill) -> None:
+        """Run the next chunk of a prompt, and let the row join a batch after the last one."""
+        if prefill.row.cancelled:
+            prefill.row.finish()
             self._prefill = None
+        else:
+            self._guard(lambda: self._advance(prefill, prefill.forward()), [prefill.row])
+
+    def _step_together(self, prefill: Prefill, host: Batch) -> bool:
+        """Run the next chunk of a prompt and the next tokens of a batch in one forward pass.
+
+        Returns False if the pass fails. Each of the two can still be run alone, and then only the one
+        that causes the error fails.
+        """
+        try:
+            logits = host.forward(prefill.next_piece())
+        except Exception:
+            log.exception("a pass of a batch and a prompt failed; each is run alone")
+            return False
+        guest_logits = logits.after(len(host.rows))
+        self.batch_sizes.append(len(host.rows))
+        key = host.length, host.rotary_key
+        self._guard(lambda: host.add_tokens(logits), host.rows, key)
+        self._guard(lambda: self._advance(prefill, guest_logits), [prefill.row])
+        return True
+
+    def _advance(self, prefill: Prefill, logits: Logits) -> None:
+        if prefill.advance():
+            self._prefill = None
+            batch = self._get_batch(self._batch_key(prefill.row))
+            batch.add_prefilled_row(prefill.row, prefill.cache, logits)
 
     def _remove_outgrown_rows(self) -> None:
+        """Let rows wait again that need another batch, or more memory than there is."""
         for batch in self._batches.values():
-            rows = batch.remove_outgrown_rows()
+            outgrown = batch.remove_outgrown_rows()
+            if self._backend.is_paged:
+                outgrown += [row for row in list(batch.rows) if not self._extend(row)]
+            for row in outgrown:
+                batch.discard(row)
             with self._changed:
-                self._waiting.extendleft(rows)
+                self._waiting.extendleft(outgrown)
+
+    def _extend(self, row: Row) -> bool:
+        """Reserve more memory for a row that has used up its own. Return whether there is enough."""
+        if len(row.tokens) <= row.reserved:
+            return True
+        reserved, row.reserved = row.reserved, 0
+        if self._fits_in_memory(row, [], others=self._running() - 1):
+            row.reserved = reserved_tokens(row, self.context_window)
+            return True
+        row.reserved = reserved
+        return False
 
     def _guard(self, work: Callable[[], Any], rows: Sequence[Row], key: Hashable = None) -> None:
         """Call `work`. If it fails, fail its rows, and drop the batch with this key."""
         try:
             work()
         except Exception as error:  # noqa: BLE001 - the thread must outlive a failed batch
+            # The frames refer to caches, whose memory is to be free now.
+            traceback.clear_frames(error.__traceback__)
             self._batches.pop(key, None)
-            for row in rows:
+            if self._prefill and self._prefill.row in rows:
+                self._prefill = None
+            for row in list(rows):
+                for batch in self._batches.values():
+                    batch.discard(row)
                 if not row.completion.done():
                     row.completion.set_exception(error)
 
@@ -326,52 +305,46 @@ class BatchingEngine:
 
     def _batch_key(self, row: Row) -> tuple[int, Hashable]:
         """Return the cache length and the rotary key of the batch that a row belongs to."""
-        length = SHORTEST_CACHE
-        needed = row.length_to_plan
-        while length < needed:
-            length *= 4
-        window = max(self.context_window, needed)
-        return min(length, window), self._backend.rotary_key(len(row.tokens))
+        window = self.context_window
+        # Rows that take memory in pages need no equal lengths.
+        length = sys.maxsize if self._backend.is_paged else planned_length(row, window)
+        return length, self._backend.rotary_key(len(row.tokens))
 
     def _get_batch(self, key: tuple[int, Hashable]) -> Batch:
         if key not in self._batches:
             self._batches[key] = Batch(self._backend, *key, self._prefixes.keep)
         return self._batches[key]
 
-    def _fits_in_memory(self, row: Row, taken: int) -> bool:
-        """Return whether the caches have room for a row. A row that would run alone always fits."""
+    def _fits_in_memory(self, row: Row, taken: Sequence[Row], others: int | None = None) -> bool:
+        """Return whether the caches have room for a row. A row that would run alone always fits.
+
+        Args:
+            row: the row.
+            taken: rows that start together with it.
+            others: number of other rows that run; by default that of all running rows.
+        """
         limit = self._backend.max_cache_bytes // self._backend.bytes_per_token
         if self._cached_tokens_with(row, taken) <= limit:
             return True
         self._batches = {key: batch for key, batch in self._batches.items() if batch.rows}
         while self._cached_tokens_with(row, taken) > limit and self._prefixes.drop_oldest():
             pass
-        alone = not taken and not self._running()
+        alone = not taken and not (self._running() if others is None else others)
         return alone or self._cached_tokens_with(row, taken) <= limit
 
-    def _cached_tokens_with(self, row: Row, taken: int) -> int:
-        """Return the size of all caches, in tokens, with `taken` new rows and this one."""
-        key = self._batch_key(row)
-        if self._backend.is_paged:
-            return self._reserved_tokens() + (taken + 1) * min(key[0], row.max_length)
-        row_batch = self._batches.get(key) or Batch(self._backend, *key)
-        other_batches = sum(
-            batch.slots * batch.length for batch in self._batches.values() if batch is not row_batch
-        )
-        prompts = [row] + ([self._prefill.row] if self._prefill else [])
-        lengths = [len(prompt.tokens) for prompt in prompts]
-        prefills = sum(length for length in lengths if length > self._backend.prefill_chunk)
-        batch = row_batch.slots_with(taken + 1) * row_batch.length
-        return other_batches + batch + prefills + self._prefixes.tokens
-
-    def _reserved_tokens(self) -> int:
-        """Return the size that the rows of a paged backend can have before they move, in tokens."""
+    def _cached_tokens_with(self, row: Row, taken: Sequence[Row]) -> int:
+        """Return the size of all caches, in tokens, with the taken rows and this one."""
         batches = self._batches.values()
-        running = sum(min(item.length, row.max_length) for item in batches for row in item.rows)
-        if self._prefill:
-            row = self._prefill.row
-            running += min(self._batch_key(row)[0], row.max_length)
-        return running + self._prefixes.tokens
+        prefills = [self._prefill.row] if self._prefill else []
+        if self._backend.is_paged:
+            running = [item for batch in batches for item in batch.rows]
+            tokens = paged_tokens([*running, *prefills, *taken])
+            return tokens + reserved_tokens(row, self.context_window) + self._prefixes.tokens
+        key = self._batch_key(row)
+        batch = self._batches.get(key) or Batch(self._backend, *key)
+        chunk = self._backend.prefill_chunk
+        tokens = slot_tokens(batches, batch, len(taken) + 1, [row, *prefills], chunk)
+        return tokens + self._prefixes.tokens
 
 
 def _cancel_if_abandoned(rows: Sequence[Row], is_abandoned: Callable[[], bool]) -> None:

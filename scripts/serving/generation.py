@@ -64,6 +64,7 @@ class Row:
         self.max_length = context_window if limit is None else len(self.tokens) + limit
         self.completion: Future[Completion] = Future()
         self.cancelled = False
+        self.reserved = 0  # tokens of memory that the engine keeps free for the row
         self._prompt_length = len(self.tokens)
         self._answer_state = params.constraint.start() if params.constraint else None
         if params.constraint and params.constraint.marks:

@@ -47,9 +47,8 @@ class BlockPool:
         self._formats = formats
         self._arrays: list[np.ndarray] = []
         self._uses: list[int] = []  # by block
-        self._free: list[
-            int
-        ] = []  # a heap: the lowest blocks are used first, so they stay in memory
+        # A heap: the lowest blocks are used first, so that few blocks take memory.
+        self._free: list[int] = []
         self._is_bound = False
         self._grow(capacity)
 
@@ -112,10 +111,11 @@ class BlockPool:
     def _grow(self, count: int) -> None:
         """Add blocks. They take part of the machine's memory only when they are written to."""
         old = len(self._uses)
+        used = [block for block, uses in enumerate(self._uses) if uses]
         for layer, item in enumerate(self._formats):
             array = np.zeros((old + count, item.size), np.uint8)
             if old:
-                array[:old] = self._arrays[layer]
+                array[used] = self._arrays[layer][used]
                 self._arrays[layer] = array
             else:
                 self._arrays.append(array)

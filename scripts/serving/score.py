@@ -29,7 +29,8 @@ from backends import load_backend  # noqa: E402
 from chat_template import ChatTemplateError  # noqa: E402
 from constraints import Constraint, ConstraintError  # noqa: E402
 from conversations import Message  # noqa: E402
-from engine import BatchingEngine, BusyError, Engine  # noqa: E402
+from engine import BatchingEngine  # noqa: E402
+from engine_interface import BusyError, Engine  # noqa: E402
 from generation import Completion  # noqa: E402
 from grammars import write_grammar  # noqa: E402
 from model_files import ModelNotFoundError, find_model  # noqa: E402

@@ -104,11 +104,11 @@ def test_a_long_prompt_is_run_in_chunks_and_then_joins_a_batch():
     batch = make_batch(backend, running)
     row = make_row(backend, "0123456789")
     prefill = Prefill(backend, row)
-    assert prefill.step() is None
-    assert prefill.step() is None
-    cache, logits = prefill.step()
+    for is_last in (False, False, True):
+        logits = prefill.forward()
+        assert prefill.advance() == is_last
     assert [len(tokens[0]) for tokens in backend.passes[1:]] == [4, 4, 2]
-    batch.add_prefilled_row(row, cache, logits)
+    batch.add_prefilled_row(row, prefill.cache, logits)
     assert batch.rows == [running, row]
     assert texts_of(batch, [running, row]) == ["run", "0123456789"]
 
@@ -118,6 +118,7 @@ def test_a_prompt_beyond_the_short_window_is_run_in_one_piece(length, chunks):
     """Its first chunk would get the rotary factors of short texts, and its last one others."""
     backend = ByteBackend(prefill_chunk=4, short_window=6)
     prefill = Prefill(backend, make_row(backend, "x" * length))
-    while prefill.step() is None:
-        pass
+    prefill.forward()
+    while not prefill.advance():
+        prefill.forward()
     assert [len(tokens) for (tokens,) in backend.passes] == chunks

@@ -5,7 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from random import Random
 
 import pytest
-from engine import BatchingEngine, BusyError
+from engine import BatchingEngine
+from engine_interface import BusyError
 from sampling import GenerationParams
 
 from byte_backend import HANG_S, ByteBackend

@@ -27,7 +27,7 @@ def make_engine():
 def test_a_chunk_and_the_tokens_of_other_rows_share_a_pass(make_engine):
     gate = threading.Event()
     engine = make_engine(gate=gate, prefill_chunk=4)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(16) as pool:
         short = pool.submit(engine.generate, [list(b"abc")], GenerationParams(max_new_tokens=20))
         assert engine._backend.started.wait(HANG_S)
         long = pool.submit(engine.generate, [list(b"0123456789")], GenerationParams())
@@ -39,19 +39,69 @@ def test_a_chunk_and_the_tokens_of_other_rows_share_a_pass(make_engine):
     assert [len(item) for item in shared] == [2]
 
 
-def test_a_failed_shared_pass_fails_all_of_its_rows(make_engine):
+def test_a_prompt_that_fails_in_a_shared_pass_fails_alone(make_engine):
     gate = threading.Event()
     engine = make_engine(gate=gate, prefill_chunk=4)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(16) as pool:
         short = pool.submit(engine.generate, [list(b"abc")], GenerationParams(max_new_tokens=20))
         assert engine._backend.started.wait(HANG_S)
         long = pool.submit(engine.generate, [list(b"failfail")], GenerationParams())
         wait_until(lambda: engine._waiting)
         gate.set()
-        for answers in (short, long):
-            with pytest.raises(RuntimeError, match="out of memory"):
-                answers.result(HANG_S)
+        with pytest.raises(RuntimeError, match="out of memory"):
+            long.result(HANG_S)
+        assert [answer.text for answer in short.result(HANG_S)] == ["abc"]
     assert engine.generate([list(b"ok")], GenerationParams())[0].text == "ok"
+
+
+def test_rows_with_different_limits_share_passes(make_engine):
+    engine = make_engine("the answer")
+    requests = [GenerationParams(max_new_tokens=limit) for limit in (50, 600, 3000)]
+    with ThreadPoolExecutor(16) as pool:
+        gate = engine._backend.gate = threading.Event()
+        answers = [pool.submit(engine.generate, [[65]], requests[0])]
+        assert engine._backend.started.wait(HANG_S)
+        answers += [pool.submit(engine.generate, [[66 + n]], p) for n, p in enumerate(requests[1:])]
+        wait_until(lambda: len(engine._waiting) == 2)
+        gate.set()
+        assert [answer.result(HANG_S)[0].text for answer in answers] == ["the answer"] * 3
+    assert max(engine.batch_sizes) == 3
+    assert len(engine.batch_sizes) <= 3 + len("the answer")
+
+
+def test_rows_that_start_together_reserve_no_more_than_there_is(make_engine):
+    limit = 20_000
+    engine = make_engine("ok", max_cache_bytes=limit)
+    reserved = []
+    batch_step = engine._guard
+
+    def guard(work, rows, key=None):
+        reserved.append(sum(row.reserved for b in engine._batches.values() for row in b.rows))
+        batch_step(work, rows, key)
+
+    engine._guard = guard
+    with ThreadPoolExecutor(16) as pool:
+        gate = engine._backend.gate = threading.Event()
+        first = pool.submit(engine.generate, [[65]], GenerationParams(max_new_tokens=4))
+        assert engine._backend.started.wait(HANG_S)
+        limits = [8000] * 2 + [2100] * 7
+        params = [GenerationParams(max_new_tokens=item) for item in limits]
+        answers = [pool.submit(engine.generate, [[66 + n]], p) for n, p in enumerate(params)]
+        wait_until(lambda: len(engine._waiting) == len(limits))
+        gate.set()
+        assert [answer.result(HANG_S)[0].text for answer in [first, *answers]] == ["ok"] * 10
+    assert 16_000 < max(reserved) <= limit
+
+
+def test_a_row_without_a_limit_reserves_more_when_it_needs_more(make_engine):
+    text = "x" * 560
+    engine = make_engine(text, max_cache_bytes=4096)
+    params = GenerationParams(max_new_tokens=None)
+    answers = engine.generate([[65], [66], [67]], params)
+    assert [answer.text for answer in answers] == [text] * 3
+    # Three rows of 2,048 tokens do not fit: one of them waited.
+    assert max(engine.batch_sizes) == 3
+    assert min(engine.batch_sizes) < 3
 
 
 def test_a_row_reserves_only_what_it_can_need(make_engine):

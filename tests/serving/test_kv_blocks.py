@@ -1,3 +1,5 @@
+import resource
+
 import openvino as ov
 import pytest
 from kv_blocks import BlockPool
@@ -119,3 +121,19 @@ def test_the_tensors_are_set_once_unless_the_pool_has_grown(pool):
         pool.bind(request)
         tensors.append(set(request.tensors))
     assert tensors == [{"key", "value"}, set(), {"key", "value"}]
+
+
+def test_growing_does_not_write_to_blocks_that_are_not_used():
+    pool = BlockPool([Format("key")], capacity=4_000_000)
+    row = []
+    pool.prepare(row, 0, 2)
+    pool._arrays[0][row[0]] = 7
+    old = resident_bytes()
+    pool._grow(1)
+    assert pool._arrays[0][row[0]].tolist() == [7] * 8
+    assert resident_bytes() - old < 16 * 2**20  # the pool has 32 MB
+
+
+def resident_bytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
