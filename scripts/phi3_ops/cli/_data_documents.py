@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from ..documents import DocumentData, DocumentFiles, Progress
 
-MIN_CALLS = 2  # of an answer: the second one if the first does not fit the schema
 DEFAULT_OUT = paths.WORKDIR / "documents" / "rows.jsonl"
 
 
@@ -60,6 +59,7 @@ def add_document_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--refusal",
+        type=_refusal,
         metavar="TEXT",
         help="answer to questions that the documents do not answer",
     )
@@ -67,7 +67,8 @@ def add_document_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-new-tokens",
         type=positive_int,
         metavar="N",
-        help="maximum number of tokens of an answer with questions (default: 220 per question and 160)",
+        help="maximum number of tokens of an answer with questions (default: 220 for each "
+        "question plus 160)",
     )
     group.add_argument(
         "--max-calls",
@@ -83,13 +84,20 @@ def add_document_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _refusal(text: str) -> str:
+    """Parse the answer to unanswerable questions for argparse."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the text is empty; leave the option out for the default")
+    return text
+
+
 def run_documents(args: argparse.Namespace) -> int:
     """Make, write and report training data from documents.
 
     Returns:
         0 if everything was asked and judged, 1 if passages or verdicts are left.
     """
-    from ..documents import DocumentFiles, DocumentOptions, make_document_data
+    from ..documents import MIN_CALLS, DocumentFiles, DocumentOptions, make_document_data
 
     if not args.connection:
         raise OpsError("--from-docs needs a teacher", "Add --connection NAME.")
@@ -219,7 +227,9 @@ def _print_incomplete(data: DocumentData) -> None:
     passages = len(data.asked.failed) + len(data.asked.not_asked)
     verdicts = len(data.judged.failed) + len(data.judged.not_asked)
     is_budget = data.asked.budget_reached or data.judged.budget_reached
-    reason = "--max-calls was reached" if is_budget else "the endpoint failed"
+    not_asked = data.asked.not_asked or data.judged.not_asked
+    failed = "the endpoint failed" if not_asked else "the endpoint gave no usable answer"
+    reason = "--max-calls was reached" if is_budget else failed
     left = f"{counted(passages, 'passage')} and {counted(verdicts, 'verdict')} are left"
     line = f"phi3 data: {left}, because {reason}; run the same command again to go on"
     print_text(line, to_stderr=True)

@@ -8,11 +8,13 @@ from __future__ import annotations
 from .make import DocumentOptions, Progress, make_document_data
 from .output import DocumentFiles
 from .results import DocumentData
+from .teacher import MIN_CALLS
 
 __all__ = [
     "DocumentData",
     "DocumentFiles",
     "DocumentOptions",
+    "MIN_CALLS",
     "Progress",
     "make_document_data",
 ]

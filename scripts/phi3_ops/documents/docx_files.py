@@ -64,5 +64,16 @@ def _heading_level(paragraph: Any) -> int | None:
 
 
 def _row_text(row: Any) -> str:
-    cells = [" ".join(cell.text.split()) for cell in row.cells]
+    # python-docx repeats a merged cell for each column.
+    elements = [cell._tc for cell in row.cells]
+    is_new = [not index or elements[index - 1] is not tc for index, tc in enumerate(elements)]
+    cells = [_cell_text(cell) for cell, new in zip(row.cells, is_new) if new]
     return " | ".join(cells) if any(cells) else ""
+
+
+def _cell_text(cell: Any) -> str:
+    """Return the text of a cell in one line, with the tables in it."""
+    texts: list[str] = []
+    for block in cell.iter_inner_content():
+        texts += map(_row_text, block.rows) if hasattr(block, "rows") else [block.text]
+    return " ".join(" ".join(texts).split())

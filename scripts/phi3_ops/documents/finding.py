@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OpsError
+from ..files import read_marker
 from .readers import READERS
 
 
@@ -38,7 +39,7 @@ def find_documents(
 ) -> tuple[list[FoundFile], list[SkippedFile]]:
     """Return the documents of a folder and its subfolders, sorted by name, and the other files.
 
-    Hidden files and folders are left out without being listed.
+    Hidden files and folders, and files that phi3 wrote, are left out without being listed.
 
     Args:
         folder: the folder, or one document.
@@ -56,9 +57,9 @@ def find_documents(
         raise OpsError(f"{folder} does not exist", "Give a folder with documents.")
     found: list[FoundFile] = []
     skipped: list[SkippedFile] = []
-    not_documents = {path.resolve() for path in left_out}
+    not_documents = {os.path.realpath(path) for path in left_out}
     for path, reason in entries:
-        if path.resolve() in not_documents:
+        if os.path.realpath(path) in not_documents:
             continue
         name = _readable_name(path, root)
         if reason:
@@ -76,8 +77,11 @@ def find_documents(
 def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
     """Yield the files of a folder and the reason for which each is not read; empty if it is read."""
     waiting = [folder]
+    written_by_phi3: set[Path] = set()
     while waiting:
         path = waiting.pop()
+        if path in written_by_phi3:
+            continue
         if path != folder and (path.is_symlink() or not path.is_dir()):
             yield path, _problem(path)
             continue
@@ -86,6 +90,8 @@ def _walk(folder: Path) -> Iterator[tuple[Path, str]]:
         except OSError as error:
             yield path, f"the folder cannot be opened: {error.strerror}"
             continue
+        if marker := read_marker(path):
+            written_by_phi3 |= {path / name for name in marker.files | marker.unfinished}
         waiting += [entry for entry in entries if not entry.name.startswith(".")]
 
 

@@ -15,11 +15,14 @@ _INLINE = frozenset(
         *("time", "tt", "u", "var", "wbr"),
     ]
 )
+# A row of a table with one of these is layout, not data.
+_IN_LAYOUT = ("tr", "ul", "ol", "dl", "pre", "blockquote", *(f"h{level}" for level in range(1, 7)))
+_CELLS, _PARAGRAPHS = ("td", "th"), ("p", "div")
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 
 
 def read_html(content: bytes) -> list[Section]:
-    """Return the sections of an HTML file.
+    """Return the sections of an HTML file. The cells of a table's row are separated by ` | `.
 
     Raises:
         UnreadableError: the file is binary.
@@ -32,6 +35,8 @@ def read_html(content: bytes) -> list[Section]:
     soup = BeautifulSoup(content, "html.parser")
     for element in soup.find_all(_LEFT_OUT):
         element.decompose()
+    for row in soup.find_all("tr"):
+        _join_cells(row)
     builder = SectionBuilder()
     texts: list[str] = []
     present: Any = None
@@ -47,6 +52,20 @@ def read_html(content: bytes) -> list[Section]:
         if block is not None:
             texts.append(str(node))
     return builder.sections()
+
+
+def _join_cells(row: Any) -> None:
+    """Replace the cells of a table's row by one text, unless the row is layout."""
+    cells = row.find_all(_CELLS, recursive=False)
+    is_nested = len(row.find_all(_CELLS)) != len(cells)
+    if len(cells) < 2 or is_nested or row.find(_IN_LAYOUT):
+        return
+    if any(len(cell.find_all(_PARAGRAPHS)) > 1 for cell in cells):
+        return
+    for element in row.find_all((*_PARAGRAPHS, "br")):
+        element.append(" ")  # it ends a line
+    texts = [" ".join(cell.get_text().split()) for cell in cells]
+    row.string = " | ".join(texts) if any(texts) else ""
 
 
 def _block_of(node: Any) -> Any:

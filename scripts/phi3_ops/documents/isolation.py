@@ -24,7 +24,7 @@ from .readers import read_document
 from .sections import Section, UnreadableError
 
 CPU_LIMIT_S = 60  # for one document, so that a busy machine does not change what can be read
-TIMEOUT_S = 600.0  # likewise, for a document that waits for something
+TIMEOUT_S = 600.0  # wall-clock limit for one document
 MAX_MEMORY = 3 << 30  # bytes of address space of the process
 _END_S = 0.5  # for a process that the system ends
 _FAILED = "its reader failed; it may need too much memory"

@@ -7,12 +7,25 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from phi3_tools import Phi3Error
+from phi3_tools import (
+    BadRequestError,
+    InvalidAnswerError,
+    Phi3Error,
+    PromptTooLongError,
+    RequestTooLargeError,
+)
 from phi3_tools.client import CallGroup
 
 from .teacher import BudgetReachedError
 
 MAX_FAILURES_IN_A_ROW = 5  # then the endpoint is taken to be down, and nothing more is asked
+# Errors of one request, to which the endpoint answered: other requests may succeed.
+_OF_ONE_REQUEST = (
+    BadRequestError,
+    InvalidAnswerError,
+    PromptTooLongError,
+    RequestTooLargeError,
+)
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
@@ -71,7 +84,7 @@ def run_jobs(
                     results.not_asked.append(key)
                 except Phi3Error as error:
                     results.failed[key] = error.what
-                    failures_in_a_row += 1
+                    failures_in_a_row += not isinstance(error, _OF_ONE_REQUEST)
             on_ended(len(results.done) + len(results.failed))
     except BaseException:
         calls.cancel()  # Ctrl-C does not wait for the answers

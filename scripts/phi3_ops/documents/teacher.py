@@ -18,7 +18,7 @@ from .journal import Journal, JournalEntry
 # only their default temperature. Their refusals name one of the two.
 _NEWER_TOKENS = "max_completion_tokens"
 _NAMED_BY_REFUSALS = (_NEWER_TOKENS, "temperature")
-_REPAIRED_CALLS = 2  # calls of an answer by a schema whose first attempt does not fit
+MIN_CALLS = 2  # for an answer by a schema: the second call if the first answer does not fit
 
 
 class BudgetReachedError(Exception):
@@ -78,6 +78,8 @@ class Teacher:
         journal: the journal.
         budget: the number of calls that may be made.
         redact: function that returns a text without the connection's key.
+        endpoint: what the connection leads to, such as URL, model and deployment. If it changes,
+            everything is asked anew.
     """
 
     def __init__(
@@ -87,8 +89,10 @@ class Teacher:
         journal: Journal,
         budget: Budget,
         redact: Callable[[str], str] = str,
+        endpoint: Sequence[str | None] = (),
     ) -> None:
         self.name = name
+        self._endpoint = endpoint
         self._client, self._journal, self._budget, self._redact = client, journal, budget, redact
         self._has_newer_parameters = False
 
@@ -100,10 +104,10 @@ class Teacher:
             Phi3Error: the endpoint failed, or its answer does not fit the schema.
             OpsError: the journal cannot be written.
         """
-        key = _request_key(self.name, messages, params)
+        key = _request_key(self.name, self._endpoint, messages, params)
         if entry := self._journal.get(key):
             return Reply(entry.text)
-        reserved = _REPAIRED_CALLS if params.response_format is not None else 1
+        reserved = MIN_CALLS if params.response_format is not None else 1
         self._budget.reserve(reserved)
         used = 1
         try:
@@ -148,11 +152,12 @@ def open_teacher(name: str, journal: Journal, budget: Budget) -> tuple[Teacher, 
         ConfigError: the connection does not exist, or a field is wrong.
     """
     client = Phi3Client.from_connection(name)
-    auth = client.settings.auth
+    settings = client.settings
     redact: Callable[[str], str] = str
-    if isinstance(auth, KeyAuth):
-        redact = redactor(auth.header().removeprefix("Bearer ")).redact
-    return Teacher(client, name, journal, budget, redact), client
+    if isinstance(settings.auth, KeyAuth):
+        redact = redactor(settings.auth.header().removeprefix("Bearer ")).redact
+    endpoint = (settings.endpoint, settings.model, settings.deployment)
+    return Teacher(client, name, journal, budget, redact, endpoint), client
 
 
 def _with_newer_parameters(params: Params) -> Params:
@@ -160,8 +165,10 @@ def _with_newer_parameters(params: Params) -> Params:
     return replace(params, temperature=None, extra={**params.extra, **renamed})
 
 
-def _request_key(name: str, messages: Sequence[Message], params: Params) -> str:
-    """Return the hash of a request: equal requests to one connection have equal answers."""
-    content = {"messages": list(messages), "params": asdict(params)}
+def _request_key(
+    name: str, endpoint: Sequence[str | None], messages: Sequence[Message], params: Params
+) -> str:
+    """Return the hash of a request: equal requests to one endpoint have equal answers."""
+    content = {"endpoint": endpoint, "messages": list(messages), "params": asdict(params)}
     text = json.dumps(content, sort_keys=True, default=str)
     return parts_sha256([name.encode(), text.encode()])

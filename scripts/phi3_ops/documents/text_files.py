@@ -19,9 +19,8 @@ def decode_text(content: bytes) -> str:
     """Return the text of a file, with line feeds as line ends.
 
     Raises:
-        UnreadableError: the file is binary, or not in UTF-8 or UTF-16.
+        UnreadableError: the file is binary, too long, or not in UTF-8 or UTF-16.
     """
-    check_length(len(content) // 4)
     encoding = next((name for mark, name in _BOMS if content.startswith(mark)), None)
     if encoding is None and b"\0" in content:
         raise UnreadableError("it is a binary file")
@@ -29,6 +28,7 @@ def decode_text(content: bytes) -> str:
         text = content.decode(encoding or "utf-8").removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise UnreadableError(f"it is not UTF-8 (byte {error.start})") from None
+    check_length(len(text))
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -48,9 +48,10 @@ def test_an_action_for_over_long_chats_needs_a_maximum(capsys):
         (("--max-tokens", "x"), "argument --max-tokens: x is not"),
         (("--test-share", "x"), "argument --test-share: x is not a number"),
         (("--seed", "x"), "argument --seed: x is not an integer"),
+        (("--refusal", " "), "argument --refusal: the text is empty; leave the option out"),
     ],
 )
-def test_a_wrong_number_is_named(words, message, capsys):
+def test_a_wrong_value_is_named(words, message, capsys):
     with pytest.raises(SystemExit) as end:
         main(["data", *words])
     assert end.value.code == 2

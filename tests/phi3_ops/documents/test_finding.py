@@ -6,6 +6,7 @@ import pytest
 
 from phi3_ops.documents.finding import SkippedFile, find_documents
 from phi3_ops.errors import OpsError
+from phi3_ops.files import record_files
 
 
 def test_documents_are_found_and_other_files_are_listed(tmp_path):
@@ -28,10 +29,11 @@ def test_links_are_not_followed(tmp_path):
     (folder / "other").symlink_to(outside)
     (folder / "secret.txt").symlink_to(outside / "secret.txt")
     (folder / "broken.txt").symlink_to(folder / "gone")
+    (folder / "itself").symlink_to(folder / "itself")
     found, skipped = find_documents(folder)
     assert [file.name for file in found] == ["a.txt"]
     reason = "it is a link; links are not followed"
-    names = ["broken.txt", "loop", "other", "secret.txt"]
+    names = ["broken.txt", "itself", "loop", "other", "secret.txt"]
     assert skipped == [SkippedFile(name, reason) for name in names]
 
 
@@ -48,6 +50,14 @@ def test_files_of_the_command_itself_are_left_out(tmp_path):
         (tmp_path / name).write_text("x")
     found, skipped = find_documents(tmp_path, [tmp_path / "rows.html"])
     assert ([file.name for file in found], skipped) == (["a.txt"], [])
+
+
+def test_files_that_phi3_wrote_are_left_out(tmp_path):
+    for name in ("a.txt", "rows.html", "other.html"):
+        (tmp_path / name).write_text("x")
+    record_files(tmp_path, ["rows.html"])
+    found, skipped = find_documents(tmp_path)
+    assert ([file.name for file in found], skipped) == (["a.txt", "other.html"], [])
 
 
 def test_one_document_instead_of_a_folder(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from phi3_ops.documents.jobs import MAX_FAILURES_IN_A_ROW, run_jobs
 from phi3_ops.documents.teacher import BudgetReachedError
-from phi3_tools import ServerError
+from phi3_tools import BadRequestError, InvalidAnswerError, ServerError
 from phi3_tools.client import groups
 from polling import wait_until
 
@@ -39,6 +39,14 @@ def test_nothing_more_is_asked_after_many_failures_in_a_row():
     assert len(results.failed) == 2 * MAX_FAILURES_IN_A_ROW - 1
     assert len(results.done) == 2
     assert len(results.not_asked) == 26 - 2 - len(results.failed)
+
+
+@pytest.mark.parametrize("error", [BadRequestError("filtered"), InvalidAnswerError("no JSON")])
+def test_an_error_of_one_request_does_not_count_for_the_endpoint(error):
+    refused = [error] * (MAX_FAILURES_IN_A_ROW + 1)
+    results = run(*refused, "answer")
+    assert len(results.failed) == len(refused)
+    assert (list(results.done.values()), results.not_asked) == (["answer"], [])
 
 
 def test_the_budget_ends_it_without_a_failure():

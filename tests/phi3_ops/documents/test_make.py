@@ -193,7 +193,7 @@ def test_a_failing_teacher_loses_no_passage(teacher, capsys):
     teacher.judge = fails_on_motor
     assert main(COMMAND) == 1
     error = capsys.readouterr().err
-    assert "1 passage and 0 verdicts are left, because the endpoint failed" in error
+    assert "1 passage and 0 verdicts are left, because the endpoint gave no usable answer" in error
     assert "out of memory" in error and KEY not in error
     content = manifest()
     assert not content["complete"] and content["passages"]["failed"] == 1

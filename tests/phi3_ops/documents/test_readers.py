@@ -137,6 +137,44 @@ def test_bombs_and_large_files_are_refused_before_they_are_unpacked(tmp_path, mo
         read_document(page)
 
 
+def test_long_text_and_markdown_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(sections_module, "MAX_CHARACTERS", 100)
+    for name in ("a.txt", "a.md"):
+        (tmp_path / name).write_text("ü" * 101, encoding="utf-8")
+        with pytest.raises(UnreadableError, match="more than 100 characters"):
+            read_document(tmp_path / name)
+        (tmp_path / name).write_text("ü" * 100, encoding="utf-8")
+        assert read_document(tmp_path / name)
+
+
+def test_rows_of_html_tables_stay_together(tmp_path):
+    path = tmp_path / "a.html"
+    path.write_text(
+        "<table><tr><th>Pump</th><th>Weight</th></tr><tr><td><p>P<b>1</b></p></td><td>4<br>kg</td></tr>"
+        "<tr><td></td><td> </td></tr><tr><td>P2</td><td></td></tr></table>"
+        "<table><tr><td><h2>Menu</h2></td><td><p>One.</p><p>Two.</p></td></tr></table>"
+        "<table><tr><td>open<td>cells</table>"
+    )
+    assert parts(read_document(path)) == [
+        ((), "Pump | Weight\n\nP1 | 4 kg\n\nP2 |"),
+        (("Menu",), "One.\n\nTwo.\n\nopen\n\ncells"),
+    ]
+
+
+def test_merged_cells_of_a_docx_are_read_once_and_inner_tables_are_read(tmp_path):
+    from docx import Document
+
+    document = Document()
+    table = document.add_table(rows=2, cols=3)
+    table.cell(0, 0).merge(table.cell(0, 2)).text = "Pumps and weights"
+    for cell, text in zip(table.rows[1].cells, ("P1", "P1", "4 kg")):
+        cell.text = text
+    table.cell(1, 2).add_table(rows=1, cols=2).cell(0, 1).text = "inner"
+    path = tmp_path / "a.docx"
+    document.save(path)
+    assert parts(read_document(path)) == [((), "Pumps and weights\nP1 | P1 | 4 kg | inner")]
+
+
 def test_deep_and_strange_markup_is_read(tmp_path):
     page = tmp_path / "a.html"
     page.write_text("<div>" * 20_000 + "deep" + "<p>" * 20_000 + "<h9>end", encoding="utf-8")

@@ -47,6 +47,14 @@ def test_an_answer_is_asked_once_per_connection_and_parameters(make):
     assert sum(entry.tokens for entry in journal.entries) == 9
 
 
+def test_another_endpoint_of_the_connection_is_asked_anew(tmp_path):
+    with Journal(tmp_path / "j.jsonl") as journal:
+        for number, endpoint in enumerate([("u", "m"), ("u", "n"), ("v", "m"), ("u", "m")]):
+            client = Client(Reply(str(number)))
+            teacher = Teacher(client, "t", journal, Budget(), endpoint=endpoint)
+            assert teacher(QUESTION, PLAIN).text == str(number % 3)
+
+
 def test_the_budget_counts_repairs_and_is_never_exceeded(make):
     answer = Reply("x", parsed={"a": "ü"}, repairs=1)
     teacher, client, journal = make(answer, Reply("y"), calls=3)
@@ -108,4 +116,5 @@ def test_a_teacher_of_a_connection_hides_its_key(tmp_path, monkeypatch):
     with Journal(tmp_path / "j.jsonl") as journal:
         teacher, client = open_teacher("wise", journal, Budget())
         client.close()
+    assert teacher._endpoint[0].startswith("http://127.0.0.1:9/v1")
     assert "a-long-secret-key" not in teacher._redact("it is a-long-secret-key")
