@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import paths
-from ..terminal import print_text
+from ..progress import waiting
+from ..terminal import console, print_text
 from ._common import integer, positive_int
 from ._next_step import print_next
 from ._progress import progress_display
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from ..sweeps import Cell, CellEstimate, SweepPlan, SweepResult
 
 DOCUMENT_FILE, PAGE_FILE, TABLE_FILE = "sweep.json", "sweep.html", "sweep.csv"
+DEFAULT_MAX_CALLS, DEFAULT_IN_FLIGHT, DEFAULT_SEED = 10_000, 16, 1
 OUTPUT_FILES = (DOCUMENT_FILE, PAGE_FILE, TABLE_FILE)
 
 
@@ -43,14 +45,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-calls",
         type=positive_int,
-        default=10_000,
+        default=DEFAULT_MAX_CALLS,
         metavar="N",
         help="refuse to start if the sweep would make more calls than this (default: %(default)s)",
     )
     parser.add_argument(
         "--in-flight",
         type=positive_int,
-        default=16,
+        default=DEFAULT_IN_FLIGHT,
         metavar="N",
         help="number of lines that run at once; lower while the endpoint answers 429 "
         "(default: %(default)s)",
@@ -66,7 +68,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "name)",
     )
     parser.add_argument(
-        "--seed", type=integer, default=1, help="seed of the bootstrap (default: %(default)s)"
+        "--seed",
+        type=integer,
+        default=DEFAULT_SEED,
+        help="seed of the bootstrap (default: %(default)s)",
     )
     add_json(parser)
     parser.epilog = "example:\n  phi3 sweep examples/sweep/sweep.yaml --dry-run"
@@ -135,14 +140,33 @@ def _run_cells(plan: SweepPlan, folder: Path, args: argparse.Namespace) -> Sweep
         runner = SweepRunner(
             plan,
             folder,
-            command=shlex.join(["phi3", "sweep", str(args.file)]),
+            command=_command(args),
             in_flight=args.in_flight,
             retry_failed=args.retry_failed,
             on_cell=on_cell,
             on_progress=display,
         )
         runs = runner.run()
-    return analyse(plan, runs, in_flight=args.in_flight, seed=args.seed)
+    with waiting(console(to_stderr=True), "computing the intervals"):
+        return analyse(plan, runs, in_flight=args.in_flight, seed=args.seed)
+
+
+def _command(args: argparse.Namespace) -> str:
+    """Return the command that goes on with a sweep."""
+    words = ["phi3", "sweep", str(args.file)]
+    defaults = {
+        "out": None,
+        "in_flight": DEFAULT_IN_FLIGHT,
+        "max_calls": DEFAULT_MAX_CALLS,
+        "seed": DEFAULT_SEED,
+    }
+    for name, default in defaults.items():
+        if (value := getattr(args, name)) != default:
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    words += [
+        f"--{name.replace('_', '-')}" for name in ("retry_failed", "json") if vars(args)[name]
+    ]
+    return shlex.join(words)
 
 
 def _document(result: SweepResult) -> str:

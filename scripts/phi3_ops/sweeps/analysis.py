@@ -210,7 +210,9 @@ def _decide(
             continue
         other = second if best == first else first
         pair = _Pair(scores[other], scores[best], name, metric)
-        if pair.verdict(*pair.interval(len(pairs), seed), p_value) != BETTER:
+        # The interval takes long, and is not needed if the test already says `unclear`.
+        is_unclear = p_value >= SIGNIFICANT
+        if is_unclear or pair.verdict(*pair.interval(len(pairs), seed), p_value) != BETTER:
             rivals.append(cells[other].letter)
     return _decision(name, metric, cells[best], known[best], rivals, len(pairs))
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ..comparison import Thresholds, load_thresholds
 from ..errors import OpsError
@@ -13,7 +14,7 @@ from ..flows import FlowDefinition, content_hash
 from ..hashing import parts_sha256
 from ..names import did_you_mean
 from ..pf import Connections, require_connection
-from ..runs import SHORT_HASH, THRESHOLDS_FILE
+from ..runs import SHORT_HASH, THRESHOLDS_FILE, RunProperties
 from .cell_flows import connections_of, load_checked_flow, load_checked_tools
 from .config import EvaluationConfig, SweepConfig
 
@@ -29,6 +30,7 @@ class Evaluation:
         flow_sha256: hash of its content.
         columns: input of the flow -> its source, as far as the sweep's file sets it.
         connections: node -> input -> connection of a judge.
+        endpoints: node -> what its connection leads to.
         calls_per_line: number of nodes that call an endpoint for each line.
         metrics: its outputs that are numbers.
     """
@@ -37,6 +39,7 @@ class Evaluation:
     flow_sha256: str
     columns: Mapping[str, str]
     connections: Connections
+    endpoints: Mapping[str, Any]
     calls_per_line: int
     metrics: Sequence[str]
 
@@ -56,18 +59,21 @@ class Evaluation:
             require_connection(config.connection)
         flow = load_checked_flow(where, definition.folder)
         load_checked_tools(where, flow, config.connection)
+        connections = connections_of(flow, config.connection)
+        endpoints = RunProperties.of_flow(definition.folder, connections).endpoints or {}
         return cls(
             definition,
             content_hash(definition.folder),
             config.columns,
-            connections_of(flow, config.connection),
+            connections,
+            {node: endpoint.to_json() for node, endpoint in endpoints.items()},
             sum("connection" in node.inputs for node in flow.line_nodes),
             [name for name, output in flow.outputs.items() if output.type in NUMBERS],
         )
 
     def title(self, asked: str) -> str:
         """Return the display name of the run that scores the answers of a run."""
-        settings = json.dumps([self.columns, self.connections], sort_keys=True)
+        settings = json.dumps([self.columns, self.connections, self.endpoints], sort_keys=True)
         digest = parts_sha256([self.flow_sha256.encode(), settings.encode()])[:SHORT_HASH]
         return f"{asked}-{self.definition.folder.resolve().name}-{digest}"
 

@@ -203,7 +203,7 @@ class SweepResult:
             "cell": cell.letter,
             "prompt": cell.prompt,
             "connection": cell.connection,
-            **cell.parameters,
+            **{f"parameter {name}": value for name, value in cell.parameters.items()},
             "answered": cell.answered,
             "failed": cell.failed,
         }

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from .. import paths
 from ..errors import OpsError
 from ..files import new_folder, try_lock
 from ..flows import content_hash
@@ -29,7 +30,7 @@ from .cells import Cell
 from .evaluations import Evaluation
 from .plan import SweepPlan
 
-LOCK_FILE = "sweep.lock"
+LOCK_FILE = "sweep.lock"  # in .phi3/sweeps/NAME, also if the results are written elsewhere
 FLOWS_FOLDER = "flows"
 
 
@@ -82,7 +83,7 @@ class SweepRunner:
                 far are kept. Or another process runs the sweep. Failed lines do not raise.
             KeyboardInterrupt: a Ctrl-C stopped the sweep; the answers so far are kept.
         """
-        with _lock(self.folder):
+        with _lock(paths.WORKDIR / "sweeps" / self.plan.config.name):
             return [self._run_cell(cell) for cell in self.plan.cells]
 
     def _run_cell(self, cell: Cell) -> CellRun:
@@ -155,7 +156,9 @@ def _with_more_scores(scored: ScoredRun, other: ScoredRun) -> ScoredRun:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a sweep's folder inside the block.
+    """Hold the lock of a sweep inside the block.
+
+    Sweeps of one name have the same runs, wherever they write their results.
 
     Raises:
         OpsError: another process holds it, or the folder cannot be written.
@@ -165,7 +168,7 @@ def _lock(folder: Path) -> Iterator[None]:
         descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         what = f"cannot write {folder}: {error.strerror}"
-        raise OpsError(what, "Choose another --out.") from error
+        raise OpsError(what, "Check the permissions of the folder.") from error
     try:
         if not try_lock(descriptor):
             raise OpsError(f"another process runs the sweep in {folder}", "Wait for it.")

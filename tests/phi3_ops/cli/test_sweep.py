@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import yaml
 
 from documented_commands import documented
 from pages import check_part
-from phi3_ops.cli import main
+from phi3_ops.cli import main, sweep
 from phi3_ops.cli.sweep import OUTPUT_FILES
 from phi3_ops.pf.stored_runs import find_stored_run
 from phi3_ops.sweeps.config import load_sweep
@@ -92,6 +94,21 @@ def test_a_foreign_file_is_not_replaced(file, server, capsys, tmp_path):  # noqa
     assert main(["sweep", "sweep.yaml", "--out", "out"]) == 1
     assert "sweep.html exists, and phi3 did not write it" in capsys.readouterr().err
     assert server.answered == []
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--out", "an other", "--in-flight", "2", "--max-calls", "20000", "--seed", "3"],
+        ["--retry-failed", "--json"],
+    ],
+)
+def test_the_command_that_goes_on_has_the_same_options(options):
+    parser = argparse.ArgumentParser()
+    sweep.arguments(parser)
+    words = shlex.split(sweep._command(parser.parse_args(["sweep.yaml", *options])))
+    assert words == ["phi3", "sweep", "sweep.yaml", *options]
 
 
 def test_the_example_is_valid():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from phi3_ops.comparison.paired_stats import sign_test
+from phi3_ops.sweeps import analysis
 from phi3_ops.sweeps.results import BETTER, UNCLEAR, WORSE
 from sweep_results import FAILED, PRICE, sweep_result
 
@@ -38,6 +39,19 @@ def test_equal_cells(tmp_path):
     assert result.decision.reason.startswith("No winner: A has the highest score (0.5), ")
     assert "intervals of its differences from B and C do not" in result.decision.reason
     assert {each.verdict for each in result.differences} == {UNCLEAR}
+
+
+def test_no_interval_is_computed_for_the_winner_if_the_test_says_unclear(tmp_path, monkeypatch):
+    intervals = []
+    interval = analysis._Pair.interval
+    monkeypatch.setattr(
+        analysis._Pair, "interval", lambda *args: intervals.append(args) or interval(*args)
+    )
+    result = sweep_result(tmp_path, HALF, HALF, HALF)
+    assert len(intervals) == len(result.differences) == 2
+    intervals.clear()
+    sweep_result(tmp_path, HALF, GOOD, BAD)
+    assert len(intervals) == 2 + 2
 
 
 def test_a_lower_score_can_be_better(tmp_path):

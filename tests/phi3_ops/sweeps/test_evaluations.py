@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from phi3_ops.errors import OpsError
+from phi3_ops.pf.connections import save_connection
 from phi3_ops.sweeps.config import load_sweep
 from phi3_ops.sweeps.evaluations import load_evaluations, merged_thresholds
 
@@ -39,6 +40,17 @@ def test_the_title_changes_with_the_evaluation(server, evaluations):
         for more in ({"connection": "cells"}, {"connection": "cells2"})
     }
     assert len(titles) == 2 and all(title.startswith("asked-judge-") for title in titles)
+
+
+def test_the_title_changes_with_the_endpoint_of_the_judge(server, evaluations):
+    judge = {"flow": "judge", "columns": {"context": "none"}, "connection": "cells2"}
+    titles = set()
+    for url in (server.url, f"{server.url}/other"):
+        save_connection("cells2", {"endpoint": url, "contract": "chat"}, "key")
+        for _ in range(2):
+            loaded = evaluations(evaluate=[judge], metrics=["correctness"])
+            titles.add(loaded[0].title("asked"))
+    assert len(titles) == 2
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,10 @@ SIZE_TOOL = (
 
 
 @pytest.fixture
-def run_sweep(tmp_path):
+def run_sweep(tmp_path, monkeypatch):
     """Return a function that runs the sweep of a file, and returns the runs of its cells."""
+
+    monkeypatch.chdir(tmp_path)  # for .phi3
 
     def run(file, **options):
         staging = tmp_path / "staging"
@@ -148,9 +150,10 @@ def test_a_ctrl_c_says_how_to_go_on(server, write_sweep, run_sweep, monkeypatch)
 
 
 def test_two_processes_do_not_run_the_same_sweep(server, write_sweep, run_sweep, tmp_path):
+    file = write_sweep()
     with (
-        runner_module._lock(tmp_path / "kept"),
-        pytest.raises(OpsError, match="another process runs the sweep in .*kept. Wait for it."),
+        runner_module._lock(tmp_path / ".phi3" / "sweeps" / load_sweep(file).name),
+        pytest.raises(OpsError, match="another process runs the sweep in .*trial-.*. Wait for it."),
     ):
-        run_sweep(write_sweep())
+        run_sweep(file)  # its results go to another folder
     assert server.answered == []
