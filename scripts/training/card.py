@@ -92,6 +92,7 @@ def write(
         overfitting=overfitting,
         is_adapter=is_adapter,
         base_id=base_id(recipe.model),
+        revision=recipe.revision,
     )
     (folder / CARD_NAME).write_text(text.lstrip(), encoding="utf-8")
 

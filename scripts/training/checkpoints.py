@@ -36,14 +36,23 @@ CHANGEABLE_SETTINGS = {
     "dataloader_num_workers", "dataloader_prefetch_factor",
 }  # fmt: skip
 
+# These sections do not change the weights either, or (`mixture`) only through the rows.
+UNHASHED_SECTIONS = (
+    "model", "name", "samples", "max_cut_share", "merge", "mixture", "report_to", "push_to_hub",
+    "hub_model_id", "hub_private",
+)  # fmt: skip
+
 
 def fingerprint(
     recipe: Recipe, rows: list[Row], processes: int, adapter: Path | None = None
 ) -> dict[str, str]:
     """Return everything that determines a run's result, each part as a short hash or number."""
     settings: dict[str, Any] = asdict(recipe)
-    for name in ("model", "name", "samples", "max_cut_share", "merge"):
+    for name in UNHASHED_SECTIONS:
         del settings[name]
+    for name in ("revision", "use_kernels"):  # an older checkpoint's hash was made without them
+        if not settings[name]:
+            del settings[name]
     settings["trainer"] = {
         key: value for key, value in recipe.trainer.items() if key not in CHANGEABLE_SETTINGS
     }

@@ -134,7 +134,9 @@ class Estimator:
         if recipe.model in SHAPES:
             return Phi3Config(**SHAPES[recipe.model], pad_token_id=0), tokenizer, template
         try:
-            config = AutoConfig.from_pretrained(recipe.model, trust_remote_code=False)
+            config = AutoConfig.from_pretrained(
+                recipe.model, revision=recipe.revision, trust_remote_code=False
+            )
         except (OSError, ValueError) as error:
             fix = "give a folder, or a hub id that this machine can reach"
             raise TrainError("cannot read the model's configuration", recipe.model, fix) from error

@@ -6,7 +6,6 @@ Every problem is a `TrainError` that says what is wrong, where, and what to do. 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, TypeVar
 
 import tool_rows
 from recipe_checks import SFT, TINY, find_problem
+from recipe_targets import HUB_ID, MLFLOW
 
 Row = dict[str, Any]
 Item = TypeVar("Item")
@@ -30,7 +30,6 @@ ROW_FIX = 'a row is {"messages": [{"role": "user", "content": …}, {"role": "as
 MAX_RECIPE_BYTES = 1 << 20
 MAX_RECIPE_DEPTH = 20
 MAX_LINE_CHARACTERS = 1 << 24  # of a JSONL file; a longer line would fill the memory
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class TrainError(Exception):
@@ -53,6 +52,7 @@ class Recipe:
     Attributes:
         name: file name of the recipe, without its suffix.
         model: folder or hub id of the base model, or `TINY`.
+        revision: branch, tag or commit of a base on the hub, or None for its main branch.
         method: `sft` (rows are conversations) or `dpo` (rows are preferences; see preferences.py).
         seed: seed of every random choice.
         trainer: settings of TRL's SFTConfig or DPOConfig, unchanged.
@@ -70,6 +70,12 @@ class Recipe:
         small_data: how long few rows are trained on (`SMALL_DATA_KEYS`), or None; see small_data.py.
         early_stopping: when to stop before the last step (`EARLY_STOPPING_TYPES`), or None; see
             early_stopping.py.
+        mixture: weight of each training file by its name, or None to use each row once; see mixture.py.
+        report_to: trackers that get the run's metrics (`TRACKERS`); see trackers.py.
+        use_kernels: whether the base's layers use the kernels of the hub; needs a GPU.
+        push_to_hub: whether the result is pushed to the hub at the end; see hub.py.
+        hub_model_id: repository on the hub (owner/name), or None.
+        hub_private: whether that repository is private.
     """
 
     name: str
@@ -90,6 +96,13 @@ class Recipe:
     rows_per_sequence: int = 1
     small_data: dict[str, int] | None = None
     early_stopping: dict[str, Any] | None = None
+    revision: str | None = None
+    mixture: dict[str, float] | None = None
+    report_to: list[str] = field(default_factory=lambda: [MLFLOW])
+    use_kernels: bool = False
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
+    hub_private: bool = True
 
 
 def read_recipe(path: Path) -> Recipe:

@@ -44,6 +44,9 @@ def load(
     if recipe.quantization is not None:
         settings["quantization_config"] = make_quantization(recipe, device, path)
         settings["device_map"] = {"": process.local_rank}
+    if recipe.use_kernels:
+        check_kernels(device, path)
+        settings["use_kernels"] = True
     return load_base(recipe, device, **settings), tokenizer
 
 
@@ -58,7 +61,9 @@ def load_tokenizer(recipe: Recipe, rows: list[Row], path: Path) -> PreTrainedTok
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(recipe.model, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            recipe.model, revision=recipe.revision, trust_remote_code=False
+        )
     except (OSError, ValueError, ImportError, KeyError) as error:
         raise _loading_error(recipe.model) from error
     if tokenizer.pad_token is None:
@@ -86,6 +91,7 @@ def load_base(recipe: Recipe, device: str, **settings: Any) -> PreTrainedModel:
         return AutoModelForCausalLM.from_pretrained(
             recipe.model,
             attn_implementation=devices.choose_attention(recipe.attention, device),
+            revision=recipe.revision,
             trust_remote_code=False,
             **settings,
         )
@@ -178,6 +184,24 @@ def make_quantization(recipe: Recipe, device: str, path: Path) -> BitsAndBytesCo
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=weights_dtype(recipe, device),
     )
+
+
+def check_kernels(device: str, path: Path) -> None:
+    """Check that the base's layers can use the kernels of the hub.
+
+    Source: `use_liger_kernel` of TRL 1.16's SFTConfig, which names `use_kernels` as its successor.
+
+    Raises:
+        TrainError: the machine has no GPU, or no version of kernels that transformers accepts.
+    """
+    if device == "cpu":
+        fix = "it needs a GPU; remove it from the recipe"
+        raise TrainError("`use_kernels` cannot run on the CPU", path, fix)
+    from transformers.utils import is_kernels_available
+
+    if not is_kernels_available():
+        fix = "pip install kernels, in a version that this transformers accepts, or remove it"
+        raise TrainError("`use_kernels` needs the package kernels", path, fix)
 
 
 def make_tiny(

@@ -10,7 +10,7 @@ from pathlib import Path
 from checkpoints import RESUMING_COMMAND
 from inputs import MODELS, Recipe, TrainError, resolve_model
 from recipe_checks import TINY, tiny_problem
-from start import find_start
+from start import check_revision, find_start
 
 
 @dataclass(frozen=True)
@@ -167,6 +167,7 @@ def override(recipe: Recipe, options: CommandLine) -> Recipe:
         raise TrainError(f"{option} needs a recipe with adapters", options.recipe, fix)
     model = start.model or options.model
     model = recipe.model if model is None else resolve_model(model)
+    check_revision(recipe, model, options.recipe)
     merge = recipe.merge if options.merge is None else options.merge
     seed = recipe.seed if options.seed is None else options.seed
     if model == TINY and (problem := tiny_problem(asdict(recipe))):

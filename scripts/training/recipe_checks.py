@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import recipe_targets
 import trainer_settings
 
 TINY = "tiny"  # the name of the base model that tiny.py makes
 SECTION_TYPES = {
     "model": str,
+    "revision": str,
     "method": str,
     "seed": int,
     "attention": str,
@@ -26,6 +28,12 @@ SECTION_TYPES = {
     "quantization": str,
     "fsdp": dict,
     "trainer": dict,
+    "mixture": dict,
+    "report_to": list,
+    "use_kernels": bool,
+    "push_to_hub": bool,
+    "hub_model_id": str,
+    "hub_private": bool,
 }
 TYPE_NAMES = {
     str: "text",
@@ -33,6 +41,7 @@ TYPE_NAMES = {
     int: "an integer",
     (int, float): "a number from 0 to 1",
     dict: "a mapping",
+    list: "a list",
 }
 SMALL_DATA_KEYS = {"repetitions", "steps"}
 SFT, DPO = "sft", "dpo"
@@ -69,6 +78,9 @@ def find_problem(content: Any) -> str | None:
     if not isinstance(content, dict) or "model" not in content:
         return "the recipe has no `model`"
     for key, value in content.items():
+        if key in recipe_targets.REFUSED_SECTIONS:
+            reason = recipe_targets.REFUSED_SECTIONS[key]
+            return f"`{key}` cannot be in a recipe ({reason})"
         if key not in SECTION_TYPES:
             return f"unknown section {key!r} in the recipe"
         if not _is_a(value, SECTION_TYPES[key]):
@@ -102,6 +114,7 @@ def find_problem(content: Any) -> str | None:
         or _early_stopping_problem(content, trainer)
         or _scope_problem(content, trainer)
         or _small_data_problem(content, trainer)
+        or recipe_targets.find_problem(content)
     )
     is_dpo = content.get("method") == DPO
     return problem or trainer_settings.find_problem(trainer, "fsdp" in content, is_dpo=is_dpo)
@@ -205,4 +218,6 @@ def tiny_problem(sections: Mapping[str, Any]) -> str | None:
         return f"the recipe has no tiny.{missing[0]}"
     if sections.get("quantization"):
         return "the recipe has `quantization`, which the tiny model does not use"
+    if sections.get("use_kernels"):
+        return "the recipe has `use_kernels`, which the tiny model does not use"
     return None

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import distributed
+import hub
 import ownership
 import tool_rows
+import trackers
 from checkpoints import Checkpoints, fingerprint
 from console import print_line
 from inputs import (
@@ -113,6 +115,8 @@ def prepare(options: CommandLine) -> Run:
     """
     started = time.monotonic()
     inputs = read_inputs(options)
+    hub.check_push(inputs.recipe, options.recipe)
+    trackers.check_installed(inputs.recipe, options.recipe)
     process = distributed.current_process()
     if inputs.general_rows and inputs.recipe.fsdp is not None and process.count > 1:
         fix = "leave it out, or use one process"

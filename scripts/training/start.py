@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from inputs import Recipe, TrainError
+from inputs import Recipe, TrainError, is_local_model
 from recipe_checks import ALL_LINEAR, PHI3_LORA_MODULES, TINY
 
 if TYPE_CHECKING:
@@ -56,6 +56,27 @@ def find_start(options: CommandLine) -> Start:
             return Start(model=candidate.as_posix())
     fix = "give the output folder of a run, a model folder or an adapter folder"
     raise TrainError("the folder has neither a model nor an adapter", folder, fix)
+
+
+def check_revision(recipe: Recipe, model: str, path: Path) -> None:
+    """Check that the recipe's `revision` is one of the model that is trained.
+
+    Args:
+        recipe: recipe, before the command line changes it.
+        model: model that the command line or the recipe names.
+        path: the recipe's file, for error messages.
+
+    Raises:
+        TrainError: the model is in a folder, or the command line names another one.
+    """
+    if recipe.revision is None:
+        return
+    if is_local_model(model):
+        fix = "remove it: a folder, a GGUF file and the tiny model have no revisions"
+        raise TrainError(f"the recipe has `revision`, and its model is {model}", path, fix)
+    if model != recipe.model:
+        problem = f"the recipe's `revision` is one of {recipe.model}, and --model names {model}"
+        raise TrainError(problem, path, "remove `revision` or --model")
 
 
 def base_identity(model: str, commit: str | None = None) -> dict[str, str]:

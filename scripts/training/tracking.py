@@ -1,14 +1,16 @@
-"""Log metrics and files to MLflow: to the server in the environment, or to local files."""
+"""Log metrics and files to MLflow (the server in the environment, or local files) and other trackers."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from console import print_line
+from recipe_targets import MLFLOW
+from trackers import Trackers
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.utils import flatten_dict
 
@@ -27,13 +29,22 @@ class Tracking(TrainerCallback):
         folder: folder to log to if MLFLOW_TRACKING_URI is not set.
         settings: settings of the run, which become MLflow's parameters; nested ones are named `a.b`.
         name: name of a new run; Azure ML starts the run itself.
+        report_to: trackers; without mlflow, nothing is logged to MLflow.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], name: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        name: str,
+        report_to: Sequence[str] = (MLFLOW,),
+    ) -> None:
         self._folder, self._settings, self._name = folder, settings, name
-        self._is_enabled = True
+        self._is_enabled = MLFLOW in report_to
+        self._others = Trackers(report_to, folder.parent, settings, name)
 
     def __enter__(self) -> Tracking:
+        self._others.__enter__()
         self._try(self._start)
         return self
 
@@ -50,6 +61,7 @@ class Tracking(TrainerCallback):
         else:
             status = "FAILED" if issubclass(error_type, Exception) else "KILLED"
         self._try(mlflow.end_run, status)
+        self._others.__exit__(error_type, error, traceback)
 
     def on_log(
         self,
@@ -68,6 +80,7 @@ class Tracking(TrainerCallback):
 
         numbers = {key: value for key, value in metrics.items() if isinstance(value, (int, float))}
         self._try(mlflow.log_metrics, numbers, step=step)
+        self._others.log(numbers, step)
 
     def attach(self, files: Iterable[Path]) -> None:
         """Add the files that exist to the run."""

@@ -129,7 +129,10 @@ def train(options: CommandLine) -> None:
     run = prepare(options)
 
     # Import the libraries, which takes seconds ---------------------------------------------------
-    environment.configure_before_imports(is_local_model(run.inputs.recipe.model), options.verbose)
+    recipe = run.inputs.recipe
+    is_offline = is_local_model(recipe.model) and not recipe.push_to_hub
+    environment.configure_before_imports(is_offline, options.verbose)
+    import hub
     import outputs
     import results
     import transformers
@@ -137,10 +140,9 @@ def train(options: CommandLine) -> None:
     from tracking import Tracking
 
     environment.silence_libraries(options.verbose)
-    transformers.set_seed(run.inputs.recipe.seed)
-
-    recipe = run.inputs.recipe
-    tracking = Tracking(options.output_dir / "mlruns", asdict(recipe), recipe.name)
+    transformers.set_seed(recipe.seed)
+    folder = options.output_dir / "mlruns"
+    tracking = Tracking(folder, asdict(recipe), recipe.name, recipe.report_to)
     with (
         outputs.partial_folder(options.output_dir) as folder,
         tracking if run.process.is_main else contextlib.nullcontext(),
@@ -170,6 +172,7 @@ def train(options: CommandLine) -> None:
         + describe_rewards(metrics)
         + best_step_note(metrics)
     )
+    hub.push(recipe, options.output_dir)
 
 
 def describe_rewards(metrics: Metrics) -> str:

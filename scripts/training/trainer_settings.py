@@ -35,19 +35,22 @@ _KEYS_BY_REASON = {
         "save_strategy", "save_total_limit", "save_only_model", "save_on_each_node",
         "enable_jit_checkpoint", "ignore_data_skip", "restore_callback_states_from_checkpoint",
     ),
+    "use the recipe's `report_to`": ("report_to",),
     "train.py has its own progress, log and MLflow run": (
-        "report_to", "run_name", "project", "trackio_space_id", "trackio_bucket_id",
+        "run_name", "project", "trackio_space_id", "trackio_bucket_id",
         "trackio_static_space_id", "disable_tqdm", "log_level", "log_level_replica",
         "log_on_each_node", "skip_memory_metrics", "debug",
     ),
     "the loss curve and the mean loss need a log of the steps; use logging_steps": (
         "logging_strategy", "logging_nan_inf_filter",
     ),
-    "train.py never publishes the model": (
-        "push_to_hub", "hub_token", "hub_private_repo", "hub_model_id", "hub_strategy",
-        "hub_always_push", "hub_revision",
+    "use the recipe's `push_to_hub`, `hub_model_id` and `hub_private`, and HF_TOKEN": (
+        "push_to_hub", "hub_token", "hub_private_repo", "hub_model_id",
     ),
-    "train.py loads the model itself; use `model`, `attention` and `quantization`": (
+    "only the complete result is pushed, once": (
+        "hub_strategy", "hub_always_push", "hub_revision",
+    ),
+    "use the recipe's `model`, `revision`, `attention`, `use_kernels` and `quantization`": (
         "model_init_kwargs", "trust_remote_code", "use_cache",
     ),
     "the base's own template and tokens are used": ("chat_template_path", "eos_token", "pad_token"),
@@ -69,7 +72,9 @@ _KEYS_BY_REASON = {
         "eval_do_concat_batches", "eval_use_gather_object", "eval_accumulation_steps",
     ),
     "the optimizers that read it are not supported": ("optim_args", "optim_target_modules"),
-    "it needs a package that is not installed": ("use_liger_kernel", "liger_kernel_config"),
+    "TRL replaces it with the hub's kernels; use the recipe's `use_kernels`": (
+        "use_liger_kernel", "liger_kernel_config",
+    ),
     "it was never tried; use gradient_checkpointing": ("activation_offloading",),
 }  # fmt: skip
 REFUSED = {key: reason for reason, keys in _KEYS_BY_REASON.items() for key in keys}

@@ -62,6 +62,15 @@ def test_the_hub_reads_base_licence_and_task(write_card):
     assert "{{" not in text and "{%" not in text
 
 
+def test_the_card_names_the_revision_of_the_base(tmp_path, write_card):
+    import card
+
+    assert "revision" not in write_card("someone/else")[1].partition("The recipe of this run")[0]
+    recipe = replace(read_recipe(TINY_RECIPE), model="someone/else", revision="v2.1")
+    card.write(tmp_path, recipe=recipe, metrics=METRICS, train_file=tmp_path / "train.jsonl")
+    assert "The base is its revision `v2.1`." in (tmp_path / "README.md").read_text("utf-8")
+
+
 def test_the_card_names_the_step_of_the_saved_model_if_it_is_not_the_last(tmp_path):
     import card
 

@@ -284,3 +284,15 @@ def test_a_layer_that_is_not_trained_keeps_its_weights(train_cli, tmp_path):
         if (value != base[name]).any()
     }
     assert changed and all(name.startswith("model.layers.1.") for name in changed)
+
+
+def test_kernels_of_the_hub_are_refused_where_they_cannot_run(base, monkeypatch):
+    import transformers.utils
+
+    with pytest.raises(TrainError, match="`use_kernels` cannot run on the CPU"):
+        models.load(replace(base, use_kernels=True), ROWS, "cpu", SINGLE_PROCESS, QLORA)
+    monkeypatch.setattr(transformers.utils, "is_kernels_available", lambda: False)
+    with pytest.raises(TrainError, match="needs the package kernels, .*: pip install kernels"):
+        models.check_kernels("cuda", QLORA)
+    monkeypatch.setattr(transformers.utils, "is_kernels_available", lambda: True)
+    models.check_kernels("cuda", QLORA)

@@ -127,7 +127,7 @@ class JobSubmission(Submission):
     def __init__(self, cloud: Cloud, request: JobRequest) -> None:
         recipe = _uploaded_path(recipe_file(request.recipe))
         require_remote_model(base_model_of(request.recipe, request.model))
-        _require_merge(request.recipe)
+        _require_job_recipe(request.recipe)
         require_file(request.train_file)
         require_file(request.eval_file)
         super().__init__(cloud, _content(cloud, request, recipe))
@@ -237,11 +237,27 @@ def require_remote_model(model: str) -> None:
         raise OpsError(what, "Give a hub id or phi-3.5-mini, or train here with --local.")
 
 
-def _require_merge(recipe: str) -> None:
-    """Raise OpsError if a recipe does not merge its adapters: the job would write no model to deploy."""
-    if recipe_content(recipe).get("merge") is False:
-        what = f"the recipe {recipe} has `merge: false`, and adapters alone cannot be deployed"
-        raise OpsError(what, "Remove `merge` from the recipe, or train here with --local.")
+def _require_job_recipe(recipe: str) -> None:
+    """Check that a job can do what a recipe says.
+
+    Raises:
+        OpsError: the job would write no model to deploy, has no package of a tracker or no token of the
+            hub, or has fewer files than the mixture.
+    """
+    content = recipe_content(recipe)
+    report_to = content.get("report_to")
+    others = [name for name in report_to if name != "mlflow"] if isinstance(report_to, list) else []
+    problems = {
+        "merge": (content.get("merge") is False, "adapters alone cannot be deployed"),
+        "report_to": (bool(others), "a job logs to mlflow only"),
+        "push_to_hub": (bool(content.get("push_to_hub")), "a job has no token of the hub"),
+        "mixture": (bool(content.get("mixture")), "a job has one training file"),
+    }
+    for key, (is_wrong, reason) in problems.items():
+        if is_wrong:
+            setting = "`merge: false`" if key == "merge" else f"`{key}`"
+            what = f"the recipe {recipe} has {setting}, and {reason}"
+            raise OpsError(what, f"Remove `{key}` from the recipe, or train here with --local.")
 
 
 def require_file(path: Path) -> None:

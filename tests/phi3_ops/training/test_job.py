@@ -80,6 +80,26 @@ def test_a_recipe_without_a_merged_model_is_refused(
         JobSubmission(cloud, JobRequest(**files, recipe=str(recipe)))
 
 
+@pytest.mark.parametrize(
+    ("line", "problem"),
+    [
+        ("report_to: [mlflow, wandb]", "has `report_to`, and a job logs to mlflow only"),
+        ("push_to_hub: true", "has `push_to_hub`, and a job has no token of the hub"),
+        ("mixture: {a.jsonl: 1, b.jsonl: 2}", "has `mixture`, and a job has one training file"),
+    ],
+)
+def test_what_a_job_cannot_do_is_refused_before_it_starts(
+    cloud, files, tmp_path, monkeypatch, line, problem
+):
+    monkeypatch.setattr(paths, "TRAINING", tmp_path)
+    recipe = tmp_path / "own.yaml"
+    recipe.write_text("model: x/y\nreport_to: [mlflow]\n")
+    JobSubmission(cloud, JobRequest(**files, recipe=str(recipe)))
+    recipe.write_text(f"model: x/y\n{line}\n")
+    with pytest.raises(OpsError, match=problem):
+        JobSubmission(cloud, JobRequest(**files, recipe=str(recipe)))
+
+
 def test_a_model_of_this_machine_is_refused(cloud, files, tmp_path):
     for model in ("smollm2", "models/a.gguf", str(tmp_path)):
         with pytest.raises(OpsError, match="is on this machine only, .* train here with --local"):
