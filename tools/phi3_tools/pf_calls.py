@@ -103,6 +103,9 @@ def llm_fields(connection: Any) -> Any:
 
     Contract: "Azure OpenAI in Microsoft Foundry Models v1 API". Its path `/openai/v1` takes the key as a
     bearer token, as OpenAI does.
+
+    Raises:
+        ConfigError: the connection has an organization, which the client cannot send.
     """
     kind = type(connection).__name__
     if kind not in (AZURE_OPENAI, OPENAI):
@@ -110,6 +113,11 @@ def llm_fields(connection: Any) -> Any:
     if kind == AZURE_OPENAI:
         url = f"{str(connection.api_base).rstrip('/')}/openai/v1"
     else:
+        if getattr(connection, "organization", None):
+            hint = "Remove it, and use a key of that organization, or run the flow with promptflow-tools."
+            raise ConfigError(
+                "the field `organization` of a connection is not used here", hint=hint
+            )
         url = str(connection.base_url or "https://api.openai.com/v1").rstrip("/")
     fields = {"endpoint": f"{url}/chat/completions", "contract": "openai"}
     key = connection.api_key

@@ -46,7 +46,7 @@ class CorrectionData:
     Attributes:
         sources: what each source gave.
         rows, pairs: the selected examples.
-        test_files: the test files whose questions were kept out, with their SHA-256.
+        test_files: path -> SHA-256 of the test files whose questions were kept out.
         test_questions: number of their questions.
         sha256: name -> SHA-256 of the written files, without the manifest.
     """
@@ -99,7 +99,7 @@ def make_correction_data(
     pairs = select_pairs([e for e in examples if e.rejected is not None], test)
     if not rows.taken and not pairs.taken:
         raise _nothing_left(read, rows, pairs)
-    hashes = {file.name: file_sha256(file) for file in test_files}
+    hashes = {str(file): file_sha256(file) for file in test_files}
     with atomic_folder(out, last=MANIFEST_FILE) as folder:
         write_jsonl(folder / ROWS_FILE, (example.to_json() for example in rows.taken))
         write_jsonl(folder / PAIRS_FILE, (example.to_json() for example in pairs.taken))

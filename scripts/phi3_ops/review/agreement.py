@@ -8,7 +8,7 @@ under Order Restrictions" (1972), for the monotone map.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TypeAlias
@@ -51,13 +51,20 @@ def confusion_table(pairs: Sequence[tuple[int, int]], categories: int) -> list[l
     return table
 
 
-def cohen_kappa(table: Sequence[Sequence[int]], *, quadratic: bool) -> Agreement:
+def cohen_kappa(
+    table: Sequence[Sequence[int]],
+    *,
+    quadratic: bool,
+    groups: Sequence[Sequence[tuple[int, int]]] | None = None,
+) -> Agreement:
     """Return Cohen's kappa of two raters, with an interval from its large-sample standard error.
 
     Args:
         table: how often each pair of categories occurs, shape (categories, categories).
         quadratic: whether a disagreement counts by the square of its distance. Otherwise, every
             disagreement counts the same.
+        groups: the units of the table in groups that depend on each other, such as the answers to one
+            question. The standard error is then that of the groups. By default, each unit is a group.
     """
     counts = np.asarray(table, dtype=float)
     n, categories = int(counts.sum()), len(counts)
@@ -73,12 +80,17 @@ def cohen_kappa(table: Sequence[Sequence[int]], *, quadratic: bool) -> Agreement
         return Agreement(n, None)
     kappa = (observed - expected) / (1 - expected)
     if observed >= 1 - 1e-12:
-        return Agreement(n, 1.0, _low_end_of_perfect(n, expected), 1.0)
+        return Agreement(n, 1.0, _low_end_of_perfect(len(groups or ()) or n, expected), 1.0)
     by_row, by_column = weights @ columns, rows @ weights
     mean_weights = by_row[:, None] + by_column[None, :]
-    spread = (shares * (weights - mean_weights * (1 - kappa)) ** 2).sum()
-    variance = (spread - (kappa - expected * (1 - kappa)) ** 2) / (n * (1 - expected) ** 2)
-    reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(max(float(variance), 0))
+    mean = kappa - expected * (1 - kappa)
+    deviations = weights - mean_weights * (1 - kappa) - mean
+    if groups is None:
+        spread = float((counts * deviations**2).sum())
+    else:
+        spread = sum(float(sum(deviations[pair] for pair in group)) ** 2 for group in groups)
+    variance = spread / (n * (1 - expected)) ** 2
+    reach = NormalDist().inv_cdf((1 + CONFIDENCE) / 2) * math.sqrt(variance)
     return Agreement(n, kappa, max(kappa - reach, -1.0), min(kappa + reach, 1.0))
 
 
@@ -91,26 +103,34 @@ def _low_end_of_perfect(n: int, expected: float) -> float:
     return max((observed - expected) / (1 - expected), -1.0)
 
 
-def krippendorff_alpha(units: Sequence[Sequence[float]], *, seed: int = 1) -> Agreement:
-    """Return Krippendorff's alpha for interval data, with a bootstrap interval over the units.
+def krippendorff_alpha(
+    units: Sequence[Sequence[float]], *, groups: Sequence[Hashable] | None = None, seed: int = 1
+) -> Agreement:
+    """Return Krippendorff's alpha for interval data, with a bootstrap interval over groups of units.
 
     Args:
         units: for each unit, the scores of the raters that scored it. Units with fewer than two scores
             are left out.
+        groups: the group of each unit, such as its question. By default, each unit is a group.
         seed: seed of the bootstrap.
     """
-    sums = np.array([_unit_sums(unit) for unit in units if len(unit) > 1], dtype=float)
-    if not len(sums):
+    by_group: dict[Hashable, list[tuple[float, float, float, float]]] = {}
+    for group, unit in zip(range(len(units)) if groups is None else groups, units):
+        if len(unit) > 1:
+            by_group.setdefault(group, []).append(_unit_sums(unit))
+    n = sum(len(group) for group in by_group.values())
+    if not n:
         return Agreement(0, None)
-    n = len(sums)
+    sums = np.array([np.sum(group, axis=0) for group in by_group.values()])
     value = float(_alpha(sums.sum(axis=0)[None, :])[0])
     if not math.isfinite(value):
         return Agreement(n, None)
-    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), RESAMPLES)
+    size = len(sums)
+    draws = np.random.default_rng(seed).multinomial(size, np.full(size, 1 / size), RESAMPLES)
     resampled = _alpha(draws @ sums)
     resampled = resampled[np.isfinite(resampled)]
     # Without a disagreement, the bootstrap has no spread, which would look like certainty.
-    if n < 2 or not resampled.size or value >= 1 - 1e-12:
+    if size < 2 or not resampled.size or value >= 1 - 1e-12:
         return Agreement(n, value)
     low, high = np.quantile(resampled, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
     return Agreement(n, value, float(low), float(high))

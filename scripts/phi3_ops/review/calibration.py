@@ -23,7 +23,7 @@ from .subjects import ReviewedRun, is_number, judge_facts
 from .summary import ratings_of
 
 FORMAT, VERSION = "phi3-calibration", 1
-LEAST_LINES = 20  # rated and judged answers that a calibration needs
+LEAST_LINES = 20  # lines with rated and judged answers that a calibration needs
 FOLDS = 10  # of the cross-validation
 
 
@@ -83,19 +83,19 @@ def make_calibration(
         )
     ((label, group),) = groups.items()
     pairs = [
-        (judge.scores[rubric][line], float(rating))
+        (line, judge.scores[rubric][line], float(rating))
         for run, judge in group
         for line, rating in ratings_of(judgements, run, rubric).items()
         if line in judge.scores.get(rubric, {})
     ]
-    if len(pairs) < LEAST_LINES:
+    if (count := len({line for line, _, _ in pairs})) < LEAST_LINES:
         raise OpsError(
-            f"only {len(pairs)} answers are rated by the reviewer and scored by {label}",
-            f"A calibration needs {LEAST_LINES}. Rate more answers with phi3 review.",
+            f"the answers to only {count} lines are rated by the reviewer and scored by {label}",
+            f"A calibration needs {LEAST_LINES} lines. Rate more answers with phi3 review.",
         )
-    scores, ratings = zip(*pairs)
+    lines, scores, ratings = zip(*pairs)
     before = float(np.mean(np.abs(np.subtract(scores, ratings))))
-    after = _cross_validated_error(scores, ratings)
+    after = _cross_validated_error(lines, scores, ratings)
     if after >= before:
         raise OpsError(
             f"the calibration would not bring {label} nearer to the ratings: the mean difference is "
@@ -106,13 +106,16 @@ def make_calibration(
     return Calibration(rubric, label, dict(group[0][1].facts), len(pairs), points, before, after)
 
 
-def _cross_validated_error(scores: Sequence[float], ratings: Sequence[float]) -> float:
-    """Return the mean absolute error of maps on the parts of the answers that they were not made from."""
-    order = np.random.default_rng(1).permutation(len(scores))
+def _cross_validated_error(
+    lines: Sequence[int], scores: Sequence[float], ratings: Sequence[float]
+) -> float:
+    """Return the mean absolute error of maps on the lines that they were not made from."""
+    order = np.random.default_rng(1).permutation(list(dict.fromkeys(lines)))
     errors = []
     for fold in range(FOLDS):
-        held_out = set(order[fold::FOLDS].tolist())
-        used = [index for index in range(len(scores)) if index not in held_out]
+        held_out_lines = set(order[fold::FOLDS].tolist())
+        held_out = [index for index, line in enumerate(lines) if line in held_out_lines]
+        used = [index for index, line in enumerate(lines) if line not in held_out_lines]
         points = monotone_means([scores[i] for i in used], [ratings[i] for i in used])
         errors += [abs(_mapped(points, scores[index]) - ratings[index]) for index in held_out]
     return float(np.mean(errors))

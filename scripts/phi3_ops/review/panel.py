@@ -66,14 +66,14 @@ def panel_agreements(runs: Sequence[ReviewedRun]) -> list[PanelAgreement]:
             for run, scores in scored:
                 for line, score in scores.items():
                     units.setdefault((run.location.name, line), []).append(score)
-        alpha = krippendorff_alpha(list(units.values()))
+        alpha = krippendorff_alpha(list(units.values()), groups=[line for _, line in units])
         if alpha.n:
             panels.append(PanelAgreement(rubric, tuple(labels), alpha))
     return panels
 
 
 def write_panel(file: Path, runs: Sequence[ReviewedRun]) -> list[str]:
-    """Write the mean scores of a panel by line as JSONL, and return the names of the rubrics.
+    """Write the mean scores of a panel by line as JSONL, and return the rubrics that are in the file.
 
     Args:
         file: the file; it must not exist.
@@ -81,21 +81,23 @@ def write_panel(file: Path, runs: Sequence[ReviewedRun]) -> list[str]:
 
     Raises:
         OpsError: there is more than one run, the run has fewer than two judges with scores by the same
-            rubric, or the file exists or cannot be written.
+            rubric on the same line, or the file exists or cannot be written.
     """
     if len(runs) != 1:
         raise OpsError(f"{len(runs)} runs given", "--panel writes the scores of one run.")
-    rubrics = [panel.rubric for panel in panel_agreements(runs)]
+    scores = {panel.rubric: panel_scores(runs[0], panel.rubric) for panel in panel_agreements(runs)}
+    rubrics = [rubric for rubric, lines in scores.items() if lines]
     if not rubrics:
         raise OpsError(
-            f"{runs[0].title} does not have scores of two judges by the same rubric",
+            f"{runs[0].title} does not have scores of two judges by the same rubric, or no line that all "
+            "judges scored",
             "Let another judge score it: phi3 run --flow judge --run RUN --connection NAME.",
         )
     if file.exists():
         raise OpsError(f"{file} exists already", "Choose another file, or remove it.")
     rows: dict[int, dict[str, float]] = {}
     for rubric in rubrics:
-        for line, score in panel_scores(runs[0], rubric).items():
+        for line, score in scores[rubric].items():
             rows.setdefault(line, {})[rubric] = score
     write_jsonl(file, [{LINE_NUMBER: line, **rows[line]} for line in sorted(rows)])
     return rubrics

@@ -156,6 +156,9 @@ def _agreement(
     # A score with a fraction, of several samples or of probabilities, is rounded, halves upwards.
     pairs = [(each.rating - LOWEST, int(each.score + 0.5) - LOWEST) for each in lines]
     table = confusion_table(pairs, CATEGORIES)
+    by_line: dict[int, list[tuple[int, int]]] = {}
+    for each, pair in zip(lines, pairs):
+        by_line.setdefault(each.line, []).append(pair)
     differences = [each.score - each.rating for each in lines]
     worst = sorted(lines, key=lambda each: (-abs(each.score - each.rating), each.line))
     disagreements = [
@@ -173,7 +176,7 @@ def _agreement(
     return JudgeAgreement(
         judge=label,
         scale=rubric,
-        kappa=cohen_kappa(table, quadratic=True),
+        kappa=cohen_kappa(table, quadratic=True, groups=list(by_line.values())),
         categories=tuple(str(LOWEST + index) for index in range(CATEGORIES)),
         table=table,
         bias=sum(differences) / len(differences) if differences else None,
@@ -185,14 +188,14 @@ def _pair_agreements(
     runs: Sequence[ReviewedRun], judgements: Sequence[Judgement], data: ReviewedData
 ) -> Iterator[JudgeAgreement]:
     """Compare the choices with the verdicts of pairwise judges over the same two answers."""
-    choices = {each.line: each for each in judgements if each.kind == CHOICE}
+    choices = [each for each in judgements if each.kind == CHOICE]
     titles = " / ".join(run.title for run in runs)
     for judge in (judge for run in runs for judge in run.judges if judge.verdicts):
         pairs = {
-            line: (reviewer, _WINNERS[verdict.winner])
-            for line, verdict in judge.verdicts.items()
-            if line in choices
-            and (reviewer := _choice_as_verdict(choices[line], verdict)) is not None
+            choice.line: (reviewer, _WINNERS[verdict.winner])
+            for choice in choices
+            if (verdict := judge.verdicts.get(choice.line))
+            and (reviewer := _choice_as_verdict(choice, verdict)) is not None
         }
         table = confusion_table(list(pairs.values()), len(VERDICTS))
         disagreements = [

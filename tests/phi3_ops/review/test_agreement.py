@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import astuple
 
 import pytest
 
@@ -44,6 +45,20 @@ def test_kappa_and_its_interval_are_those_of_statsmodels(table, quadratic):
     expected = (peer.kappa, max(peer.kappa_low, -1), min(peer.kappa_upp, 1))
     assert values == pytest.approx(expected, abs=1e-12)
     assert agreement.n == sum(map(sum, table))
+
+
+def test_answers_to_one_question_do_not_make_an_interval_narrower():
+    pairs = [(n % 5, (n + n % 3 // 2) % 5) for n in range(40)]
+    table = confusion_table(pairs, 5)
+    single = cohen_kappa(table, quadratic=True)
+    alone = cohen_kappa(table, quadratic=True, groups=[[pair] for pair in pairs])
+    assert astuple(alone) == pytest.approx(astuple(single))
+    twice = confusion_table(pairs * 2, 5)
+    grouped = cohen_kappa(twice, quadratic=True, groups=[[pair, pair] for pair in pairs])
+    assert (grouped.low, grouped.high) == pytest.approx((single.low, single.high))
+    assert cohen_kappa(twice, quadratic=True).low > single.low
+    repeated = krippendorff_alpha(UNITS * 4, groups=[*range(12)] * 4)
+    assert repeated.low < krippendorff_alpha(UNITS * 4).low
 
 
 def test_kappa_of_chance_is_0():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -47,8 +48,16 @@ def test_it_is_read_back_as_it_was_written(session, tmp_path):
 def test_too_few_ratings_are_refused(open_session):
     session = open_session("base")
     session.judge(0, {"kind": "rating", "answer": 0, "value": 3})
-    with pytest.raises(OpsError, match="only 1 answers are rated .* needs 20"):
+    with pytest.raises(OpsError, match="only 1 lines are rated .* needs 20 lines"):
         calibration_of(session)
+
+
+def test_two_answers_to_a_line_are_one_line(open_session, rate):
+    session = open_session("base", "tuned", lines=15)
+    rate(session, lambda line, text: STRICT[line % 5 + 1])
+    runs = [replace(run, judges=[replace(run.judges[0], facts={})]) for run in session.runs]
+    with pytest.raises(OpsError, match="only 15 lines are rated"):
+        make_calibration(runs, session.judgements, "correctness")
 
 
 def test_a_calibration_that_does_not_help_is_refused(open_session, rate):
@@ -72,8 +81,6 @@ def test_it_replaces_the_scores_of_its_judge(session, files):
 
 
 def test_another_judge_is_refused(session, files):
-    from dataclasses import replace
-
     run = load_scored_run("base.jsonl", files / "data.jsonl")
     other = replace(run, scored=replace(run.scored, facts={"judge.connection": "other"}))
     with pytest.raises(
@@ -83,8 +90,6 @@ def test_another_judge_is_refused(session, files):
 
 
 def test_a_run_without_the_score_is_refused(session, files):
-    from dataclasses import replace
-
     run = load_scored_run("base.jsonl", files / "data.jsonl")
     other = replace(run, scored=replace(run.scored, rows={0: {"fluency": 3}}))
     with pytest.raises(OpsError, match="has no scores by correctness"):

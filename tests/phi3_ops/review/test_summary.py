@@ -13,6 +13,8 @@ from phi3_ops.review.subjects import JudgeRun, Verdict
 from phi3_ops.review.summary import PANEL, summarise_review
 from phi3_ops.review.summary_text import in_words, sections
 
+PARTS = {"one": range(10), "two": range(5, 15), "three": range(10, 20)}
+
 
 def summary_of(session, runs=None):
     return summarise_review(runs or session.runs, session.data, session.judgements, "correctness")
@@ -109,6 +111,20 @@ def test_a_pairwise_judge_is_compared_with_the_choices(open_session):
     assert sum(agreement.table[2]) == 0 and sum(row[2] for row in agreement.table) == 1
 
 
+def test_choices_of_other_pairs_of_runs_are_not_lost(open_session):
+    session = open_session("base", "tuned")
+    base, tuned = session.runs
+    session.judge(session.lines.index(0), {"kind": "choice", "value": "tie"})
+    (choice,) = session.judgements
+    third = replace(choice.answers[1], run="third", text="another answer")
+    other = replace(choice, answers=(choice.answers[0], third))
+    verdict = Verdict(base.answers[0], tuned.answers[0], "tie")
+    pairwise = JudgeRun("pairs", "pairs", {}, {}, verdicts={0: verdict})
+    runs = [with_judges(base, pairwise), tuned]
+    summary = summarise_review(runs, session.data, [choice, other], "correctness")
+    assert summary.judges[-1].kappa.n == 1
+
+
 def test_a_panel_has_a_mean_and_an_agreement(open_session, rate, tmp_path):
     session = open_session("tuned")
     rate(session, lambda line, text: line % 5 + 1)
@@ -127,6 +143,14 @@ def test_a_panel_has_a_mean_and_an_agreement(open_session, rate, tmp_path):
     assert len(rows) == 20 and rows[0] == {"line_number": 0, "correctness": 1.5}
     with pytest.raises(OpsError, match="exists already"):
         write_panel(tmp_path / "panel.jsonl", [run])
+
+
+def test_judges_without_a_common_line_are_not_a_panel(open_session, tmp_path):
+    judges = [judge(name, lambda line: line % 5 + 1, lines) for name, lines in PARTS.items()]
+    run = with_judges(open_session("tuned").runs[0], *judges)
+    with pytest.raises(OpsError, match="no line that all judges scored"):
+        write_panel(tmp_path / "panel.jsonl", [run])
+    assert not (tmp_path / "panel.jsonl").exists()
 
 
 def test_one_judge_is_not_a_panel(open_session, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from engine_parity import write_flow
 from judge_endpoint import KEY, judge_endpoint
 from phi3_tools.connections import Connection
+from phi3_tools.errors import ConfigError
 from phi3_tools.flow import Engine, FlowError, load_flow
 from phi3_tools.pf_calls import llm_fields
 
@@ -94,3 +95,10 @@ def test_promptflows_connections_become_fields():
         "contract": "openai",
         "auth": "entra",
     }
+
+
+def test_an_organization_is_refused():
+    connection = OpenAIConnection()
+    connection.organization = "org-1"
+    with pytest.raises(ConfigError, match="the field `organization`"):
+        llm_fields(connection)
