@@ -149,6 +149,31 @@ def test_a_corrected_answer_takes_the_place_of_the_first(open_chat, stored, endp
     assert stored()[1].edited == "Lyon."  # the correction is taken back
 
 
+OTHER_TAB = """() => {
+  const chats = JSON.parse(localStorage.getItem(KEY));
+  chats[0].turns[0].answers[0].feedback = { rating: "thumbs_down" };
+  localStorage.setItem(KEY, JSON.stringify(chats));
+  window.dispatchEvent(new StorageEvent("storage", { key: KEY }));
+}"""
+
+
+def test_feedback_of_another_tab_does_not_replace_an_open_text_box(open_chat, stored):
+    page = open_chat()
+    ask(page, "Capital?")
+    button(page, "Edit").click()
+    page.get_by_role("textbox", name="Corrected answer").fill("Paris.")
+    page.evaluate(OTHER_TAB)
+    button(page, "Save").click()
+    expect(last(page).locator(".corrected")).to_be_visible()
+    expect(button(page, "Bad answer")).to_have_attribute("aria-pressed", "true")
+    page.evaluate(OTHER_TAB)  # which did not know the correction
+    page.reload()
+    expect(last(page).locator(".text")).to_have_text("Paris.")
+    expect(button(page, "Bad answer")).to_have_attribute("aria-pressed", "true")
+    assert [record.kind for record in stored()] == ["edit"]
+
+
+@pytest.mark.slow
 def test_two_tabs_keep_each_others_feedback(open_chat, stored):
     page = open_chat()
     ask(page, "Capital?")
