@@ -34,6 +34,7 @@ WAYS = {
     "serve": "a served flow: phi3 serve, pf flow serve",
     "batch": "batches and comparisons: phi3 run, phi3 compare",
     "train": "fine-tuning on this machine: phi3 data, phi3 finetune --local",
+    "docs": "training data from documents: phi3 data --from-docs",
     "endpoint": "a model served on this machine: phi3 endpoint",
     "azure": "fine-tuning and deployment on Azure",
     "foundry": "flows in Azure AI Foundry",
@@ -324,6 +325,7 @@ CHECKS = (
     Check("packages: promptflow", FLOWS, promptflow, install_command("promptflow")),
     Check("packages: eval", ("batch",), partial(packages, extra="eval"), INSTALL),
     Check("packages: train", ("train",), partial(packages, extra="train"), INSTALL),
+    Check("packages: documents", ("docs",), partial(packages, extra="documents"), INSTALL),
     Check("packages: serve", ("endpoint",), partial(packages, extra="serve"), INSTALL),
     Check(AZURE_PACKAGES, CLOUD, partial(packages, extra="azure"), INSTALL),
     Check(

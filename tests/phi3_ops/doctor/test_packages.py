@@ -40,7 +40,9 @@ class _Metadata:
         self.version = version
 
 
-@pytest.mark.parametrize("extra", ["local", "promptflow", "azure", "train", "serve", "eval"])
+@pytest.mark.parametrize(
+    "extra", ["local", "promptflow", "azure", "train", "documents", "serve", "eval"]
+)
 def test_the_versions_of_the_tests_are_compatible(extra):
     assert check_packages(extra).status in (OK, WARN)
 
