@@ -85,7 +85,7 @@ def write(
         metrics=metrics,
         shortened=shortened_files(metrics),
         settings=safe_dump(settings, sort_keys=False, allow_unicode=True).strip(),
-        manifest=read_manifest(train_file),
+        manifest={} if metrics.train_files else read_manifest(train_file),
         samples=compare_answers(samples),
         general=evenly_spaced(general, MAX_GENERAL_ANSWERS),
         picture=picture,

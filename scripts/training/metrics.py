@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
+
+from mixture import MixedFile
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow-skinny")
 
@@ -41,7 +44,12 @@ class Metrics:
         base_general_loss: loss of the base model on the general chats, or None without any.
         peak_memory_gb: highest memory of the run in GB (10^9 bytes), of the first process: of the process
             on a CPU, and of the tensors on a GPU.
-        train_rows: number of rows in the training file.
+        tokens_per_second: median of the logged speeds without the first, which includes the warm-up, or
+            None without a second one. The time of evaluations and checkpoints is left out.
+        mfu: median of the logged model FLOPs utilization, likewise; None on a CPU and on a card whose
+            peak is not known.
+        train_files: counts of each training file if there are several; see mixture.py.
+        train_rows: number of rows in the training file, or of an epoch of several files.
         cut_train_rows: number of training rows that max_length cut or split.
         dropped_train_rows: number of training rows that were left out: max_length left no answer.
         eval_rows: number of rows in the evaluation file.
@@ -95,6 +103,9 @@ class Metrics:
     reward_margin: float | None = None
     reward_accuracy: float | None = None
     peak_memory_gb: float | None = None
+    train_files: Sequence[MixedFile] = ()
+    tokens_per_second: float | None = None
+    mfu: float | None = None
 
 
 def write_metrics(metrics: Metrics, path: Path) -> None:
@@ -124,6 +135,12 @@ def mean_loss(history: Sequence[dict[str, Any]]) -> float:
 def last_loss(history: Sequence[dict[str, Any]]) -> float:
     """Return the training loss of the last log entry, which is a mean over `logging_steps` steps."""
     return float([entry["loss"] for entry in history if "loss" in entry][-1])
+
+
+def median_after_first(history: Sequence[dict[str, Any]], key: str) -> float | None:
+    """Return the median of a logged figure without its first value, or None without a second one."""
+    values = [entry[key] for entry in history if key in entry][1:]
+    return statistics.median(values) if values else None
 
 
 def base_eval_loss(history: Sequence[dict[str, Any]]) -> float:

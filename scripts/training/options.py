@@ -18,7 +18,7 @@ class CommandLine:
     """The parsed command line; its attributes are the options."""
 
     recipe: Path
-    train_file: Path
+    train_files: Sequence[Path]
     eval_file: Path
     output_dir: Path
     checkpoint_dir: Path
@@ -49,7 +49,14 @@ def parse(arguments: Sequence[str] | None, description: str) -> CommandLine:
         "--recipe", type=Path, required=True, help="YAML file, for example recipes/lora.yaml"
     )
     parser.add_argument(
-        "--train-file", type=Path, required=True, help="JSONL file whose rows have `messages`"
+        "--train-file",
+        dest="train_files",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="TRAIN_FILE",
+        help="JSONL file whose rows have `messages`; several options give several files, which the "
+        "recipe's `mixture` weighs",
     )
     parser.add_argument(
         "--eval-file", type=Path, required=True, help="JSONL file for the evaluation loss"

@@ -10,6 +10,7 @@ from typing import Any
 
 import distributed
 import hub
+import mixture
 import ownership
 import tool_rows
 import trackers
@@ -25,6 +26,7 @@ from inputs import (
     read_recipe,
     read_rows,
 )
+from mixture import MixedFile
 from options import CommandLine, override
 from outputs import RESULT_NAMES
 from preferences import as_chat, parse_preference
@@ -41,6 +43,7 @@ class Inputs:
         recipe: recipe with the command line's changes.
         train_rows, eval_rows, general_rows: rows of each file.
         adapter: folder of the adapter to start from, or None.
+        mixed_files: counts of each training file if there are several.
         notes: lines about the inputs, which are printed when the training begins.
     """
 
@@ -49,6 +52,7 @@ class Inputs:
     eval_rows: list[Row]
     general_rows: list[Row]
     adapter: Path | None = None
+    mixed_files: Sequence[MixedFile] = ()
     notes: Sequence[str] = ()
 
     @property
@@ -97,12 +101,17 @@ def read_inputs(options: CommandLine) -> Inputs:
     def read(file: Path, parse: Callable[[Any, str, str], Row] = parse) -> list[Row]:
         return read_rows(file, options.rows, tool_format, parse)
 
+    paths = options.train_files
+    train_rows, mixed_files = mixture.mix(
+        paths, [read(path) for path in paths], recipe.mixture, recipe.seed, options.recipe
+    )
     return Inputs(
         recipe=recipe,
-        train_rows=read(options.train_file),
+        train_rows=train_rows,
         eval_rows=read(options.eval_file),
         general_rows=read(options.general_file, parse_chat) if options.general_file else [],
         adapter=find_start(options).adapter,
+        mixed_files=mixed_files,
     )
 
 
@@ -125,7 +134,8 @@ def prepare(options: CommandLine) -> Run:
         check_adapter(inputs.adapter, inputs.recipe)
     made_from = fingerprint(inputs.recipe, inputs.train_rows, process.count, inputs.adapter)
     recipe, note = lengthen(inputs.recipe, inputs.train_rows, process.count, options.epochs)
-    inputs = replace(inputs, recipe=recipe, notes=[note] if note else [])
+    notes = [*mixture.describe(inputs.mixed_files), *filter(None, [note])]
+    inputs = replace(inputs, recipe=recipe, notes=notes)
     checkpoints = Checkpoints(options.checkpoint_dir, made_from, options.resuming_command)
     ownership.refuse_foreign_files(options.output_dir, RESULT_NAMES)
     checkpoints.refuse_foreign()

@@ -160,7 +160,7 @@ def test_the_tiny_model_has_no_adapter(saved):
 
 def start_of(folder, **settings):
     files = dict.fromkeys(
-        ("recipe", "train_file", "eval_file", "output_dir", "checkpoint_dir"), Path()
+        ("recipe", "train_files", "eval_file", "output_dir", "checkpoint_dir"), Path()
     )
     return find_start(CommandLine(**files, start_from=folder, **settings))
 

@@ -55,8 +55,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--train-file",
         type=Path,
+        action="append",
         metavar="FILE",
-        help="rows to train on (default: .phi3/data/train.jsonl, or the configuration's file)",
+        help="rows to train on (default: .phi3/data/train.jsonl, or the configuration's file); with "
+        "--local, several options give several files, which the recipe's `mixture` weighs",
     )
     parser.add_argument(
         "--eval-file",
@@ -196,6 +198,8 @@ def _unused_option(args: argparse.Namespace) -> str | None:
         if getattr(args, name) != default and way not in ways:
             option = "--from" if name == "start_from" else f"--{name.replace('_', '-')}"
             return f"{option} has no effect with {way}; it is for {' and '.join(ways)}"
+    if way in (JOB, CATALOG) and len(args.train_file or ()) > 1:
+        return f"a second --train-file has no effect with {way}; it is for {LOCAL} and {ESTIMATE}"
     return None
 
 
@@ -203,15 +207,17 @@ def _estimate(args: argparse.Namespace) -> int:
     from ..training import describe_alternatives, estimate_table, estimate_training
 
     data = paths.WORKDIR / "data"
+    train_file, *more_train_files = args.train_file or [data / "train.jsonl"]
     values = (("--epochs", args.epochs), ("--rows", args.rows))
     with waiting(console(), "estimating the training"):
         estimate = estimate_training(
-            args.train_file or data / "train.jsonl",
+            train_file,
             args.eval_file or data / "test.jsonl",
             recipe=args.recipe,
             model=args.model,
             machine=args.machine,
             hourly_price=args.hourly_price,
+            more_train_files=more_train_files,
             extra=[word for name, value in values if value for word in (name, str(value))],
         )
     if args.json:
@@ -249,8 +255,9 @@ def _finetune(args: argparse.Namespace) -> TrainingMetrics:
         word for name, value in options.items() if value is not None for word in (name, str(value))
     ]
     extra += [f"--{name}" for name in ("resume", "verbose") if getattr(args, name)]
+    train_file, *more_train_files = args.train_file or [data / "train.jsonl"]
     return finetune_locally(
-        args.train_file or data / "train.jsonl",
+        train_file,
         args.eval_file or data / "test.jsonl",
         args.output_dir,
         recipe=args.recipe,
@@ -258,6 +265,7 @@ def _finetune(args: argparse.Namespace) -> TrainingMetrics:
         general_file=args.general_file,
         start_from=args.start_from,
         processes=args.processes,
+        more_train_files=more_train_files,
         extra=extra,
     )
 
@@ -296,7 +304,7 @@ def _submission(cloud: Cloud, args: argparse.Namespace) -> Submission:
     )
 
     defaults = cloud.config.finetune
-    train_file = args.train_file or defaults.train_file
+    train_file = args.train_file[0] if args.train_file else defaults.train_file
     eval_file = args.eval_file or defaults.eval_file
     model = args.model or defaults.model
     if args.catalog:

@@ -34,6 +34,7 @@ def estimate_training(
     model: str | None = None,
     machine: str | None = None,
     hourly_price: float | None = None,
+    more_train_files: Sequence[Path] = (),
     extra: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the memory, time and price of a training; docs/training.md describes the fields.
@@ -44,13 +45,15 @@ def estimate_training(
         model: short name, GGUF file, folder or hub id of the base model; None takes the recipe's.
         machine: size of Azure or card; None for this machine.
         hourly_price: price of the machine per hour, or None if it is not known.
+        more_train_files: further rows to train on, which the recipe's `mixture` weighs.
         extra: further arguments of train.py.
 
     Raises:
         OpsError: a file does not exist, or train.py failed.
     """
     recipe = recipe or default_recipe(model)
-    for file in (train_file, eval_file):
+    train_files = (train_file, *more_train_files)
+    for file in (*train_files, eval_file):
         if not file.is_file():
             raise OpsError(f"{file} does not exist", "Make the data with `phi3 data`.")
     base_model = base_model_of(recipe, model)
@@ -58,7 +61,8 @@ def estimate_training(
         extra = ["--model", resolve_model(base_model).as_posix(), *extra]
     command = [sys.executable, str(paths.TRAINING / "train.py"), "--estimate"]
     command += ["--recipe", str(recipe_file(recipe)), "--output-dir", str(paths.WORKDIR / "model")]
-    command += ["--train-file", str(train_file), "--eval-file", str(eval_file), *extra]
+    command += [word for file in train_files for word in ("--train-file", str(file))]
+    command += ["--eval-file", str(eval_file), *extra]
     if machine:
         command += ["--machine", machine]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)

@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,7 @@ class TrainingMetrics:
         reward_margin: mean difference of the rewards of the chosen and the rejected answers, or None
             without preferences.
         reward_accuracy: share of the preferences whose chosen answer has the higher reward, or None.
+        train_files: `file`, `rows`, `used` and `weight` of each training file if there are several.
     """
 
     steps: int
@@ -81,6 +82,7 @@ class TrainingMetrics:
     base_general_loss: float | None = None
     reward_margin: float | None = None
     reward_accuracy: float | None = None
+    train_files: list[dict[str, Any]] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> TrainingMetrics:
@@ -147,6 +149,7 @@ def finetune_locally(
     general_file: Path | None = None,
     start_from: Path | None = None,
     processes: int = 1,
+    more_train_files: Sequence[Path] = (),
     extra: Sequence[str] = (),
 ) -> TrainingMetrics:
     """Run train.py on this machine; its progress goes to this process's standard error.
@@ -159,6 +162,7 @@ def finetune_locally(
         general_file: chats unlike the rows, which show what the model forgot; None measures nothing.
         start_from: output folder of an earlier run, model folder or adapter folder; None: the base model.
         processes: number of training processes, one per GPU.
+        more_train_files: further rows to train on, which the recipe's `mixture` weighs.
         extra: further arguments of train.py.
 
     Raises:
@@ -168,7 +172,8 @@ def finetune_locally(
     if start_from and not recipe:
         raise OpsError("--from needs a recipe", "Give one with --recipe, for example smollm2-dpo.")
     recipe = recipe or default_recipe(model)
-    for file in (train_file, eval_file, general_file, recipe_file(recipe)):
+    files = (train_file, *more_train_files, eval_file, general_file, recipe_file(recipe))
+    for file in files:
         if file and not file.is_file():  # looked at first: a failure here leaves no folder behind
             raise OpsError(f"{file} does not exist", "Make the data with `phi3 data`.")
     refuse_foreign_files(out, OUTPUT_NAMES, CACHE_NAMES)
@@ -183,7 +188,8 @@ def finetune_locally(
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *(launcher if processes > 1 else [])]
     command += [str(paths.TRAINING / "train.py"), "--recipe", str(recipe_file(recipe))]
-    command += ["--train-file", str(train_file), "--eval-file", str(eval_file)]
+    command += [w for file in (train_file, *more_train_files) for w in ("--train-file", str(file))]
+    command += ["--eval-file", str(eval_file)]
     general = ["--general-file", str(general_file)] if general_file else []
     command += [*general, "--output-dir", str(out), *extra]
     # Waiting threads that spin slow training down tenfold as soon as another process runs.
@@ -234,6 +240,9 @@ def base_and_tuned_table(out: Path, metrics: TrainingMetrics) -> Table:
         table.add_row(
             title, "equal", f"{metrics.base_general_loss:,.3f}", f"{metrics.general_loss:,.3f}"
         )
+    for file in metrics.train_files:
+        used = f"{file['used']:,} of {file['rows']:,}"
+        table.add_row(Text(f"rows of {file['file']}"), "", "", used)
     if samples:
         exact = [
             sum(rows[index]["answer"] == rows[index]["reference"] for rows in samples.values())

@@ -49,6 +49,7 @@ def test_wrong_usage(words, message, capsys):
         (["--machine", "H100"], "--machine", "a training job on Azure ML"),
         (["--local", "--hourly-price", "3"], "--hourly-price", "--local"),
         (["--estimate", "--seed", "3"], "--seed", "--estimate"),
+        (["--train-file", "a", "--train-file", "b"], "a second --train-file", "a training job on"),
         (["--seed", "7"], "--seed", "a training job on Azure ML"),
         (["--resume"], "--resume", "a training job on Azure ML"),
         (["--general-file", "x"], "--general-file", "a training job on Azure ML"),
@@ -90,6 +91,7 @@ class TestLocal:
             "general_file": None,
             "start_from": None,
             "processes": 1,
+            "more_train_files": [],
             "extra": [],
         }
         output = capsys.readouterr().out
@@ -122,9 +124,11 @@ class TestLocal:
             "--verbose",
             "--general-file",
             "g.jsonl",
+            *("--train-file", "a", "--train-file", "b"),
         ]
         assert main(["finetune", "--local", "--output-dir", str(tmp_path), *words]) == 0
-        ((_, settings),) = calls
+        ((files, settings),) = calls
+        assert (files[0], settings["more_train_files"]) == (Path("a"), [Path("b")])
         assert (settings["recipe"], settings["processes"]) == ("lora", 2)
         assert settings["model"] == "x"
         assert settings["general_file"] == Path("g.jsonl")

@@ -46,6 +46,15 @@ def table_lines(folder, metrics=METRICS):
     return [line.strip() for line in capture.get().splitlines()]
 
 
+def test_the_table_has_the_rows_of_several_files(tmp_path):
+    file = {"file": "a.jsonl", "rows": 1000, "used": 30, "weight": 3}
+    text = [
+        " ".join(line.split())
+        for line in table_lines(tmp_path, replace(METRICS, train_files=[file]))
+    ]
+    assert "rows of a.jsonl 30 of 1,000" in text
+
+
 def test_the_table_has_the_loss_and_three_answers_of_the_general_chats(tmp_path):
     rows = [
         {"question": f"q{n}", "reference": "r", "base_answer": "b", "tuned_answer": "t"}
@@ -165,11 +174,17 @@ class TestFinetuneLocally:
 
     def test_one_process(self, child, tmp_path):
         child.files = {tmp_path / "metrics.json": json.dumps({**asdict(METRICS), "seed": 1})}
-        metrics = finetune_locally(tmp_path / "a", tmp_path / "b", tmp_path, extra=["--seed", "3"])
+        (tmp_path / "c").touch()
+        files = (tmp_path / "a", tmp_path / "b", tmp_path)
+        more = [tmp_path / "c"]
+        metrics = finetune_locally(*files, more_train_files=more, extra=["--seed", "3"])
         assert metrics == METRICS
         ((command, environment),) = child
         assert command[:2] == [sys.executable, str(paths.TRAINING / "train.py")]
         assert command[-2:] == ["--seed", "3"]
+        first = command.index("--train-file")
+        expected = ["--train-file", str(files[0]), "--train-file", str(more[0]), "--eval-file"]
+        assert command[first : first + 5] == expected
         assert str(paths.TRAINING / "recipes" / "tiny-cpu.yaml") in command
         assert environment["OMP_WAIT_POLICY"] == os.environ.get("OMP_WAIT_POLICY", "PASSIVE")
 
