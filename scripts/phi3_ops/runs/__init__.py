@@ -10,6 +10,7 @@ from .batch import (
     Batch,
     BatchInterrupted,
     BatchProgress,
+    BatchStopped,
     ProgressCallback,
     choose_columns,
     load_batch,
@@ -52,6 +53,7 @@ from .store import OUTPUT_FOLDER, SNAPSHOT, THRESHOLDS_FILE, write_run_folder
 __all__ = [
     "Batch",
     "BatchInterrupted",
+    "BatchStopped",
     "BatchProgress",
     "ConnectionFacts",
     "DEFAULT_IN_FLIGHT",

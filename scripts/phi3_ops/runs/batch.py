@@ -95,6 +95,19 @@ class BatchInterrupted(KeyboardInterrupt):
         self.batch = batch
 
 
+class BatchStopped(OpsError):
+    """A batch stopped, because every call would fail until the user changes something.
+
+    Args:
+        what: the cause.
+        batch: the batch with the answers so far.
+    """
+
+    def __init__(self, what: str, batch: Batch) -> None:
+        super().__init__(what, batch.progress)
+        self.batch = batch
+
+
 @dataclass
 class BatchProgress:
     """How far a batch is.
@@ -252,7 +265,7 @@ def execute_batch(new: NewRun, in_flight: int, on_progress: ProgressCallback | N
         batch = replace(batch, not_asked=0)
     if repeated.error is not None and batch.not_asked:
         what = f"stopped after {MAX_FAILURES} equal failures: {repeated.error}"
-        raise OpsError(what, batch.progress)
+        raise BatchStopped(what, batch)
     if limit.stopped and repeated.error is None:
         raise BatchInterrupted(batch)
     return batch

@@ -6,8 +6,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..pf import COMPLETED, Connections, StoredRun, list_stored_runs
-from .batch import DEFAULT_IN_FLIGHT, Batch, ProgressCallback, load_batch, run_flow
+from .batch import (
+    DEFAULT_IN_FLIGHT,
+    Batch,
+    BatchStopped,
+    ProgressCallback,
+    load_batch,
+    run_flow,
+)
 from .records import LineUsage, read_line_usage
+from .repeated_failures import is_lasting
 from .resume import resume_run
 
 
@@ -42,7 +50,8 @@ def continue_flow(
 ) -> Batch:
     """Run a flow over a JSONL file, or go on with the run of that title.
 
-    A run in which every line was answered or failed is returned as it is.
+    A run in which every line was answered or failed is returned as it is, unless no line was answered
+    because the endpoint refused the key or could not be reached.
 
     Args:
         flow: the folder of the flow, as in `run_flow`; likewise the other arguments and the exceptions.
@@ -55,10 +64,13 @@ def continue_flow(
         in_flight: maximum number of lines that run at once.
         on_progress: called whenever a line has ended.
         retry_failed: whether to run the failed lines of a complete run again.
+
+    Raises:
+        BatchStopped: no line was answered, for such a reason.
     """
     old = furthest_run(title)
     if old is None:
-        return run_flow(
+        batch = run_flow(
             flow,
             data,
             columns,
@@ -68,11 +80,24 @@ def continue_flow(
             in_flight=in_flight,
             on_progress=on_progress,
         )
-    if old.status == COMPLETED and not retry_failed:
-        batch = load_batch(old.name)
-        if not batch.not_asked:
-            return batch
-    return resume_run(old.name, in_flight=in_flight, on_progress=on_progress)
+    elif old.status == COMPLETED and not (retry_failed or _lines_to_repeat(old)):
+        return load_batch(old.name)
+    else:
+        batch = resume_run(old.name, in_flight=in_flight, on_progress=on_progress)
+    if _is_lost(batch):
+        raise BatchStopped(f"no line was answered: {batch.reason}", batch)
+    return batch
+
+
+def _is_lost(batch: Batch) -> bool:
+    """Return whether no line was answered, for a reason that the user can remove."""
+    return not batch.answers and is_lasting(batch.reason)
+
+
+def _lines_to_repeat(run: StoredRun) -> int:
+    """Return the number of lines of a complete run that run again without `retry_failed`."""
+    batch = load_batch(run.name)
+    return batch.not_asked + (batch.failed if _is_lost(batch) else 0)
 
 
 def lines_left(run: StoredRun | None, lines: int, *, retry_failed: bool = False) -> int:
@@ -86,7 +111,7 @@ def lines_left(run: StoredRun | None, lines: int, *, retry_failed: bool = False)
     if run is None:
         return lines
     if run.status == COMPLETED and not retry_failed:
-        return load_batch(run.name).not_asked
+        return _lines_to_repeat(run)
     return lines - len(read_line_usage(run.folder))
 
 

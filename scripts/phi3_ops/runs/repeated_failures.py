@@ -27,6 +27,11 @@ LASTING_ERRORS = (  # the same request fails again until the user changes someth
 )
 
 
+def is_lasting(message: str | None) -> bool:
+    """Return whether the error message of a failed line is of one of the `LASTING_ERRORS`."""
+    return (message or "").partition(":")[0] in {error.__name__ for error in LASTING_ERRORS}
+
+
 class RepeatedFailures(CallObserver):
     """Counts equal failures of a batch's calls, and stops the batch after `MAX_FAILURES`.
 

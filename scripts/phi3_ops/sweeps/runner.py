@@ -18,6 +18,7 @@ from ..runs import (
     SHORT_HASH,
     Batch,
     BatchInterrupted,
+    BatchStopped,
     LineUsage,
     ProgressCallback,
     ScoredRun,
@@ -95,7 +96,9 @@ class SweepRunner:
             what = f"interrupted in {where}: {error.batch.counts}; go on with: {self.command}"
             raise KeyboardInterrupt(what) from error
         except OpsError as error:
-            fix = f"{error.fix} {self.command} goes on with the answers so far.".strip()
+            # The fix of a stopped batch names another command.
+            fix = f"{error.batch.counts}." if isinstance(error, BatchStopped) else error.fix
+            fix = f"{fix} {self.command} goes on with the answers so far.".strip()
             raise OpsError(f"{where}: {error.what}", fix) from error
 
     def _ask_and_score(self, cell: Cell) -> CellRun:

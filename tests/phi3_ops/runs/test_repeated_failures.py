@@ -12,7 +12,7 @@ from phi3_ops.errors import OpsError
 from phi3_ops.pf.connections import save_connection
 from phi3_ops.pf.pace import ConcurrencyLimit
 from phi3_ops.pf.run_types import PHI3, PROMPTFLOW
-from phi3_ops.runs.repeated_failures import MAX_FAILURES, RepeatedFailures
+from phi3_ops.runs.repeated_failures import MAX_FAILURES, RepeatedFailures, is_lasting
 from phi3_ops.runs.resume import resume_run
 from phi3_tools import (
     AuthenticationError,
@@ -99,3 +99,8 @@ def test_a_small_file_whose_lines_have_all_run_is_reported_as_usual(server, ask,
     save_connection("runs", {"endpoint": server.url, "contract": "chat"}, "wrong")
     done = ask(QA, write_questions(*(f"q{n}" for n in range(10))))
     assert (done.failed, done.not_asked) == (10, 0)
+
+
+def test_the_message_of_a_line_tells_a_lasting_error():
+    assert is_lasting("AuthenticationError: refused (401)")
+    assert not is_lasting("BadRequestError: AuthenticationError: no") and not is_lasting(None)

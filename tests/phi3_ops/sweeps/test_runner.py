@@ -88,6 +88,18 @@ def test_a_cell_that_stops_keeps_its_answers(server, write_sweep, run_sweep):
     assert [len(each.scored.scored.rows) for each in again] == [30, 30]
 
 
+def test_a_small_cell_that_was_refused_is_asked_again(server, write_sweep, run_sweep):
+    file = write_sweep(questions=range(3))
+    server.denied_after = 0
+    expected = r"cell A \(plain, cells\): no line was answered: Authent.*401.* 3 failed. "
+    for _ in range(2):
+        with pytest.raises(OpsError, match=expected + "phi3 sweep .* goes on") as refused:
+            run_sweep(file)
+        assert "phi3 run" not in str(refused.value)
+    server.denied_after = None
+    assert len(run_sweep(file)) == 2 and len(server.answered) == 6
+
+
 def test_a_killed_sweep_goes_on(server, write_sweep, run_sweep, tmp_path):
     file = write_sweep()
     server.held_after = 5
