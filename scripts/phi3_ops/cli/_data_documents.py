@@ -131,6 +131,13 @@ def run_documents(args: argparse.Namespace) -> int:
             f"interrupted; the answers so far are in {files.journal}, and the same command goes on"
         )
         raise KeyboardInterrupt(message) from None
+    if not data.is_complete and files.has_more_rows(data):
+        if args.json:
+            print_text(json.dumps(data.to_json(), indent=2))
+        _print_incomplete(data)
+        kept = f"  the files were not replaced, because {files.rows} has more rows"
+        print_text(kept, to_stderr=True)
+        return 1
     manifest = files.write(data, options.refusal)
     if args.json:
         print_text(json.dumps(manifest, indent=2))
@@ -219,7 +226,8 @@ def _print_report(data: DocumentData, files: DocumentFiles) -> None:
     tokens = (
         f"{calls['prompt_tokens']:,} tokens of prompts, {calls['completion_tokens']:,} of answers"
     )
-    print_text(f"{calls['now']:,} calls now, {calls['all']:,} in all: {tokens}")
+    now, of_answers = calls["now"], calls["all"]
+    print_text(f"{now:,} calls now; the answers so far took {of_answers:,} calls: {tokens}")
     print_text(f"open {files.report} in a browser to look at them")
 
 
@@ -228,10 +236,19 @@ def _print_incomplete(data: DocumentData) -> None:
     verdicts = len(data.judged.failed) + len(data.judged.not_asked)
     is_budget = data.asked.budget_reached or data.judged.budget_reached
     not_asked = data.asked.not_asked or data.judged.not_asked
-    failed = "the endpoint failed" if not_asked else "the endpoint gave no usable answer"
-    reason = "--max-calls was reached" if is_budget else failed
+    misfits = data.asked.misfits + data.judged.misfits
+    step = "run the same command again to go on"
+    if is_budget:
+        reason = "--max-calls was reached"
+    elif not_asked:
+        reason = "the endpoint failed"
+    elif misfits == len(data.asked.failed) + len(data.judged.failed):
+        reason = "the answers did not fit the schema"
+        step = "try another model, or raise --max-new-tokens"
+    else:
+        reason = "the endpoint gave no usable answer"
     left = f"{counted(passages, 'passage')} and {counted(verdicts, 'verdict')} are left"
-    line = f"phi3 data: {left}, because {reason}; run the same command again to go on"
+    line = f"phi3 data: {left}, because {reason}; {step}"
     print_text(line, to_stderr=True)
     for error in data.errors[:3]:
         print_text(f"  {error}", to_stderr=True)

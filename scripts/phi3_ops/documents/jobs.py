@@ -38,12 +38,14 @@ class JobResults(Generic[Key, Result]):
     Attributes:
         done: key -> result.
         failed: key -> error.
+        misfits: number of the failed jobs whose answers did not fit the schema.
         not_asked: the keys of the other jobs.
         budget_reached: whether jobs were not asked because of the budget.
     """
 
     done: dict[Key, Result] = field(default_factory=dict)
     failed: dict[Key, str] = field(default_factory=dict)
+    misfits: int = 0
     not_asked: list[Key] = field(default_factory=list)
     budget_reached: bool = False
 
@@ -84,6 +86,7 @@ def run_jobs(
                     results.not_asked.append(key)
                 except Phi3Error as error:
                     results.failed[key] = error.what
+                    results.misfits += isinstance(error, InvalidAnswerError)
                     failures_in_a_row += not isinstance(error, _OF_ONE_REQUEST)
             on_ended(len(results.done) + len(results.failed))
     except BaseException:

@@ -42,6 +42,13 @@ class DocumentFiles:
         self.all = (rows, self.excluded, self.report, self.manifest, self.journal)
         refuse_foreign_files(rows.parent, self._names)
 
+    def has_more_rows(self, data: DocumentData) -> bool:
+        """Return whether the file of the rows exists, and has more rows than a result."""
+        try:
+            return self.rows.read_bytes().count(b"\n") > len(data.checked.passed)
+        except OSError:
+            return False
+
     def write(self, data: DocumentData, refusal: str) -> dict[str, Any]:
         """Write all files but the journal, completely or not at all, and return the manifest.
 

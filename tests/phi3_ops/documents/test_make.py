@@ -124,7 +124,7 @@ def test_documents_become_rows_and_nothing_is_asked_twice(isolated, teacher, cap
     }
     output = capsys.readouterr().out
     assert output.startswith("7 rows from 4 documents, in out/rows.jsonl\n")
-    assert "8 calls now, 8 in all: 800 tokens of prompts, 80 of answers" in output
+    assert "8 calls now; the answers so far took 8 calls: 800 tokens of prompts, 80" in output
     assert output.endswith("next: phi3 data --source out/rows.jsonl\n")
     rows = read_jsonl(tmp_path / "out/rows.jsonl")
     pump = rows[0]
@@ -203,6 +203,21 @@ def test_a_failing_teacher_loses_no_passage(teacher, capsys):
     assert main(COMMAND) == 0
     assert len(teacher.requests) == before + 2  # the passage, and its answer
     assert manifest()["questions"]["taken"] == {"answered": 3, "refusal": 4}
+
+
+def test_an_incomplete_result_does_not_replace_more_rows(teacher, capsys, tmp_path):
+    assert main(COMMAND) == 0
+    files = [tmp_path / "out" / f"rows{end}" for end in (".jsonl", ".html", ".manifest.json")]
+    before = [file.read_bytes() for file in files]
+    teacher.judge = lambda messages: "garbage"
+    capsys.readouterr()
+    assert main([*COMMAND, "--questions", "2", "--json"]) == 1
+    output, error = capsys.readouterr()
+    assert [file.read_bytes() for file in files] == before
+    assert json.loads(output)["passages"]["failed"] == 4
+    assert "4 passages and 0 verdicts are left, because the answers did not fit" in error
+    assert "try another model, or raise --max-new-tokens" in error
+    assert "the files were not replaced, because out/rows.jsonl has more rows" in error
 
 
 def test_the_budget_is_kept_and_the_next_run_goes_on(teacher, capsys):
