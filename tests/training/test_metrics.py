@@ -40,6 +40,12 @@ def test_the_base_has_the_first_evaluation_loss():
     assert metrics.base_eval_loss(history) == 7.0
 
 
+def test_the_speed_is_a_median_without_the_warm_up():
+    history = [{"mfu": value} for value in (0.1, 0.4, 0.5, 0.9)]
+    assert metrics.median_after_first([*history, {"loss": 1.0}], "mfu") == 0.5
+    assert metrics.median_after_first(history[:1], "mfu") is None
+
+
 def test_metrics_are_written_as_json(tmp_path):
     values = metrics.Metrics(
         seconds=3.5, train_seconds=1.25, steps=60, saved_step=60, resumed_from=None, epochs=3.0,

@@ -43,7 +43,7 @@ def test_the_metrics_describe_the_run(trained):
     assert (metrics["steps"], metrics["seed"], metrics["recipe"]) == (60, 0, "tiny-cpu")
     assert metrics["eval_loss"] < 0.5 < metrics["train_loss"]
     assert metrics["tokens"] > 60 * len(ROWS) * 10
-    assert metrics["seconds"] >= metrics["train_seconds"] > 0
+    assert metrics["seconds"] >= metrics["train_seconds"] > 0 and metrics["tokens_per_second"] > 0
     assert metrics["versions"].keys() >= {"torch", "transformers", "trl", "mlflow-skinny"}
 
 

@@ -47,7 +47,7 @@ def files(tmp_path):
 
 @documented("phi3 finetune --estimate --recipe lora --machine Standard_NC24ads_A100_v4")
 def test_the_documented_command(commands, files, capsys):
-    words = "--recipe lora --machine Standard_NC24ads_A100_v4".split()
+    words = ["--recipe", "lora", "--machine", "Standard_NC24ads_A100_v4"]
     assert main(["finetune", "--estimate", *files, *words]) == 0
     (command,) = commands
     assert command[command.index("--machine") + 1] == "Standard_NC24ads_A100_v4"
