@@ -22,16 +22,26 @@ MAX_VALUES = (
     10_000  # values in a file after its aliases are unfolded, beyond those that it spells out
 )
 MAX_DEPTH = 100
+MERGE_TAG = "tag:yaml.org,2002:merge"  # of the key `<<`
+
+
+class RepeatedKeyError(yaml.YAMLError):
+    """A mapping of a YAML file has a key twice; the loader would take the last value."""
 
 
 class YamlLimitError(yaml.YAMLError):
     """A YAML file is larger than any that this package needs."""
 
 
-def load_yaml(path: Path) -> Any:
+def load_yaml(path: Path, *, unique_keys: bool = False) -> Any:
     """Return the content of a YAML file, made of plain types.
 
+    Args:
+        path: the file.
+        unique_keys: whether to refuse a mapping that has a key twice.
+
     Raises:
+        RepeatedKeyError: a mapping has a key twice.
         OSError: the file cannot be read.
         UnicodeDecodeError: it is not UTF-8.
         yaml.YAMLError: it is not valid YAML, has values of other types, or exceeds a limit.
@@ -40,7 +50,7 @@ def load_yaml(path: Path) -> Any:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise YamlLimitError(f"it is longer than {MAX_BYTES >> 20} MiB")
-    return parse_yaml(content.decode("utf-8-sig"))
+    return parse_yaml(content.decode("utf-8-sig"), unique_keys=unique_keys)
 
 
 def load_yaml_as(model: type[Model], file: Path, fix: str) -> Model:
@@ -52,26 +62,38 @@ def load_yaml_as(model: type[Model], file: Path, fix: str) -> Model:
         fix: what to do if the file does not exist.
 
     Raises:
-        OpsError: the file does not exist, cannot be read, or a field is wrong; the error names the field.
+        OpsError: the file does not exist, cannot be read, has a key twice, or a field is wrong; the error
+            names the field.
     """
     from pydantic import ValidationError
 
     try:
-        return model.model_validate(load_yaml(file) or {})
+        content = load_yaml(file, unique_keys=True) or {}
+        if not isinstance(content, dict):
+            raise OpsError(f"{file} is not a mapping", "Write lines such as `name: value`.")
+        return model.model_validate(content)
     except FileNotFoundError as error:
         raise OpsError(f"{file} does not exist", fix) from error
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(map(str, first["loc"])) or "the file"
         reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] in ("model_type", "dict_type"):
+            reason = "it must be a mapping, with lines such as `name: value`"
         raise OpsError(f"{file}: `{field}`: {reason[:1].lower()}{reason[1:]}") from error
+    except RepeatedKeyError as error:
+        raise OpsError(f"{file}, {error}", "Remove one of them.") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise OpsError(f"cannot read {file}: {problem}", "It must be a YAML file.") from error
 
 
-def parse_yaml(text: str) -> Any:
+def parse_yaml(text: str, *, unique_keys: bool = False) -> Any:
     """Return the content of a YAML text, made of plain types.
+
+    Args:
+        text: the text.
+        unique_keys: as for `load_yaml`.
 
     Raises:
         yaml.YAMLError: as for `load_yaml`.
@@ -82,6 +104,8 @@ def parse_yaml(text: str) -> Any:
         if node is None:
             return None
         _check_size(node)
+        if unique_keys:
+            _refuse_repeated_keys(node, set())
         return loader.construct_document(node)
     except RecursionError as error:
         raise YamlLimitError(f"it is nested deeper than {MAX_DEPTH} levels") from error
@@ -110,6 +134,24 @@ def _check_size(root: yaml.Node) -> None:
     total = size_of(root, frozenset())
     if total - len(sizes) > MAX_VALUES:
         raise YamlLimitError(f"its aliases unfold to more than {MAX_VALUES} values")
+
+
+def _refuse_repeated_keys(node: yaml.Node, checked: set[int]) -> None:
+    """Raise RepeatedKeyError if a mapping of a document has a key twice."""
+    if id(node) in checked:
+        return
+    checked.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        keys: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == MERGE_TAG:
+                continue
+            if (key.tag, key.value) in keys:
+                line = key.start_mark.line + 1
+                raise RepeatedKeyError(f"line {line}: the key `{key.value}` appears twice")
+            keys.add((key.tag, key.value))
+    for child in _children(node):
+        _refuse_repeated_keys(child, checked)
 
 
 def _children(node: yaml.Node) -> list[yaml.Node]:

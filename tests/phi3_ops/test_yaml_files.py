@@ -17,7 +17,7 @@ from phi3_ops.endpoint.fault_rules import FaultError, load_fault_rules
 from phi3_ops.errors import OpsError
 from phi3_ops.flows.definition import FlowDefinition
 from phi3_ops.runs import store
-from phi3_ops.yaml_files import MAX_BYTES, load_yaml, parse_yaml
+from phi3_ops.yaml_files import MAX_BYTES, RepeatedKeyError, load_yaml, parse_yaml
 
 LEVELS = "abcdefgh"
 
@@ -104,6 +104,14 @@ def test_every_file_that_a_user_gives_is_read_with_these_limits(tmp_path):
     with pytest.raises(OpsError, match="is not a valid flow"):
         FlowDefinition.read(tmp_path)
     assert store._flow_facts(tmp_path) == {}
+
+
+def test_a_key_that_appears_twice_can_be_refused():
+    text = "a: {b: 1}\nc:\n  b: &m {x: 1}\n  d: {<<: *m, <<: *m, x: 2}\n"
+    assert parse_yaml(text, unique_keys=True)["c"]["d"] == {"x": 2}
+    with pytest.raises(RepeatedKeyError, match="line 5: the key `b` appears twice"):
+        parse_yaml(text + "  b: 2\n", unique_keys=True)
+    assert parse_yaml("a: 1\na: 2\n") == {"a": 2}
 
 
 def test_no_other_module_parses_yaml():

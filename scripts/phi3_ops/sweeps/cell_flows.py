@@ -14,6 +14,7 @@ from phi3_tools.flow import (
     Flow,
     FlowError,
     Tool,
+    convert,
     load_flow,
     load_tools,
     override_inputs,
@@ -24,7 +25,7 @@ from ..errors import OpsError
 from ..flows import FlowDefinition, copy_flow, read_dag_file, write_dag_file
 from ..names import did_you_mean
 from ..pf import require_connection
-from .config import PromptConfig, Value
+from .config import PromptConfig, Value, value_text
 
 DAG_FILE = "flow.dag.yaml"
 CONNECTION = "connection"  # input of the nodes that call an endpoint
@@ -89,17 +90,31 @@ class PromptFlow:
             values: `node.input`, input of the flow, or input of the only node that has it -> value.
 
         Raises:
-            OpsError: the flow has no such parameter, or several nodes have it.
+            OpsError: the flow has no such parameter, several nodes have it, or the type of the value is
+                wrong.
         """
         settings = FlowSettings()
         for name, value in {**self.config.inputs, **values}.items():
             node, _, node_input = name.rpartition(".")
             if not node and name in self.flow.inputs:
+                self._check_type(name, value)
                 settings.flow_inputs[name] = value
                 continue
             node = self._node_with(name, node, node_input)
             settings.node_inputs.setdefault(node, {})[node_input] = value
         return settings
+
+    def _check_type(self, name: str, value: Value) -> None:
+        """Raise OpsError if an input of the flow cannot have a value."""
+        text, value_type = value_text(value), self.flow.inputs[name].type
+        if text.startswith("${"):  # a column
+            return
+        try:
+            convert(text, value_type)
+        except ValueError as error:
+            what = f"{name}: {value!r} is not of the type {value_type}"
+            fix = f"The input {name} of {self.definition.folder} has this type."
+            raise OpsError(what, fix) from error
 
     def _node_with(self, name: str, node: str, node_input: str) -> str:
         """Return the node that has an input."""

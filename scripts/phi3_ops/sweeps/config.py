@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,8 +16,6 @@ from ..yaml_files import load_yaml_as
 DEFAULT_EVALUATION = "eval"
 TOKENS_PER_PRICE = 1000
 
-Value = bool | int | float | str  # of a parameter
-
 
 def _require_name(value: object) -> object:
     if is_name(value):
@@ -24,7 +23,15 @@ def _require_name(value: object) -> object:
     raise ValueError(f"{value!r} is not a valid name; use {RULE}")
 
 
+def _require_value(value: object) -> object:
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if isinstance(value, (bool, int, float, str)) and is_finite:
+        return value
+    raise ValueError(f"{value!r} is not a value; use a finite number, a text, true or false")
+
+
 Name = Annotated[str, BeforeValidator(_require_name)]
+Value = Annotated[bool | int | float | str, BeforeValidator(_require_value)]  # of a parameter
 
 
 class _Section(BaseModel):

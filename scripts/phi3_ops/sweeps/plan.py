@@ -58,6 +58,9 @@ def make_plan(config: SweepConfig, staging: Path) -> SweepPlan:
     Raises:
         OpsError: something that the file names does not exist or does not fit.
     """
+    if config.data.exists() and not config.data.is_file():  # a device can be endless
+        what = f"{config.data} is not a regular file"
+        raise OpsError(what, "Give a file with one JSON object per line.")
     rows = read_jsonl(config.data)
     if not rows:
         raise OpsError(f"{config.data} is empty", "Give a file with one JSON object per line.")

@@ -23,7 +23,7 @@ from phi3_ops.errors import OpsError
         ("max_unparsed: 2", "`max_unparsed`"),
         ("max_failed: -1", "`max_failed`"),
         ("[1", "must be a YAML file"),
-        ("- a", "`the file`"),
+        ("- a", "t.yaml is not a mapping"),
     ],
 )
 def test_wrong_thresholds_are_named(tmp_path, text, message):

@@ -27,7 +27,9 @@ def load(tmp_path, text):
         ("prompts: {p: {node: answer}}", "`prompts.p`: `node` needs `file`"),
         ("prompts: {}", "`prompts`"),
         ("parameters: {a: []}", "`parameters.a`"),
-        ("parameters: {a: [.nan]}", "`parameters.a.0"),
+        ("parameters: {a: [.nan]}", "`parameters.a.0`: nan is not a value; use a finite number"),
+        ("parameters: {a: [[1]]}", "`parameters.a.0`: [1] is not a value"),
+        ("prompts: {p: x}", "`prompts.p`: it must be a mapping"),
         ("evaluate: []", "`evaluate`"),
         ("metrics: []", "`metrics`"),
         ("metrics: [a, a]", "`metrics` names a score twice"),
@@ -47,7 +49,12 @@ def test_a_wrong_field_is_named(tmp_path, text, message):
 
 
 @pytest.mark.parametrize(
-    ("text", "message"), [("[1", "cannot read .*must be a YAML file"), ("- a", "`the file`")]
+    ("text", "message"),
+    [
+        ("[1", "cannot read .*must be a YAML file"),
+        ("- a", "sweep.yaml is not a mapping"),
+        ("name: x\nname: y", "line 2: the key `name` appears twice"),
+    ],
 )
 def test_a_file_that_is_not_a_mapping(tmp_path, text, message):
     with pytest.raises(OpsError, match=message):

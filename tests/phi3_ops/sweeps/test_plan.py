@@ -69,3 +69,13 @@ def test_empty_data_are_refused(server, plan, write_sweep):
     write_sweep()
     with pytest.raises(OpsError, match="none.jsonl does not exist"):
         plan(data="none.jsonl")
+
+
+def test_data_that_is_not_a_regular_file_is_refused(plan):
+    with pytest.raises(OpsError, match="/dev/zero is not a regular file"):
+        plan(data="/dev/zero")
+
+
+def test_a_value_of_the_wrong_type_is_refused(server, plan):
+    with pytest.raises(OpsError, match="max_new_tokens: 'abc' is not of the type int"):
+        plan(parameters={"max_new_tokens": [8, "abc"]})

@@ -28,6 +28,7 @@ from .results import AggregationResult, LineResult, NodeRun
 from .shim import PromptTemplate, tool_exception
 from .swagger import swagger
 from .tools import Tool, load_tools
+from .values import convert
 
 if TYPE_CHECKING:
     from .decorators import ToolProvider, log_metric, tool, trace
@@ -63,6 +64,7 @@ __all__ = [
     "collect_metrics",
     "connection",
     "connection_reference",
+    "convert",
     "convert_literals",
     "current_flow_folder",
     "environment_texts",
