@@ -25,10 +25,10 @@ def read_docx(content: bytes) -> list[Section]:
     _check_package(content)
     try:
         document = Document(io.BytesIO(content))
-    except (
-        Exception
-    ) as error:  # python-docx raises errors of zipfile, lxml and its own, and KeyError
-        raise UnreadableError(f"it is a broken DOCX: {type(error).__name__}") from None
+    except (KeyError, ValueError):  # no main part, or that of another Office format
+        raise UnreadableError("it is a broken DOCX: it contains no document") from None
+    except Exception:  # python-docx also raises errors of zipfile, lxml and its own
+        raise UnreadableError("it is a broken DOCX: its parts cannot be read") from None
     builder = SectionBuilder()
     for block in document.iter_inner_content():
         if hasattr(block, "rows"):
