@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .records import CHOICE, EDIT, FLAG, RATING, Judgement
+from .records import EDIT, FLAG, RATING, Judgement
 from .store import read_judgements
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from .summary_text import sections
 
 __all__ = [
-    "CHOICE",
     "EDIT",
     "FLAG",
     "RATING",
