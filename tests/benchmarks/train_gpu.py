@@ -15,9 +15,10 @@ a child process:
 - "Unsloth": left out where it is not installed, and the table says so.
 
 The speed is that of the steps after the first one. The first step loads kernels, and is a large part
-of so few steps. The time between two steps, for rows and logs, is in TRL's figures and not in those of
-train.py; on a GPU it is milliseconds of a step of seconds. MFU does not count recomputation. train.py reports it, and the other lines have that
-of the product's line with the same weights, in proportion to their tokens per second.
+of so few steps. The time between two steps, for rows and logs, is in the figures of TRL's script and not
+in those of train.py; on a GPU it is milliseconds of a step of seconds. MFU does not count recomputation.
+train.py reports it, and the other lines have that of the product's line with the same weights, in
+proportion to their tokens per second.
 
 `--device cpu --config tiny` shows on any machine that the benchmark runs to its end; its figures say
 nothing. train_cpu.py measures a small model on the CPU.
