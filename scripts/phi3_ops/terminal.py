@@ -42,6 +42,11 @@ def _is_hidden(character: str) -> bool:
     return hidden and character not in _ALLOWED
 
 
+def is_blank(text: str) -> bool:
+    """Return whether a text consists only of white space and invisible characters."""
+    return all(character.isspace() or _is_hidden(character) for character in text)
+
+
 def one_line(text: str) -> str:
     """Return a text as one line without invisible characters; white space becomes single spaces."""
     return escape_invisible(" ".join(text.split()))

@@ -31,6 +31,7 @@ from ..feedback import (
 )
 from ..flows import FlowDefinition
 from ..pf import require_connection
+from ..terminal import escape_invisible, is_blank
 
 # What the server itself knows; a request that has these fields is refused.
 SERVER_FIELDS = ("flow", "flow_version", "model", "time")
@@ -39,6 +40,7 @@ BODY_FIELDS = (
     *("conversation", "turn", "history", "connection", "against", "who", "id"),
 )
 _ABOUT_AN_ANSWER = ("thumbs_up", "thumbs_down", "edit")
+_LISTED_NAMES = ("id", "conversation", "who")  # that `phi3 feedback` prints or takes
 _RECEIVED = "Feedback received."  # promptflow's answer
 _OTHER_START = (
     "the server was started again since this page was loaded, so it does not know which model gave the "
@@ -136,7 +138,9 @@ class FeedbackReceiver:
             "flow_version": None if version is None else str(version),
             **self._connection_fields(content, side),
         }
-        return Feedback.from_json({**defaults, **content, **known})
+        record = Feedback.from_json({**defaults, **content, **known})
+        _require_readable(record)
+        return record
 
     def _connection_fields(self, content: Mapping[str, Any], side: int) -> dict[str, str | None]:
         """Return the fields that say which connection answered.
@@ -164,7 +168,10 @@ class FeedbackReceiver:
         for name in self._connections:
             secrets += [str(value) for value in dict(require_connection(name).secrets).values()]
         for secret in filter(None, secrets):
-            record = record.redacted(redactor(secret).redact_complete)
+            redact = redactor(secret).redact_complete
+            if redact(record.id) != record.id:
+                raise FeedbackFieldError("id", "contains a key or the password")
+            record = record.redacted(redact)
         return record
 
 
@@ -202,3 +209,19 @@ def _require_body_fields(content: Mapping[str, Any]) -> None:
         for name in ("question", "answer"):
             if name not in content:
                 raise FeedbackFieldError(name, "is missing")
+    if content["kind"] == "choice" and "question" not in content:
+        raise FeedbackFieldError("question", "is missing")
+
+
+def _require_readable(record: Feedback) -> None:
+    """Raise FeedbackFieldError if a name cannot be typed, or if a text has nothing to read."""
+    for name in _LISTED_NAMES:
+        text = getattr(record, name) or ""
+        if escape_invisible(text) != text or "\n" in text or "\t" in text:
+            raise FeedbackFieldError(name, "contains a control character or an invisible one")
+    for name in ("edited", "chosen", "rejected"):
+        text = getattr(record, name)
+        if text is not None and is_blank(text):
+            raise FeedbackFieldError(name, "has no visible character")
+    if record.kind == "choice" and record.answer != record.chosen:
+        raise FeedbackFieldError("answer", "is not the chosen answer; leave it out")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,8 @@ def positive_number(text: str) -> float:
     value = number(text)
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    if math.isinf(value):
+        raise argparse.ArgumentTypeError(f"{text} is too large")
     return value
 
 

@@ -146,10 +146,13 @@ def _add_reasons(table: Table, reasons: Mapping[str, int]) -> None:
 def _print_next(made: CorrectionData, out: Path, test: Path) -> None:
     from ..data import has_chats
 
-    if made.rows.taken:
-        train = out / "train.jsonl"
-        # A file of questions without chats cannot measure the loss.
-        files = ("--train-file", train, "--eval-file", test if has_chats(test) else train)
+    if made.rows.taken and not has_chats(test):
+        print_text(
+            f"{test} has questions without chats, so it cannot measure the loss; to train, give "
+            "phi3 finetune --eval-file another file, such as the test.jsonl of phi3 data"
+        )
+    elif made.rows.taken:
+        files = ("--train-file", out / "train.jsonl", "--eval-file", test)
         print_next("phi3", "finetune", "--local", "--model", "smollm2", *files)
     else:
         print_next("phi3", "data", "--source", out / "pairs.jsonl", "--out", out / "preferences")

@@ -19,9 +19,10 @@ from ._data_documents import add_document_arguments, run_documents
 from ._next_step import after_data
 
 DEFAULT_OUT = paths.WORKDIR / "data"
+DEFAULT_SEED, DEFAULT_SHARE = 1, 0.2
 # Options that belong to one kind of source each; without them, each is None, False or empty.
 _SOURCE_OPTIONS = (
-    *("split", "revision", "prompt_column", "answer_column"),
+    *("source", "split", "revision", "prompt_column", "answer_column", "seed", "test_share"),
     *("max_tokens", "over_long", "tokenizer", "strict"),
 )
 _CORRECTION_OPTIONS = ("against", "metric", "run_data")
@@ -39,7 +40,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--source",
-        default=str(paths.SAMPLE_DATA),
         metavar="FILE|FOLDER|HUB_ID",
         help="CSV, JSON, JSONL or Parquet file with columns of questions and answers, JSON, JSONL or "
         "Parquet file with `messages`, folder of such files, or dataset on the hub such as "
@@ -91,15 +91,12 @@ def _add_output_options(parser: argparse.ArgumentParser) -> None:
         help="folder to write to (default: .phi3/data; with corrections: .phi3/corrections); with "
         "--from-docs, the file of the rows (default: .phi3/documents/rows.jsonl)",
     )
-    parser.add_argument(
-        "--seed", type=integer, default=1, help="seed of the split (default: %(default)s)"
-    )
+    parser.add_argument("--seed", type=integer, help=f"seed of the split (default: {DEFAULT_SEED})")
     parser.add_argument(
         "--test-share",
         type=number,
-        default=0.2,
         metavar="SHARE",
-        help="share of the rows for testing, between 0 and 1 (default: %(default)s)",
+        help=f"share of the rows for testing, between 0 and 1 (default: {DEFAULT_SHARE})",
     )
     parser.add_argument(
         "--json", action="store_true", help="print the content of manifest.json instead of a report"
@@ -123,7 +120,8 @@ def run(args: argparse.Namespace) -> int:
 def _refuse(args: argparse.Namespace, options: Sequence[str], with_what: str) -> None:
     """Raise OpsError if an option of another kind of source is given."""
     for option in options:
-        if getattr(args, option):
+        value = getattr(args, option)
+        if value is not None and value is not False and value != []:
             name = "run" if option == "lost_runs" else option.replace("_", "-")
             raise OpsError(f"--{name} has no effect with {with_what}", "Leave it out.")
 
@@ -142,17 +140,18 @@ def _prepare(args: argparse.Namespace) -> int:
         tokenizer=args.tokenizer,
         strict=args.strict,
     )
+    source = str(paths.SAMPLE_DATA) if args.source is None else args.source
     out = args.out or DEFAULT_OUT
     screen = console(to_stderr=args.json)
-    command = ["data", "--source", args.source]
-    with naming_columns(command), waiting(screen, f"reading {args.source}") as elapsed:
+    command = ["data", "--source", source]
+    with naming_columns(command), waiting(screen, f"reading {source}") as elapsed:
         manifest = prepare_data(
-            args.source,
+            source,
             out,
-            seed=args.seed,
-            test_share=args.test_share,
+            seed=DEFAULT_SEED if args.seed is None else args.seed,
+            test_share=DEFAULT_SHARE if args.test_share is None else args.test_share,
             options=options,
-            progress=lambda rows: elapsed.change(f"reading {args.source}: {rows:,} rows"),
+            progress=lambda rows: elapsed.change(f"reading {source}: {rows:,} rows"),
         )
     if args.json:
         print_text(json.dumps(manifest.to_json(), indent=2))

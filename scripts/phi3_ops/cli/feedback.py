@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from ..errors import OpsError
 from ..terminal import agrees, counted, one_line, print_text
 from ._common import add_yes, positive_int
-from ._records import add_json, print_json, print_table
+from ._records import add_json, messages_to_stderr, print_json, print_table
 
 if TYPE_CHECKING:
     from ..feedback import Feedback, FeedbackStore
@@ -20,6 +21,10 @@ COLUMNS = ("time", "who", "kind", "conversation", "question", "answer", "details
 # Those of the records, whose module is not imported for the help.
 KINDS = ("thumbs_up", "thumbs_down", "edit", "choice", "comment")
 LONGEST_CELL = 40  # characters of a text in the table
+_TEXTS_LEFT = (
+    "phi3 feedback: another process is reading {}, so the deleted texts are still in its files; they are "
+    "overwritten when feedback is stored or deleted after that process has ended"
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,7 +77,10 @@ def _time(text: str) -> str:
 
     try:
         return utc_text(datetime.fromisoformat(text))
-    except (ValueError, OverflowError):
+    except OverflowError:
+        message = f"{text!r} is outside the years 1 to 9999 in UTC; use for example 2026-11-01"
+        raise argparse.ArgumentTypeError(message) from None
+    except ValueError:
         message = f"{text!r} is not a time; use for example 2026-11-01 or 2026-11-01T14:30"
         raise argparse.ArgumentTypeError(message) from None
 
@@ -145,6 +153,7 @@ def _export_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="new JSONL file to write"
     )
+    add_json(parser)
 
 
 def _export(args: argparse.Namespace) -> int:
@@ -152,7 +161,10 @@ def _export(args: argparse.Namespace) -> int:
 
     records = _store(args.store).records(kind=args.kind, flow=args.flow, since=args.since)
     export_feedback(records, args.out)
-    print_text(f"wrote {counted(len(records), 'record')} to {args.out}")
+    if args.json:
+        print_text(json.dumps({"records": len(records), "file": str(args.out)}))
+    else:
+        print_text(f"wrote {counted(len(records), 'record')} to {args.out}")
     return 0
 
 
@@ -164,6 +176,7 @@ def _delete_arguments(parser: argparse.ArgumentParser) -> None:
         help="conversation whose feedback is deleted; `phi3 feedback list` shows the ids",
     )
     add_yes(parser)
+    add_json(parser)
 
 
 def _delete(args: argparse.Namespace) -> int:
@@ -174,11 +187,19 @@ def _delete(args: argparse.Namespace) -> int:
     if not count:
         problem = f"{store.file} has no feedback of the conversation {conversation!r}"
         raise OpsError(problem, "`phi3 feedback list` shows the conversations.")
-    if not args.yes and not agrees(f"Delete {what}?"):
-        print_text("nothing was deleted")
-        return 1
+    with messages_to_stderr(args.json):
+        if not args.yes and not agrees(f"Delete {what}?"):
+            print_text("nothing was deleted")
+            return 1
     deleted = store.delete_conversation(args.conversation)
-    print_text(f"deleted {counted(deleted, 'record')} of the conversation {conversation}")
+    if args.json:
+        result = {"records": deleted.records, "texts_overwritten": deleted.are_texts_gone}
+        print_text(json.dumps(result))
+    else:
+        records = counted(deleted.records, "record")
+        print_text(f"deleted {records} of the conversation {conversation}")
+    if not deleted.are_texts_gone:
+        print_text(_TEXTS_LEFT.format(store.file), to_stderr=True)
     return 0
 
 

@@ -11,11 +11,13 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 from ..data import KnownTexts, Problem, as_preference_chat, check_chat
+from ..terminal import is_blank
 from .examples import EDIT, THUMB, Example, same_text
 
 # Reasons for an exclusion. Those of `check_chat`, such as `roles out of order`, come in addition.
 TEST_QUESTION = "question of the test data"
 NEAR_TEST_QUESTION = "nearly a question of the test data"
+EMPTY = "empty content"  # also a reason of `check_chat`
 DUPLICATE = "duplicate"
 EARLIER_CORRECTION = "earlier correction"
 CORRECTED = "answer that was corrected"
@@ -108,7 +110,12 @@ def _malformed(example: Example) -> Excluded | None:
     row = example.to_json()
     chat = row if example.rejected is None else as_preference_chat(row)
     problem = chat if isinstance(chat, Problem) else check_chat(chat)
-    return Excluded(example, *problem) if isinstance(problem, Problem) else None
+    if isinstance(problem, Problem):
+        return Excluded(example, *problem)
+    texts = (example.question, example.chosen, example.rejected)
+    if any(text is not None and is_blank(text) for text in texts):
+        return Excluded(example, EMPTY, "a text has no visible character")
+    return None
 
 
 def _in_test_data(example: Example, test: KnownTexts) -> Excluded | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from phi3_tools.connections import user_folder
 
@@ -58,6 +58,18 @@ class ConflictError(OpsError):
 def default_store() -> Path:
     """Return the path of the user's store, which need not exist: next to the folder of the runs."""
     return user_folder() / STORE_FILE
+
+
+class Deletion(NamedTuple):
+    """Result of a deletion.
+
+    Attributes:
+        records: number of deleted records.
+        are_texts_gone: whether their texts are overwritten. If not, another process was reading them.
+    """
+
+    records: int
+    are_texts_gone: bool
 
 
 class FeedbackStore:
@@ -142,11 +154,8 @@ class FeedbackStore:
             _require_version(database, self.file)
             return list(_select(database, equal, since))
 
-    def delete_conversation(self, conversation: str) -> int:
+    def delete_conversation(self, conversation: str) -> Deletion:
         """Delete the records of a conversation, and overwrite their texts in the file.
-
-        Returns:
-            Number of deleted records.
 
         Raises:
             OpsError: the store does not exist, or cannot be written.
@@ -155,9 +164,9 @@ class FeedbackStore:
         with self._writing() as database:
             count = database.execute(delete, (conversation,)).rowcount
         with _explained(self.file), _connected(self.file) as database:
-            # Removes the texts from the log too, unless another process is reading them just now.
-            database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return count
+            # Removes the texts from the log too, unless another process is still reading them.
+            is_busy = database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        return Deletion(count, are_texts_gone=not is_busy)
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:

@@ -24,11 +24,15 @@ _END = "."  # last line of a complete owner file
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[IO[str]]:
+def atomic_file(path: Path, mode: int = 0o666) -> Iterator[IO[str]]:
     """Open a text file for writing that appears as `path` only when the block ends without an error.
 
     A new file gets the permissions that the umask allows; an existing one keeps its permissions. The
     temporary files of killed processes are deleted.
+
+    Args:
+        path: the file.
+        mode: permissions of a new file before the umask.
 
     Raises:
         OpsError: the folder cannot be written.
@@ -36,7 +40,7 @@ def atomic_file(path: Path) -> Iterator[IO[str]]:
     with _writable(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         _delete_stale_files(path)
-        descriptor, temporary = _create_temporary_file(path)
+        descriptor, temporary = _create_temporary_file(path, mode)
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             yield file
@@ -56,12 +60,12 @@ def _temporary_prefix(path: Path) -> str:
     return f".{path.name}.phi3-"
 
 
-def _create_temporary_file(path: Path) -> tuple[int, Path]:
+def _create_temporary_file(path: Path, mode: int) -> tuple[int, Path]:
     """Create a temporary file next to a file, and return its locked descriptor and its path."""
     while True:
         temporary = path.with_name(_temporary_prefix(path) + secrets.token_hex(4))
         try:
-            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, mode)
         except FileExistsError:
             continue
         with suppress(OSError):  # without locks, nobody else deletes it either

@@ -26,13 +26,18 @@ def write_json(path: Path, value: Any) -> None:
         file.write("\n")
 
 
-def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], mode: int = 0o666) -> None:
     """Write one JSON object per line, completely or not at all.
+
+    Args:
+        path: the file.
+        rows: the objects.
+        mode: permissions of a new file before the umask.
 
     Raises:
         OpsError: the folder cannot be written.
     """
-    with atomic_file(path) as file:
+    with atomic_file(path, mode) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 

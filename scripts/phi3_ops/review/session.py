@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import OpsError
+from ..terminal import is_blank
 from .records import (
     CHOICE,
     EDIT,
@@ -31,6 +32,7 @@ from .subjects import ReviewedData, ReviewedRun, blind_name
 
 MAX_TEXT = 100_000  # characters of a corrected answer
 TIE = "tie"
+_FIELDS = ("kind", "answer", "value")  # of a judgement that the page sends
 
 
 class RefusedJudgementError(ValueError):
@@ -225,6 +227,12 @@ class ReviewSession:
         return kind, line, rubric, tuple(sorted(run.location.name for run in runs))
 
     def _judgement(self, line: int, content: Mapping[str, Any]) -> Judgement:
+        if unknown := sorted(set(content) - set(_FIELDS)):
+            raise RefusedJudgementError(
+                f"{unknown[0][:40]!a} is not a field; the fields are {', '.join(_FIELDS)}"
+            )
+        if "value" not in content:
+            raise RefusedJudgementError("value is missing; null withdraws the judgement")
         kind = content.get("kind")
         if kind not in (RATING, CHOICE, EDIT, FLAG):
             raise RefusedJudgementError(f"kind is {kind!r}")
@@ -291,6 +299,8 @@ def _fields(kind: str, value: Any, answer: str) -> dict[str, Any]:
         raise RefusedJudgementError(f"value has more than {MAX_TEXT:,} characters")
     if any("\ud800" <= character <= "\udfff" for character in value):
         raise RefusedJudgementError("value contains half of a surrogate pair")
+    if is_blank(value):
+        raise RefusedJudgementError("value has no visible character")
     return {"edited": value}
 
 

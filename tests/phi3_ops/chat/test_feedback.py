@@ -226,10 +226,19 @@ def test_the_options_do_not_show_the_password(tmp_path):
         (THUMB | {"history": {"role": "user"}}, "history: is not an array of messages"),
         (THUMB | {"who": "x" * 201}, "who: has more than 200 characters"),
         (THUMB | {"conversation": ""}, "conversation: is missing"),
+        (THUMB | {"id": f"my {KEY}"}, "id: contains a key or the password"),
+        (THUMB | {"conversation": "c\0d"}, "conversation: contains a control character"),
+        (THUMB | {"who": "a\nb"}, "who: contains a control character"),
+        (THUMB | {"kind": "edit", "edited": "\0\u200b "}, "edited: has no visible character"),
+        ({"kind": "choice", "chosen": "A", "rejected": "B"}, "question: is missing"),
+        (
+            {"kind": "choice", "question": "?", "answer": "C", "chosen": "A", "rejected": "B"},
+            "answer: is not the chosen answer; leave it out",
+        ),
         ({"x": "y" * MAX_COMMENT}, f"feedback without `kind` has more than {MAX_COMMENT}"),
         (["thumbs_up"], "the body is not a JSON object"),
     ],
-    ids=range(22),
+    ids=range(28),
 )
 def test_a_field_that_is_not_valid_is_named(server, content, expected):
     body = json.dumps(content)  # escapes half of a surrogate pair, which httpx does not

@@ -39,6 +39,7 @@ def test_values(name, text, value):
         ("positive_int", "many", "many is not an integer"),
         ("positive_number", "0", "0 is not above 0"),
         ("positive_number", "nan", "nan is not above 0"),
+        ("positive_number", "1e400", "1e400 is too large"),
         ("positive_number", "many", "many is not a number"),
         ("number", "", " is not a number"),
         ("integer", "2.5", "2.5 is not an integer"),

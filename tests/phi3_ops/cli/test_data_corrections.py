@@ -33,6 +33,9 @@ def folder(tmp_path, monkeypatch):
             "--metric has no effect without",
         ),
         (["--feedback", "--test", "test.jsonl", "--run-data", "d"], "--run-data has no effect"),
+        (["--feedback", "--test", "test.jsonl", "--source", "x"], "--source has no effect with"),
+        (["--feedback", "--test", "test.jsonl", "--seed", "0"], "--seed has no effect with"),
+        (["--from-docs", "d", "--test-share", "0"], "--test-share has no effect with --from-docs"),
         (["--feedback", ".", "--test", "test.jsonl"], "the feedback store . does not exist"),
     ],
 )

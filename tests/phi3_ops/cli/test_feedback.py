@@ -12,7 +12,7 @@ from feedback_records import feedback
 from phi3_ops.cli import feedback as command
 from phi3_ops.cli import main
 from phi3_ops.feedback import records
-from phi3_ops.feedback.store import FeedbackStore, default_store
+from phi3_ops.feedback.store import Deletion, FeedbackStore, default_store
 
 
 @pytest.fixture(autouse=True)
@@ -70,12 +70,19 @@ def test_filters(capsys):
     assert (code, output) == (0, "no feedback\n")
 
 
-@pytest.mark.parametrize("time", ["yesterday", "0001-01-01T00:00:00+23:59", ""])
-def test_a_time_that_is_not_valid_is_a_usage_error(capsys, time):
+@pytest.mark.parametrize(
+    ("time", "message"),
+    [
+        ("yesterday", "is not a time; use for example 2026-11-01"),
+        ("", "is not a time; use for example 2026-11-01"),
+        ("0001-01-01T00:00:00+23:59", "is outside the years 1 to 9999 in UTC"),
+    ],
+)
+def test_a_time_that_is_not_valid_is_a_usage_error(capsys, time, message):
     with pytest.raises(SystemExit) as error:
         main(["feedback", "list", "--since", time])
     assert error.value.code == 2
-    assert "is not a time; use for example 2026-11-01" in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @documented("phi3 feedback export --out feedback.jsonl")
@@ -116,6 +123,23 @@ def test_delete(capsys, store, monkeypatch):
     assert [record.id for record in store.records()] == ["f2"]
     code, _, error = run(capsys, *words, "--yes")
     assert code == 1 and "has no feedback of the conversation 'c1'" in error
+
+
+def test_export_and_delete_print_json(capsys):
+    assert run(capsys, "export", "--out", "f.jsonl", "--json")[:2] == (
+        *(0, '{"records": 2, "file": "f.jsonl"}\n'),
+    )
+    assert run(capsys, "delete", "--conversation", "c1", "--yes", "--json")[:2] == (
+        *(0, '{"records": 1, "texts_overwritten": true}\n'),
+    )
+
+
+def test_texts_that_could_not_be_overwritten_are_reported(capsys, monkeypatch):
+    left = Deletion(1, are_texts_gone=False)
+    monkeypatch.setattr(FeedbackStore, "delete_conversation", lambda store, conversation: left)
+    code, output, error = run(capsys, "delete", "--conversation", "c1", "--yes")
+    assert (code, output) == (0, "deleted 1 record of the conversation c1\n")
+    assert "the deleted texts are still in its files" in error
 
 
 @pytest.mark.parametrize("words", [["list"], ["export", "--out", "x"]])

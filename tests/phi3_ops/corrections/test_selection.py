@@ -46,6 +46,14 @@ def test_no_question_of_the_test_data_enters(select, question, history, reason):
     assert selection.excluded[0].detail == "Where is the head office of the company?"
 
 
+def test_a_text_without_a_visible_character_does_not_replace_an_answer():
+    examples = [example("one?", "\0\0", time="2"), example("one?", "Yes.", basis=THUMB, time="1")]
+    selection = select_rows(examples, TEST)
+    check(selection, examples)
+    assert [e.chosen for e in selection.taken] == ["Yes."]
+    assert selection.reasons == {"empty content": 1}
+
+
 def test_the_latest_correction_of_a_question_wins():
     examples = [
         example("one?", "first", time="1"),

@@ -18,6 +18,7 @@ def test_one_object_per_line(tmp_path):
     lines = file.read_text(encoding="utf-8").split("\n")
     assert [json.loads(line) for line in lines[:-1]] == [record.to_json() for record in records]
     assert lines[-1] == ""
+    assert file.stat().st_mode & 0o777 == 0o600
 
 
 def test_an_existing_file_is_not_replaced(tmp_path):

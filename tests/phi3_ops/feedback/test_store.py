@@ -90,9 +90,22 @@ def test_a_deleted_conversation_leaves_no_text_in_the_file(store):
     kept = feedback(id="f2", conversation="c2")
     store.add(kept)
     assert b"my-secret-address" in store.file.read_bytes()
-    assert store.delete_conversation("c1") == 1
-    assert store.delete_conversation("unknown") == 0
+    assert store.delete_conversation("c1") == (1, True)
+    assert store.delete_conversation("unknown") == (0, True)
     assert store.records() == [kept]
+    for file in store.file.parent.iterdir():
+        assert b"my-secret-address" not in file.read_bytes()
+
+
+def test_texts_that_another_process_reads_stay_until_it_has_ended(store, monkeypatch):
+    monkeypatch.setattr("phi3_ops.feedback.store.TIMEOUT_S", 0.05)
+    store.add(feedback(answer="my-secret-address " * 500))
+    reader = sqlite3.connect(f"{store.file.as_uri()}?mode=ro", uri=True, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM feedback").fetchall()
+    assert store.delete_conversation("c1") == (1, False)
+    reader.close()
+    store.add(feedback(id="f2", conversation="c2"))
     for file in store.file.parent.iterdir():
         assert b"my-secret-address" not in file.read_bytes()
 
