@@ -23,8 +23,9 @@ import requests
 HERE = Path(__file__).resolve().parent
 QUESTION_FILES = ("corrected", "paraphrases", "guard")
 MAPPING = ("--column-mapping", "input_data=${data.question}", "max_new_tokens=32")
-SFT_EPOCHS = 6
-DPO_EPOCHS = 5
+EARLIER_ROWS = 40  # rows of the shipped samples that are mixed in
+SFT_EPOCHS = 8
+DPO_EPOCHS = 3
 STOP_S = 60
 
 
@@ -99,16 +100,17 @@ class Loop:
         """Make rows and preferences from the feedback, and add earlier rows."""
         tests = [f"--test={HERE / name}.jsonl" for name in ("paraphrases", "guard")]
         self.phi3("data", "--feedback", "feedback.sqlite", *tests, "--out", "corrections")
-        self.phi3("data", "--source", str(HERE / "earlier.jsonl"), "--out", "earlier")
+        self.phi3("data", "--out", "earlier")
         pairs = ("--source", "corrections/pairs.jsonl", "--test-share", "0.1")
         self.phi3("data", *pairs, "--out", "preferences")
-        files = [self.folder / name / "train.jsonl" for name in ("corrections", "earlier")]
-        mixed = "".join(file.read_text(encoding="utf-8") for file in files)
+        corrections = (self.folder / "corrections/train.jsonl").read_text(encoding="utf-8")
+        earlier = (self.folder / "earlier/train.jsonl").read_text(encoding="utf-8")
+        mixed = corrections + "".join(earlier.splitlines(keepends=True)[:EARLIER_ROWS])
         (self.folder / "mixed.jsonl").write_text(mixed, encoding="utf-8")
 
     def train(self) -> None:
         """Fine-tune on the rows, and then on the preferences."""
-        rows = ("--train-file", "mixed.jsonl", "--eval-file", "earlier/test.jsonl")
+        rows = ("--train-file", "mixed.jsonl", "--eval-file", "corrections/train.jsonl")
         sft = ("--model", "smollm2", "--recipe", "smollm2-cpu", "--epochs", str(SFT_EPOCHS))
         self.phi3("finetune", "--local", *sft, *rows, "--output-dir", "sft")
         pairs = ("--train-file", "preferences/train.jsonl", "--eval-file", "preferences/test.jsonl")
