@@ -19,6 +19,7 @@ NO_HOME = (
 WORDS = {"flow": ("flow", "lock", "--check"), "compare": ("compare", "a", "b")}
 WORDS |= {"run": ("run", "--flow", "qa", "--data", "none.jsonl"), "init": ("init", "project")}
 WORDS |= {"completion": ("completion", "bash"), "export": ("export", "tiny", "--to", "gguf")}
+WORDS |= {"review": ("review", "a"), "sweep": ("sweep", "sweep.yaml")}
 
 
 @pytest.fixture
