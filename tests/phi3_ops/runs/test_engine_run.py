@@ -151,8 +151,10 @@ def test_a_wrong_mapping_is_named_before_anything_is_written(echo, texts, column
 def test_a_flow_that_cannot_run_is_one_line_that_names_the_node(tmp_path, texts):
     flow = write_echo_flow(tmp_path / "llm")
     dag = flow / "flow.dag.yaml"
-    dag.write_text(dag.read_text().replace("type: python", "type: llm"))
-    with pytest.raises(OpsError, match="cannot run: node 'echo', field `type`: llm") as error:
+    dag.write_text(dag.read_text().replace("type: python", "type: custom_llm"))
+    with pytest.raises(
+        OpsError, match="cannot run: node 'echo', field `type`: nodes of type 'custom_llm'"
+    ) as error:
         run_flow(flow, texts, TEXT, title="llm")
     assert "\n" not in str(error.value)
 
