@@ -23,6 +23,7 @@ def recipe(tmp_path):
     return write_recipe(tmp_path / "small.yaml", tiny_resid_pdrop=0.1)
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_ends_like_an_unbroken_one(rows_file, recipe, tmp_path):
     unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
     finish(arguments(rows_file, unbroken, recipe))
