@@ -144,7 +144,12 @@ def test_promptflows_page(desk):
         assert get_when_listening(f"http://localhost:{port}/").status_code == 200
 
 
-@documented("phi3 run --flow qa …", "phi3 runs", "phi3 run --resume NAME", "phi3 compare …")
+@documented(
+    "phi3 run --flow qa …",
+    "phi3 runs",
+    "phi3 run --resume NAME",
+    "phi3 compare base tuned --gate exact_match:0.02",
+)
 def test_a_batch_and_a_comparison(desk):
     output = run(desk, f"phi3 run {QA} --connection phi3-base …")
     assert "exact_match" in output
@@ -156,7 +161,7 @@ def test_a_batch_and_a_comparison(desk):
     assert output.splitlines()[-1] == f"next: phi3 compare {base} {tuned}"
     assert tuned in run(desk, "phi3 runs")
     assert "nothing to do" in run(desk, "phi3 run --resume NAME", NAME=tuned)
-    output = run(desk, "phi3 compare …")
+    output = run(desk, "phi3 compare base tuned --gate exact_match:0.02")
     assert "gate: pass" in output
     assert output.splitlines()[-1] == "next: open .phi3/compare/compare.html in a browser"
 
