@@ -70,7 +70,7 @@ def prepare(tmp_path, weights):
         write_rows(tmp_path / f"{name}.jsonl", [conversation(f"{name}{n}?", name) for n in "123"])
         for name in "ab"
     ]
-    extra = ["--train-file", str(files[1])]
+    extra = [word for file in files for word in ("--train-file", str(file))]
     return run.prepare(options.parse(arguments(files[0], tmp_path / "out", recipe, *extra), ""))
 
 

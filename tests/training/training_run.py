@@ -33,8 +33,10 @@ def write_rows(path: Path, rows: list) -> Path:
 
 
 def arguments(rows_file: Path, out: Path, recipe: Path, *extra: str) -> list[str]:
-    """Return train.py's arguments, with the same file for training and evaluation."""
-    files = ["--train-file", str(rows_file), "--eval-file", str(rows_file)]
+    """Return train.py's arguments, with one file for training and evaluation unless others are given."""
+    files = ["--eval-file", str(rows_file)]
+    if "--train-file" not in extra:
+        files += ["--train-file", str(rows_file)]
     return ["--recipe", str(recipe), *files, "--output-dir", str(out), *extra]
 
 
