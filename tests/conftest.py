@@ -43,6 +43,7 @@ HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGINT, signa
 
 import pytest  # noqa: E402
 
+from browser import chromium  # noqa: E402, F401 - a fixture for every folder
 from smollm2 import smollm2_folder  # noqa: E402, F401 - a fixture for every folder
 from tiny_model import tiny_model_dir  # noqa: E402, F401 - likewise
 

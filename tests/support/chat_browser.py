@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from typing import Any
 
-CHROMIUM = shutil.which("chromium")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync"]
 # Chromium writes every failed request to the console.
 REFUSED = "the server responded with a status of 400"
 

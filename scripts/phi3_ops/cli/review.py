@@ -59,7 +59,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="RUN",
-        help="evaluation whose scores are shown and compared; repeatable (default: all evaluations of "
+        help="evaluation to show and to compare with; repeatable (default: all evaluations of "
         "the runs)",
     )
     parser.add_argument(

@@ -94,7 +94,7 @@ def make_document_data(
         journal_file: the journal, to which each answer is appended.
         options: how to do it.
         progress: called when something has ended.
-        left_out: files that are no documents, because this command writes them.
+        left_out: files that this command writes. They are not read as documents.
 
     Raises:
         OpsError: no document can be read, or the journal cannot be used.

@@ -181,7 +181,7 @@ def _calibration(content: dict[str, Any]) -> Calibration:
 
 
 def calibrate_run(run: ScoredRun, calibration: Calibration) -> ScoredRun:
-    """Return a run of the judge whose scores are replaced by the ratings that they stand for.
+    """Return a run of the judge with calibrated ratings in place of its scores.
 
     Raises:
         OpsError: the run is of another judge, or has no scores by the rubric.

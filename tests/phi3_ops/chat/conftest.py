@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from chat_browser import CHROMIUM, QUIET, REFUSED
+from chat_browser import REFUSED
 from phi3_ops.pf.connections import delete_connection, save_connection
 from scripted_endpoint import HANG_S, scripted_endpoint
 from served_flow import phi3_serve
@@ -28,17 +28,6 @@ def endpoint():
 def served(request, endpoint):
     with phi3_serve("--against", "phi3-base", "--engine", request.param) as served:
         yield served
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import expect, sync_playwright
-
-    expect.set_options(timeout=HANG_S * 1000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

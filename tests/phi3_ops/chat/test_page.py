@@ -7,7 +7,8 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from chat_browser import CHROMIUM, ask, last
+from browser import CHROMIUM
+from chat_browser import ask, last
 from contrast import CONTRAST
 from hostile_answers import HOSTILE
 from phi3_ops import paths

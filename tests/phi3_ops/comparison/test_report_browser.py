@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import pytest
-from playwright.sync_api import sync_playwright
 
+from browser import CHROMIUM
 from contrast import CONTRAST
 from hostile_answers import HOSTILE, hostile_report
 from phi3_ops.comparison.report import render_report
 from phi3_ops.terminal import escape_invisible
 
-CHROMIUM = shutil.which("chromium")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync"]
 TALLEST_LINE = """Math.max(
     ...[...document.querySelectorAll('.listing tbody tr')].map(row => row.offsetHeight))"""
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
@@ -27,14 +23,6 @@ def address(tmp_path_factory):
     path = folder / "compare.html"
     path.write_text(render_report(hostile_report(folder)), encoding="utf-8")
     return path.as_uri()
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

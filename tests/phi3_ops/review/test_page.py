@@ -7,15 +7,13 @@ import shutil
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import expect, sync_playwright
+from playwright.sync_api import expect
 
+from browser import CHROMIUM
 from contrast import CONTRAST
 from phi3_ops.review.store import read_judgements
 from served_review import HANG_S, phi3_review
 
-CHROMIUM = shutil.which("chromium")
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-QUIET += ["--disable-component-update", "--disable-sync"]
 NOT_RUNNING = "Failed to load resource: net::ERR_CONNECTION_REFUSED"
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>'
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
@@ -42,22 +40,13 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def browser():
-    expect.set_options(timeout=HANG_S * 1000)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def look(browser):
+def look(chromium):
     """Opens a page; at the end, no error and no request to another host may have occurred."""
     problems, contexts = [], []
 
     def open_page(address, noise=None, **words):
-        context = browser.new_context(**words)
+        context = chromium.new_context(**words)
         contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(HANG_S * 1000)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import re
-import shutil
 from xml.etree import ElementTree
 
 import pytest
 
+from browser import CHROMIUM
 from contrast import CONTRAST
 from phi3_ops.sweeps.report import render_sweep
 from sweep_results import FAILED, PRICE, sweep_result
 
 HOSTILE = '<script>alert(1)</script>"{{7*7}}\u202e'
-CHROMIUM = shutil.which("chromium")
 
 
 @pytest.fixture(scope="module")
@@ -42,26 +41,19 @@ def test_nothing_is_active(page):
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
-def test_it_can_be_read_in_a_browser(page, tmp_path):
-    from playwright.sync_api import sync_playwright
-
+def test_it_can_be_read_in_a_browser(page, chromium, tmp_path):
     file = tmp_path / "sweep.html"
     file.write_text(page, encoding="utf-8")
     messages = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"]
+    for scheme, width in (("light", 1200), ("dark", 1200), ("light", 360)):
+        context = chromium.new_context(
+            color_scheme=scheme, viewport={"width": width, "height": 800}
         )
-        for scheme, width in (("light", 1200), ("dark", 1200), ("light", 360)):
-            context = browser.new_context(
-                color_scheme=scheme, viewport={"width": width, "height": 800}
-            )
-            tab = context.new_page()
-            tab.on("console", lambda message: messages.append(message.text))
-            tab.on("request", lambda r: r.url == file.as_uri() or messages.append(r.url))
-            tab.goto(file.as_uri())
-            assert tab.evaluate(CONTRAST) == []
-            assert tab.evaluate("document.documentElement.scrollWidth") <= width
-            context.close()
-        browser.close()
+        tab = context.new_page()
+        tab.on("console", lambda message: messages.append(message.text))
+        tab.on("request", lambda r: r.url == file.as_uri() or messages.append(r.url))
+        tab.goto(file.as_uri())
+        assert tab.evaluate(CONTRAST) == []
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        context.close()
     assert messages == []

@@ -7,7 +7,6 @@ import json
 from dataclasses import replace
 
 import pytest
-from pydantic import BaseModel
 
 from phi3_tools import InvalidAnswerError, Params, PromptTooLongError, Reply, ToolCall, fit
 from phi3_tools.client import observe_calls
@@ -18,38 +17,12 @@ from phi3_tools.client.structured import (
     read_structure,
     repair_messages,
 )
+from structured_calls import CALL, CALL_TEXT, GOOD, QUESTION, SCHEMA, USAGE, WEATHER, City, delta
 
-SCHEMA = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "people": {"type": "integer"}},
-    "required": ["city", "people"],
-}
-GOOD = '{"city": "Vienna", "people": 2000000}'
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "Return the weather of a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-        },
-    },
-}
-CALL = ToolCall("call_a", "weather", '{"city": "Vienna"}')
-CALL_TEXT = '<tool_call>{"name": "weather", "arguments": {"city": "Vienna"}}</tool_call>'
-QUESTION = "Weather in Vienna?"
-USAGE = {"prompt_tokens": 10, "completion_tokens": 5}
 ENCODED = {
     "chat": lambda text: {"output": text, "usage": USAGE},
     "mlflow": lambda text: [text],
 }
-
-
-class City(BaseModel):
-    city: str
-    people: int
 
 
 def openai_answer(text=None, *calls, reason="stop"):
@@ -58,10 +31,6 @@ def openai_answer(text=None, *calls, reason="stop"):
         message["tool_calls"] = [call.as_dict() for call in calls]
         reason = "tool_calls"
     return {"choices": [{"message": message, "finish_reason": reason}], "usage": USAGE}
-
-
-def delta(finish_reason=None, **fields):
-    return {"choices": [{"delta": fields, "finish_reason": finish_reason}]}
 
 
 @pytest.fixture

@@ -5,44 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from pydantic import BaseModel
 
-from phi3_tools import InvalidAnswerError, Params, ToolCall
+from phi3_tools import InvalidAnswerError, Params
 from phi3_tools.client.structured import (
     visible_pieces,
 )
-
-SCHEMA = {
-    "type": "object",
-    "properties": {"city": {"type": "string"}, "people": {"type": "integer"}},
-    "required": ["city", "people"],
-}
-GOOD = '{"city": "Vienna", "people": 2000000}'
-WEATHER = {
-    "type": "function",
-    "function": {
-        "name": "weather",
-        "description": "Return the weather of a city.",
-        "parameters": {
-            "type": "object",
-            "properties": {"city": {"type": "string"}},
-            "required": ["city"],
-        },
-    },
-}
-CALL = ToolCall("call_a", "weather", '{"city": "Vienna"}')
-CALL_TEXT = '<tool_call>{"name": "weather", "arguments": {"city": "Vienna"}}</tool_call>'
-QUESTION = "Weather in Vienna?"
-USAGE = {"prompt_tokens": 10, "completion_tokens": 5}
-
-
-class City(BaseModel):
-    city: str
-    people: int
-
-
-def delta(finish_reason=None, **fields):
-    return {"choices": [{"delta": fields, "finish_reason": finish_reason}]}
+from structured_calls import CALL, CALL_TEXT, GOOD, QUESTION, SCHEMA, WEATHER, City, delta
 
 
 @pytest.fixture

@@ -90,7 +90,7 @@ function answerPart(answer, index) {
     onclick: () => select(index),
   }, make("h3", {}, `Answer ${letter(index)}`));
   if (answer.text === null) {
-    part.append(make("p", { class: "dim" }, "This line failed: there is no answer."));
+    part.append(make("p", { class: "dim" }, "This line failed and has no answer."));
     return part;
   }
   part.append(make("div", { class: "text" }, answer.text));
