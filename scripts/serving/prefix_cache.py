@@ -11,8 +11,21 @@ from dataclasses import dataclass
 from batching import Backend, Cache
 
 SHORTEST_PREFIX = 128  # tokens; a shorter prefix is run again, together with other prompts
-MEMORY_SHARE = 32  # prefixes take at most this part of the memory for all caches
+# Prefixes give their memory to rows that need it. The limits keep a server with much memory from filling
+# it with chats that have ended.
+MIB = 2**20
+LARGEST_SHARE = 4  # prefixes take at most this part of the memory for all caches
+USUAL_SHARE, USUAL_BYTES = 32, 512 * MIB  # and at most the larger one of this part and these bytes
 KNOWN_SHARE = 0.75  # a row is not kept if so much of it is a prefix that is known already
+
+
+def prefix_bytes(cache_bytes: int) -> int:
+    """Return the memory in bytes that prefixes may take.
+
+    Args:
+        cache_bytes: memory in bytes for all caches.
+    """
+    return min(cache_bytes // LARGEST_SHARE, max(cache_bytes // USUAL_SHARE, USUAL_BYTES))
 
 
 @dataclass(frozen=True)
@@ -43,7 +56,7 @@ class PrefixCache:
 
     def __init__(self, backend: Backend):
         self._backend = backend
-        self._max_tokens = backend.max_cache_bytes // MEMORY_SHARE // backend.bytes_per_token
+        self._max_tokens = prefix_bytes(backend.max_cache_bytes) // backend.bytes_per_token
         self._prefixes: list[Prefix] = []  # the least recently used one is the first
 
     @property

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from engine import BatchingEngine
-from prefix_cache import SHORTEST_PREFIX, PrefixCache
+from prefix_cache import MIB, SHORTEST_PREFIX, PrefixCache, prefix_bytes
 from sampling import GenerationParams
 
 from byte_backend import HANG_S, ByteBackend
@@ -118,7 +118,14 @@ def keep(prefixes, backend, tokens):
 
 @pytest.fixture
 def backend():
-    return ByteBackend(max_cache_bytes=32 * 1000)  # 1000 tokens of prefixes
+    return ByteBackend(max_cache_bytes=4 * 1000)  # 1000 tokens of prefixes
+
+
+@pytest.mark.parametrize(
+    ("cache", "prefixes"), [(400, 100), (2048, 512), (12 * 1024, 512), (64 * 1024, 2048)]
+)
+def test_prefixes_take_a_part_of_the_memory(cache, prefixes):
+    assert prefix_bytes(cache * MIB) == prefixes * MIB
 
 
 def test_the_least_recently_used_prefix_is_dropped_first(backend):
