@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -12,17 +13,27 @@ import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 # Dense bf16 (V100 and T4: fp16) peaks in FLOP/s without sparsity, from NVIDIA's data sheets. The first
-# name that is a part of the name that torch gives the card counts.
+# name whose words are in the name that torch gives the card counts.
 PEAKS = {
-    "B200": 2250e12, "GH200": 989e12, "H200": 989e12, "H100 PCIe": 756e12, "H100 NVL": 835e12,
-    "H100": 989e12, "A100": 312e12, "A10G": 70e12, "A10": 125e12, "L40S": 362e12, "L40": 181e12,
-    "L4": 121e12, "V100": 125e12, "T4": 65e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
+    "B200": 2250e12, "GH200": 989e12, "H200 NVL": 835e12, "H200": 989e12, "H100 PCIe": 756e12,
+    "H100 NVL": 835e12, "H100": 989e12, "A100": 312e12, "A10G": 70e12, "A10": 125e12, "L40S": 362e12,
+    "L40": 181e12, "L4": 121e12, "V100": 125e12, "T4": 65e12, "RTX 4090": 165e12, "RTX 3090": 71e12,
 }  # fmt: skip
+# Words in the names of slower or faster variants, and of parts of a card (MIG; vGPU: "A10-4Q").
+VARIANT = re.compile(r"\b(Laptop|Max-Q|Ti|D|MIG|\d+[ABCQ])\b")
 
 
 def peak_flops(card: str) -> float | None:
-    """Return a card's peak in FLOP/s, or None if it is not in the table."""
-    return next((peak for name, peak in PEAKS.items() if name in card), None)
+    """Return a card's peak in FLOP/s, or None if it is not in the table.
+
+    Args:
+        card: name that torch gives the card. A name of the table counts only as whole words: an
+            "RTX A1000" is not an "A100".
+    """
+    if VARIANT.search(card):
+        return None
+    peaks = (peak for name, peak in PEAKS.items() if re.search(rf"\b{re.escape(name)}\b", card))
+    return next(peaks, None)
 
 
 def flops_per_token(model: torch.nn.Module) -> float:

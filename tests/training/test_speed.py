@@ -1,5 +1,6 @@
 """Tokens per second, MFU and memory."""
 
+import machines
 import pytest
 import speed
 from training_run import ROWS, TINY_RECIPE
@@ -12,17 +13,30 @@ pytestmark = pytest.mark.filterwarnings("ignore")
     [
         ("NVIDIA H100 80GB HBM3", 989e12),
         ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA H200 NVL", 835e12),
         ("NVIDIA A100-SXM4-80GB", 312e12),
         ("NVIDIA L4", 121e12),
         ("NVIDIA L40S", 362e12),
         ("NVIDIA A10G", 70e12),
         ("Tesla T4", 65e12),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA RTX A1000 Laptop GPU", None),
+        ("NVIDIA RTX A1000", None),
+        ("NVIDIA T400 4GB", None),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA GeForce RTX 3090 Ti", None),
+        ("NVIDIA A100-SXM4-80GB MIG 3g.40gb", None),
+        ("NVIDIA A10-4Q", None),
         ("another card", None),
         ("", None),
     ],
 )
 def test_the_peak_is_that_of_the_card(card, peak):
     assert speed.peak_flops(card) == peak
+
+
+def test_every_card_of_the_estimates_has_a_peak():
+    assert all(speed.peak_flops(card) for card in machines.CARDS)
 
 
 @pytest.fixture
