@@ -14,8 +14,7 @@ import sys
 import threading
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Hashable, Sequence
-from concurrent.futures import wait
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +24,10 @@ from engine_interface import BusyError
 from generation import Completion, Row
 from prefix_cache import PrefixCache
 from sampling import GenerationParams
+from streams import IsAbandoned, Stream, cancel_if_abandoned, read_pieces
 
 log = logging.getLogger("phi3.score")
 MAX_WAITING = 256  # rows
-ABANDONED_POLL_S = 0.25  # between two questions whether anybody waits for an answer
 
 
 @dataclass(frozen=True)
@@ -83,22 +82,29 @@ class BatchingEngine:
         self,
         prompts: Sequence[list[int]],
         params: GenerationParams,
-        is_abandoned: Callable[[], bool] | None = None,
+        is_abandoned: IsAbandoned | None = None,
     ) -> list[Completion]:
         rows = [self._make_row(prompt, params, index) for index, prompt in enumerate(prompts)]
         self._submit(rows)
         if is_abandoned is not None:
-            _cancel_if_abandoned(rows, is_abandoned)
+            cancel_if_abandoned(rows, is_abandoned, lambda: self._cancel(rows))
         return [row.completion.result() for row in rows]
 
     def stream(
-        self, prompt: list[int], params: GenerationParams
-    ) -> Generator[str, None, Completion]:
+        self,
+        prompt: list[int],
+        params: GenerationParams,
+        is_abandoned: IsAbandoned | None = None,
+    ) -> Stream[str]:
         pieces: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         row = self._make_row(prompt, params, 0, pieces.put)
         row.completion.add_done_callback(lambda _: pieces.put(None))
         self._submit([row])
-        return _read_pieces(row, pieces)
+
+        def cancel() -> None:
+            self._cancel([row])
+
+        return Stream(read_pieces(row, pieces, is_abandoned, cancel), cancel)
 
     def close(self) -> None:
         with self._changed:
@@ -127,6 +133,15 @@ class BatchingEngine:
                 )
             self._waiting.extend(rows)
             self._changed.notify_all()
+
+    def _cancel(self, rows: Sequence[Row]) -> None:
+        """End rows whose answers nobody waits for: waiting rows now, others at their next token."""
+        with self._changed:
+            for row in rows:
+                row.cancelled = True
+                if row in self._waiting:
+                    self._waiting.remove(row)
+                    row.finish()
 
     # --- the engine's thread ---------------------------------------------------------------------
 
@@ -345,24 +360,3 @@ class BatchingEngine:
         chunk = self._backend.prefill_chunk
         tokens = slot_tokens(batches, batch, len(taken) + 1, [row, *prefills], chunk)
         return tokens + self._prefixes.tokens
-
-
-def _cancel_if_abandoned(rows: Sequence[Row], is_abandoned: Callable[[], bool]) -> None:
-    """Wait until all rows have ended, and cancel them as soon as they are abandoned."""
-    completions = [row.completion for row in rows]
-    while wait(completions, ABANDONED_POLL_S).not_done:
-        if is_abandoned():
-            for row in rows:
-                row.cancelled = True
-            return
-
-
-def _read_pieces(
-    row: Row, pieces: queue.SimpleQueue[str | None]
-) -> Generator[str, None, Completion]:
-    try:
-        while (piece := pieces.get()) is not None:
-            yield piece
-        return row.completion.result()
-    finally:
-        row.cancelled = True  # the reader has gone: the row ends at its next token

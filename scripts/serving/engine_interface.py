@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from constraints import GrammarCompiler
 from generation import Completion
 from sampling import GenerationParams
+from streams import IsAbandoned, Stream
 
 
 class BusyError(Exception):
@@ -53,7 +54,7 @@ class Engine(Protocol):
         self,
         prompts: Sequence[list[int]],
         params: GenerationParams,
-        is_abandoned: Callable[[], bool] | None = None,
+        is_abandoned: IsAbandoned | None = None,
     ) -> list[Completion]:
         """Return one completion per prompt, in the order of the prompts. Raises BusyError.
 
@@ -62,9 +63,14 @@ class Engine(Protocol):
         """
 
     def stream(
-        self, prompt: list[int], params: GenerationParams
-    ) -> Generator[str, None, Completion]:
-        """Yield pieces of text as they are generated, and return the completion.
+        self,
+        prompt: list[int],
+        params: GenerationParams,
+        is_abandoned: IsAbandoned | None = None,
+    ) -> Stream[str]:
+        """Return pieces of text as they are generated. The last `StopIteration` has the completion.
+
+        Closing the stream ends the answer, and so does `is_abandoned`, see `generate`.
 
         Raises BusyError when it is called, not at the first piece.
         """

@@ -23,8 +23,7 @@ from parameters import (
 from sampling import GenerationParams
 
 Contract = Literal["list", "catalog", "openai"]
-# Texts of one request. All of them are answered before the request can be cancelled, and while more of
-# them wait than `engine.MAX_WAITING`, all other requests are refused.
+# Texts of one request. While more of them wait than `engine.MAX_WAITING`, all other requests are refused.
 MAX_TEXTS = 256
 DEFAULT_MAX_NEW_TOKENS = 128  # of the contracts "list" and "catalog"
 SHAPES = (

@@ -14,7 +14,7 @@ import re
 import select
 import socket
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,6 @@ from constraints import Constraint, ConstraintError  # noqa: E402
 from conversations import Message  # noqa: E402
 from engine import BatchingEngine  # noqa: E402
 from engine_interface import BusyError, Engine  # noqa: E402
-from generation import Completion  # noqa: E402
 from grammars import write_grammar  # noqa: E402
 from model_files import ModelNotFoundError, find_model  # noqa: E402
 from parameters import ScoringError, refuse, shorten  # noqa: E402
@@ -42,6 +41,7 @@ from payloads import (  # noqa: E402
     wants_stream,
 )
 from schema_errors import find_cause  # noqa: E402
+from streams import IsAbandoned, Stream  # noqa: E402
 from tool_format import CALL_MARKS  # noqa: E402
 
 try:
@@ -84,7 +84,7 @@ class Scorer:
         return wants_stream(payload)
 
     def answer(
-        self, payload: Any, is_abandoned: Callable[[], bool] | None = None
+        self, payload: Any, is_abandoned: IsAbandoned | None = None
     ) -> list[str] | dict[str, Any]:
         """Answer a request in one piece. Raises ScoringError.
 
@@ -103,8 +103,12 @@ class Scorer:
         answer = ChatAnswer.start(request, self.name, prompts[0], self.engine.tool_format)
         return answer.full_body(completions, self.engine.decode)
 
-    def stream(self, payload: Any) -> Iterator[dict[str, Any]]:
-        """Answer a request as a series of events.
+    def stream(
+        self, payload: Any, is_abandoned: IsAbandoned | None = None
+    ) -> Stream[dict[str, Any]]:
+        """Answer a request as a series of events. Closing it ends the generation.
+
+        `is_abandoned` returns whether the client has gone, also while no event can be sent.
 
         Raises ScoringError when it is called, not at the first event.
         """
@@ -113,11 +117,11 @@ class Scorer:
             refuse_list_stream()
         prompt = self._encode(request.prompts[0], request)
         try:
-            pieces = self.engine.stream(prompt, request.params)
+            pieces = self.engine.stream(prompt, request.params, is_abandoned)
         except BusyError as error:
             raise ScoringError(429, str(error)) from error
         answer = ChatAnswer.start(request, self.name, prompt, self.engine.tool_format)
-        return _events(answer, pieces)
+        return Stream(_events(answer, pieces), pieces.close)
 
     def close(self) -> None:
         """Finish the running requests and release the model."""
@@ -178,27 +182,26 @@ class Scorer:
             refuse(f"the model's chat template refuses the messages: {reason}", "messages")
 
 
-def _events(
-    answer: ChatAnswer, pieces: Generator[str, None, Completion]
-) -> Iterator[dict[str, Any]]:
-    try:
-        yield from answer.first_events()
-        while True:
-            try:
-                piece = next(pieces)
-            except StopIteration as end:
-                yield from answer.last_events(end.value)
-                return
-            yield from answer.text_events(piece)
-    finally:
-        pieces.close()
+def _events(answer: ChatAnswer, pieces: Stream[str]) -> Generator[dict[str, Any], None, None]:
+    yield from answer.first_events()
+    while True:
+        try:
+            piece = next(pieces)
+        except StopIteration as end:
+            yield from answer.last_events(end.value)
+            return
+        yield from answer.text_events(piece)
 
 
-def sse(events: Iterator[dict[str, Any]]) -> Iterator[str]:
-    """Yield events as server-sent events, and `data: [DONE]` after the last one.
+def sse(events: Stream[dict[str, Any]]) -> Stream[str]:
+    """Return events as server-sent events, and `data: [DONE]` after the last one.
 
     If the model fails, an error is the last event. Source: "OpenAI API reference: streaming".
     """
+    return Stream(_sse_lines(events), events.close)
+
+
+def _sse_lines(events: Stream[dict[str, Any]]) -> Generator[str, None, None]:
     try:
         for event in events:
             yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
@@ -207,8 +210,6 @@ def sse(events: Iterator[dict[str, Any]]) -> Iterator[str]:
         log.exception("a stream failed")
         error = ScoringError(500, "the model failed; see the deployment's log for the cause")
         yield f"data: {json.dumps(error.body)}\n\n"
-    finally:
-        getattr(events, "close", lambda: None)()
 
 
 def load(model_dir: Path, name: str | None = None) -> Scorer:
@@ -255,17 +256,18 @@ def run(request: Any) -> Any:
         if _scorer is None:
             raise ScoringError(503, "the model is not loaded yet")
         payload = parse(request.get_data())
+        is_disconnected = _disconnect_check(request)
         if _scorer.wants_stream(payload):
-            events = sse(_scorer.stream(payload))
+            events = sse(_scorer.stream(payload, is_disconnected))
             return AMLResponse(events, 200, {"Content-Type": SSE_TYPE, "Cache-Control": "no-cache"})
-        answer = _scorer.answer(payload, _disconnect_check(request))
+        answer = _scorer.answer(payload, is_disconnected)
         body = json.dumps(answer, ensure_ascii=False)
         return AMLResponse(body, 200, {"Content-Type": JSON_TYPE})
     except ScoringError as error:
         return _error_response(error)
 
 
-def _disconnect_check(request: Any) -> Callable[[], bool] | None:
+def _disconnect_check(request: Any) -> IsAbandoned | None:
     """Return a function that tells whether a request's client has closed the connection.
 
     Azure's server runs in gunicorn, which passes the connection on. None: another server runs this.

@@ -17,6 +17,24 @@ def load(model_dir, engine):
         return score.load(model_dir)
 
 
+@pytest.fixture
+def make_engine():
+    """Makes engines over a `ByteBackend`."""
+    from engine import BatchingEngine
+
+    from byte_backend import ByteBackend
+
+    engines = []
+
+    def make(*args, max_waiting=256, **backend_options):
+        engines.append(BatchingEngine(ByteBackend(*args, **backend_options), max_waiting))
+        return engines[-1]
+
+    yield make
+    for engine in engines:
+        engine.close()
+
+
 @pytest.fixture(scope="session")
 def scorer(tiny_model_dir):
     scorer = load(tiny_model_dir, "openvino")

@@ -3,9 +3,9 @@
 import json
 import socket
 
-import engine
 import pytest
 import score
+import streams
 from score import ScoringError
 
 HI = [{"role": "user", "content": "Hi"}]
@@ -294,7 +294,7 @@ def test_an_abandoned_answer_is_cut_short(scorer):
     ban = {str(token): -100 for token in scorer.engine._backend.end_tokens}
     payload = {"messages": HI, "logit_bias": ban}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine, "ABANDONED_POLL_S", 0)
+        patch.setattr(streams, "ABANDONED_POLL_S", 0)
         answer = scorer.answer(payload, lambda: True)
     assert (
         answer["usage"]["completion_tokens"] < scorer.answer(payload)["usage"]["completion_tokens"]

@@ -54,7 +54,7 @@ def answer(payload, is_abandoned):
         raise ScoringError(payload["status"])
     return payload
 
-def stream(payload):
+def stream(payload, is_abandoned):
     try:
         for number in range(payload.get("count", 10**9)):
             yield {"number": number, "pid": os.getpid()}

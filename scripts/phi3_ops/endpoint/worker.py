@@ -101,7 +101,7 @@ class Worker:
                 return None
             text = json.dumps(answer, ensure_ascii=False)
             return self._send(id=number, status=200, text=text)
-        events = self._scoring.sse(self._scorer.stream(payload))
+        events = self._scoring.sse(self._scorer.stream(payload, cancelled.is_set))
         try:
             self._send(id=number, status=200)
             for event in events:
