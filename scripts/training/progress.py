@@ -15,6 +15,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 LOG_LINES = 10  # lines per run if standard error is not a terminal
+NO_MARGIN = 1e-3  # larger than the rounding errors of reward margins
 # tqdm's default format without the steps per second.
 BAR_FORMAT = (
     "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
@@ -124,5 +125,7 @@ def format_figures(logs: dict[str, float]) -> dict[str, str]:
         figures["eval_loss"] = f"eval loss {logs['eval_loss']:.3f}"
     if "eval_rewards/margins" in logs:
         margin, accuracy = logs["eval_rewards/margins"], logs["eval_rewards/accuracies"]
-        figures["eval_loss"] += f" (margin {margin:.2f}, accuracy {accuracy:.0%})"
+        # Before the training, the rewards differ by rounding errors only: their accuracy is noise.
+        if abs(margin) > NO_MARGIN:
+            figures["eval_loss"] += f" (margin {margin:.2f}, accuracy {accuracy:.0%})"
     return figures

@@ -87,3 +87,5 @@ def test_preferences_show_their_margin_and_accuracy():
 
     logs = {"eval_loss": 0.5, "eval_rewards/margins": 1.234, "eval_rewards/accuracies": 0.95}
     assert format_figures(logs) == {"eval_loss": "eval loss 0.500 (margin 1.23, accuracy 95%)"}
+    base = {"eval_loss": 1.459, "eval_rewards/margins": -3.5e-5, "eval_rewards/accuracies": 0.26}
+    assert format_figures(base) == {"eval_loss": "eval loss 1.459"}
