@@ -1,6 +1,7 @@
 """Limits an answer to a grammar: at each token, only the tokens that the grammar allows can be chosen.
 
-llguidance compiles the grammars and computes the allowed tokens. docs/model-serving.md says why it was chosen.
+llguidance compiles the grammars and computes the allowed tokens. docs/model-serving.md says why it was
+chosen.
 """
 
 from __future__ import annotations

@@ -29,9 +29,15 @@ from tool_format import template_format
 
 MAX_ROWS, PREFILL_CHUNK = 16, 512
 COMPUTATIONS = {"fp32": "f32", "bf16": "bf16"}  # OpenVINO's names of them
-# Precision of the keys and values by the weights' precision, where the computation is fp32. The error of
-# float16 is smaller than that of rounded weights, and it halves the memory and the time to read them.
-CACHES = {"fp32": "f32"}
+# Type of the keys and values by the precision of the weights and by the computation. Their own error is
+# smaller than that of the rounded weights, and they need less memory and less time to be read.
+CACHES = {
+    ("fp32", "fp32"): "f32",
+    ("fp16", "fp32"): "f16",
+    ("fp32", "bf16"): "bf16",
+    ("fp16", "bf16"): "bf16",
+}
+SMALL_CACHE = "u8"  # where the weights have 8 bits or fewer
 # The matrices of a model smaller than this are computed faster by one thread than by several.
 ONE_THREAD_BELOW = 16 * machine.MIB
 
@@ -63,8 +69,8 @@ class OpenVinoBackend:
         self.grammars = GrammarCompiler(tokenizer_json, self.vocabulary_size, self.end_tokens)
         self.threads = _choose_threads(folder)
         graph, self._weights = build_graph(folder)
-        kept = CACHES.get(settings["precision"], "f16") if computation == "fp32" else "bf16"
-        compiled = _compile(graph, self.threads, COMPUTATIONS[computation], kept)
+        cache_type = CACHES.get((settings["precision"], computation), SMALL_CACHE)
+        compiled = _compile(graph, self.threads, COMPUTATIONS[computation], cache_type)
         self._passes = 0
         self.release_pages()
         self.request = compiled.create_infer_request()
@@ -117,10 +123,12 @@ def _choose_threads(folder: Path) -> int:
     return int(os.environ.get("PHI3_THREADS") or threads)
 
 
-def _compile(graph: ov.Model, threads: int, computation: str, kept: str) -> ov.CompiledModel:
+def _compile(graph: ov.Model, threads: int, computation: str, cache_type: str) -> ov.CompiledModel:
     settings = {
         "INFERENCE_PRECISION_HINT": computation,
-        "KV_CACHE_PRECISION": kept,
+        "KV_CACHE_PRECISION": cache_type,
+        # Each token has a scale of its own, so that no other token of its block changes its values.
+        "KEY_CACHE_QUANT_MODE": "BY_TOKEN",
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "ENABLE_CPU_PINNING": False,  # other processes may use the same cores

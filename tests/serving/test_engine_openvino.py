@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import engine_openvino
@@ -83,6 +84,17 @@ def test_batched_answers_of_fewer_bits_equal_those_of_single_requests(tiny_model
     alone = [engine.generate([prompt], params)[0] for prompt in prompts]
     assert engine.generate(prompts, params) == alone
     engine.close()
+
+
+def test_keys_and_values_of_rounded_weights_take_a_byte_each(tiny_model_dir):
+    files = ModelFiles(tiny_model_dir, tiny_model_dir)
+    folders = [openvino_export.ensure_export(files, name) for name in ("fp16", "int8", "int4")]
+    sizes = [engine_openvino.OpenVinoBackend(folder).bytes_per_token for folder in folders]
+    sizes.append(engine_openvino.OpenVinoBackend(folders[1], "bf16").bytes_per_token)
+    config = json.loads((tiny_model_dir / "config.json").read_text())
+    heads = 2 * config["num_hidden_layers"] * config["num_key_value_heads"]
+    scale_and_zero = heads * 8  # bytes
+    assert sizes[1:] == [sizes[0] // 2 + scale_and_zero] * 3
 
 
 def test_an_answer_in_fp16_is_like_that_in_fp32_and_takes_half_of_the_memory(tiny_model_dir):
