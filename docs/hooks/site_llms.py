@@ -53,4 +53,5 @@ def _first_sentence(text: str) -> str:
     paragraphs = [part.strip() for part in prose.split("\n\n")]
     first = next((p for p in paragraphs if p and not p.startswith(_SKIPPED)), "")
     line = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", " ".join(first.split()))
-    return re.split(r"(?<=[.:]) ", line, maxsplit=1)[0]
+    sentence = re.split(r"(?<=[.:]) ", line, maxsplit=1)[0]
+    return re.sub(r":$", ".", sentence)

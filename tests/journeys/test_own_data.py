@@ -91,7 +91,7 @@ def test_one_command_leads_to_a_page_about_the_table(person, tiny):
     assert tiny.stdout.strip().splitlines()[-1].split()[:2] == ["open", page]
     shown = requests.get(f"{page}page.json", timeout=30).json()
     assert shown["questions"][0] == FIRST[0] and len(shown["questions"]) == 3
-    assert [side["caption"] for side in shown["sides"]] == ["", "untrained"]
+    assert [side["caption"] for side in shown["sides"]] == ["", "not fine-tuned"]
 
 
 @pytest.mark.slow

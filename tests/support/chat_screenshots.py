@@ -46,7 +46,7 @@ PICTURES = (
     Picture("chat-light", (1200, 760), "light", "phi3-base", (LONG, FOLLOW_UP)),
     Picture("chat-dark", (1200, 760), "dark", "phi3-base", (LONG,)),
     Picture("chat-phone", (390, 760), "light", "phi3", FACTS),
-    Picture("chat-side-by-side", (1280, 720), "light", None, FACTS[:1]),
+    Picture("chat-side-by-side", (1280, 460), "light", None, FACTS[:1]),
     Picture("feedback", (1280, 620), "light", None, FACTS[1:], "The capital of France is Paris."),
 )
 

@@ -23,7 +23,7 @@ MICROSOFT_BASE = "mcr.microsoft.com/mirror/docker/library/python:3.11-slim"
 PACKAGES = "python3,python3-pip,python3-venv,ca-certificates"
 LIMIT_S = 1500
 # Settings of pip that say where packages come from.
-PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host")
+PIP_SETTINGS = ("index-url", "extra-index-url", "trusted-host", "find-links")
 CERTIFICATES = ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")
 
 
@@ -51,10 +51,10 @@ class Images:
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout.strip()
 
-    def make_base(self) -> None:
-        """Make the base image."""
+    def make_base(self, packages: str) -> None:
+        """Make the base image of Debian's packages, whose names are separated by commas."""
         root = self.folder / "base"
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", root]
+        command = ["debootstrap", "--variant=minbase", f"--include={packages}", "bookworm", root]
         subprocess.run(command, check=True, capture_output=True, timeout=LIMIT_S)
         (root / "usr/local/bin/python").symlink_to("/usr/bin/python3")
         for marker in root.glob("usr/lib/python3*/EXTERNALLY-MANAGED"):
@@ -73,14 +73,23 @@ class Images:
 
         The settings of this machine's pip are mounted, so that the image does not contain them.
         """
+        network = ["--pull-never", "--network", "host"]
+        return self.buildah("build", "-q", *network, *self.mounts(), context).splitlines()[-1]
+
+    def mounts(self) -> list[str]:
+        """Return the options that mount what pip needs: settings, folders with packages, certificates."""
         config = self.folder / "pip.conf"
-        config.write_text(_pip_config())
+        values = {name: _pip_setting(name).split() for name in PIP_SETTINGS}
+        lines = [f"{name} = {' '.join(words)}" for name, words in values.items() if words]
+        config.write_text("\n".join(["[global]", *lines, ""]))
         mounts = ["-v", f"{config}:/etc/pip.conf:ro"]
+        for word in values["find-links"]:
+            if Path(word).is_dir():
+                mounts += ["-v", f"{word}:{word}:ro"]
         bundle = next((os.environ[name] for name in CERTIFICATES if os.environ.get(name)), None)
         if bundle:
             mounts += ["-v", f"{bundle}:/etc/ssl/certs/ca-certificates.crt:ro"]
-        network = ["--pull-never", "--network", "host"]
-        return self.buildah("build", "-q", *network, *mounts, context).splitlines()[-1]
+        return mounts
 
     def installed(self, image: str) -> str:
         """Return the list of the Python packages in an image."""
@@ -115,30 +124,30 @@ class Images:
             self.buildah("rm", container)
 
 
-def _pip_config() -> str:
-    lines = ["[global]"]
-    for name in PIP_SETTINGS:
-        done = subprocess.run(
-            [sys.executable, "-m", "pip", "config", "get", f"global.{name}"],
-            capture_output=True,
-            text=True,
-            timeout=60,
-        )
-        if done.returncode == 0:
-            lines.append(f"{name} = {' '.join(done.stdout.split())}")
-    return "\n".join([*lines, ""])
+def _pip_setting(name: str) -> str:
+    if value := os.environ.get("PIP_" + name.upper().replace("-", "_")):
+        return value
+    command = [sys.executable, "-m", "pip", "config", "get", f"global.{name}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    return done.stdout if done.returncode == 0 else ""
+
+
+@contextmanager
+def store_with_base(folder: Path, packages: str) -> Iterator[Images]:
+    """Make a store with the base image, and remove it. The test is skipped where that cannot be done."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing or not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip(f"needs root and {', '.join(missing or PROGRAMS)}")
+    store = Images(folder)
+    try:
+        store.make_base(packages)
+        yield store
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Images]:
-    """A store with the base image. The test is skipped where images cannot be built."""
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    if missing or not hasattr(os, "geteuid") or os.geteuid() != 0:
-        pytest.skip(f"needs root and {', '.join(missing or PROGRAMS)}")
-    folder = tmp_path_factory.mktemp("images")
-    store = Images(folder)
-    try:
-        store.make_base()
+    """A store with the base image."""
+    with store_with_base(tmp_path_factory.mktemp("images"), PACKAGES) as store:
         yield store
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)

@@ -9,15 +9,15 @@ from typing import Any
 
 SUGGESTIONS = 3
 SAMPLES_FILE = "samples.jsonl"  # in a flow's folder
-BASE_SUFFIX = "-base"  # of the connection that the quickstart makes for the untrained model
-UNTRAINED = "untrained"
+BASE_SUFFIX = "-base"  # of the connection that the quickstart makes for the base model
+NOT_FINE_TUNED = "not fine-tuned"
 _READ_LINES = 500
 _MAX_CHARACTERS = 200  # of a suggested question
 
 
 def connection_caption(connection: str) -> str:
-    """Return a word about a connection's model: `UNTRAINED` for the base model, or nothing."""
-    return UNTRAINED if connection.endswith(BASE_SUFFIX) else ""
+    """Return a word about a connection's model: `NOT_FINE_TUNED` for the base model, or nothing."""
+    return NOT_FINE_TUNED if connection.endswith(BASE_SUFFIX) else ""
 
 
 def suggested_questions(file: Path) -> list[str]:
@@ -42,6 +42,6 @@ def suggested_questions(file: Path) -> list[str]:
 def _parse(line: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return row if isinstance(row, dict) else {}

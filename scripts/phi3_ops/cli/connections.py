@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
         print_json(records)
         return 0
     if not connections:
-        print_text("no connections; create one with phi3 connect --endpoint URL")
+        print_text(
+            "no connections; start a model with phi3 endpoint, or use phi3 connect --endpoint URL"
+        )
         return 0
     print_table(records, COLUMNS, formats={"other_fields": _field_list})
     return 0

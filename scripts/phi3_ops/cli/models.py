@@ -52,7 +52,8 @@ def _list(*, as_json: bool) -> int:
         print_json(records, not_fetched=missing)
         return 0
     formats = {"size": _megabytes, "licence": lambda licence: licence or "unknown"}
-    print_table(records, COLUMNS, formats=formats, right=["size"])
+    if records:
+        print_table(records, COLUMNS, formats=formats, right=["size"])
     for name in missing:
         title = SHORT_NAMES[name].title
         print_text(

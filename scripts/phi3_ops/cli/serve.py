@@ -47,7 +47,7 @@ def _add_flow_options(parser: argparse.ArgumentParser) -> None:
         type=name_argument,
         metavar="NAME",
         help="second connection, to compare the answers side by side; one that ends in -base is labelled "
-        "as the untrained model",
+        "as not fine-tuned",
     )
 
 

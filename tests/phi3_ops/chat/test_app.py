@@ -77,7 +77,7 @@ def test_the_page_knows_the_flow_and_its_connections(served):
     page = requests.get(f"{served.url}/page.json", timeout=HANG_S).json()
     dag = yaml.safe_load((paths.FLOWS / "chat" / "flow.dag.yaml").read_text())
     tuned = {"connection": "phi3", "path": "/", "caption": ""}
-    base = {"connection": "phi3-base", "path": "/side1/", "caption": "untrained"}
+    base = {"connection": "phi3-base", "path": "/side1/", "caption": "not fine-tuned"}
     questions = ["Who founded Microsoft?", "What is 7 times 8?"]
     version = dag["tags"]["version"]
     assert page == {
@@ -88,7 +88,7 @@ def test_the_page_knows_the_flow_and_its_connections(served):
         "feedback": None,
         "start": None,
     }
-    assert Side(**base) == Side("phi3-base", "/side1/", "untrained")
+    assert Side(**base) == Side("phi3-base", "/side1/", "not fine-tuned")
 
 
 @pytest.mark.parametrize(
@@ -132,26 +132,26 @@ def test_no_markdown_takes_long(served, piece):
     ("path", "allowed"),
     [("/score", "POST"), ("/feedback", "POST"), ("/health", "GET"), ("/swagger.json", "GET")],
 )
-@pytest.mark.parametrize("method", ["GET", "OPTIONS", "POST", "PUT", "TRACE"])
-def test_a_wrong_method_is_405(served, side, path, allowed, method):
-    answer = requests.request(method, f"{served.url}{side}{path}", timeout=HANG_S)
-    if method == allowed:
-        assert answer.status_code == (400 if path == "/score" else 200)
-    else:
-        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+def test_a_wrong_method_is_405(served, side, path, allowed):
+    for method in ("GET", "OPTIONS", "POST", "PUT", "TRACE"):
+        answer = requests.request(method, f"{served.url}{side}{path}", timeout=HANG_S)
+        if method == allowed:
+            assert answer.status_code == (400 if path == "/score" else 200)
+        else:
+            assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
 @pytest.mark.parametrize(
     ("path", "allowed"),
     [("/", "GET, HEAD"), ("/static/page.js", "GET, HEAD"), ("/markdown", "POST")],
 )
-@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "POST", "DELETE"])
-def test_a_wrong_method_of_the_page_is_405(served, path, allowed, method):
-    answer = requests.request(method, f"{served.url}{path}", timeout=HANG_S)
-    if method in allowed:
-        assert answer.ok
-    else:
-        assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
+def test_a_wrong_method_of_the_page_is_405(served, path, allowed):
+    for method in ("GET", "HEAD", "OPTIONS", "POST", "DELETE"):
+        answer = requests.request(method, f"{served.url}{path}", timeout=HANG_S)
+        if method in allowed:
+            assert answer.ok
+        else:
+            assert (answer.status_code, answer.headers["allow"]) == (405, allowed)
 
 
 @pytest.mark.finding(

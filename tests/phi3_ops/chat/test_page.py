@@ -316,11 +316,11 @@ def test_two_connections_side_by_side(look, endpoints):
     base.answers[who] = "Microsoft is a company. It was founded by people who founded it."
     with phi3_serve("--against", "phi3-base") as served:
         page = look(served.url)
-        expect(page.locator("#about")).to_contain_text("connection phi3 and phi3-base")
-        both = "Two models answer side by side: phi3 and phi3-base (untrained)."
+        expect(page.locator("#about")).to_contain_text("connections phi3 and phi3-base")
+        both = "Two models answer side by side: phi3 and phi3-base (not fine-tuned)."
         expect(page.locator(".empty")).to_contain_text(both)
         ask(page, who)
-        expect(page.locator(".answer .from")).to_have_text(["phi3", "phi3-base untrained"])
+        expect(page.locator(".answer .from")).to_have_text(["phi3", "phi3-base not fine-tuned"])
         expect(page.locator(".answer .text")).to_contain_text(["Bill Gates and", "a company"])
         ask(page, "fail")
         expect(page.get_by_role("alert")).to_have_count(2)

@@ -10,9 +10,9 @@ from phi3_ops.chat.page_info import connection_caption, suggested_questions
 
 
 @pytest.mark.parametrize(
-    ("connection", "caption"), [("phi3", ""), ("phi3-base", "untrained"), ("database", "")]
+    ("connection", "caption"), [("phi3", ""), ("phi3-base", "not fine-tuned"), ("database", "")]
 )
-def test_the_base_model_is_called_untrained(connection, caption):
+def test_the_base_model_is_called_not_fine_tuned(connection, caption):
     assert connection_caption(connection) == caption
 
 

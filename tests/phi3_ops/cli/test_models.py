@@ -45,7 +45,7 @@ def test_json(folder, capsys):
 def test_an_empty_cache_says_what_can_be_fetched(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PHI3_CACHE", str(tmp_path))
     assert main(["models"]) == 0
-    line = capsys.readouterr().out.splitlines()[-1]
+    (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith("smollm2 (SmolLM2-135M-Instruct) is fetched when it is first used")
 
 

@@ -333,7 +333,8 @@ async function start() {
   drawLog(); // now with the captions and the suggested questions
   const { flow, version, sides: all } = page.info;
   const names = all.map((side) => side.connection).join(" and ");
-  byId("about").textContent = `flow ${flow}${version ? ` ${version}` : ""} · connection ${names}`;
+  const label = all.length > 1 ? "connections" : "connection";
+  byId("about").textContent = `flow ${flow}${version ? ` ${version}` : ""} · ${label} ${names}`;
   if (all.length > 1) {
     byId("both").hidden = false;
     byId("compare").checked = true;
