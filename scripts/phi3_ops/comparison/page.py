@@ -19,14 +19,14 @@ def render_page(template: str, *, css: str = "", folder: Path = TEMPLATES, **val
     """Return a report as HTML.
 
     Args:
-        template: name of the template. It writes the style sheet `css`, and allows it in its
-            Content-Security-Policy by `style_hash`.
+        template: name of the template. It fills in the title and the content of frame.html, which
+            writes the style sheet `css` and allows it in its Content-Security-Policy by `style_hash`.
         css: rules that are added to the style of the reports.
         folder: folder of the template.
         values: the variables of the template.
     """
     environment = Environment(
-        loader=FileSystemLoader(folder),
+        loader=FileSystemLoader([folder, TEMPLATES]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
