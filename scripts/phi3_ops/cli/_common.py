@@ -1,13 +1,56 @@
-"""Arguments and argument types that several subcommands share."""
+"""Arguments, argument types and the handling of subcommands that several commands share."""
 
 from __future__ import annotations
 
 import argparse
 import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .. import paths
+
+Arguments = Callable[[argparse.ArgumentParser], None]
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """A subcommand such as `phi3 flow lock`: its help text, its arguments, and its function."""
+
+    help: str
+    arguments: Arguments
+    run: Callable[[argparse.Namespace], int]
+
+
+def add_subcommands(
+    parser: argparse.ArgumentParser,
+    subcommands: Mapping[str, Subcommand],
+    add_shared: Arguments | None = None,
+) -> None:
+    """Add subcommands to the parser of a command; `add_shared` adds the arguments that all have."""
+    commands = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND")
+    for name, subcommand in subcommands.items():
+        sub = commands.add_parser(name, help=subcommand.help, description=subcommand.help)
+        # `--verbose` is accepted before and after the subcommand; without it here, the former counts.
+        sub.add_argument(
+            "--verbose",
+            action="store_true",
+            default=argparse.SUPPRESS,
+            help="show the traceback of an error",
+        )
+        sub.set_defaults(parser=sub)
+        if add_shared:
+            add_shared(sub)
+        subcommand.arguments(sub)
+
+
+def run_subcommand(args: argparse.Namespace, subcommands: Mapping[str, Subcommand]) -> int:
+    """Run the subcommand of a command line, or print the help if it has none."""
+    if args.subcommand is None:
+        args.parser.print_help()
+        return 0
+    return subcommands[args.subcommand].run(args)
 
 
 def add_workdir(parser: argparse.ArgumentParser) -> None:
@@ -63,10 +106,7 @@ def add_engine(parser: Any, default: str = "phi3") -> None:
 
 def positive_int(text: str) -> int:
     """Parse an integer of at least 1 for argparse."""
-    try:
-        value = int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text} is not an integer") from None
+    value = integer(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} is below 1")
     return value

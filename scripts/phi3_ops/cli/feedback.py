@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import OpsError
 from ..terminal import agrees, counted, one_line, print_text
-from ._common import add_yes, positive_int
+from ._common import Subcommand, add_subcommands, add_yes, positive_int, run_subcommand
 from ._records import add_json, messages_to_stderr, print_json, print_table
 
 if TYPE_CHECKING:
@@ -32,32 +31,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "The feedback that users gave on answers in `phi3 serve --feedback`. `phi3 data --feedback` "
         "makes training data from it."
     )
-    commands = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND")
-    for name, (help_text, add_arguments, _) in SUBCOMMANDS.items():
-        sub = commands.add_parser(name, help=help_text, description=help_text)
-        # `--verbose` is accepted before and after the subcommand; without it here, the former counts.
-        sub.add_argument(
-            "--verbose",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="show the traceback of an error",
-        )
-        sub.set_defaults(parser=sub)
-        sub.add_argument(
-            "--store",
-            type=Path,
-            metavar="FILE",
-            help="SQLite database of the feedback (default: feedback.sqlite next to the runs)",
-        )
-        add_arguments(sub)
+    add_subcommands(parser, SUBCOMMANDS, _add_store)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.subcommand is None:
-        args.parser.print_help()
-        return 0
-    _, _, run_subcommand = SUBCOMMANDS[args.subcommand]
-    return run_subcommand(args)
+    return run_subcommand(args, SUBCOMMANDS)
+
+
+def _add_store(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        type=Path,
+        metavar="FILE",
+        help="SQLite database of the feedback (default: feedback.sqlite next to the runs)",
+    )
 
 
 def _add_filters(parser: argparse.ArgumentParser) -> None:
@@ -203,10 +190,8 @@ def _delete(args: argparse.Namespace) -> int:
     return 0
 
 
-Arguments = Callable[[argparse.ArgumentParser], None]
-# Subcommand -> its help text, its arguments, and its function.
-SUBCOMMANDS: dict[str, tuple[str, Arguments, Callable[[argparse.Namespace], int]]] = {
-    "list": ("list the feedback, the newest last", _list_arguments, _list),
-    "export": ("write the feedback to a JSONL file", _export_arguments, _export),
-    "delete": ("delete the feedback of one conversation", _delete_arguments, _delete),
+SUBCOMMANDS = {
+    "list": Subcommand("list the feedback, the newest last", _list_arguments, _list),
+    "export": Subcommand("write the feedback to a JSONL file", _export_arguments, _export),
+    "delete": Subcommand("delete the feedback of one conversation", _delete_arguments, _delete),
 }

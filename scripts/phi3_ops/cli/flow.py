@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +12,15 @@ from ..names import name_argument
 from ..progress import waiting
 from ..terminal import console, print_text
 from . import flow_build, flow_export, flow_record, flow_versions
-from ._common import add_config, add_dry_run, add_engine, positive_number
+from ._common import (
+    Subcommand,
+    add_config,
+    add_dry_run,
+    add_engine,
+    add_subcommands,
+    positive_number,
+    run_subcommand,
+)
 from .flow_versions import add_folder, project
 
 if TYPE_CHECKING:
@@ -22,39 +28,16 @@ if TYPE_CHECKING:
     from ..publish import FoundryProject
 
 
-@dataclass(frozen=True)
-class Subcommand:
-    """A subcommand: its line in `phi3 flow --help`, its arguments, and its function."""
-
-    help: str
-    arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
-
-
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.description = (
         "Versions of flows. Run `phi3 flow lock` after each new `tags.version`, `phi3 flow lock --check` "
         "in CI, and `phi3 flow upload` for a Foundry project or an Azure ML workspace."
     )
-    commands = parser.add_subparsers(dest="subcommand", metavar="SUBCOMMAND")
-    for name, subcommand in SUBCOMMANDS.items():
-        sub = commands.add_parser(name, help=subcommand.help, description=subcommand.help)
-        # `--verbose` is accepted before and after the subcommand; without it here, the former counts.
-        sub.add_argument(
-            "--verbose",
-            action="store_true",
-            default=argparse.SUPPRESS,
-            help="show the traceback of an error",
-        )
-        sub.set_defaults(parser=sub)
-        subcommand.arguments(sub)
+    add_subcommands(parser, SUBCOMMANDS)
 
 
 def run(args: argparse.Namespace) -> int:
-    if args.subcommand is None:
-        args.parser.print_help()
-        return 0
-    return SUBCOMMANDS[args.subcommand].run(args)
+    return run_subcommand(args, SUBCOMMANDS)
 
 
 # -- Azure -----------------------------------------------------------------------------------------
