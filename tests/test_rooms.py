@@ -10,6 +10,7 @@ number of rooms, of arrows between them and of circles.
 from __future__ import annotations
 
 import ast
+import functools
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -64,6 +65,7 @@ def room_of(module: str, root: Path = ROOT) -> str | None:
     return None
 
 
+@functools.cache
 def imports_between_rooms(root: Path = ROOT) -> list[Import]:
     """Return every import of something in a room by a module outside that room."""
     return [
