@@ -57,8 +57,10 @@ def start_from(model: PreTrainedModel, adapter: Path, recipe: Recipe) -> PeftMod
         check_adapter(adapter, recipe, commit)
     try:
         return PeftModel.from_pretrained(model, str(adapter), is_trainable=True)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        fix = "give the adapter that was trained on this base; see --verbose"
+    except Exception as error:  # PEFT and safetensors raise whatever their parsers meet
+        if type(error).__name__ == "OutOfMemoryError":
+            raise
+        fix = "give the adapter that was trained on this base, or copy it again; see --verbose"
         raise TrainError("the adapter does not fit the base", adapter, fix) from error
 
 

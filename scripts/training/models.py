@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+LONGEST_REASON = 200  # characters of a library's reason
+
 
 def load(
     recipe: Recipe, rows: list[Row], device: str, process: ProcessInfo, path: Path
@@ -64,8 +66,8 @@ def load_tokenizer(recipe: Recipe, rows: list[Row], path: Path) -> PreTrainedTok
         tokenizer = AutoTokenizer.from_pretrained(
             recipe.model, revision=recipe.revision, trust_remote_code=False
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise _loading_error(recipe.model) from error
+    except Exception as error:  # transformers raises whatever its parsers meet
+        raise _loading_error(recipe.model, error) from error
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if not tool_rows.is_in_format(rows, recipe.model, str(tokenizer.chat_template)):
@@ -95,13 +97,20 @@ def load_base(recipe: Recipe, device: str, **settings: Any) -> PreTrainedModel:
             trust_remote_code=False,
             **settings,
         )
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise _loading_error(recipe.model) from error
+    except Exception as error:  # transformers raises whatever its parsers meet
+        raise _loading_error(recipe.model, error) from error
 
 
-def _loading_error(model: str) -> TrainError:
-    fix = "give a complete folder, or a hub id that this machine can reach; see --verbose"
-    return TrainError("cannot load the model", model, fix)
+def _loading_error(model: str, error: Exception) -> Exception:
+    """Return the error for a model that cannot be loaded; some errors stay as they are."""
+    if isinstance(error, TrainError) or type(error).__name__ == "OutOfMemoryError":
+        return error
+    if not Path(model).is_dir():
+        fix = "give a complete folder, or a hub id that this machine can reach; see --verbose"
+        return TrainError("cannot load the model", model, fix)
+    reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+    fix = "give a complete folder, and copy a damaged file again"
+    return TrainError("cannot load the model", model, f"{reason}; {fix}")
 
 
 def weights_dtype(recipe: Recipe, device: str) -> Any:

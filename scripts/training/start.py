@@ -100,7 +100,7 @@ def read_origin(adapter: Path) -> dict[str, Any]:
     """Return an adapter's ORIGIN_FILE; for an adapter of another program, PEFT's name of its base."""
     try:
         return dict(json.loads((adapter / ORIGIN_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         return {"base": read_adapter_config(adapter).get("base_model_name_or_path")}
 
 
@@ -113,7 +113,7 @@ def read_adapter_config(adapter: Path) -> dict[str, Any]:
     path = adapter / ADAPTER_CONFIG
     try:
         return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise TrainError("the adapter's settings cannot be read", path, "copy it again") from error
 
 
@@ -136,7 +136,7 @@ def check_adapter(adapter: Path, recipe: Recipe, commit: str | None = None) -> N
     for key, value in identity.items():
         is_name_only = key == "base" and "base_sha256" in origin.keys() & identity.keys()
         if not is_name_only and origin.get(key, value) != value:
-            fix = f"give that base with --model; the adapter's is {origin['base']}"
+            fix = f"give that base with --model; the adapter's is {origin.get('base', 'unknown')}"
             raise TrainError(f"the adapter is of another base than {recipe.model}", adapter, fix)
     settings = read_adapter_config(adapter)
     for key, value in (recipe.lora or {}).items():

@@ -1,6 +1,7 @@
 """The model to train: its weights' data type, its adapters, and how they are merged."""
 
 import importlib.util
+import shutil
 from dataclasses import replace
 
 import adapters
@@ -296,3 +297,25 @@ def test_kernels_of_the_hub_are_refused_where_they_cannot_run(base, monkeypatch)
         models.check_kernels("cuda", QLORA)
     monkeypatch.setattr(transformers.utils, "is_kernels_available", lambda: True)
     models.check_kernels("cuda", QLORA)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("model.safetensors", b"\xff" * 100),
+        ("model.safetensors", b""),
+        ("config.json", b"[1]"),
+        ("tokenizer.json", b"{"),
+        ("tokenizer_config.json", b"[]"),
+    ],
+)
+def test_a_damaged_file_is_one_clear_error(base, tmp_path, name, content):
+    shutil.copytree(base.model, tmp_path / "copy")
+    (tmp_path / "copy" / name).write_bytes(content)
+    recipe = replace(base, model=str(tmp_path / "copy"))
+    with pytest.raises(
+        TrainError, match=r"cannot load the model, .*copy: .*copy a damaged file"
+    ) as e:
+        models.load_tokenizer(recipe, ROWS, TINY_RECIPE)
+        models.load_base(recipe, "cpu")
+    assert "\n" not in str(e.value)

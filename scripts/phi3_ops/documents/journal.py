@@ -145,7 +145,7 @@ class Journal:
         try:
             header = json.loads(line)
             is_journal, version = header["format"] == FORMAT, int(header["version"])
-        except (ValueError, LookupError, TypeError):
+        except (ValueError, LookupError, TypeError, RecursionError):
             is_journal, version = False, 0
         if not is_journal:
             raise OpsError(f"{self.file} is not a journal of phi3 data", _FIX)

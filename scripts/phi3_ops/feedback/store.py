@@ -315,6 +315,6 @@ def _record(row: Sequence[Any]) -> Feedback:
     content = dict(zip(_COLUMNS, row, strict=True))
     try:
         history = json.loads(content["history"])
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise FeedbackFieldError("history", "is not JSON") from error
     return Feedback.from_json({**content, "history": history})

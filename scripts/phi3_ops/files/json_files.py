@@ -1,4 +1,4 @@
-"""Read JSONL, and write JSON and JSONL completely or not at all."""
+"""Read JSON and JSONL, and write them completely or not at all."""
 
 from __future__ import annotations
 
@@ -40,6 +40,32 @@ def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]], mode: int = 0o666
     with atomic_file(path, mode) as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def load_json(path: Path) -> Any:
+    """Return the value in a JSON file; for callers that say themselves what a damaged file means.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is not UTF-8, not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def load_json_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; see `load_json`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: as for `load_json`, or the value is not an object.
+    """
+    value = load_json(path)
+    if not isinstance(value, dict):
+        raise ValueError("it is not a JSON object")
+    return value
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

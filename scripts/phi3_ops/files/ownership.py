@@ -6,7 +6,6 @@ names that an unfinished command writes to, and the connections that lead to end
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
@@ -19,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OpsError
-from .json_files import write_json
+from .json_files import load_json_object, write_json
 from .locks import TIMEOUT_S, try_lock
 
 MARKER_FILE = ".phi3-made"
@@ -68,7 +67,7 @@ def read_marker(folder: Path) -> Marker | None:
     if file.is_symlink():
         return None
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = load_json_object(file)
         files, folders, unfinished = (content[key] for key in ("files", "folders", "unfinished"))
         connections = content["connections"]
         valid = content["made by"] == _MADE_BY and _ID.fullmatch(content["id"])
@@ -76,7 +75,7 @@ def read_marker(folder: Path) -> Marker | None:
         # A name only: a path could lead through a link.
         valid = valid and not any("/" in name for name in unfinished)
         valid = valid and all(isinstance(url, str) for url in connections.values())
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return None
     if not valid:
         return None

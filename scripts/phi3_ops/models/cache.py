@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OpsError
-from ..files import file_lock, private_folder, read_marker, remove_own_files
+from ..files import file_lock, load_json_object, private_folder, read_marker, remove_own_files
 from ..terminal import print_text
 
 CACHE_VARIABLE = "PHI3_CACHE"
@@ -100,10 +99,10 @@ def find_model(folder: Path) -> CachedModel | None:
     if read_marker(folder) is None:
         return None
     try:
-        base = json.loads((folder / BASE_FILE).read_text(encoding="utf-8"))
+        base = load_json_object(folder / BASE_FILE)
         title, source, licence = str(base["name"]), str(base["source"]), base["licence"]
         is_current = base["conversion"] == CONVERSION
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, KeyError):
         return None
     size = sum(file.lstat().st_size for file in folder.rglob("*") if not file.is_dir())
     return CachedModel(folder.name, folder, title, source, licence, size, is_current)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from keyring.backend import KeyringBackend
-from keyring.errors import PasswordDeleteError, PasswordSetError
+from keyring.errors import KeyringError, PasswordDeleteError, PasswordSetError
 
 from ..files import file_lock
 
@@ -70,6 +70,8 @@ class OwnerOnlyFileKeyring(KeyringBackend):  # type: ignore[misc]
             return dict(json.loads(text))
         except FileNotFoundError:
             return {}
+        except (ValueError, TypeError, RecursionError):  # their texts contain the file's
+            raise KeyringError(f"{self.path} is damaged; move it away") from None
 
     @contextmanager
     def _locked(self) -> Iterator[None]:

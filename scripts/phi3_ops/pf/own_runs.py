@@ -6,7 +6,6 @@ A run has a folder in `runs` in the user's folder, with the files that Prompt fl
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from datetime import datetime, timezone
@@ -16,7 +15,7 @@ from typing import Any
 from phi3_tools.connections import user_folder
 
 from ..errors import OpsError
-from ..files import private_folder, write_json
+from ..files import load_json_object, private_folder, write_json
 from ..names import is_name
 from .run_rows import BASE_RUN, FLOW_PATH, MAPPING, OUTPUT_PATH, SYSTEM_METRICS, run_properties
 from .run_types import RUNNING, NewRun, StoredRun
@@ -118,8 +117,10 @@ def _read_record(name: str) -> dict[str, Any] | None:
         return None
     file = own_runs_folder() / name / RECORD
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        return {**record, "properties": dict(record["properties"])}
+        record = load_json_object(file)
+        record["properties"] = dict(record["properties"])
+        _stored_run(record)  # raises if a field is missing or of another type
+        return record
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, LookupError, TypeError) as error:
@@ -128,6 +129,9 @@ def _read_record(name: str) -> dict[str, Any] | None:
 
 def _stored_run(record: Mapping[str, Any]) -> StoredRun:
     properties = record["properties"]
+    for name in ("name", "display_name", "status"):
+        if not isinstance(record[name], str):
+            raise TypeError(f"{name} is not a text")
     flow = properties.get(FLOW_PATH)
     return StoredRun(
         name=record["name"],
@@ -137,7 +141,7 @@ def _stored_run(record: Mapping[str, Any]) -> StoredRun:
         flow=Path(flow) if flow else None,
         data=Path(record["data"]),
         base=properties.get(BASE_RUN),
-        column_mapping=properties.get(MAPPING) or {},
+        column_mapping=dict(properties.get(MAPPING) or {}),
         properties=properties,
-        created_on=datetime.fromisoformat(record["created_on"]),
+        created_on=datetime.fromisoformat(record["created_on"]).astimezone(timezone.utc),
     )

@@ -18,6 +18,7 @@ from phi3_tools import Phi3Error
 from phi3_tools.parity import RECORDING_FILE, read_recording
 
 from ..errors import OpsError
+from ..files import load_json_object
 from ..flows import FlowDefinition, content_hash, refuse_secrets
 from ..hashing import sha256_hex
 from ..names import require_name
@@ -191,7 +192,7 @@ def _recorded_hashes(out: Path) -> dict[str, str]:
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return {}
     try:
-        files = json.loads((out / RECORD_FILE).read_text(encoding="utf-8"))["files"]
+        files = load_json_object(out / RECORD_FILE)["files"]
         names = {str(name): str(digest) for name, digest in files.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise OpsError(f"{out} is not empty, and not an export", "Choose another folder.") from None

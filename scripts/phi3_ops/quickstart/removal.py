@@ -12,7 +12,7 @@ from pathlib import Path
 from .. import paths
 from ..endpoint import ENDPOINTS_FOLDER, stop_all_endpoints
 from ..errors import OpsError
-from ..files import read_marker, remove_own_files, require_own_folder
+from ..files import load_json_object, read_marker, remove_own_files, require_own_folder
 from ..models import list_models
 from ..pf import (
     StoredRun,
@@ -156,7 +156,7 @@ def _remove_files(workdir: Path) -> list[str]:
 def _shared_model(workdir: Path) -> str | None:
     """Return the name of the base model if the user's cache contains it, or None."""
     try:
-        summary = json.loads((workdir / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = load_json_object(workdir / SUMMARY_FILE)
         base = Path(summary["base"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

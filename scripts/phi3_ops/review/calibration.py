@@ -5,7 +5,6 @@ It is written only if it brings the judge nearer to ratings that were not used t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import OpsError
-from ..files import write_json
+from ..files import load_json_object, write_json
 from ..runs import ScoredRun
 from .agreement import monotone_means
 from .panel import judges_by_label
@@ -148,11 +147,11 @@ def read_calibration(file: Path) -> Calibration:
     """
     fix = "Give a file that `phi3 review --calibrate` wrote."
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = load_json_object(file)
         is_newer = content["format"] == FORMAT and content["version"] > VERSION
     except FileNotFoundError as error:
         raise OpsError(f"{file} does not exist", "Check the path.") from error
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise OpsError(f"{file} is not a calibration", fix) from error
     if is_newer:
         what = f"{file} was written by a newer version of phi3 (format {content['version']})"

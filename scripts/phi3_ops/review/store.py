@@ -142,7 +142,7 @@ def _check_header(file: Path, header: bytes) -> None:
     try:
         content = json.loads(header)
         is_review, version = content["format"] == FORMAT, content["version"]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         is_review, version = False, None
     if not is_review or type(version) is not int:
         raise OpsError(f"{file} is not a file of judgements", "Move it to another place.")

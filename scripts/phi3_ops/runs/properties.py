@@ -113,7 +113,8 @@ class RunProperties:
     @classmethod
     def from_properties(cls, properties: Mapping[str, Any]) -> RunProperties:
         """Read the properties of a stored run; values that are not valid are left out."""
-        metrics = properties.get(SYSTEM_METRICS_PROPERTY) or {}
+        metrics = properties.get(SYSTEM_METRICS_PROPERTY)
+        counts = metrics if isinstance(metrics, Mapping) else {}
         return cls(
             flow_version=_text(properties.get(FLOW_VERSION_PROPERTY)),
             flow_sha256=_text(properties.get(FLOW_HASH_PROPERTY)),
@@ -121,7 +122,9 @@ class RunProperties:
             connections=_read_json(properties.get(CONNECTIONS_PROPERTY)),
             data_sha256=_text(properties.get(DATA_HASH_PROPERTY)),
             process=_text(properties.get(PROCESS_PROPERTY)),
-            token_counts={name: metrics[name] for name in TOKEN_COUNTS if metrics.get(name)},
+            token_counts={
+                name: counts[name] for name in TOKEN_COUNTS if isinstance(counts.get(name), int)
+            },
         )
 
     def to_properties(self) -> dict[str, Any]:
@@ -188,7 +191,7 @@ def _read_endpoints(text: Any) -> dict[str, ConnectionFacts] | None:
 def _read_json(text: Any) -> Any:
     try:
         return json.loads(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, RecursionError):
         return None
 
 

@@ -145,7 +145,7 @@ def read_completed_lines(folder: Path) -> dict[int, RecordedLine]:
     """Return the lines of a run that completed, by their numbers."""
     lines = {}
     for record in _read_records(folder / FLOW_RECORDS):
-        if record["status"] != COMPLETED:
+        if record.get("status") != COMPLETED:
             continue
         info = record["run_info"]
         inputs = {name: value for name, value in info["inputs"].items() if name != LINE_NUMBER}
@@ -153,8 +153,8 @@ def read_completed_lines(folder: Path) -> dict[int, RecordedLine]:
     for node in (folder / NODE_RECORDS).glob("*"):
         for record in _read_records(node):
             line = lines.get(record[LINE_NUMBER])
-            if line is not None and record["status"] == COMPLETED:
-                line.node_outputs[record["NodeName"]] = record["run_info"]["output"]
+            if line is not None and record.get("status") == COMPLETED:
+                line.node_outputs[record["NodeName"]] = record["run_info"].get("output")
     return lines
 
 
@@ -162,7 +162,7 @@ def read_line_usage(folder: Path) -> dict[int, LineUsage]:
     """Return what the completed lines of a run took, by their numbers."""
     usage = {}
     for record in _read_records(folder / FLOW_RECORDS):
-        if record["status"] == COMPLETED:
+        if record.get("status") == COMPLETED:
             metrics = record["run_info"].get("system_metrics") or {}
             tokens = (
                 int(metrics.get(name) or 0) for name in ("prompt_tokens", "completion_tokens")
@@ -176,13 +176,26 @@ def read_line_usage(folder: Path) -> dict[int, LineUsage]:
 def _read_records(folder: Path) -> Iterator[dict[str, Any]]:
     """Yield the complete records of a folder. A killed process may leave a part of one."""
     for file in sorted(folder.glob("*.jsonl")):
-        for text in file.read_text(encoding="utf-8").splitlines():
+        for line in file.read_bytes().split(b"\n"):  # a text may contain other line ends
             try:
-                record = json.loads(text)
-            except ValueError:
+                record = json.loads(line.decode("utf-8", "surrogatepass"))
+            except (ValueError, RecursionError):
                 continue
-            if isinstance(record, dict) and isinstance(record.get("run_info"), dict):
+            if _is_record(record):
                 yield record
+
+
+def _is_record(record: Any) -> bool:
+    """Return whether a value has the fields that are read, with their types."""
+    if not isinstance(record, dict) or not isinstance(record.get("run_info"), dict):
+        return False
+    if record.get("status") != COMPLETED:
+        return True
+    inputs, output = (record["run_info"].get(name) for name in ("inputs", "output"))
+    is_node = "NodeName" in record
+    line = record.get(LINE_NUMBER)
+    has_line = type(line) is int or (is_node and line is None)
+    return has_line and (is_node or (isinstance(inputs, dict) and isinstance(output, dict)))
 
 
 def plain_value(value: Any) -> Any:

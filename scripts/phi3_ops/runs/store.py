@@ -13,7 +13,6 @@ The files are those of promptflow 1.18.5:
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OpsError
-from ..files import atomic_folder, read_jsonl, write_json, write_jsonl
+from ..files import atomic_folder, load_json_object, read_jsonl, write_json, write_jsonl
 from ..flows import copy_flow, flow_files
 from ..hashing import parts_sha256
 from ..pf import LINE_NUMBER
@@ -140,18 +139,17 @@ def find_thresholds(*folders: Path) -> Path | None:
 def _read_object(file: Path) -> dict[str, Any]:
     """Return the object in a JSON file; empty if the run has not written the file."""
     try:
-        value = json.loads(file.read_text(encoding="utf-8"))
+        return load_json_object(file)
     except (OSError, ValueError):
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _error_messages(report: Row) -> Iterator[tuple[int, str]]:
     """Yield line number and message of each error in `error.json`."""
     try:
         for error in report["additionalInfo"][0]["info"]["errors"]:
-            yield error[LINE_NUMBER], str(error["error"]["message"])
-    except (LookupError, TypeError):
+            yield int(error[LINE_NUMBER]), str(error["error"]["message"])
+    except (LookupError, TypeError, ValueError):
         return
 
 
@@ -274,7 +272,7 @@ def complete_run_folder(folder: Path) -> None:
         (folder / name).touch()
     for record in folder.glob("*_artifacts/**/*.jsonl"):
         try:
-            json.loads(record.read_text(encoding="utf-8"))
+            load_json_object(record)
         except ValueError:
             record.unlink()
 

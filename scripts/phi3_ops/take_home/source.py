@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import OpsError
+from ..files import load_json_object
 from ..models import resolve_folder
 from .weights import Weights
 
@@ -79,7 +79,7 @@ class SourceModel:
         ids: list[int] = []
         for setting in (_generation_end(self.folder), self.config.eos_token_id):
             ids += setting if isinstance(setting, list) else [setting]
-        tokens = [self.tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None]
+        tokens = [self.tokenizer.convert_ids_to_tokens(i) for i in ids if isinstance(i, int)]
         return list(dict.fromkeys(filter(None, [self.tokenizer.eos_token, *tokens])))
 
     @property
@@ -91,8 +91,7 @@ class SourceModel:
 
 def _generation_end(folder: Path) -> Any:
     try:
-        text = (folder / "generation_config.json").read_text(encoding="utf-8")
-        return json.loads(text).get("eos_token_id")
+        return load_json_object(folder / "generation_config.json").get("eos_token_id")
     except (OSError, ValueError):
         return None
 
@@ -169,7 +168,6 @@ def _brief(error: Exception) -> str:
 def _read_base(folder: Path) -> dict[str, Any]:
     """Return what is known about a converted model: its name and its licence."""
     try:
-        base = json.loads((folder / BASE_FILE).read_text(encoding="utf-8"))
+        return load_json_object(folder / BASE_FILE)
     except (OSError, ValueError):
         return {}
-    return base if isinstance(base, dict) else {}

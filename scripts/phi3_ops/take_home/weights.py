@@ -9,15 +9,19 @@ import json
 import struct
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import OpsError
+from ..files import load_json_object
 
 if TYPE_CHECKING:
     import numpy as np
 
 INDEX_FILE, WEIGHTS_FILE = "model.safetensors.index.json", "model.safetensors"
 ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2}
+DAMAGES = (
+    OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, struct.error,
+)  # fmt: skip
 DAMAGED_FIX = "The file is damaged or was not copied completely; get it again."
 
 
@@ -104,8 +108,8 @@ def _weight_files(folder: Path) -> list[Path]:
             raise OpsError(f"{folder} does not contain {WEIGHTS_FILE}", fix)
         return [file]
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted(map(str, set(load_json_object(index)["weight_map"].values())))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise OpsError(f"cannot read {index}", DAMAGED_FIX) from error
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
@@ -123,29 +127,35 @@ def _read_header(path: Path) -> dict[str, TensorLocation]:
                 raise ValueError("the header is longer than the file")
             header = json.loads(file.read(length))
         header.pop("__metadata__", None)
-        locations = {
-            name: TensorLocation(
-                path,
-                entry["dtype"],
-                _read_shape(entry["shape"]),
-                8 + length + entry["data_offsets"][0],
-            )
-            for name, entry in header.items()
-        }
-        end = max(8 + length + entry["data_offsets"][1] for entry in header.values())
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error) as error:
+        entries = {name: _read_entry(entry) for name, entry in header.items()}
+        end = 8 + length + max(last for _, _, _, last in entries.values())
+    except DAMAGES as error:
         raise OpsError(f"cannot read {path}", DAMAGED_FIX) from error
+    locations = {
+        name: TensorLocation(path, kind, shape, 8 + length + first)
+        for name, (kind, shape, first, _) in entries.items()
+    }
     if end > path.stat().st_size:
         raise OpsError(f"{path} is truncated", DAMAGED_FIX)
     for name, location in locations.items():
         if location.kind not in ITEM_BYTES:
             fix = "Save the model in float32, float16 or bfloat16."
             raise OpsError(f"{path} stores {name} as {location.kind}", fix)
+        _, _, first, last = entries[name]
+        if last - first != location.count * ITEM_BYTES[location.kind]:
+            raise OpsError(f"cannot read {path}: {name} has another size", DAMAGED_FIX)
     return locations
 
 
-def _read_shape(sizes: list[int]) -> tuple[int, ...]:
-    """Return the shape of a tensor, as a header has it. Raises ValueError if a size is not above 0."""
+def _read_entry(entry: dict[str, Any]) -> tuple[str, tuple[int, ...], int, int]:
+    """Return type, shape, and first and last position of a tensor, as a header has them.
+
+    Raises:
+        ValueError, KeyError, TypeError: the entry is not valid.
+    """
+    sizes, (first, last) = entry["shape"], entry["data_offsets"]
     if not all(type(size) is int and size > 0 for size in sizes):
         raise ValueError("a size of a tensor is not a whole number above 0")
-    return tuple(sizes)
+    if not (type(first) is type(last) is int and 0 <= first <= last):
+        raise ValueError("the position of a tensor is not valid")
+    return str(entry["dtype"]), tuple(sizes), first, last

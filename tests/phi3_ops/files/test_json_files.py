@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from phi3_ops.errors import OpsError
-from phi3_ops.files.json_files import read_jsonl, write_jsonl
+from phi3_ops.files.json_files import load_json, load_json_object, read_jsonl, write_jsonl
 
 
 def test_rows_come_back_as_written(tmp_path):
@@ -71,3 +71,20 @@ def test_a_line_that_is_nested_too_deeply_is_an_error(tmp_path):
     path.write_text('{"a": 1}\n' + "[" * 200_000)
     with pytest.raises(OpsError, match="line 2: nested too deeply"):
         read_jsonl(path)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"a"', b"\0\0", b'\xff\xfe{"a": 1}', b"[" * 200_000])
+def test_every_damage_of_a_json_file_is_a_value_error(tmp_path, content):
+    file = tmp_path / "value.json"
+    file.write_bytes(content)
+    for load in (load_json, load_json_object):
+        with pytest.raises(ValueError):
+            load(file)
+
+
+def test_a_json_file_that_must_be_an_object(tmp_path):
+    file = tmp_path / "value.json"
+    file.write_text("[1]")
+    assert load_json(file) == [1]
+    with pytest.raises(ValueError, match="not a JSON object"):
+        load_json_object(file)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -65,10 +66,15 @@ def test_a_name_is_never_a_path(tmp_path, name):
 
 def test_a_damaged_record_is_named_and_not_listed(tmp_path):
     begin_own_run(new_run(tmp_path, "first"))
-    (own_runs_folder() / "first" / "run.json").write_text("{")
-    with pytest.raises(OpsError, match="run.json is damaged"):
-        find_own_run("first")
-    assert list_own_runs() == []
+    file = own_runs_folder() / "first" / "run.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    damages = ["{", "[" * 200_000, json.dumps({**record, "data": 5, "status": "Completed"})]
+    damages += [json.dumps({**record, name: None}) for name in ("name", "created_on", "properties")]
+    for text in damages:
+        file.write_text(text)
+        with pytest.raises(OpsError, match="run.json is damaged"):
+            find_own_run("first")
+        assert list_own_runs() == []
 
 
 def test_a_run_of_a_cluster_is_added_with_its_folder(tmp_path):

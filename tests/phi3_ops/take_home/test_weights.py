@@ -39,7 +39,7 @@ def test_several_files(tmp_path):
         Weights(tmp_path)
 
 
-@pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": 3}'])
+@pytest.mark.parametrize("index", ["{", "[]", '{"weight_map": 3}', "[" * 200_000])
 def test_a_damaged_index(tmp_path, index):
     (tmp_path / "model.safetensors.index.json").write_text(index)
     with pytest.raises(OpsError, match=r"cannot read .*index.json"):
@@ -78,4 +78,26 @@ def test_the_sizes_of_a_tensor_are_above_0(tmp_path, size):
 def test_another_type_of_numbers(tmp_path):
     save_file({"a": VALUES.to(torch.int8)}, tmp_path / "model.safetensors")
     with pytest.raises(OpsError, match="stores a as I8. Save the model in float32"):
+        Weights(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("dtype", ["F32"]),
+        ("shape", "3"),
+        ("shape", [2, 4]),
+        ("data_offsets", ["0", "24"]),
+        ("data_offsets", [-24, 0]),
+        ("data_offsets", [24, 0]),
+        ("data_offsets", [0]),
+        ("data_offsets", None),
+    ],
+)
+def test_an_entry_of_a_wrong_type_or_size(tmp_path, field, value):
+    entry = {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24], field: value}
+    header = json.dumps({"a": entry}).encode()
+    content = struct.pack("<Q", len(header)) + header + bytes(24)
+    (tmp_path / "model.safetensors").write_bytes(content)
+    with pytest.raises(OpsError, match=r"cannot read|stores a as"):
         Weights(tmp_path)

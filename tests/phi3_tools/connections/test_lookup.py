@@ -78,7 +78,11 @@ def test_a_missing_connection_is_named_with_the_variables():
         require_connection("a-b", {})
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"phi3": []}', '{"phi3": {"configs": 3}}'])
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", '{"phi3": []}', '{"phi3": {"configs": 3}}', "[" * 200_000],
+    ids=range(5),
+)
 def test_a_damaged_file_is_named_without_its_content(tmp_path, monkeypatch, text):
     file = tmp_path / "connections.json"
     file.write_text(text)

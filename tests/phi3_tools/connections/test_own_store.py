@@ -152,9 +152,10 @@ def test_without_the_package_keyring_the_error_names_it(monkeypatch):
 
 def test_a_damaged_file_is_named():
     write_own_connection("t", CONFIGS, {"key": "k"})
-    own_store_path().write_text('{"t": 3}')
-    with pytest.raises(ConfigError, match="connections.json is damaged"):
-        list_own_connections()
+    for text in ('{"t": 3}', '{"t": {"configs": {}, "secrets": [3]}}', "[" * 200_000, "\0"):
+        own_store_path().write_text(text)
+        with pytest.raises(ConfigError, match="connections.json is damaged"):
+            list_own_connections()
     own_store_path().unlink()
 
 

@@ -94,13 +94,35 @@ def test_a_recording_is_read_as_written(tmp_path):
     assert read_recording(tmp_path) == recording
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}', '{"format": 1}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "[" * 200_000, '{"format": 2}', '{"format": 1}', "\0\0"], ids=range(6)
+)
 def test_another_file_is_not_a_recording(tmp_path, text):
     (tmp_path / "recording.json").write_text(text)
     with pytest.raises(ConfigError, match="is not a recording of format 1"):
         read_recording(tmp_path)
     with pytest.raises(ConfigError, match="cannot read .*none"):
         read_recording(Path(tmp_path / "none"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("flow", "chat"),
+        ("engine", 3),
+        ("connections", {"phi3": []}),
+        ("lines", {"inputs": {}, "outputs": {}, "error": None}),
+        ("lines", [{"inputs": [], "outputs": {}, "error": None}]),
+        ("lines", [{"inputs": {}, "outputs": {}, "error": 3}]),
+        ("exchanges", {"a": [{"status": "200", "content_type": "", "body": ""}]}),
+        ("metrics", []),
+    ],
+)
+def test_a_recording_with_a_field_of_another_type(tmp_path, name, value):
+    content = json.loads((RECORDINGS / "chat" / "recording.json").read_text(encoding="utf-8"))
+    (tmp_path / "recording.json").write_text(json.dumps({**content, name: value}))
+    with pytest.raises(ConfigError, match="is not a recording of format 1"):
+        read_recording(tmp_path)
 
 
 def test_the_hash_of_a_request_ignores_the_order_of_keys():

@@ -111,7 +111,7 @@ def _from_file(name: str) -> Connection | None:
     except OSError as error:
         what = f"{FILE_VARIABLE}: cannot read {path}: {error.strerror}"
         raise ConfigError(what, hint=f"Correct or unset {FILE_VARIABLE}.") from error
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         what = f"{FILE_VARIABLE}: {path} does not contain connections"
         hint = 'Its form is {"NAME": {"configs": {"endpoint": URL}, "secrets": {"key": KEY}}}.'
         raise ConfigError(what, hint=hint) from None  # the cause would contain the file's text

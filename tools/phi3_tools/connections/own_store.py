@@ -57,13 +57,15 @@ def list_own_connections() -> dict[str, dict[str, Any]]:
         return {}
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, AttributeError, KeyError, TypeError) as error:
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         hint = "Move it away, and create the connections again with `phi3 connect`."
         raise ConfigError(f"{path} is damaged", hint=hint) from error
 
 
 def _entry(fields: Any) -> dict[str, Any]:
     entry = {"configs": dict(fields["configs"]), "secrets": list(fields["secrets"])}
+    if not all(isinstance(name, str) for name in (*entry["configs"], *entry["secrets"])):
+        raise TypeError("the name of a field is not a text")
     return {**entry, "token": str(fields["token"])} if "token" in fields else entry
 
 

@@ -70,6 +70,30 @@ def write_recording(folder: Path, recording: Recording) -> Path:
     return path
 
 
+def _check_types(recording: Recording) -> None:
+    """Raise TypeError if a field of a recording has another type than its annotation says."""
+    mappings = [recording.flow, recording.connections, recording.metrics]
+    mappings += [line.inputs for line in recording.lines]
+    mappings += [line.outputs for line in recording.lines if line.outputs is not None]
+    lists: list[Any] = [recording.metrics_error]
+    for line in recording.lines:
+        lists += [line.error, line.streamed, line.requests, line.stream_requests, line.stream_error]
+    exchanges = [each for answers in recording.exchanges.values() for each in answers]
+    values = [*(isinstance(mapping, dict) for mapping in mappings)]
+    values += [isinstance(fields, dict) for fields in recording.connections.values()]
+    values += [each is None or _is_texts(each) for each in lists]
+    values += [
+        isinstance(each.status, int) and _is_texts([each.content_type, each.body])
+        for each in exchanges
+    ]
+    if not all([*values, isinstance(recording.engine, str)]):
+        raise TypeError("a field has another type")
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
 def read_recording(folder: Path) -> Recording:
     """Read a recording from its folder or its file.
 
@@ -88,10 +112,12 @@ def read_recording(folder: Path) -> Recording:
             digest: [Exchange(**answer) for answer in answers]
             for digest, answers in content.pop("exchanges").items()
         }
-        return Recording(lines=lines, exchanges=exchanges, **content)
+        recording = Recording(lines=lines, exchanges=exchanges, **content)
+        _check_types(recording)
+        return recording
     except OSError as error:
         hint = "Make one with `phi3 flow record NAME --data FILE`."
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint=hint) from error
-    except (ValueError, LookupError, AttributeError, TypeError) as error:
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError) as error:
         hint = "Make it again with `phi3 flow record`."
         raise ConfigError(f"{path} is not a recording of format {FORMAT}", hint=hint) from error
