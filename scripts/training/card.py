@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from inputs import HUB_ID, Recipe, evenly_spaced
 from metrics import Metrics
 from recipe_checks import TINY
-from start import ADAPTER_CONFIG
+from start import ADAPTER_CONFIG, HASH_BLOCK
 
 if TYPE_CHECKING:
     from general import AnswerPair
@@ -99,7 +99,8 @@ def write(
 
 def shortened_files(metrics: Metrics) -> list[tuple[str, int, int, int]]:
     """Return the files of which rows were shortened: name, rows cut, rows dropped, all rows."""
-    training = ("training", metrics.cut_train_rows, metrics.dropped_train_rows, metrics.train_rows)
+    rows = metrics.streamed_rows or metrics.train_rows
+    training = ("training", metrics.cut_train_rows, metrics.dropped_train_rows, rows)
     evaluation = ("evaluation", metrics.cut_eval_rows, metrics.dropped_eval_rows, metrics.eval_rows)
     return [file for file in (training, evaluation) if file[1] or file[2]]
 
@@ -176,7 +177,11 @@ def read_manifest(train_file: Path) -> dict[str, str]:
         expected_hash = manifest["sha256"][train_file.name]
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    if hashlib.sha256(train_file.read_bytes()).hexdigest() != expected_hash:
+    digest = hashlib.sha256()
+    with train_file.open("rb") as file:
+        while block := file.read(HASH_BLOCK):
+            digest.update(block)
+    if digest.hexdigest() != expected_hash:
         return {}
     return {name: _format_entry(value) for name, value in manifest.items()}
 

@@ -51,7 +51,7 @@ class CheckpointingTrainer(_Base):
         self.add_callback(CheckpointCallback(checkpoints))
         self._speed = Speed(self.model, self.args.world_size)
         self.add_callback(self._speed)
-        self.few_steps = small_data.describe_few_steps(self._count_steps())
+        self.few_steps = small_data.describe_few_steps(self._count_steps(), self.args.max_steps > 0)
 
     @property
     def plain_model(self) -> Any:

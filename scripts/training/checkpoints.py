@@ -44,13 +44,21 @@ UNHASHED_SECTIONS = (
 
 
 def fingerprint(
-    recipe: Recipe, rows: list[Row], processes: int, adapter: Path | None = None
+    recipe: Recipe, rows: list[Row] | str, processes: int, adapter: Path | None = None
 ) -> dict[str, str]:
-    """Return everything that determines a run's result, each part as a short hash or number."""
+    """Return everything that determines a run's result, each part as a short hash or number.
+
+    Args:
+        recipe: recipe of the run.
+        rows: training rows, or the hash of those that are streamed.
+        processes: number of processes that train together.
+        adapter: folder of the adapter to start from, or None.
+    """
     settings: dict[str, Any] = asdict(recipe)
     for name in UNHASHED_SECTIONS:
         del settings[name]
-    for name in ("revision", "use_kernels"):  # an older checkpoint's hash was made without them
+    # An older checkpoint's hash was made without these sections.
+    for name in ("revision", "use_kernels", "streaming"):
         if not settings[name]:
             del settings[name]
     settings["trainer"] = {
@@ -190,8 +198,8 @@ def is_complete(path: Path) -> bool:
     """Return whether a checkpoint has its marker, and its files have the sizes in the marker."""
     try:
         marker = json.loads((path / MARKER).read_text(encoding="utf-8"))
-        return marker["sizes"] == file_sizes(path)
-    except (OSError, ValueError, KeyError, TypeError):
+        return isinstance(marker["made_from"], dict) and marker["sizes"] == file_sizes(path)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return False
 
 

@@ -6,7 +6,7 @@ Every problem is a `TrainError` that says what is wrong, where, and what to do. 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -71,6 +71,8 @@ class Recipe:
         early_stopping: when to stop before the last step (`EARLY_STOPPING_TYPES`), or None; see
             early_stopping.py.
         mixture: weight of each training file by its name, or None to use each row once; see mixture.py.
+        streaming: how the rows are read while the model trains (`STREAMING_KEYS`), or None to read them
+            into memory before; see row_stream.py.
         report_to: trackers that get the run's metrics (`TRACKERS`); see trackers.py.
         use_kernels: whether the base's layers use the kernels of the hub; needs a GPU.
         push_to_hub: whether the result is pushed to the hub at the end; see hub.py.
@@ -98,6 +100,7 @@ class Recipe:
     early_stopping: dict[str, Any] | None = None
     revision: str | None = None
     mixture: dict[str, float] | None = None
+    streaming: dict[str, int] | None = None
     report_to: list[str] = field(default_factory=lambda: [MLFLOW])
     use_kernels: bool = False
     push_to_hub: bool = False
@@ -177,25 +180,35 @@ def read_rows(
         TrainError: the file cannot be read or is empty, or a line is not a row. The error gives the
             line's number.
     """
-    rows: list[Row] = []
+    return list(iterate_rows(path, limit, tool_format, parse))
+
+
+def iterate_rows(
+    path: Path,
+    limit: int | None = None,
+    tool_format: str = tool_rows.GENERIC,
+    parse: Callable[[Any, str, str], Row] | None = None,
+) -> Iterator[Row]:
+    """Yield what `read_rows` returns; only one row is in memory at a time."""
+    count = 0
     try:
         with path.open(encoding="utf-8") as file:
             lines = iter(lambda: file.readline(MAX_LINE_CHARACTERS + 1), "")
             for number, line in enumerate(lines, 1):
-                if limit is not None and len(rows) == limit:
+                if limit is not None and count == limit:
                     break
                 if line.strip():
                     location = f"{path} line {number}"
                     row = _parse_line(line, location)
-                    rows.append((parse or parse_chat)(row, location, tool_format))
+                    count += 1
+                    yield (parse or parse_chat)(row, location, tool_format)
     except OSError as error:
         fix = f"{_reason(error)}; give a JSONL file"
         raise TrainError("cannot read the rows", path, fix) from error
     except UnicodeDecodeError as error:
         raise TrainError("the file is not UTF-8", path, "save it as UTF-8") from error
-    if not rows:
+    if not count:
         raise TrainError("the file has no rows", path, f"give at least one; {ROW_FIX}")
-    return rows
 
 
 def _parse_line(line: str, location: str) -> Any:

@@ -26,7 +26,7 @@ class Metrics:
         saved_step: step whose weights were saved: the last one, or with load_best_model_at_end the best.
         has_stopped_early: whether the training ended because the evaluation did not improve any more.
         resumed_from: step of the checkpoint that the run resumed from.
-        epochs: number of epochs that were trained.
+        epochs: number of epochs that were trained; with `streaming`, the run is one epoch.
         tokens: number of tokens trained on, including questions but not padding.
         train_loss: mean training loss over all steps. The losses are in nats per token, or with the
             method dpo those of the preferences, which are ln 2 without any preference.
@@ -49,7 +49,10 @@ class Metrics:
         mfu: median of the logged model FLOPs utilization, likewise; None on a CPU and on a card whose
             peak is not known.
         train_files: counts of each training file if there are several; see mixture.py.
-        train_rows: number of rows in the training file, or of an epoch of several files.
+        train_rows: number of rows in the training file, or of an epoch of several files. With
+            `streaming`, the number of rows in all files.
+        streamed_rows: number of rows that were read from the files with `streaming`, or None. A row that
+            was read twice counts twice, and the batch that was read ahead counts, too.
         cut_train_rows: number of training rows that max_length cut or split.
         dropped_train_rows: number of training rows that were left out: max_length left no answer.
         eval_rows: number of rows in the evaluation file.
@@ -106,6 +109,7 @@ class Metrics:
     train_files: Sequence[MixedFile] = ()
     tokens_per_second: float | None = None
     mfu: float | None = None
+    streamed_rows: int | None = None
 
 
 def write_metrics(metrics: Metrics, path: Path) -> None:

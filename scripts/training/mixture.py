@@ -18,6 +18,7 @@ class MixedFile:
         file: name of the file, with its folder's name if another file has the same name.
         rows: number of rows in the file.
         used: number of rows of an epoch that are from this file; more than `rows` if rows are repeated.
+            With `streaming`, the expected number of rows of the run.
         weight: weight in the recipe's `mixture`, or None without the section.
     """
 
@@ -51,12 +52,10 @@ def mix(
     Raises:
         TrainError: a file has no weight, or a weight has no file.
     """
-    names = [path.name for path in paths]
-    names = [f"{p.parent.name}/{p.name}" if names.count(p.name) > 1 else p.name for p in paths]
+    names = file_names(paths, weights, recipe)
     if weights is None:
         counts = [MixedFile(name, len(part), len(part)) for name, part in zip(names, rows)]
         return [row for part in rows for row in part], counts if len(paths) > 1 else []
-    _check_names(names, weights, recipe)
     total, sum_of_weights = sum(map(len, rows)), sum(weights.values())
     mixed: list[Row] = []
     counts = []
@@ -67,6 +66,21 @@ def mix(
         counts.append(MixedFile(name, len(part), used, weights[name]))
     random.Random(seed).shuffle(mixed)  # noqa: S311
     return mixed, counts
+
+
+def file_names(
+    paths: Sequence[Path], weights: Mapping[str, float] | None, recipe: Path
+) -> list[str]:
+    """Return the files' names, with the folder's name if another file has the same name.
+
+    Raises:
+        TrainError: there are weights, and a file has no weight, or a weight has no file.
+    """
+    names = [path.name for path in paths]
+    names = [f"{p.parent.name}/{p.name}" if names.count(p.name) > 1 else p.name for p in paths]
+    if weights is not None:
+        _check_names(names, weights, recipe)
+    return names
 
 
 def _check_names(names: Sequence[str], weights: Mapping[str, float], recipe: Path) -> None:

@@ -160,10 +160,13 @@ def override(recipe: Recipe, options: CommandLine) -> Recipe:
     """Return the recipe with the command line's values instead of its own.
 
     Raises:
-        TrainError: the recipe has no settings for the tiny model that the command line names, or no
-            adapters that --merge or --from could mean.
+        TrainError: the recipe has no settings for the tiny model that the command line names, no
+            adapters that --merge or --from could mean, or no epochs that --epochs could change.
     """
     trainer = dict(recipe.trainer)
+    if options.epochs is not None and recipe.streaming is not None:
+        fix = "change trainer.max_steps in the recipe"
+        raise TrainError("--epochs has no effect with `streaming`", options.recipe, fix)
     if options.epochs is not None:
         trainer["num_train_epochs"] = options.epochs
         trainer.pop("max_steps", None)  # the Trainer would ignore the epochs

@@ -29,6 +29,7 @@ SECTION_TYPES = {
     "fsdp": dict,
     "trainer": dict,
     "mixture": dict,
+    "streaming": dict,
     "report_to": list,
     "use_kernels": bool,
     "push_to_hub": bool,
@@ -78,9 +79,6 @@ def find_problem(content: Any) -> str | None:
     if not isinstance(content, dict) or "model" not in content:
         return "the recipe has no `model`"
     for key, value in content.items():
-        if key in recipe_targets.REFUSED_SECTIONS:
-            reason = recipe_targets.REFUSED_SECTIONS[key]
-            return f"`{key}` cannot be in a recipe ({reason})"
         if key not in SECTION_TYPES:
             return f"unknown section {key!r} in the recipe"
         if not _is_a(value, SECTION_TYPES[key]):

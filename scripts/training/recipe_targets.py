@@ -1,4 +1,4 @@
-"""The sections of a recipe about the hub, the trackers and the mixture of files."""
+"""The sections of a recipe about the hub, the trackers, the mixture of files and streaming."""
 
 from __future__ import annotations
 
@@ -12,16 +12,24 @@ MLFLOW = "mlflow"
 TRACKERS = {
     MLFLOW: "mlflow-skinny", "trackio": "trackio", "wandb": "wandb", "tensorboard": "tensorboard",
 }  # fmt: skip
-# Sections that are refused by name, with the reason.
-REFUSED_SECTIONS = {
-    "streaming": "the rows are read into memory, to count the rows that max_length cuts and to "
-    "recognize a run that is resumed; use --rows, or a file that fits into memory",
+STREAMING_KEYS = {"shuffle_buffer"}
+# Settings of `trainer` that are refused with `streaming`, with the reason.
+WITHOUT_STREAMING = {
+    "packing": "packed sequences would be in the order of their lengths; use `rows_per_sequence`",
+    "train_sampling_strategy": "the order is that of the files and of streaming.shuffle_buffer",
+    "shuffle_dataset": "use streaming.shuffle_buffer",
+    "dataloader_num_workers": "one process reads the rows",
 }
 
 
 def find_problem(content: Mapping[str, Any]) -> str | None:
     """Return the first problem of these sections, or None if they are valid."""
-    return _report_problem(content) or _push_problem(content) or _mixture_problem(content)
+    return (
+        _report_problem(content)
+        or _push_problem(content)
+        or _mixture_problem(content)
+        or _streaming_problem(content)
+    )
 
 
 def _report_problem(content: Mapping[str, Any]) -> str | None:
@@ -56,4 +64,23 @@ def _mixture_problem(content: Mapping[str, Any]) -> str | None:
             return f"the recipe's mixture.{name} is not a number above 0"
     if len(weights) < 2:
         return "the recipe's mixture has fewer than two files"
+    return None
+
+
+def _streaming_problem(content: Mapping[str, Any]) -> str | None:
+    values = content.get("streaming")
+    if values is None:
+        return None
+    if values.keys() != STREAMING_KEYS:
+        return "the recipe's streaming needs shuffle_buffer, and no other setting"
+    if type(values["shuffle_buffer"]) is not int or values["shuffle_buffer"] < 1:
+        return "the recipe's streaming.shuffle_buffer is not an integer above 0"
+    trainer = content.get("trainer", {})
+    if trainer.get("max_steps", -1) < 1:
+        return "the recipe has `streaming` without `trainer.max_steps`, which ends the training"
+    for key, reason in WITHOUT_STREAMING.items():
+        if trainer.get(key):
+            return f"the recipe has `streaming` with trainer.{key} ({reason})"
+    if content.get("method") == "dpo":
+        return "the recipe has `streaming` with `method: dpo`, which reads the rows into memory"
     return None

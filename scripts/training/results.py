@@ -118,6 +118,8 @@ def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
         metrics.base_eval_loss(fitted.history),
     )
     train_rows, eval_rows = (fitted.trainer.row_counts[name] for name in ("train", "eval"))
+    streamed = getattr(fitted.trainer, "streamed", None)
+    train_counts = streamed or train_rows
     return metrics.Metrics(
         seconds=round(time.monotonic() - run.started, 2),
         train_seconds=round(fitted.seconds, 2),
@@ -142,9 +144,10 @@ def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
         tokens_per_second=metrics.median_after_first(fitted.history, "tokens_per_second"),
         mfu=metrics.median_after_first(fitted.history, "mfu"),
         train_files=run.inputs.mixed_files,
-        train_rows=train_rows.total,
-        cut_train_rows=train_rows.cut,
-        dropped_train_rows=train_rows.dropped,
+        train_rows=run.inputs.train_row_count if streamed else train_rows.total,
+        streamed_rows=streamed.total if streamed else None,
+        cut_train_rows=train_counts.cut,
+        dropped_train_rows=train_counts.dropped,
         eval_rows=eval_rows.total,
         cut_eval_rows=eval_rows.cut,
         dropped_eval_rows=eval_rows.dropped,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,36 @@ class RowCounts:
     def kept(self) -> int:
         """Number of rows that are used."""
         return self.total - self.dropped
+
+
+@dataclass
+class StreamCounts:
+    """Number of rows that were read from a stream, and of those that max_length shortens.
+
+    Attributes:
+        total, cut, dropped: see RowCounts. A row that is read again counts again.
+    """
+
+    total: int = 0
+    cut: int = 0
+    dropped: int = 0
+
+    def filter(self, max_length: int | None) -> Callable[[Mapping[str, list[int]]], bool]:
+        """Return a function that counts a tokenized row, and returns whether it can be trained on.
+
+        It is not a method, because datasets copies the objects of methods.
+        """
+        counts = self
+
+        def count(row: Mapping[str, list[int]]) -> bool:
+            labels = row["labels"]
+            is_trainable = any(label != IGNORED_LABEL for label in labels[:max_length])
+            counts.total += 1
+            counts.dropped += not is_trainable
+            counts.cut += is_trainable and max_length is not None and len(labels) > max_length
+            return is_trainable
+
+        return count
 
 
 def drop_untrainable(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from inputs import (
     TrainError,
     check_model,
     check_output,
+    iterate_rows,
     parse_chat,
     read_recipe,
     read_rows,
@@ -31,6 +33,7 @@ from options import CommandLine, override
 from outputs import RESULT_NAMES
 from preferences import as_chat, parse_preference
 from recipe_checks import DPO
+from row_stream import RowStream, scan
 from small_data import lengthen
 from start import check_adapter, find_start
 
@@ -41,10 +44,12 @@ class Inputs:
 
     Attributes:
         recipe: recipe with the command line's changes.
-        train_rows, eval_rows, general_rows: rows of each file.
+        train_rows, eval_rows, general_rows: rows of each file; a sample of the training rows if they
+            are streamed.
         adapter: folder of the adapter to start from, or None.
         mixed_files: counts of each training file if there are several.
         notes: lines about the inputs, which are printed when the training begins.
+        stream: the training rows if the recipe has `streaming`, or None.
     """
 
     recipe: Recipe
@@ -54,6 +59,12 @@ class Inputs:
     adapter: Path | None = None
     mixed_files: Sequence[MixedFile] = ()
     notes: Sequence[str] = ()
+    stream: RowStream | None = None
+
+    @property
+    def train_row_count(self) -> int:
+        """Number of rows in the training files."""
+        return self.stream.rows if self.stream else len(self.train_rows)
 
     @property
     def train_chats(self) -> list[Row]:
@@ -101,10 +112,15 @@ def read_inputs(options: CommandLine) -> Inputs:
     def read(file: Path, parse: Callable[[Any, str, str], Row] = parse) -> list[Row]:
         return read_rows(file, options.rows, tool_format, parse)
 
-    paths = options.train_files
-    train_rows, mixed_files = mixture.mix(
-        paths, [read(path) for path in paths], recipe.mixture, recipe.seed, options.recipe
-    )
+    paths, stream = options.train_files, None
+    if recipe.streaming is None:
+        train_rows, mixed_files = mixture.mix(
+            paths, [read(path) for path in paths], recipe.mixture, recipe.seed, options.recipe
+        )
+    else:
+        limits = {"limit": options.rows, "tool_format": tool_format}
+        stream = scan(paths, recipe, options.recipe, partial(iterate_rows, **limits))
+        train_rows, mixed_files = stream.sample, list(stream.files) if len(paths) > 1 else []
     return Inputs(
         recipe=recipe,
         train_rows=train_rows,
@@ -112,6 +128,7 @@ def read_inputs(options: CommandLine) -> Inputs:
         general_rows=read(options.general_file, parse_chat) if options.general_file else [],
         adapter=find_start(options).adapter,
         mixed_files=mixed_files,
+        stream=stream,
     )
 
 
@@ -132,9 +149,12 @@ def prepare(options: CommandLine) -> Run:
         raise TrainError("a sharded model cannot be asked", "--general-file", fix)
     if inputs.adapter:
         check_adapter(inputs.adapter, inputs.recipe)
-    made_from = fingerprint(inputs.recipe, inputs.train_rows, process.count, inputs.adapter)
+    stream = inputs.stream
+    rows = stream.digest if stream else inputs.train_rows
+    made_from = fingerprint(inputs.recipe, rows, process.count, inputs.adapter)
     recipe, note = lengthen(inputs.recipe, inputs.train_rows, process.count, options.epochs)
-    notes = [*mixture.describe(inputs.mixed_files), *filter(None, [note])]
+    lines = [stream.describe()] if stream else mixture.describe(inputs.mixed_files)
+    notes = [*lines, *filter(None, [note])]
     inputs = replace(inputs, recipe=recipe, notes=notes)
     checkpoints = Checkpoints(options.checkpoint_dir, made_from, options.resuming_command)
     ownership.refuse_foreign_files(options.output_dir, RESULT_NAMES)

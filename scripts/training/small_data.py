@@ -66,11 +66,18 @@ def _steps_per_epoch(recipe: Recipe, rows: int, processes: int) -> int:
     return math.ceil(rows / batch)
 
 
-def describe_few_steps(steps: int) -> str:
-    """Return a warning if a training has too few steps to learn anything, or ""."""
+def describe_few_steps(steps: int, has_max_steps: bool = False) -> str:
+    """Return a warning if a training has too few steps to learn anything, or "".
+
+    Args:
+        steps: number of optimizer steps.
+        has_max_steps: whether the recipe has `max_steps`, so that rows and epochs do not change them.
+    """
     if steps >= FEW_STEPS:
         return ""
     number = f"{steps} steps are" if steps != 1 else "1 step is"
+    if has_max_steps:
+        return f"{number} too few to learn from: raise trainer.max_steps in the recipe"
     return (
         f"{number} too few to learn from: give more rows, more --epochs, or a recipe with fewer rows "
         "per step"

@@ -284,14 +284,16 @@ def make_trainer(run: Run, base: Base, callbacks: list[Any]) -> CheckpointingTra
     from preference_trainer import PreferenceTrainer
     from progress import Progress
     from sft_config import describe_batch
-    from trainer import Trainer
+    from trainer import CHECKED_ROWS, Trainer
 
     inputs, tokenizer = run.inputs, base.tokenizer
     settings = {
         "model": base.model,
         "processing_class": tokenizer,
         "args": base.config,
-        "train_dataset": Dataset.from_list(inputs.train_rows),
+        "train_dataset": (
+            inputs.stream.dataset() if inputs.stream else Dataset.from_list(inputs.train_rows)
+        ),
         "eval_dataset": Dataset.from_list(inputs.eval_rows),
         "peft_config": None if inputs.adapter else adapters.make_lora(inputs.recipe),
         "callbacks": [Progress(), *callbacks],
@@ -306,12 +308,16 @@ def make_trainer(run: Run, base: Base, callbacks: list[Any]) -> CheckpointingTra
         template = templates.training_template(tokenizer, inputs.recipe.model)
         templates.check_mask(tokenizer, inputs.train_rows[0], template, inputs.recipe.model)
         tokenizer.chat_template = template
-        trainer = Trainer(**settings, rows_per_sequence=inputs.recipe.rows_per_sequence)
+        trainer = Trainer(
+            **settings,
+            rows_per_sequence=inputs.recipe.rows_per_sequence,
+            checked_rows=min(CHECKED_ROWS, inputs.train_row_count),
+        )
         tokenizer.chat_template = serving_template
     trainer.remove_callback(transformers.PrinterCallback)
     print_line(
         f"training {base.parameters:,} parameters on {base.device}, "
-        f"{len(inputs.train_rows)} rows, {describe_batch(base.config)}"
+        f"{inputs.train_row_count} rows, {describe_batch(base.config)}"
     )
     shortened = row_counts.describe(trainer.row_counts, base.config.max_length)
     for line in filter(None, [*inputs.notes, *shortened, trainer.few_steps]):

@@ -4,6 +4,7 @@ import pytest
 from recipe_checks import find_problem
 
 TINY_SECTIONS = {"vocab_size": 300, "hidden_size": 8, "max_position_embeddings": 8}
+STREAMED = {"streaming": {"shuffle_buffer": 100}, "trainer": {"max_steps": 10}}
 
 
 @pytest.mark.parametrize(
@@ -23,7 +24,18 @@ TINY_SECTIONS = {"vocab_size": 300, "hidden_size": 8, "max_position_embeddings":
         ({"mixture": {"a": 1, "b": 0}}, "the recipe's mixture.b is not a number above 0"),
         ({"mixture": {"a": 1, "b": True}}, "the recipe's mixture.b is not a number above 0"),
         ({"mixture": {"a": 1}}, "the recipe's mixture has fewer than two files"),
-        ({"streaming": True}, "`streaming` cannot be in a recipe (the rows are read into memory"),
+        ({"streaming": True}, "the recipe's 'streaming' is not a mapping"),
+        ({"streaming": {}}, "the recipe's streaming needs shuffle_buffer, and no other setting"),
+        ({"streaming": {"shuffle_buffer": 0}}, "the recipe's streaming.shuffle_buffer is not an"),
+        (STREAMED | {"trainer": {}}, "the recipe has `streaming` without `trainer.max_steps`"),
+        (
+            STREAMED | {"trainer": {"max_steps": 1, "packing": True}},
+            "the recipe has `streaming` with trainer.packing (packed sequences would be in the order",
+        ),
+        (
+            STREAMED | {"method": "dpo", "lora": {}},
+            "the recipe has `streaming` with `method: dpo`, which reads the rows into memory",
+        ),
         (
             {"model": "tiny", "tiny": TINY_SECTIONS, "use_kernels": True},
             "the recipe has `use_kernels`, which the tiny model does not use",
@@ -43,5 +55,6 @@ def test_valid_sections_are_accepted():
         "hub_private": False,
         "use_kernels": True,
         "mixture": {"a.jsonl": 0.7, "b.jsonl": 3},
+        **STREAMED,
     }
     assert find_problem({"model": "a/b", **sections}) is None

@@ -80,4 +80,7 @@ def test_a_wrong_setting_is_refused(tmp_path, text, message):
 def test_too_few_steps_of_any_recipe_are_named():
     assert describe_few_steps(10) == ""
     assert describe_few_steps(1).startswith("1 step is too few to learn from: give more rows")
+    assert describe_few_steps(1, has_max_steps=True).endswith(
+        "raise trainer.max_steps in the recipe"
+    )
     assert describe_few_steps(6).startswith("6 steps are too few to learn from")
