@@ -32,7 +32,7 @@ test: $(VENV)/.dev
 	$(MAKE) lint
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) -m "not slow and not long" --cov --cov-report term
 
-## test-slow: the tests that take more than a minute each
+## test-slow: the tests that take more than 20 seconds each, and journeys
 # Load tests measure memory and need the machine for themselves.
 LOAD_TESTS = tests/phi3_ops/endpoint/test_load.py
 test-slow: $(VENV)/.dev

@@ -7,9 +7,16 @@ import pytest
 from after_promptflow import pytest_after, python_after
 
 FILES = sorted((Path(__file__).parent / "after_promptflow").glob("test_*.py"))
+SLOW = {"test_parity"}  # it starts a process for each export of each flow
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file",
+    [
+        pytest.param(file, id=file.stem, marks=[pytest.mark.slow] if file.stem in SLOW else [])
+        for file in FILES
+    ],
+)
 def test_it_holds_without_promptflow(file):
     done = pytest_after(file)
     assert done.returncode == 0, done.stdout + done.stderr

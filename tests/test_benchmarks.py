@@ -42,6 +42,7 @@ def test_the_training_benchmark_for_gpus_runs_on_a_cpu(tmp_path):
     assert "Unsloth" in done.stdout
 
 
+@pytest.mark.slow
 def test_the_training_benchmark_for_cpus(tmp_path):
     rows_file = tmp_path / "rows.json"
     command = [BENCHMARKS / "train_cpu.py", "--json", rows_file, "--seconds", "0.1"]

@@ -18,6 +18,7 @@ from phi3_ops import paths
 from processes import BIN, pf, phi3
 from stores import make_store
 
+pytestmark = pytest.mark.slow
 ENDPOINT = "phi3-endpoint"
 
 

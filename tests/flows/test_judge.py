@@ -97,6 +97,7 @@ def test_pf_flow_test_judges_a_line(server, tmp_path):
     assert list(answer["verdicts"]) == list(RUBRICS)
 
 
+@pytest.mark.slow
 def test_a_bound_run_is_judged(server, phi3, tmp_path):
     """One line of flows/qa fails, one verdict cannot be parsed, and the judge crashes on one line."""
 

@@ -83,11 +83,13 @@ def test_the_mlflow_model_has_the_requirements_of_azure(trained):
     assert "azureml-ai-monitoring" in required and "mlflow==" in required and "+cpu" not in required
 
 
+@pytest.mark.slow
 def test_lora_is_merged_and_the_same_seed_gives_the_same_loss(trained, train_cli, tmp_path):
     recipe = tmp_path / "lora.yaml"
     recipe.write_text(
-        "model: some/hub-id\nlora: {r: 4, alpha: 8}\ntrainer: {packing: true, packing_strategy: bfd,"
-        " max_length: 64, learning_rate: 1.0e-2, gradient_checkpointing: true}\n"
+        "model: some/hub-id\nlora: {r: 4, alpha: 8}\nsave_dtype: bfloat16\n"
+        "trainer: {packing: true, packing_strategy: bfd, max_length: 64, learning_rate: 1.0e-2,"
+        f" gradient_checkpointing: true, per_device_eval_batch_size: {len(ROWS)}}}\n"
     )
     losses = []
     for _ in range(2):
@@ -95,7 +97,7 @@ def test_lora_is_merged_and_the_same_seed_gives_the_same_loss(trained, train_cli
         finished = train_cli(tmp_path / "out", "--model", base, "--epochs", "2", recipe=recipe)
         assert finished.returncode == 0, finished.stderr
         metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
-        losses.append((metrics["train_loss"], metrics["eval_loss"]))
+        losses.append([metrics[f"{name}_loss"] for name in ("train", "eval", "saved_eval")])
     assert losses[0] == losses[1]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "model",
@@ -110,6 +112,25 @@ def test_lora_is_merged_and_the_same_seed_gives_the_same_loss(trained, train_cli
     adapter_files = {path.parent.name for path in (tmp_path / "out").rglob("adapter_*")}
     assert adapter_files == {"adapter"}
     assert b"lora" not in (tmp_path / "out" / "model" / "model.safetensors").read_bytes()
+    check_loss_of_saved_model(metrics, tmp_path / "out" / "model")
+
+
+def check_loss_of_saved_model(metrics, folder):
+    """Check that the metrics have the loss of the merged weights, rounded to bf16."""
+    import general
+    import templates
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert model.dtype == torch.bfloat16
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    template = templates.training_template(tokenizer, "")
+    loss = general.mean_loss(model.float(), tokenizer, template, ROWS)
+    assert metrics["measured_weights"] == "unrounded"
+    assert metrics["saved_eval_loss"] == pytest.approx(loss, abs=1e-5)
+    assert metrics["eval_loss"] == pytest.approx(loss, rel=0.02)
+    assert metrics["eval_loss"] != pytest.approx(loss, abs=1e-5)
 
 
 def test_a_model_that_cannot_be_loaded_is_reported(train_cli, tmp_path):
