@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import functools
 import re
 import shlex
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ IN_TEXTS = re.compile(r"(?:(?<=`)|(?<=\n))((?:(?:PHI3|PF)_\w+=\S+ )*phi3 [^`\n#|
 VARIABLES = re.compile(r"^((PHI3|PF)_\w+=\S+ )+")
 
 
+@functools.cache
 def runners_of_commands() -> dict[str, list[str]]:
     """Return command -> the tests that run it, from the decorators `documented`."""
     tests: dict[str, list[str]] = {}
@@ -60,10 +62,11 @@ def test_the_tables(section):
     check_part("commands.md", section, table(["step", "command", "test that runs it"], rows))
 
 
-@pytest.mark.parametrize("command", [c for c in ALL if VARIABLES.sub("", c).startswith("phi3 ")])
-def test_the_arguments_are_valid(command):
-    _, *words = shlex.split(VARIABLES.sub("", command))
-    _parser(words[0]).parse_args(words)
+def test_the_arguments_are_valid():
+    for command in ALL:
+        program, *words = shlex.split(VARIABLES.sub("", command))
+        if program == "phi3":
+            _parser(words[0]).parse_args(words)
 
 
 def all_options(parser: argparse.ArgumentParser) -> Iterator[str]:
