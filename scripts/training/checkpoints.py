@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from inputs import Recipe, Row, TrainError
+from start import ADAPTER_CONFIG, base_identity
 
 MARKER = "complete.json"
 STARTED = "started-by-train.py"  # file in each checkpoint, from its beginning
@@ -35,7 +36,11 @@ CHANGEABLE_SETTINGS = {
     "eval_steps", "eval_delay", "per_device_eval_batch_size", "eval_packing",
     "dataloader_num_workers", "dataloader_prefetch_factor",
 }  # fmt: skip
-
+# Files of a model or adapter, beside its weights, that determine the result of a training.
+MODEL_FILES = (
+    "config.json", ADAPTER_CONFIG, "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+    "chat_template.jinja",
+)  # fmt: skip
 # These sections do not change the weights either, or (`mixture`) only through the rows.
 UNHASHED_SECTIONS = (
     "model", "name", "samples", "max_cut_share", "merge", "mixture", "report_to", "push_to_hub",
@@ -210,13 +215,15 @@ def file_sizes(path: Path) -> dict[str, int]:
 
 
 def _model_fingerprint(model: str) -> str:
-    """Return a hub id unchanged, and for a folder a hash of its files, since it may have moved."""
+    """Return a hub id unchanged, and for a folder a hash of its content, since it may have moved."""
     folder = Path(model)
     if not folder.is_dir():
         return model
-    names = ("config.json", "adapter_config.json")
-    texts = [(folder / name).read_text("utf-8") for name in names if (folder / name).is_file()]
-    return _hash([file_sizes(folder), *texts])
+    files = {name: folder / name for name in MODEL_FILES if (folder / name).is_file()}
+    hashes = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    has_safetensors = any(folder.glob("*.safetensors"))
+    weights = base_identity(model)["base_sha256"] if has_safetensors else file_sizes(folder)
+    return _hash([weights, hashes])
 
 
 def _hash(content: Any) -> str:

@@ -129,6 +129,23 @@ def test_the_fingerprint_of_a_folder_does_not_depend_on_its_path(tmp_path):
     assert hashes[0] == hashes[1] != hashes[2]
 
 
+@pytest.mark.parametrize("file", ["model.safetensors", "adapter_model.safetensors"])
+def test_the_fingerprint_of_a_folder_depends_on_its_weights(tmp_path, file):
+    from dataclasses import replace
+
+    recipe = read_recipe(TINY_RECIPE)
+    for name, content in (("a", b"12"), ("b", b"12"), ("c", b"13")):  # all of them have equal sizes
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_bytes(content)
+    (tmp_path / "b" / "openvino-cache").touch()  # serving the model may add files
+    a, b, c = [
+        fingerprint(replace(recipe, model=str(tmp_path / name)), ROWS, 1, tmp_path / name)
+        for name in ("a", "b", "c")
+    ]
+    assert a == b
+    assert {part for part in a if a[part] != c[part]} == {"model", "starting adapter"}
+
+
 def test_other_rows_are_refused_before_anything_is_loaded(train_cli, tmp_path):
     made_from = fingerprint(read_recipe(TINY_RECIPE), ROWS[1:], 1)
     make_checkpoint(tmp_path / "out" / "checkpoints", 5, made_from=made_from)
