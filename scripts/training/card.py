@@ -82,6 +82,7 @@ def write(
         licence=NO_BASE_LICENCE if recipe.model == TINY else _licence_sentence(licence),
         provenance=read_provenance(recipe.model),
         lora=recipe.lora is not None,
+        save_dtype=recipe.save_dtype or "float32",
         metrics=metrics,
         shortened=shortened_files(metrics),
         settings=safe_dump(settings, sort_keys=False, allow_unicode=True).strip(),

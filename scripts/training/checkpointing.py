@@ -114,6 +114,19 @@ class CheckpointingTrainer(_Base):
         self.control.should_save |= is_best and self.args.load_best_model_at_end
         return is_best
 
+    def evaluate_other(self, model: Any) -> float:
+        """Return the evaluation loss of another model, without a log entry. It needs a single process.
+
+        Args:
+            model: model with the architecture and the device of the trained one.
+        """
+        trained, self.model = self.model, model
+        try:
+            result = self.evaluation_loop(self.get_eval_dataloader(), "Evaluation", True)
+        finally:
+            self.model = trained
+        return float(result.metrics["eval_loss"])
+
     def find_saved_step(self) -> int:
         """Return the step whose weights the model has after the training.
 

@@ -12,6 +12,8 @@ from typing import Any
 
 from mixture import MixedFile
 
+# Values of Metrics.measured_weights.
+SAVED_WEIGHTS, UNROUNDED_WEIGHTS, QUANTIZED_WEIGHTS = "saved", "unrounded", "quantized"
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets", "mlflow-skinny")
 
 
@@ -31,7 +33,7 @@ class Metrics:
         train_loss: mean training loss over all steps. The losses are in nats per token, or with the
             method dpo those of the preferences, which are ln 2 without any preference.
         last_train_loss: mean training loss over the last logged steps.
-        eval_loss: evaluation loss of the saved model.
+        eval_loss: evaluation loss of the model at `saved_step`, with the weights of `measured_weights`.
         perplexity: exponential of `eval_loss`, or None with the method dpo.
         base_eval_loss: evaluation loss of the base model.
         base_perplexity: exponential of `base_eval_loss`, or None with the method dpo.
@@ -40,7 +42,7 @@ class Metrics:
         reward_accuracy: share of the evaluation's preferences of which the chosen answer has the higher
             reward, or None.
         general_rows: number of general chats, which are unlike the training rows.
-        general_loss: loss of the saved model on the general chats, or None without any.
+        general_loss: loss of that model on the general chats, or None without any.
         base_general_loss: loss of the base model on the general chats, or None without any.
         peak_memory_gb: highest memory of the run in GB (10^9 bytes), of the first process: of the process
             on a CPU, and of the tensors on a GPU.
@@ -48,6 +50,11 @@ class Metrics:
             None without a second one. The time of evaluations and checkpoints is left out.
         mfu: median of the logged model FLOPs utilization, likewise; None on a CPU and on a card whose
             peak is not known.
+        measured_weights: weights with which the losses, rewards and answers were measured: "saved";
+            "unrounded", before the adapters were merged and the weights were rounded to the data type
+            of the file; or "quantized", those of the adapters on the quantized base.
+        saved_eval_loss: evaluation loss of the saved model if `measured_weights` is "unrounded" and the
+            loss was measured again, or None.
         train_files: counts of each training file if there are several; see mixture.py.
         train_rows: number of rows in the training file, or of an epoch of several files. With
             `streaming`, the number of rows in all files.
@@ -109,6 +116,8 @@ class Metrics:
     train_files: Sequence[MixedFile] = ()
     tokens_per_second: float | None = None
     mfu: float | None = None
+    measured_weights: str = SAVED_WEIGHTS
+    saved_eval_loss: float | None = None
     streamed_rows: int | None = None
 
 

@@ -169,6 +169,12 @@ def train_in_float32(model: torch.nn.Module) -> None:
             weight.data = weight.data.float()
 
 
+def round_weights(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Round the weights to the values that a file of a data type keeps; their own type stays."""
+    for weight in model.parameters():
+        weight.data = weight.data.to(dtype).to(weight.dtype)
+
+
 def make_quantization(recipe: Recipe, device: str, path: Path) -> BitsAndBytesConfig:
     """Return the settings of QLoRA's frozen base: 4-bit NormalFloat with double quantization.
 

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import adapters
 import metrics
+import models
 import outputs
 import speed
 import torch
 from checkpoints import step_of
+from console import print_line
 from recipe_checks import DPO
 
 if TYPE_CHECKING:
     from checkpointing import CheckpointingTrainer
     from general import General
+    from inputs import Recipe
     from metrics import Metrics
     from run import Run
     from samples import Samples
@@ -83,7 +86,7 @@ def save(run: Run, base: Base, fitted: Fitted, model: Any, folder: Path) -> Metr
         model: trained model, unsharded.
         folder: partial folder of the result.
     """
-    recipe = run.inputs.recipe
+    recipe, saved_eval_loss = run.inputs.recipe, None
     adapter_folder = folder / "adapter"
     if recipe.lora is not None:
         adapters.save(model, recipe, adapter_folder)
@@ -91,11 +94,13 @@ def save(run: Run, base: Base, fitted: Fitted, model: Any, folder: Path) -> Metr
         if recipe.merge:
             model = adapters.merge(model, recipe, adapter_folder)
     if recipe.merge:
-        model = model.to(device="cpu", dtype=getattr(torch, recipe.save_dtype or "float32"))
+        dtype = getattr(torch, recipe.save_dtype or "float32")
+        saved_eval_loss = measure_again(run, base, fitted, model, dtype)
+        model = model.to(device="cpu", dtype=dtype)
         model.config.use_cache = True
         outputs.save_huggingface(model, base.tokenizer, folder / "model")
         outputs.save_mlflow(model, base.tokenizer, folder / "mlflow")
-    run_metrics = collect_metrics(run, base, fitted)
+    run_metrics = collect_metrics(run, base, fitted, saved_eval_loss)
     metrics.write_metrics(run_metrics, folder / outputs.METRICS)
     outputs.write_curve_and_card(
         folder,
@@ -109,8 +114,55 @@ def save(run: Run, base: Base, fitted: Fitted, model: Any, folder: Path) -> Metr
     return run_metrics
 
 
-def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
-    """Return the metrics of a finished training."""
+def measured_weights(recipe: Recipe, device: str) -> str:
+    """Return with which weights a run measures its losses and answers (`Metrics.measured_weights`).
+
+    Args:
+        recipe: recipe of the run.
+        device: key of devices.PRECISIONS.
+    """
+    if recipe.quantization is not None:
+        return metrics.QUANTIZED_WEIGHTS
+    is_rounded = recipe.save_dtype not in (None, "float32")
+    # Adapters are float32. Merged into such a base, they are rounded to its data type.
+    is_rounded |= models.weights_dtype(recipe, device) != torch.float32
+    return metrics.UNROUNDED_WEIGHTS if recipe.merge and is_rounded else metrics.SAVED_WEIGHTS
+
+
+def measure_again(
+    run: Run, base: Base, fitted: Fitted, model: PreTrainedModel, dtype: torch.dtype
+) -> float | None:
+    """Round the model's weights as its file does, and return its evaluation loss.
+
+    Args:
+        run: the run.
+        base: base model before training.
+        fitted: finished training.
+        model: trained model with merged adapters.
+        dtype: data type of the saved weights.
+
+    Returns:
+        The loss, or None if it is that of the training, or was not measured: the loss of preferences
+        needs the adapters, several processes have ended their group, and the merged model of a
+        quantized base is not on its GPU.
+    """
+    recipe = run.inputs.recipe
+    if measured_weights(recipe, base.device) != metrics.UNROUNDED_WEIGHTS:
+        return None
+    if recipe.method == DPO or run.process.count > 1:
+        return None
+    models.round_weights(model, dtype)
+    try:
+        return fitted.trainer.evaluate_other(model)
+    except RuntimeError as error:  # such as too little memory; the model is worth more
+        print_line(f"the saved model was not evaluated ({type(error).__name__})")
+        return None
+
+
+def collect_metrics(
+    run: Run, base: Base, fitted: Fitted, saved_eval_loss: float | None = None
+) -> Metrics:
+    """Return the metrics of a finished training; `saved_eval_loss` is the one of Metrics."""
     recipe, resume_from = run.inputs.recipe, run.resume_from
     is_dpo = recipe.method == DPO
     eval_loss, base_eval_loss = (
@@ -143,6 +195,8 @@ def collect_metrics(run: Run, base: Base, fitted: Fitted) -> Metrics:
         peak_memory_gb=round(speed.peak_memory() / 1e9, 3),
         tokens_per_second=metrics.median_after_first(fitted.history, "tokens_per_second"),
         mfu=metrics.median_after_first(fitted.history, "mfu"),
+        measured_weights=measured_weights(recipe, base.device),
+        saved_eval_loss=saved_eval_loss,
         train_files=run.inputs.mixed_files,
         train_rows=run.inputs.train_row_count if streamed else train_rows.total,
         streamed_rows=streamed.total if streamed else None,
