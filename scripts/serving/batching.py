@@ -230,16 +230,24 @@ class Batch:
     def _add_tokens(self, logits: Logits, first_slot: int) -> None:
         rows = self.rows[first_slot:]
         # A GPU computes the logits meanwhile: they are needed only below.
-        allowed = {index: row.allowed() for index, row in enumerate(rows) if row.is_constrained}
-        tokens = logits.best({i: mask for i, mask in allowed.items() if not rows[i].needs_logits})
-        finished = []
+        allowed: dict[int, np.ndarray] = {}
         for index, row in enumerate(rows):
-            token = tokens[index]
-            if row.needs_logits:
-                token = row.choose(logits.row(index), allowed.get(index))
-            if row.add_token(token):
-                finished.append(first_slot + index)
-        for slot in reversed(finished):
+            if row.is_constrained:
+                with row.failing_alone():
+                    allowed[index] = row.allowed()
+        tokens = logits.best({i: mask for i, mask in allowed.items() if not rows[i].needs_logits})
+        ended = []
+        for index, row in enumerate(rows):
+            has_ended = True  # so has a row that fails
+            with row.failing_alone():
+                if not row.completion.done():
+                    token = tokens[index]
+                    if row.needs_logits:
+                        token = row.choose(logits.row(index), allowed.get(index))
+                    has_ended = row.add_token(token)
+            if has_ended:
+                ended.append(first_slot + index)
+        for slot in reversed(ended):
             row = self.rows[slot]
             self._keep(row.tokens[:-1], self.cache, slot, self.rotary_key)
             self._remove(slot)

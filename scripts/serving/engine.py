@@ -12,11 +12,11 @@ import logging
 import queue
 import sys
 import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakSet
 
 from admission import paged_tokens, planned_length, reserved_tokens, slot_tokens
 from batching import Backend, Batch, Cache, Logits, Prefill
@@ -69,6 +69,7 @@ class BatchingEngine:
         self.batch_sizes: deque[int] = deque(maxlen=1000)  # of the last steps, for measurements
         self._backend = backend
         self._max_waiting = max_waiting
+        self._rows: WeakSet[Row] = WeakSet()  # all rows that a request waits for
         self._waiting: deque[Row] = deque()
         self._batches: dict[Hashable, Batch] = {}
         self._prefill: Prefill | None = None
@@ -131,6 +132,7 @@ class BatchingEngine:
                 raise BusyError(
                     f"{len(self._waiting)} requests are waiting already; try again later"
                 )
+            self._rows.update(rows)
             self._waiting.extend(rows)
             self._changed.notify_all()
 
@@ -146,21 +148,40 @@ class BatchingEngine:
     # --- the engine's thread ---------------------------------------------------------------------
 
     def _work(self) -> None:
-        while self._wait_for_work():
-            if rows := self._take_waiting():
-                self._start(rows)
-            self._remove_outgrown_rows()
-            host = self._find_host()
-            if not self._prefill:
-                pass
-            elif not host or not self._step_together(self._prefill, host):
-                host = None
-                self._step_prefill(self._prefill)
-            self._remove_outgrown_rows()
-            for key, batch in list(self._batches.items()):
-                if batch.rows and batch is not host:
-                    self.batch_sizes.append(len(batch.rows))
-                    self._guard(batch.step, batch.rows, key)
+        is_open = True
+        while is_open:
+            try:
+                if is_open := self._wait_for_work():
+                    self._work_once()
+            except Exception as error:  # otherwise, all requests would wait for ever
+                log.exception("the engine failed; so do all requests that it has")
+                self._fail_all(error)
+
+    def _work_once(self) -> None:
+        """Let rows start, and run one chunk of a prompt and the next token of every row."""
+        if rows := self._take_waiting():
+            self._start(rows)
+        self._remove_outgrown_rows()
+        host = self._find_host()
+        if not self._prefill:
+            pass
+        elif not host or not self._step_together(self._prefill, host):
+            host = None
+            self._step_prefill(self._prefill)
+        self._remove_outgrown_rows()
+        for key, batch in list(self._batches.items()):
+            if batch.rows and batch is not host:
+                self.batch_sizes.append(len(batch.rows))
+                self._guard(batch.step, batch.rows, key)
+
+    def _fail_all(self, error: Exception) -> None:
+        """Fail all rows, and forget all caches: their state is not known any more."""
+        with self._changed:
+            self._waiting.clear()
+            self._batches, self._prefill = {}, None
+            self._prefixes = PrefixCache(self._backend)
+            for row in list(self._rows):
+                row.fail(error)
 
     def _wait_for_work(self) -> bool:
         """Wait for rows. Return False when the engine is closed and no row is running."""
@@ -305,16 +326,13 @@ class BatchingEngine:
         try:
             work()
         except Exception as error:  # noqa: BLE001 - the thread must outlive a failed batch
-            # The frames refer to caches, whose memory is to be free now.
-            traceback.clear_frames(error.__traceback__)
             self._batches.pop(key, None)
             if self._prefill and self._prefill.row in rows:
                 self._prefill = None
             for row in list(rows):
                 for batch in self._batches.values():
                     batch.discard(row)
-                if not row.completion.done():
-                    row.completion.set_exception(error)
+                row.fail(error)
 
     # --- batches and their memory ----------------------------------------------------------------
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
@@ -135,7 +137,27 @@ class Row:
         return self._ended or self._is_complete or self._has_failed or full or self.cancelled
 
     def finish(self) -> None:
-        """Set `completion` from the tokens that were added."""
+        """Set `completion` from the tokens that were added, unless the row has failed."""
+        if not self.completion.done():
+            with self.failing_alone():
+                self.completion.set_result(self._complete())
+
+    def fail(self, error: Exception) -> None:
+        """Set an error as the result of `completion`, unless the row has ended."""
+        # The frames refer to caches, whose memory is to be free now.
+        traceback.clear_frames(error.__traceback__)
+        if not self.completion.done():
+            self.completion.set_exception(error)
+
+    @contextmanager
+    def failing_alone(self) -> Iterator[None]:
+        """Let an error in the block fail this row, and no other."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the other rows of the batch go on
+            self.fail(error)
+
+    def _complete(self) -> Completion:
         if self._incremental:
             self._emit(self._scanner.add(self._detokenizer.flush()))
             self._emit(self._scanner.flush())
@@ -147,7 +169,7 @@ class Row:
         reason: FinishReason = "stop" if is_end else "length"
         count = self.generated_tokens
         logprobs = tuple(self._sampler.logprobs[: count - self._ended])
-        self.completion.set_result(Completion(text, count, reason, logprobs))
+        return Completion(text, count, reason, logprobs)
 
     @property
     def _is_complete(self) -> bool:

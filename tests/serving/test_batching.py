@@ -8,8 +8,8 @@ from sampling import GenerationParams
 from byte_backend import ByteBackend
 
 
-def make_row(backend, prompt, max_new_tokens=99):
-    params = GenerationParams(max_new_tokens=max_new_tokens)
+def make_row(backend, prompt, max_new_tokens=99, **settings):
+    params = GenerationParams(max_new_tokens=max_new_tokens, **settings)
     return Row(
         backend.encode(prompt), params, backend.decode, backend.end_tokens, backend.context_window
     )
@@ -72,6 +72,47 @@ def test_a_row_can_end_with_its_first_token():
     batch = make_batch(backend, row)
     assert batch.rows == []
     assert row.completion.result(0).text == "a"
+
+
+class NoAnswer:
+    """A constraint that fails at its first token."""
+
+    marks = {}
+
+    def start(self):
+        return self
+
+    def allowed(self):
+        raise ArithmeticError("no token")
+
+
+@pytest.mark.parametrize(
+    ("params", "error"),
+    [
+        ({"logit_bias": {10**9: 1.0}}, IndexError),  # not a token of the model
+        ({"constraint": NoAnswer()}, ArithmeticError),
+        ({"constraint": NoAnswer(), "logprobs": 1}, ArithmeticError),
+    ],
+)
+def test_a_row_whose_next_token_cannot_be_chosen_fails_alone(params, error):
+    backend = ByteBackend()
+    first, last = make_row(backend, "first"), make_row(backend, "last")
+    wrong = make_row(backend, "x", **params)
+    batch = make_batch(backend, first, wrong, last)
+    assert batch.rows == [first, last]
+    with pytest.raises(error):
+        wrong.completion.result(0)
+    assert texts_of(batch, [first, last]) == ["first", "last"]
+
+
+def test_a_row_whose_text_cannot_be_decoded_fails_alone():
+    backend = ByteBackend()
+    rows = [make_row(backend, text) for text in ("first", "x", "last")]
+    rows[1]._decode = lambda _: 1 / 0
+    batch = make_batch(backend, *rows)
+    assert texts_of(batch, rows[::2]) == ["first", "last"]
+    with pytest.raises(ZeroDivisionError):
+        rows[1].completion.result(0)
 
 
 def test_rows_that_outgrow_the_rotary_factors_are_removed():

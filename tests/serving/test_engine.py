@@ -218,6 +218,27 @@ def test_a_failed_batch_fails_its_own_rows_only(make_engine):
     assert engine.generate([[65]], GenerationParams())[0].text == "ok"
 
 
+@pytest.mark.parametrize("method", ["_take_waiting", "_find_known", "_remove_outgrown_rows"])
+def test_an_unexpected_error_fails_all_requests_but_no_later_ones(make_engine, method, caplog):
+    """Otherwise, the engine's thread would end, and every request would wait for ever."""
+    gate = threading.Event()
+    engine = make_engine("ok" * 99, gate=gate, max_rows=3)
+    with ThreadPoolExecutor(3) as pool:
+        running = pool.submit(engine.generate, [[65]], GenerationParams())
+        assert engine._backend.started.wait(HANG_S)
+        waiting = pool.submit(engine.generate, [[66]] * 4, GenerationParams())
+        wait_until(lambda: engine._waiting)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, method, lambda *_: 1 / 0)
+            gate.set()
+            for request in (running, waiting):
+                with pytest.raises(ZeroDivisionError):
+                    request.result(HANG_S)
+    assert "the engine failed" in caplog.text
+    assert engine.generate([[65]], GenerationParams(max_new_tokens=2))[0].text == "ok"
+    assert not engine._waiting
+
+
 def test_closing_fails_waiting_and_later_requests(make_engine):
     gate = threading.Event()
     engine = make_engine("ok", gate=gate)
