@@ -7,7 +7,7 @@ may import the top-level modules only.
 from __future__ import annotations
 
 from .atomic import atomic_folder, new_folder
-from .json_files import load_json, load_json_object, read_jsonl, write_json, write_jsonl
+from .json_files import load_json_object, read_jsonl, write_json, write_jsonl
 from .locks import file_lock, try_lock, wait_for_lock
 from .ownership import (
     MARKER_FILE,
@@ -31,7 +31,6 @@ __all__ = [
     "file_lock",
     "find_foreign_file",
     "finish_writing",
-    "load_json",
     "load_json_object",
     "new_folder",
     "private_folder",
