@@ -13,6 +13,8 @@ export APPLICATIONINSIGHTS_CONTROLPLANE_DISABLED := true
 export APPLICATIONINSIGHTS_STATSBEAT_DISABLED_ALL := true
 export ORT_DISABLE_TELEMETRY := 1
 export PF_TRACING_SKIP_LOCAL_SETUP := true
+# The pip of Python 3.11 warns of two packages without it; newer ones build all packages so.
+export PIP_USE_PEP517 := 1
 export PYTHONUTF8 := 1
 
 .PHONY: quickstart test test-slow test-long bench fuzz docs release lint format lock clean remove
