@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from pathlib import Path
 
 import nbformat
 import pytest
 import yaml
 
+from images import BASE, PACKAGES, store_with_base
 from tiny_endpoint import KEY, running
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,9 +66,15 @@ CONTAINER_TYPES = {
 }
 
 
+CONTAINER_FILE = ".devcontainer/devcontainer.json"
+# The image that the file names has Debian bookworm with Python 3.11, git and make, and this user.
+CONTAINER_PACKAGES = f"{PACKAGES},git,make"
+CONTAINER_USER = "vscode"
+WORKSPACE = "/workspaces/phi3-promptflow"
+
+
 def test_the_development_container():
-    text = (ROOT / ".devcontainer/devcontainer.json").read_text(encoding="utf-8")
-    container = json.loads(text)
+    container = json.loads((ROOT / CONTAINER_FILE).read_text(encoding="utf-8"))
     for name, value in container.items():
         assert isinstance(value, CONTAINER_TYPES[name]), name
     requirements = container["hostRequirements"]
@@ -76,6 +84,36 @@ def test_the_development_container():
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert container["onCreateCommand"] == "make .venv/.local" and "$(VENV)/.local:" in makefile
     assert "make quickstart" in container["postAttachCommand"]
+
+
+@pytest.mark.long  # makes an image of Debian's packages, and installs the package and torch
+def test_the_development_container_runs_its_command_and_the_quickstart(tmp_path):
+    settings = json.loads((ROOT / CONTAINER_FILE).read_text(encoding="utf-8"))
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", ROOT, clone], check=True, timeout=300)
+    with store_with_base(tmp_path / "images", CONTAINER_PACKAGES) as images:
+        container = images.buildah("from", "--pull-never", BASE)
+        path = images.buildah("run", container, "--", "printenv", "PATH")
+        images.buildah("run", container, "--", "useradd", "--create-home", CONTAINER_USER)
+        images.buildah("copy", "-q", "--chown", CONTAINER_USER, container, clone, WORKSPACE)
+
+        def run(command, *options):
+            words = ["--network", "host", "--user", CONTAINER_USER, "--workingdir", WORKSPACE]
+            words += ["-e", f"HOME=/home/{CONTAINER_USER}", *images.mounts(), *options]
+            return images.buildah("run", *words, container, "--", "sh", "-c", command)
+
+        run(settings["onCreateCommand"])
+        search_path = settings["remoteEnv"]["PATH"].replace("${containerEnv:PATH}", path)
+        variable = "PATH=" + search_path.replace("${containerWorkspaceFolder}", WORKSPACE)
+        # The quickstart leaves endpoints running, outside of the container after its end: remove them.
+        commands = (
+            "make quickstart MODEL=tiny && phi3 doctor --for local serve batch train endpoint"
+        )
+        output = run(
+            f"({commands}); code=$?; phi3 quickstart --remove --yes; exit $code", "-e", variable
+        )
+    assert re.search(r"trained phrasings +480 of 480 +\S+ +(99|100)\.\d%", output)
+    assert "open      http://127.0.0.1:" in output
 
 
 def test_the_notebook_is_valid_and_has_no_outputs():
