@@ -45,6 +45,7 @@ USABLE_SHARE = 0.95  # of the memory
 REACHED_SHARE = {"cpu": 0.5, "cuda": 0.4, "cuda without bf16": 0.3}
 TOKENIZED_ROWS = 4000  # rows of a longer file that stand for all
 LORA = {"r": 16, "alpha": 32}
+TIME_NOTE = "the time is a rough value: the training may take half or twice as long"
 
 
 @dataclass(frozen=True)
@@ -164,16 +165,24 @@ class Estimator:
         accumulation = math.ceil(config.gradient_accumulation_steps / machine.cards)
         checkpointing = config.gradient_checkpointing
         model = FakeModel(recipe, self._config, machine.device, checkpointing, path)
-        step = model.trace_training(train.heaviest, accumulation > 1)
+        is_dpo = recipe.method == DPO
+        is_computed_before = is_dpo and config.precompute_ref_log_probs
+        passes = (
+            2 if is_dpo and not is_computed_before else 1
+        )  # of an evaluation, with the reference
+        step = model.trace_training(train.heaviest, accumulation > 1, passes == 2)
         check = model.trace_evaluation(evaluation.heaviest)
         states = model.trained * optimizer_bytes(str(getattr(config.optim, "value", config.optim)))
         memory = self._memory(recipe, machine, step, check, states, accumulation > 1)
         batches = math.ceil(train.count * self._rows / len(self._train))
         steps = count_steps(config, math.ceil(batches / (accumulation * machine.cards)))
         tokens = steps * accumulation * machine.cards * train.mean_tokens
-        eval_tokens = count_evaluations(config, steps) * evaluation.count * evaluation.mean_tokens
+        eval_tokens = evaluation.count * evaluation.mean_tokens
+        checked_tokens = passes * count_evaluations(config, steps) * eval_tokens
+        if is_computed_before:
+            checked_tokens += eval_tokens + batches * train.mean_tokens
         flops = tokens * step.flops / train.heaviest.tokens
-        flops += eval_tokens * check.flops / evaluation.heaviest.tokens
+        flops += checked_tokens * check.flops / evaluation.heaviest.tokens
         speed = flops_per_second(machine)
         return Estimate(
             memory=memory,
@@ -251,7 +260,9 @@ def estimate(options: CommandLine) -> dict[str, Any]:
     estimator = Estimator(inputs, options, framework_bytes())
     result = estimator.estimate(recipe, machine)
     alternatives = [] if result.fits else list(estimator.alternatives(recipe, machine))
-    if result.seconds is None:
+    if result.seconds is not None:
+        estimator.notes.append(TIME_NOTE)
+    else:
         estimator.notes.append(f"the peak of {machine.card} is not known, so the time is not")
     return {
         "model": recipe.model,

@@ -80,12 +80,16 @@ class FakeModel:
     def _plain(self) -> Any:
         return getattr(self._model, "get_base_model", lambda: self._model)()
 
-    def trace_training(self, shape: BatchShape, accumulates: bool) -> Trace:
+    def trace_training(
+        self, shape: BatchShape, accumulates: bool, has_reference: bool = False
+    ) -> Trace:
         """Return the trace of a forward and a backward pass.
 
         Args:
             shape: the batch.
             accumulates: whether the gradients of an earlier batch exist.
+            has_reference: whether DPO's reference computes the same batch before the backward pass. It
+                is traced with the adapters, whose operations are few.
         """
         live = LiveMemory()
         live.add(self._tensors)
@@ -99,6 +103,9 @@ class FakeModel:
             live.peak = live.bytes
             loss = self._loss(shape)
             activations = live.bytes - before
+            if has_reference:
+                with torch.no_grad():
+                    self._loss(shape)
             loss.backward()
         del loss
         gradients = sum(

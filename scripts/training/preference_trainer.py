@@ -6,9 +6,11 @@ import copy
 from typing import Any
 
 import batches
+import progress
 import row_counts
 from checkpointing import CheckpointingTrainer
 from trl import DPOTrainer
+from trl.trainer import dpo_trainer
 
 
 class PreferenceTrainer(CheckpointingTrainer, DPOTrainer):
@@ -39,3 +41,13 @@ class PreferenceTrainer(CheckpointingTrainer, DPOTrainer):
         row_counts.check(counts, dataset_name, args.max_length, self._max_cut_share)
         self.row_counts[dataset_name] = counts
         return trainable
+
+    def _precompute_ref_logps(self, dataset: Any, name: str, batch_size: int) -> Any:
+        """Compute the reference's log probabilities, with train.py's progress instead of TRL's bar."""
+        title = f"reference of the {row_counts.FILES.get(name, name)}"
+        original_bar = dpo_trainer.tqdm
+        dpo_trainer.tqdm = lambda iterable, **_: progress.track(iterable, title)
+        try:
+            return super()._precompute_ref_logps(dataset, name, batch_size)
+        finally:
+            dpo_trainer.tqdm = original_bar

@@ -1,4 +1,4 @@
-"""Print the training's progress on standard error.
+"""Print the training's progress on standard error, and that of a pass over the rows before it.
 
 It replaces transformers' ProgressCallback, which also draws its bar in logs and does not show the speed,
 the memory and the gradient.
@@ -6,8 +6,10 @@ the memory and the gradient.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from speed import memory
@@ -15,6 +17,7 @@ from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 LOG_LINES = 10  # lines per run if standard error is not a terminal
+PASS_LINES = 4  # likewise, lines per pass over the rows
 NO_MARGIN = 1e-3  # larger than the rounding errors of reward margins
 # tqdm's default format without the steps per second.
 BAR_FORMAT = (
@@ -108,6 +111,33 @@ class Progress(TrainerCallback):
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def track(batches: Any, title: str) -> Iterator[Any]:
+    """Yield batches; show a bar on a terminal, and otherwise print a line at each quarter.
+
+    Only the main process shows something.
+
+    Args:
+        batches: iterable with a length.
+        title: what is computed from the batches.
+    """
+    if os.environ.get("RANK", "0") != "0":
+        yield from batches
+        return
+    if sys.stderr.isatty():
+        yield from tqdm(batches, desc=title, bar_format=BAR_FORMAT, leave=False)
+        return
+    started, last_part, total = time.monotonic(), 0, len(batches)
+    for count, batch in enumerate(batches, 1):
+        yield batch
+        part = count * PASS_LINES // total
+        if part != last_part:
+            last_part = part
+            seconds = (time.monotonic() - started) * (total - count) / count
+            percent = 100 * count // total
+            line = f"{title} {count}/{total} batches ({percent} %), {seconds:.0f} s left"
+            print(line, file=sys.stderr, flush=True)
 
 
 def format_figures(logs: dict[str, float]) -> dict[str, str]:

@@ -72,8 +72,7 @@ class RowStream:
         ]
         shares = [weight / sum(weights) for weight in weights]
         stream = interleave_datasets(streams, shares, self.seed) if weights else streams[0]
-        # With more than one shard, `shuffle` would take as many rows of each file.
-        return stream.shuffle(self.seed, buffer_size=self.shuffle_buffer, max_buffer_input_shards=1)
+        return stream.shuffle(self.seed, buffer_size=self.shuffle_buffer)
 
     def describe(self) -> str:
         """Return a line about what the run reads."""

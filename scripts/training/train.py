@@ -70,7 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             train(options)
     except stopping.Stopped as stopped:
-        print_line(f"stopped by {signal.Signals(stopped.number).name}, {resume_hint(options)}")
+        has_trained = not options.show_mask and not options.estimate
+        hint = f", {resume_hint(options)}" if has_trained else ""
+        print_line(f"stopped by {signal.Signals(stopped.number).name}{hint}")
         return 128 + stopped.number
     except Exception as error:
         if options.verbose:

@@ -61,6 +61,16 @@ def trained(tmp_path_factory):
     return trainer, before
 
 
+def test_the_pass_of_the_reference_has_our_progress(tmp_path, capsys):
+    make_trainer(tmp_path, precompute_ref_log_probs=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if "reference" in line]
+    assert [line.partition(" batches")[0] for line in lines if "left" in line] == [
+        *(f"reference of the training file {n}/3" for n in (1, 2, 3)),
+        *(f"reference of the evaluation file {n}/2" for n in (1, 2)),
+    ]
+    assert not any("Computing reference" in line for line in lines)
+
+
 def test_without_a_training_there_is_no_preference(trained):
     _, before = trained
     assert before["eval_loss"] == pytest.approx(math.log(2), abs=1e-5)

@@ -89,3 +89,26 @@ def test_preferences_show_their_margin_and_accuracy():
     assert format_figures(logs) == {"eval_loss": "eval loss 0.500 (margin 1.23, accuracy 95%)"}
     base = {"eval_loss": 1.459, "eval_rewards/margins": -3.5e-5, "eval_rewards/accuracies": 0.26}
     assert format_figures(base) == {"eval_loss": "eval loss 1.459"}
+
+
+def test_a_pass_over_the_rows_prints_four_lines_in_a_log_and_a_bar_on_a_terminal(monkeypatch):
+    import progress
+
+    monkeypatch.delenv("RANK", raising=False)
+    clock = iter(range(10**6))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    for stderr in (io.StringIO(), Terminal()):
+        monkeypatch.setattr("sys.stderr", stderr)
+        assert list(progress.track(range(40), "reference")) == list(range(40))
+        if isinstance(stderr, Terminal):
+            assert "reference:" in stderr.getvalue()
+            continue
+        lines = stderr.getvalue().splitlines()
+        assert lines[0] == "reference 10/40 batches (25 %), 3 s left"
+        assert len(lines) == 4 and lines[-1] == "reference 40/40 batches (100 %), 0 s left"
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr("sys.stderr", io.StringIO())
+    assert list(progress.track(range(40), "reference")) == list(range(40))
+    import sys
+
+    assert sys.stderr.getvalue() == ""
