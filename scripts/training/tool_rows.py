@@ -6,6 +6,7 @@ The checks are those that a training needs. `phi3 data` also checks the argument
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -94,22 +95,48 @@ def _find_call_problem(calls: Any, names: set[str]) -> str | None:
     return None
 
 
+class _PendingCalls:
+    """The calls without a result. Each result takes the same time, however many calls there are.
+
+    Args:
+        ids: ids of the calls; a call may have none.
+    """
+
+    def __init__(self, ids: Iterable[Any] = ()) -> None:
+        self._ids = [repr(call_id) for call_id in ids]
+        self._numbers: dict[str, deque[int]] = {}  # id -> numbers of its calls without a result
+        for number, call_id in enumerate(self._ids):
+            self._numbers.setdefault(call_id, deque()).append(number)
+        self._answered: set[int] = set()
+        self._first = 0
+
+    def __bool__(self) -> bool:
+        return len(self._answered) < len(self._ids)
+
+    def answer(self, call_id: Any) -> bool:
+        """Take the result of a call, and return whether it is one of these; None is the first one."""
+        while self._first in self._answered:
+            self._first += 1
+        key = self._ids[self._first] if call_id is None and self else repr(call_id)
+        if not (numbers := self._numbers.get(key)):
+            return False
+        self._answered.add(numbers.popleft())
+        return True
+
+
 def _find_unanswered(messages: Sequence[Any]) -> str | None:
     """Return a problem if calls and the results after them do not correspond."""
-    pending: list[Any] = []
+    pending = _PendingCalls()
     for number, message in enumerate(messages, 1):
         if not isinstance(message, dict):
             continue
         if message.get("role") == "tool":
-            answered = message.get("tool_call_id")
-            ids = [call.get("id") for call in pending]
-            if not pending or (answered is not None and answered not in ids):
+            if not pending.answer(message.get("tool_call_id")):
                 return f"message {number} (tool) is not the result of a call"
-            pending.pop(ids.index(answered) if answered is not None else 0)
         elif pending:
             return f"message {number} comes before the result of every call"
         elif message.get("tool_calls"):
-            pending = list(message["tool_calls"])
+            pending = _PendingCalls(call.get("id") for call in message["tool_calls"])
     return "the last call has no result" if pending else None
 
 

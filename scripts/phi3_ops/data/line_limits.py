@@ -7,7 +7,7 @@ from typing import IO, AnyStr
 
 from ..errors import OpsError
 
-MAX_LINE = 64 << 20  # bytes of a line of JSONL, or characters of a record of a CSV file
+MAX_LINE = 16 << 20  # bytes of a line of JSONL, or characters of a record of a CSV file
 
 
 def bounded_lines(file: IO[AnyStr], name: str) -> Iterator[AnyStr]:

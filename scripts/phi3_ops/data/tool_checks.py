@@ -6,7 +6,8 @@ assistant's `tool_calls`, and messages with the role `tool`. A problem names the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import orjson
@@ -149,22 +150,50 @@ def _read_arguments(arguments: Any) -> Any:
         return None
 
 
+class _PendingCalls:
+    """The calls without a result. Each result takes the same time, however many calls there are.
+
+    Args:
+        ids: ids of the calls; a call may have none.
+    """
+
+    def __init__(self, ids: Iterable[Any] = ()) -> None:
+        self._ids = [repr(call_id) for call_id in ids]
+        self._numbers: dict[str, deque[int]] = {}  # id -> numbers of its calls without a result
+        for number, call_id in enumerate(self._ids):
+            self._numbers.setdefault(call_id, deque()).append(number)
+        self._answered: set[int] = set()
+        self._first = 0
+
+    def __bool__(self) -> bool:
+        return len(self._answered) < len(self._ids)
+
+    def answer(self, call_id: Any) -> bool:
+        """Take the result of a call, and return whether it is one of these; None is the first one."""
+        while self._first in self._answered:
+            self._first += 1
+        key = self._ids[self._first] if call_id is None and self else repr(call_id)
+        if not (numbers := self._numbers.get(key)):
+            return False
+        self._answered.add(numbers.popleft())
+        return True
+
+
 def _check_results(messages: Sequence[Message]) -> None:
     """Check that the results of all calls follow them, before any other message."""
-    pending: list[Any] = []  # ids of the calls without a result
+    pending = _PendingCalls()
     for number, message in enumerate(messages):
         field = f"messages[{number}]"
         if message["role"] == "tool":
             answered = message.get("tool_call_id")
-            if not pending or (answered is not None and answered not in pending):
+            if not pending.answer(answered):
                 raise _ProblemError(
                     RESULTS, f"{field} (tool) is not the result of a call before it"
                 )
-            pending.remove(answered if answered is not None else pending[0])
         elif pending:
             raise _ProblemError(RESULTS, f"{field} comes before the results of all calls")
         elif message.get("tool_calls"):
-            pending = [call.get("id") for call in message["tool_calls"]]
+            pending = _PendingCalls(call.get("id") for call in message["tool_calls"])
     if pending:
         field = f"messages[{len(messages) - 1}].tool_calls"
         raise _ProblemError(RESULTS, f"{field}: no message has the result of a call")

@@ -116,7 +116,7 @@ def test_no_more_than_the_limit_is_read_of_a_line(tmp_path):
     with path.open("wb") as file:
         file.truncate(1 << 32)  # a sparse file of zeros
     with path.open("rb") as file:
-        with pytest.raises(OpsError, match="in.jsonl, line 1 is longer than 67,108,864 bytes"):
+        with pytest.raises(OpsError, match="in.jsonl, line 1 is longer than 16,777,216 bytes"):
             next(bounded_lines(file, "in.jsonl"))
         assert file.tell() == line_limits.MAX_LINE + 1
 
