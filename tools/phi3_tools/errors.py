@@ -58,6 +58,7 @@ class Phi3Error(Exception):
 
     user_fault = False
     hint = ""
+    attempts = 1  # number of requests that the call sent; the client sets it
 
     def __init__(
         self,

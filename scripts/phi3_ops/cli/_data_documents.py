@@ -74,7 +74,8 @@ def add_document_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-calls",
         type=positive_int,
         metavar="N",
-        help="maximum number of calls of this run; run the command again to go on (default: no maximum)",
+        help="maximum number of calls of this run with their retries, which the last calls may exceed; "
+        "run the command again to go on (default: no maximum)",
     )
     group.add_argument(
         "--in-flight",

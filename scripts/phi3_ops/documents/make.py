@@ -48,7 +48,8 @@ class DocumentOptions:
         refusal: the answer to unanswerable questions.
         max_new_tokens: maximum number of tokens of an answer with questions; None for a number that fits
             the number of questions.
-        max_calls: maximum number of calls; None for no maximum.
+        max_calls: maximum number of calls with their retries, which the last calls may exceed; None for
+            no maximum.
         in_flight: maximum number of calls at once.
         test_files: files whose questions must not enter the rows.
     """

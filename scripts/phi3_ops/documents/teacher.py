@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
-from phi3_tools import BadRequestError, InvalidAnswerError, Message, Params, Phi3Client, Reply
+from phi3_tools import BadRequestError, Message, Params, Phi3Client, Phi3Error, Reply
 from phi3_tools.client import KeyAuth, redactor
 
 from ..hashing import parts_sha256
@@ -56,7 +56,11 @@ class Budget:
             self._reservations += 1
 
     def end_reservation(self, unused: int) -> None:
-        """End a reservation, and take back the calls that were not needed."""
+        """End a reservation, and take back the calls that were not needed.
+
+        Args:
+            unused: number of these calls; below 0 if retries took more calls than were reserved.
+        """
         with self._changed:
             self.used -= unused
             self._reservations -= 1
@@ -112,9 +116,10 @@ class Teacher:
         used = 1
         try:
             reply = self._ask(list(messages), params)
-            used += reply.repairs
-        except InvalidAnswerError as error:
-            used += error.reply.repairs if isinstance(error.reply, Reply) else 0
+            used = _calls_of(reply)
+        except Phi3Error as error:
+            answer = getattr(error, "reply", None)
+            used = _calls_of(answer) if isinstance(answer, Reply) else error.attempts
             raise
         finally:
             self._budget.end_reservation(reserved - used)
@@ -142,7 +147,7 @@ class Teacher:
                 raise
             reply = self._client.chat(messages, _with_newer_parameters(params))
             self._has_newer_parameters = True
-            return reply
+            return replace(reply, attempts=reply.attempts + error.attempts)
 
 
 def open_teacher(name: str, journal: Journal, budget: Budget) -> tuple[Teacher, Phi3Client]:
@@ -158,6 +163,11 @@ def open_teacher(name: str, journal: Journal, budget: Budget) -> tuple[Teacher, 
         redact = redactor(settings.auth.header().removeprefix("Bearer ")).redact
     endpoint = (settings.endpoint, settings.model, settings.deployment)
     return Teacher(client, name, journal, budget, redact, endpoint), client
+
+
+def _calls_of(reply: Reply) -> int:
+    """Return the number of requests that an answer took, with its repair and all retries."""
+    return max(reply.attempts, 1 + reply.repairs)
 
 
 def _with_newer_parameters(params: Params) -> Params:

@@ -66,6 +66,18 @@ def test_the_budget_counts_repairs_and_is_never_exceeded(make):
     assert [entry.calls for entry in journal.entries] == [2, 1]
 
 
+def test_the_budget_counts_the_retries_of_the_client(make):
+    failure = ServerError("down", status=503)
+    failure.attempts = 3
+    teacher, _, journal = make(Reply("x", attempts=2), failure, calls=5)
+    assert teacher(QUESTION, PLAIN).text == "x"
+    with pytest.raises(ServerError):
+        teacher(QUESTION, Params(seed=1))
+    with pytest.raises(BudgetReachedError):
+        teacher(QUESTION, Params(seed=2))
+    assert [entry.calls for entry in journal.entries] == [2]
+
+
 def test_a_call_by_a_schema_needs_room_for_its_repair(make):
     teacher, client, _ = make(calls=1)
     with pytest.raises(BudgetReachedError):

@@ -126,6 +126,7 @@ class Call:
                 result = finish(contract, self._post(contract, streams))
             except Phi3Error as error:
                 failure = self.redacted(error)
+                failure.attempts = self.attempts
             else:
                 if refused_stream:
                     self.session.can_stream = False
