@@ -143,6 +143,16 @@ class SweepConfig(_Section):
 
     @model_validator(mode="before")
     @classmethod
+    def _refuse_repeats(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "repeats" in values:
+            raise ValueError(
+                "`repeats` is not a field; list seeds instead, for example `seed: [1, 2, 3]` in "
+                "`parameters`, if the flow has such an input"
+            )
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
     def _empty_prompts(cls, values: Any) -> Any:
         """Let `plain:` without a value stand for the flow as it is."""
         prompts = values.get("prompts") if isinstance(values, Mapping) else None

@@ -22,6 +22,7 @@ def load(tmp_path, text):
     ("text", "message"),
     [
         ("conections: [a]", "`conections`: extra inputs are not permitted"),
+        ("repeats: 3", "`repeats` is not a field; list seeds instead"),
         ("connections: [../a]", "`connections.0`: '../a' is not a valid name"),
         ("prompts: {p: {flows: qa}}", "`prompts.p.flows`: extra inputs are not permitted"),
         ("prompts: {p: {node: answer}}", "`prompts.p`: `node` needs `file`"),
