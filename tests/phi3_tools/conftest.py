@@ -20,7 +20,11 @@ from phi3_tools.client.retry import Deadline
 
 # Tests do not fail on a busy machine, and write no files.
 settings.register_profile(
-    "phi3_tools", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow]
+    "phi3_tools",
+    max_examples=50,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("phi3_tools")
 

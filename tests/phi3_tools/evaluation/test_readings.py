@@ -94,11 +94,11 @@ def test_any_text_gives_a_score_on_the_scale_or_none(text):
 
 
 @pytest.mark.parametrize("first", FORMS)
-@pytest.mark.parametrize("second", FORMS)
-def test_two_different_scores_have_no_value(first, second):
-    text = f"{first.format(n=5)}\n{second.format(n=2)}"
-    assert read_verdict(text, SCORE).value is None
-    assert read_verdict(f"{first.format(n=4)}\n{second.format(n=4)}", SCORE).value == "4"
+def test_two_different_scores_have_no_value(first):
+    for second in FORMS:
+        text = f"{first.format(n=5)}\n{second.format(n=2)}"
+        assert read_verdict(text, SCORE).value is None
+        assert read_verdict(f"{first.format(n=4)}\n{second.format(n=4)}", SCORE).value == "4"
 
 
 @pytest.mark.parametrize(
