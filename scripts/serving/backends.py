@@ -7,6 +7,7 @@ Environment variables:
     PHI3_EXPORT_CACHE: folder for exports; by default the model's folder.
     PHI3_CACHE_MIB: memory for the keys and values of all requests, in MiB.
     PHI3_THREADS: number of threads that OpenVINO uses.
+    WORKER_COUNT: number of workers that share the memory and the cores.
     PHI3_EXPECT_GPU, CUDA_VISIBLE_DEVICES: see gpu.py.
 """
 
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import gpu
+import machine
 from batching import Backend
 from model_files import ModelFiles
 
@@ -57,6 +59,7 @@ def load_backend(files: ModelFiles) -> LoadedBackend:
     engine = _read_setting("PHI3_ENGINE", ("auto", "openvino", "transformers"))
     precision = _read_setting("PHI3_PRECISION", ("fp32", "fp16", "int8", "int4"))
     computation = _read_setting("PHI3_COMPUTATION", ("fp32", "bf16"))
+    machine.check_settings()
     if engine != "openvino":
         _refuse_unused_gpu()
     reason = ""

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import backends
 import gpu
+import machine
 import openvino_export
 import pytest
 import score
@@ -24,6 +25,7 @@ def no_settings(monkeypatch):
         "PHI3_COMPUTATION",
         "PHI3_EXPORT_CACHE",
         "PHI3_EXPECT_GPU",
+        *machine.COUNTS,
     ):
         monkeypatch.delenv(name, raising=False)
 
@@ -109,3 +111,13 @@ def test_an_error_names_the_invalid_setting(tiny_model_dir, monkeypatch, name):
     monkeypatch.setenv(name, "fast")
     with pytest.raises(ValueError, match=f"{name} must be one of .*, not fast"):
         score.load(tiny_model_dir)
+
+
+@pytest.mark.parametrize("name", ["PHI3_THREADS", "PHI3_CACHE_MIB", "WORKER_COUNT"])
+@pytest.mark.parametrize("value", ["two", "1g", "0", "-1", "1.5"])
+def test_a_setting_that_is_not_a_count_is_no_reason_for_another_engine(
+    tiny_model_dir, monkeypatch, cpu_only, name, value
+):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, not {value}"):
+        backends.load_backend(files(tiny_model_dir))

@@ -2,6 +2,7 @@
 
 import os
 
+import cgroup
 import machine
 import pytest
 
@@ -10,8 +11,20 @@ MIB = 2**20
 
 @pytest.fixture(autouse=True)
 def no_settings(monkeypatch):
-    monkeypatch.delenv("WORKER_COUNT", raising=False)
-    monkeypatch.delenv("PHI3_CACHE_MIB", raising=False)
+    for name in machine.COUNTS:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def limit(monkeypatch):
+    """Sets the limits of the container; by default it has none."""
+
+    def set_limits(memory=None, cores=None):
+        monkeypatch.setattr(cgroup, "memory_limit", lambda: memory)
+        monkeypatch.setattr(cgroup, "core_limit", lambda: cores)
+
+    set_limits()
+    return set_limits
 
 
 @pytest.mark.parametrize(
@@ -21,6 +34,13 @@ def test_workers_share_the_cores(monkeypatch, workers, cores):
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
     if workers is not None:
         monkeypatch.setenv("WORKER_COUNT", workers)
+    assert machine.cores_per_worker() == cores
+
+
+@pytest.mark.parametrize(("limit_of_cores", "cores"), [(0.5, 1), (2.9, 2), (99, 8), (None, 8)])
+def test_a_container_can_have_fewer_cores(monkeypatch, limit, limit_of_cores, cores):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    limit(cores=limit_of_cores)
     assert machine.cores_per_worker() == cores
 
 
@@ -40,9 +60,18 @@ def test_caches_take_half_of_the_memory_shared_by_the_workers(monkeypatch, worke
     assert machine.max_cache_bytes() == share * MIB
 
 
-def test_the_free_memory_of_a_device_is_not_shared(monkeypatch):
-    monkeypatch.setenv("WORKER_COUNT", "2")
+@pytest.mark.parametrize(("memory", "half"), [(100, 50), (9999, 512)])
+def test_a_container_can_have_less_memory(monkeypatch, limit, memory, half):
+    values = {"SC_PHYS_PAGES": 1024, "SC_PAGE_SIZE": MIB}
+    monkeypatch.setattr(os, "sysconf", values.__getitem__, raising=False)
+    limit(memory=memory * MIB)
+    assert machine.max_cache_bytes() == half * MIB
+
+
+def test_the_workers_share_the_free_memory_of_a_device(monkeypatch):
     assert machine.max_cache_bytes(free=123) == 123
+    monkeypatch.setenv("WORKER_COUNT", "2")
+    assert machine.max_cache_bytes(free=123) == 61
     assert machine.max_cache_bytes(free=0) == 0
 
 
