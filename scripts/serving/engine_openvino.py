@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import mmap
-import os
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from batching import Piece
 from chat_encoder import ChatEncoder
 from chat_template import ChatTemplate
 from constraints import GrammarCompiler
+from huge_pages import use_huge_pages
 from kv_blocks import BlockFormat, BlockPool
 from openvino_graph import WEIGHTS, Architecture, build_graph
 from openvino_runtime import core
@@ -94,14 +94,15 @@ class OpenVinoBackend:
     def release_pages(self) -> None:
         """Let the system drop the pages of the mapped weights, of which the compiled model has copies.
 
-        The runtime makes more copies in the first passes of each shape, so this is done again after
-        2, 4, 8, ... passes.
+        The copies get pages of 2 MiB. The runtime makes more of them in the first passes of each shape,
+        so this is done again after 2, 4, 8, ... passes.
         """
         self._passes += 1
         is_power_of_two = self._passes & (self._passes - 1) == 0
         if is_power_of_two and hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
             for array in self._weights:
                 array.base.madvise(mmap.MADV_DONTNEED)
+            use_huge_pages()
 
     def make_cache(self, slots: int, length: int) -> OpenVinoCache:
         return OpenVinoCache(self, slots)
@@ -120,7 +121,7 @@ class OpenVinoBackend:
 def _choose_threads(folder: Path) -> int:
     size = sum(file.stat().st_size for file in (folder / WEIGHTS).iterdir())
     threads = 1 if size < ONE_THREAD_BELOW else machine.cores_per_worker()
-    return int(os.environ.get("PHI3_THREADS") or threads)
+    return machine.read_count("PHI3_THREADS") or threads
 
 
 def _compile(graph: ov.Model, threads: int, computation: str, cache_type: str) -> ov.CompiledModel:

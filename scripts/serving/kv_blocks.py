@@ -7,6 +7,7 @@ system message, exists once. A row that writes to a shared block gets a copy of 
 from __future__ import annotations
 
 import heapq
+import mmap
 from collections.abc import Sequence
 from typing import Any
 
@@ -113,7 +114,7 @@ class BlockPool:
         old = len(self._uses)
         used = [block for block, uses in enumerate(self._uses) if uses]
         for layer, item in enumerate(self._formats):
-            array = np.zeros((old + count, item.size), np.uint8)
+            array = _reserve(old + count, item.size)
             if old:
                 array[used] = self._arrays[layer][used]
                 self._arrays[layer] = array
@@ -123,3 +124,13 @@ class BlockPool:
         self._free += range(old, old + count)
         heapq.heapify(self._free)
         self._is_bound = False
+
+
+def _reserve(blocks: int, size: int) -> np.ndarray:
+    """Return zeros that take no memory before they are written to, 4 KiB at a time.
+
+    Those of NumPy take 2 MiB at a time, or all of their memory if it was in use before.
+    """
+    # Windows has no flags, and shares such memory with nobody.
+    flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    return np.frombuffer(mmap.mmap(-1, blocks * size, **flags), np.uint8).reshape(blocks, size)
