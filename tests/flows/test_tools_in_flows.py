@@ -10,6 +10,7 @@ import pytest
 
 from echo_endpoint import KEY, USAGE, echo_endpoint
 from phi3_ops.files.json_files import read_jsonl
+from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.connections import delete_connection, save_connection
 from processes import pf
 
@@ -79,6 +80,7 @@ def test_a_prompt_with_roles_becomes_messages(server, tmp_path):
 
 
 def run(flow, questions, tmp_path, *words, **env):
+    """Run a flow with Prompt flow's command, and return the run of its store."""
     data = tmp_path / "data.jsonl"
     data.write_text("".join(json.dumps({"question": q}) + "\n" for q in questions))
     name = f"run-{tmp_path.name}"
@@ -86,22 +88,19 @@ def run(flow, questions, tmp_path, *words, **env):
               "--column-mapping", "question=${data.question}", *words,
               env={"PF_BATCH_METHOD": "fork", **env})  # fmt: skip
     assert '"Completed"' in done.stdout, done.stdout + done.stderr
-    return name, json.loads(pf("run", "show", "--name", name).stdout)
+    return pf_client().runs.get(name)
 
 
 def test_an_endpoints_failure_loses_no_line(server, tmp_path):
     flow = make(tmp_path, DETAIL_FLOW)
-    name, _ = run(flow, ["one", "crash", "two"], tmp_path)
-    from phi3_ops.pf.client import pf_client
-
-    folder = Path(pf_client().runs.get(name)._output_path)
-    rows = read_jsonl(folder / "flow_outputs" / "output.jsonl")
+    done = run(flow, ["one", "crash", "two"], tmp_path)
+    rows = read_jsonl(Path(done._output_path) / "flow_outputs" / "output.jsonl")
     assert [row["answer"] for row in rows] == ["one", "", "two"]
     assert [row["error"] and row["error"]["type"] for row in rows] == [None, "ServerError", None]
 
 
 def test_tokens_reach_the_runs_metrics(server, tmp_path):
     flow = make(tmp_path, DETAIL_FLOW)
-    _, details = run(flow, ["one", "two", "three"], tmp_path, PF_DISABLE_TRACING="false")
-    metrics = details["properties"]["system_metrics"]
+    done = run(flow, ["one", "two", "three"], tmp_path, PF_DISABLE_TRACING="false")
+    metrics = done.properties["system_metrics"]
     assert {name: metrics[name] for name in USAGE} == {n: 3 * count for n, count in USAGE.items()}
