@@ -57,8 +57,9 @@ except ImportError:  # not under Azure's server: run() is not called
 __all__ = ["ModelNotFoundError", "Scorer", "ScoringError", "init", "load", "run", "sse"]
 
 log = logging.getLogger("phi3.score")
-# A text of the "list" contract that starts like this is in the chat template already.
-RENDERED = re.compile(r"\s*(<s>\s*)?<\|(user|assistant|system)\|>")
+# A text of the "list" contract that starts with one of these is in the chat template already, if the mark
+# is a control token of the model: those of Phi-3 and of ChatML.
+TURN_MARKS = ("<|user|>", "<|assistant|>", "<|system|>", "<|im_start|>")
 MAX_REASON = 300  # characters of a chat template's own error
 JSON_TYPE = "application/json"
 SSE_TYPE = "text/event-stream"
@@ -78,6 +79,8 @@ class Scorer:
         self.name = name
         self.runtime = runtime
         self._vocabulary_size = engine.vocabulary_size
+        marks = [re.escape(mark) for mark in TURN_MARKS if len(engine.encode(mark)) == 1]
+        self._rendered = re.compile(rf"\s*(<s>\s*)?({'|'.join(marks) or '(?!)'})")
 
     def wants_stream(self, payload: Any) -> bool:
         """Return whether a request is to be answered with `stream` instead of `answer`."""
@@ -171,7 +174,7 @@ class Scorer:
         return ids
 
     def _token_ids(self, prompt: str | list[Message], request: ScoringRequest) -> list[int]:
-        if isinstance(prompt, str) and RENDERED.match(prompt):
+        if isinstance(prompt, str) and self._rendered.match(prompt):
             return self.engine.encode(prompt)
         if isinstance(prompt, str):
             prompt = [{"role": "user", "content": prompt}]

@@ -359,3 +359,25 @@ def test_a_question_cannot_start_a_system_turn(scorer, prompts, payload):
 def test_a_text_that_starts_with_a_role_is_a_rendered_prompt(scorer, prompts, start, role):
     ask(scorer, [f"{start}<|{role}|>\nHi<|end|>\n<|assistant|>\n"])
     assert turns(scorer, prompts[0]) == [f"<|{role}|>", "<|end|>", "<|assistant|>"]
+
+
+class ChatMl:
+    """The part of an engine that encodes texts. Its model has the control tokens of ChatML."""
+
+    vocabulary_size, context_window = 300, 100
+
+    def encode(self, text):
+        return [299] if text == "<|im_start|>" else list(text.encode())
+
+    def encode_chat(self, messages, tools):
+        return [299, *self.encode(messages[0]["content"])]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_rendered"),
+    [("<|im_start|>user\nHi", True), (" <|im_start|>user", True), ("<|user|>\nHi<|end|>", False)],
+)
+def test_a_text_is_rendered_only_with_the_control_tokens_of_the_model(text, is_rendered):
+    scorer = score.Scorer(ChatMl(), "chatml")
+    ids = scorer._token_ids(text, score.read_request({"input_data": [text]}))
+    assert ids == ([] if is_rendered else [299]) + list(text.encode())
