@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 
@@ -126,6 +127,32 @@ def test_adapters_are_served_by_name_beside_the_model(tmp_path, program):
         *(f"{name}={mount}/adapters/{name}" for name in ("formal", "short")),
         *("--max-lora-rank", "32"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"use_dora": True}, "DoRA (dora: true)"),
+        ({"modules_to_save": ["norm", "lm_head"]}, "modules_to_save"),
+        ({"use_dora": False, "modules_to_save": None}, None),
+        ({"modules_to_save": []}, None),
+    ],
+)
+@pytest.mark.parametrize("indent", [None, 2])
+def test_an_adapter_that_vllm_does_not_support_is_refused(
+    tmp_path, program, settings, reason, indent
+):
+    mount = planted(tmp_path / "mount", HUGGING_FACE)
+    folder = planted(mount / "adapters" / "short", ["adapter_config.json"])
+    (folder / "adapter_config.json").write_text(json.dumps({"r": 4, **settings}, indent=indent))
+    done = started(mount)
+    assert done.stderr == (
+        f"the adapter short cannot be served: vLLM does not support {reason}; serve the merged model"
+        " instead\n"
+        if reason
+        else ""
+    )
+    assert (done.returncode, "serve" in done.stdout) == ((1, False) if reason else (0, True))
 
 
 @pytest.mark.parametrize("missing", ["*.safetensors", "tokenizer.json"])

@@ -24,12 +24,24 @@ fi
 if grep -q '"vocab_size": *200064' "$model/config.json" 2>/dev/null; then
     set -- "$@" --enable-auto-tool-choice --tool-call-parser phi4_mini_json
 fi
+
+# vLLM refuses such adapters, too, but only after it has loaded the model.
+refuse() {
+    echo "the adapter $1 cannot be served: vLLM does not support $2; serve the merged model instead" >&2
+    exit 1
+}
+
 adapters=$(find "$AZUREML_MODEL_DIR" -path '*/adapters/*/adapter_config.json' | sort)
 if [ -n "$adapters" ]; then
     rank=8
     set -- "$@" --enable-lora --lora-modules
     while IFS= read -r config; do
         folder=$(dirname "$config")
+        if grep -q '"use_dora": *true' "$config"; then
+            refuse "$(basename "$folder")" "DoRA (dora: true)"
+        elif grep -Eq '"modules_to_save": *\[ *("|$)' "$config"; then
+            refuse "$(basename "$folder")" modules_to_save
+        fi
         set -- "$@" "$(basename "$folder")=$folder"
         r=$(sed -n 's/^ *"r": *\([0-9]*\).*/\1/p' "$config")
         # The maximum rank is one of 8, 16, 32, 64, 128, 256 and 512.
