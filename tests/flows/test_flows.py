@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import socket
-import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -16,8 +12,10 @@ import yaml
 
 from echo_endpoint import KEY, echo_endpoint
 from phi3_ops import paths
+from phi3_ops.pf.client import pf_client
 from phi3_ops.pf.connections import delete_connection, save_connection
-from processes import BIN, pf
+from processes import pf
+from served_flow import pf_serve
 
 FLOWS = sorted(path.parent.name for path in paths.FLOWS.glob("*/flow.dag.yaml"))
 
@@ -40,8 +38,8 @@ def test_the_flows_exist():
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_flow_is_valid(name):
-    done = pf("flow", "validate", "--source", paths.FLOWS / name)
-    assert '"Succeeded"' in done.stdout, done.stdout + done.stderr
+    result = pf_client().flows.validate(paths.FLOWS / name)  # that of `pf flow validate`
+    assert result.passed, repr(result)
 
 
 @pytest.mark.parametrize("name", FLOWS)
@@ -93,6 +91,7 @@ def test_chat_history_reaches_the_endpoint(server, tmp_path):
     assert [m["role"] for m in said] == ["user", "assistant", "user"]
 
 
+@pytest.mark.slow
 def test_stock_pf_run_and_eval(server, tmp_path):
     """The two commands of the README, on promptflow's own engine with its defaults."""
     data = tmp_path / "data.jsonl"
@@ -106,53 +105,42 @@ def test_stock_pf_run_and_eval(server, tmp_path):
                 "--name", scores, "--column-mapping", "answer=${run.outputs.answer}",
                 "ground_truth=${data.ground_truth}")  # fmt: skip
     assert '"Completed"' in scored.stdout, scored.stdout + scored.stderr
-    metrics = json.loads(pf("run", "show-metrics", "--name", scores).stdout)
+    metrics = pf_client().get_metrics(scores)
     assert metrics["exact_match"] == 0.5
     assert metrics["lines"] == 2
 
 
-@contextlib.contextmanager
-def served(flow, *words, **env):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    command = [BIN / "pf", "flow", "serve", "--source", paths.FLOWS / flow, "--port", str(port)]
-    command += ["--host", "localhost", "--skip-open-browser", *words]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, env={**os.environ, **env}
-    ) as process:
-        try:
-            yield _wait(f"http://localhost:{port}", process)
-        finally:
-            process.terminate()
-            process.communicate()
+@pytest.fixture(scope="module")
+def chat_url(server):
+    """`pf flow serve` with the chat flow; its start takes seconds."""
+    with pf_serve(paths.FLOWS / "chat", "--engine", "fastapi") as served:
+        yield served.url
 
 
-def _wait(url, process):
-    for _ in range(600):
-        assert process.poll() is None, process.stdout.read().decode()
-        with contextlib.suppress(requests.ConnectionError):
-            if requests.get(f"{url}/health", timeout=5).ok:
-                return url
-        time.sleep(0.1)
-    raise AssertionError("the flow was not served in a minute")
+def test_pf_flow_serve_answers(chat_url):
+    assert_answers(chat_url)
+    assert requests.get(chat_url, timeout=30).ok
 
 
-@pytest.mark.parametrize("engine", ["flask", "fastapi"])
-def test_pf_flow_serve_answers(server, engine):
-    with served("chat", "--engine", engine) as url:
-        response = requests.post(f"{url}/score", json={"question": "hello"}, timeout=30)
-        assert response.json() == {"answer": "hello"}
-        default = requests.post(f"{url}/score", json={}, timeout=30)
-        assert default.json() == {"answer": definition("chat")["inputs"]["question"]["default"]}
-        described = requests.get(f"{url}/swagger.json", timeout=30).json()
-        assert "/score" in described["paths"]
-        assert requests.get(url, timeout=30).ok is (engine == "fastapi")
-        refused = requests.post(f"{url}/score", json={"question": "fail"}, timeout=30)
-        assert refused.status_code == 400
-        assert "told to fail" in refused.text
-        broken = requests.post(f"{url}/score", json={"question": "crash"}, timeout=30)
-        assert broken.status_code == 500
-        assert "ServerError" in broken.text and KEY not in broken.text
+def test_pf_flow_serve_answers_on_flask(server):
+    with pf_serve(paths.FLOWS / "chat", "--engine", "flask") as served:
+        assert_answers(served.url)
+        assert not requests.get(served.url, timeout=30).ok
+
+
+def assert_answers(url):
+    response = requests.post(f"{url}/score", json={"question": "hello"}, timeout=30)
+    assert response.json() == {"answer": "hello"}
+    default = requests.post(f"{url}/score", json={}, timeout=30)
+    assert default.json() == {"answer": definition("chat")["inputs"]["question"]["default"]}
+    described = requests.get(f"{url}/swagger.json", timeout=30).json()
+    assert "/score" in described["paths"]
+    refused = requests.post(f"{url}/score", json={"question": "fail"}, timeout=30)
+    assert refused.status_code == 400
+    assert "told to fail" in refused.text
+    broken = requests.post(f"{url}/score", json={"question": "crash"}, timeout=30)
+    assert broken.status_code == 500
+    assert "ServerError" in broken.text and KEY not in broken.text
 
 
 # The endpoint answers with the question, which this flow's schema must accept.
@@ -166,8 +154,8 @@ def test_pf_flow_serve_serves_every_flow(server, name):
     sample = json.loads((paths.FLOWS / name / "samples.jsonl").read_text().splitlines()[0])
     sample |= ECHOED.get(name, {})
     inputs = {key: value for key, value in sample.items() if key in definition(name)["inputs"]}
-    with served(name, "--engine", "fastapi") as url:
-        response = requests.post(f"{url}/score", json=inputs, timeout=60)
+    with pf_serve(paths.FLOWS / name, "--engine", "fastapi") as served:
+        response = requests.post(f"{served.url}/score", json=inputs, timeout=60)
         assert response.status_code == 200, response.text
         assert set(response.json()) == set(definition(name)["outputs"])
 
@@ -176,39 +164,38 @@ def test_the_environment_overrides_a_served_connection(server):
     """An environment file would set the variable; the connection's own endpoint gets no request."""
     with echo_endpoint() as other:
         asked = len(server.requests)
-        with served("qa", "--engine", "fastapi", PHI3_ENDPOINT=other.url) as url:
-            answer = requests.post(f"{url}/score", json={"input_data": "hello"}, timeout=30)
+        environment = {"PHI3_ENDPOINT": other.url}
+        with pf_serve(paths.FLOWS / "qa", "--engine", "fastapi", **environment) as served:
+            answer = requests.post(f"{served.url}/score", json={"input_data": "hello"}, timeout=30)
         assert answer.json() == {"answer": "hello"}
         assert len(other.requests) == 1
         assert len(server.requests) == asked
 
 
-def test_a_served_answer_streams(server):
+def test_a_served_answer_streams(server, chat_url):
     """The first token arrives while the endpoint still holds the last one back."""
-    with served("chat", "--engine", "fastapi") as url:
-        response = requests.post(
-            f"{url}/score",
-            json={"question": "one two three"},
-            headers={"Accept": "text/event-stream"},
-            stream=True,
-            timeout=60,
-        )
-        lines = (line for line in response.iter_lines(chunk_size=1) if line)
-        first = next(lines)
-        server.may_finish.set()
-        pieces = [json.loads(line[5:])["answer"] for line in (first, *lines)]
+    response = requests.post(
+        f"{chat_url}/score",
+        json={"question": "one two three"},
+        headers={"Accept": "text/event-stream"},
+        stream=True,
+        timeout=60,
+    )
+    lines = (line for line in response.iter_lines(chunk_size=1) if line)
+    first = next(lines)
+    server.may_finish.set()
+    pieces = [json.loads(line[5:])["answer"] for line in (first, *lines)]
     assert "".join(pieces) == "onetwothree"
     assert len(pieces) == 3
     assert not server.waited_in_vain
 
 
-def test_a_refused_stream_has_its_status(server):
-    with served("chat", "--engine", "fastapi") as url:
-        headers = {"Accept": "text/event-stream"}
-        response = requests.post(
-            f"{url}/score", json={"question": "fail"}, headers=headers, timeout=60
-        )
-        assert response.status_code == 400
+def test_a_refused_stream_has_its_status(chat_url):
+    headers = {"Accept": "text/event-stream"}
+    response = requests.post(
+        f"{chat_url}/score", json={"question": "fail"}, headers=headers, timeout=60
+    )
+    assert response.status_code == 400
 
 
 def test_flows_carry_no_caches_or_secrets_into_git():
