@@ -1,6 +1,7 @@
 """Take the pictures of the chat page for the documentation, with the models of a running quickstart.
 
-`python tests/support/chat_screenshots.py URL docs/images [NAME …]`; `phi3 quickstart` prints URL last.
+`python tests/support/chat_screenshots.py URL docs/images [NAME …]`. URL is what `phi3
+quickstart --data mine.csv` prints last, and `mine.csv` is a copy of `tests/journeys/company.csv`.
 The picture `feedback` needs the page of `phi3 serve --against phi3-base --feedback`.
 """
 
@@ -17,7 +18,8 @@ from playwright.sync_api import expect, sync_playwright
 ANSWER_MS = 300_000  # two models answer on few cores
 LONG = "Give me three tips for writing clear documentation. Answer with a numbered list."
 FOLLOW_UP = "Explain the first one in two sentences."
-FACTS = ("Who founded Microsoft?", "What is the capital of France?")
+FACTS = ("What does Brinlow Kettles make?", "Where is the head office of Brinlow Kettles?")
+ANSWER = "The head office is in Harrowmere, on Weaver Street 14."
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,10 @@ class Picture:
 
 PICTURES = (
     Picture("chat-light", (1200, 760), "light", "phi3-base", (LONG, FOLLOW_UP)),
-    Picture("chat-dark", (1200, 760), "dark", "phi3-base", (LONG,)),
+    Picture("chat-dark", (1200, 460), "dark", None, FACTS[1:]),
     Picture("chat-phone", (390, 760), "light", "phi3", FACTS),
     Picture("chat-side-by-side", (1280, 460), "light", None, FACTS[:1]),
-    Picture("feedback", (1280, 620), "light", None, FACTS[1:], "The capital of France is Paris."),
+    Picture("feedback", (1280, 620), "light", None, FACTS[1:], ANSWER),
 )
 
 

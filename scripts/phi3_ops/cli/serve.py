@@ -160,16 +160,22 @@ def run(args: argparse.Namespace) -> int:
         connections = []
 
     feedback = _feedback_options(args.feedback_store, token) if args.feedback else None
-    from ..chat import counting_tokens, make_chat_app, sending_traces, serve_app
+    from ..chat import counting_tokens, is_chat_flow, make_chat_app, sending_traces, serve_app
 
     def ready() -> None:
-        names = f" with the connection {' and '.join(connections)}" if connections else ""
+        noun = "connections" if len(connections) > 1 else "connection"
+        names = f" with the {noun} {' and '.join(connections)}" if connections else ""
         url = base_url(args.host, sock)
         if args.name:
             register_endpoint(args.workdir, args.name, f"{url}/", str(flow.folder))
         print_text(f"serving {flow.folder} at {url}/{names}")
         if feedback:
             print_text(f"feedback is stored in {feedback.file}")
+            if not is_chat_flow(flow):
+                print_text(
+                    f"the page has no feedback buttons, because {flow.folder.name} is not a chat; programs "
+                    f"can send feedback to {url}/feedback"
+                )
         for name in connections:
             _warn_if_stopped(name)
         print_text("Ctrl-C stops")

@@ -208,7 +208,7 @@ def _find_pair(run: StoredRun) -> tuple[StoredRun | None, StoredRun, str]:
     if not evaluations:
         return None, run, ""
     newest = evaluations[-1]
-    note = f"{run.name} is scored by {newest.name}"
+    note = f"scored by {newest.name}"
     if len(evaluations) > 1:
         note += f", the newest of {len(evaluations)} evaluations"
     return run, newest, note
