@@ -173,8 +173,8 @@ def run(args: argparse.Namespace) -> int:
             print_text(f"feedback is stored in {feedback.file}")
             if not is_chat_flow(flow):
                 print_text(
-                    f"the page has no feedback buttons, because {flow.folder.name} is not a chat; programs "
-                    f"can send feedback to {url}/feedback"
+                    f"the page has no feedback buttons, because {flow.folder.name} is not a chat; "
+                    f"programs can send feedback to {url}/feedback"
                 )
         for name in connections:
             _warn_if_stopped(name)

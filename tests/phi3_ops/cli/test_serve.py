@@ -69,6 +69,12 @@ def test_feedback_is_off_unless_it_is_switched_on(
     assert "feedback" not in capsys.readouterr().out
     assert main([*printed("phi3 serve --feedback").split()[1:], "--port", "0"]) == 0
     assert f"feedback is stored in {tmp_path / 'feedback.sqlite'}\n" in capsys.readouterr().out
+    assert main(["serve", "--port", "0", "--flow", "eval", "--feedback"]) == 0
+    line = (
+        "the page has no feedback buttons, because eval is not a chat; programs can send feedback"
+    )
+    assert f"{line} to http://127.0.0.1:" in capsys.readouterr().out
+    apps.pop()
     file = tmp_path / "other.sqlite"
     assert main(["serve", "--port", "0", "--feedback", "--feedback-store", str(file)]) == 0
     off, default, other = apps
