@@ -210,6 +210,9 @@ def _print_report(data: DocumentData, files: DocumentFiles) -> None:
         table.add_row(f"  - {file['file']}: {file['reason']}", "1")
     if len(found["not_read"]) > 20:
         table.add_row("  - others that were not read", f"{len(found['not_read']) - 20:,}")
+    if cleaned := found["control_characters"]:
+        title = f"control characters in {counted(len(cleaned), 'file')}, now spaces"
+        table.add_row(title, f"{sum(cleaned.values()):,}")
     table.add_row("passages", f"{passages['found']:,}")
     labels = {"short": "too short", "failed": "failed", "not_asked": "not asked about"}
     for name, label in {**labels, "repeated": "repeated"}.items():

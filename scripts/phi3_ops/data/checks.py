@@ -7,6 +7,7 @@ message calls tools, their results follow it, see `tool_checks`.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Callable
 from hashlib import sha256
@@ -25,6 +26,7 @@ NOT_CSV = "not CSV"
 NO_MESSAGES = "no messages"
 ROLES = "roles out of order"
 EMPTY = "empty content"
+CONTROL = "control characters"
 NO_ANSWER = "no answer at the end"
 DUPLICATE = "duplicate"
 TOO_LONG = "too long"
@@ -37,6 +39,9 @@ MESSAGE_TOKENS = 4
 CHAT_TOKENS = 1
 
 _SEPARATOR = "\n\0\n"  # between the contents of two messages; no content has this line
+# Characters that no text needs: they come from damaged files and the output of terminals.
+_CONTROLS = bytes(code for code in (*range(1, 32), 127) if chr(code) not in "\t\n\f\r")
+_CONTROL = re.compile(r"[\0-\x08\x0b\x0e-\x1f\x7f]")
 _ROLES = ["user", "assistant"] * 1000
 
 Message = dict[str, Any]
@@ -103,11 +108,18 @@ def check_chat(row: Any) -> Chat | Problem:
             and turns[-1] == "assistant"
             and all(contents)
             and is_plain
+            and not _has_controls(text := _SEPARATOR.join(contents), len(contents) - 1)
         ):
-            return Chat(messages, system, _SEPARATOR.join(contents))
+            return Chat(messages, system, text)
     except (AttributeError, IndexError, KeyError, TypeError):
         pass
     return _problem(row) or _chat(row["messages"], row.get("tools"))
+
+
+def _has_controls(text: str, separators: int) -> bool:
+    """Return whether a text contains a control character, besides those of its separators."""
+    raw = text.encode("utf-8", "surrogatepass")
+    return len(raw.translate(None, _CONTROLS)) < len(raw) or raw.count(0) > separators
 
 
 def _chat(messages: list[Message], tools: Any = None) -> Chat:
@@ -155,6 +167,9 @@ def _message_problem(message: Any, previous: Message | None, number: int) -> Pro
     is_text = isinstance(content, str)
     if not is_text or not (content.strip() or calls or role == "tool"):
         return Problem(EMPTY, f"message {number} ({role}) is empty")
+    if match := _CONTROL.search(content):
+        character = f"the control character U+{ord(match[0]):04X}"
+        return Problem(CONTROL, f"message {number} ({role}) contains {character}")
     return None
 
 

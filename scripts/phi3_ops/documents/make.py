@@ -28,7 +28,7 @@ from .journal import Journal
 from .passages import MAX_CHARACTERS, Passage, split_documents
 from .prompts import Draft, question_request, read_drafts
 from .results import CallCounts, DocumentData
-from .sections import Section, UnreadableError
+from .sections import Section, UnreadableError, without_controls
 from .teacher import Budget, Teacher, open_teacher
 
 DEFAULT_REFUSAL = "I don't know. The documents that I was trained on do not say this."
@@ -112,7 +112,7 @@ def make_document_data(
         if options.judge:
             judge, judge_client = open_teacher(options.judge, journal, budget)
             stack.enter_context(judge_client)
-        documents, unreadable = _read_documents(found, progress)
+        documents, unreadable, cleaned = _read_documents(found, progress)
         if not documents:
             reasons = "; ".join(f"{file.name}: {file.reason}" for file in unreadable[:3])
             raise OpsError(f"no document of {folder} can be read ({reasons})", "Check the files.")
@@ -124,23 +124,32 @@ def make_document_data(
         checked, scores = _with_scores(checked, judged)
         counts = _count_calls(journal, budget)
     skipped = sorted([*skipped, *unreadable], key=lambda file: file.name)
-    return DocumentData(len(documents), skipped, split, asked, judged, checked, counts, scores)
+    return DocumentData(
+        len(documents), skipped, split, asked, judged, checked, counts, scores, cleaned
+    )
 
 
 def _read_documents(
     found: Sequence[FoundFile], progress: ProgressCallback
-) -> tuple[list[tuple[str, list[Section]]], list[SkippedFile]]:
-    """Return name and sections of the documents that can be read, and the others."""
+) -> tuple[list[tuple[str, list[Section]]], list[SkippedFile], dict[str, int]]:
+    """Return name and sections of the documents that can be read, the others, and the cleaned ones.
+
+    The last are name -> number of control characters that became spaces.
+    """
     documents: list[tuple[str, list[Section]]] = []
     unreadable: list[SkippedFile] = []
+    cleaned: dict[str, int] = {}
     with IsolatedReader() as reader:
         for number, file in enumerate(found, 1):
             try:
-                documents.append((file.name, reader.read(file.path)))
+                sections, count = without_controls(reader.read(file.path))
+                documents.append((file.name, sections))
+                if count:
+                    cleaned[file.name] = count
             except UnreadableError as error:
                 unreadable.append(SkippedFile(file.name, str(error)))
             progress(Progress(READ, number, len(found)))
-    return documents, unreadable
+    return documents, unreadable, cleaned
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ class DocumentData:
         judged: the candidates that were to be judged, with their scores; None if it cannot be read.
         checked: the questions after all checks; those that were not judged yet are in neither list.
         counts: calls and tokens.
+        scores: the scores of the judged candidates.
+        cleaned: document -> number of control characters that became spaces.
     """
 
     documents: int
@@ -50,6 +52,7 @@ class DocumentData:
     checked: Checked
     counts: CallCounts
     scores: dict[Candidate, float] = field(default_factory=dict)
+    cleaned: dict[str, int] = field(default_factory=dict)
 
     @property
     def is_complete(self) -> bool:
@@ -72,6 +75,7 @@ class DocumentData:
                 "found": self.documents + len(self.skipped),
                 "read": self.documents,
                 "not_read": [{"file": f.name, "reason": f.reason} for f in self.skipped],
+                "control_characters": self.cleaned,
             },
             "passages": {
                 "found": len(self.split.passages) + self.split.short + self.split.repeated,

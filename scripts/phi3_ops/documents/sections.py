@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+_CONTROL = re.compile(r"[\0-\x08\x0b-\x1f\x7f-\x9f]")
 MAX_CHARACTERS = 20_000_000  # of the text of one document
 
 
@@ -71,6 +73,20 @@ class SectionBuilder:
             self._sections.append(Section(text, self._start, headings))
         self._paragraphs = []
         self._start = self._length
+
+
+def without_controls(sections: Iterable[Section]) -> tuple[list[Section], int]:
+    """Return sections with spaces instead of control characters, and the number of these characters.
+
+    Tabs and line ends stay, and so do all positions.
+    """
+    replaced, count = [], 0
+    for section in sections:
+        text, in_text = _CONTROL.subn(" ", section.text)
+        headings = tuple(_CONTROL.sub(" ", heading) for heading in section.headings)
+        replaced.append(replace(section, text=text, headings=headings))
+        count += in_text
+    return replaced, count
 
 
 def check_length(characters: int) -> None:

@@ -47,7 +47,7 @@ def test_no_question_of_the_test_data_enters(select, question, history, reason):
 
 
 def test_a_text_without_a_visible_character_does_not_replace_an_answer():
-    examples = [example("one?", "\0\0", time="2"), example("one?", "Yes.", basis=THUMB, time="1")]
+    examples = [example("one?", "\u200b", time="2"), example("one?", "Yes.", basis=THUMB, time="1")]
     selection = select_rows(examples, TEST)
     check(selection, examples)
     assert [e.chosen for e in selection.taken] == ["Yes."]

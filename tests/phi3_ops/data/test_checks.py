@@ -6,6 +6,7 @@ import pytest
 
 from chats import chat_row
 from phi3_ops.data.checks import (
+    CONTROL,
     EMPTY,
     NO_ANSWER,
     NO_MESSAGES,
@@ -34,6 +35,7 @@ def test_a_good_chat(system):
     assert isinstance(chat, Chat)
     assert (chat.prompt, chat.answer, chat.system) == (" q1 ", "a1", system)
     assert "q1\n\0\na1" in chat.text
+    assert isinstance(check_chat(chat_row("a\tb\r\nc\fd", "ü\u2028")), Chat)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +49,16 @@ def test_a_good_chat(system):
         ({"messages": [SYSTEM, SYSTEM]}, ROLES, "message 2 has the role 'system', not 'user'"),
         (chat_row("q", ""), EMPTY, "message 2 (assistant) is empty"),
         ({"messages": [{"role": "user", "content": None}]}, EMPTY, "message 1 (user) is empty"),
+        (
+            chat_row("q\x1b[31m", "a"),
+            CONTROL,
+            "message 1 (user) contains the control character U+001B",
+        ),
+        (
+            chat_row("q", "a\n\0\nb"),
+            CONTROL,
+            "message 2 (assistant) contains the control character U+0000",
+        ),
         (chat_row("q", "a", "q"), NO_ANSWER, "the last message is not the assistant's"),
         ({"messages": [SYSTEM]}, NO_ANSWER, "the last message is not the assistant's"),
     ],

@@ -162,6 +162,14 @@ def test_the_contract_without_fields_for_schemas_works(teacher, monkeypatch):
     assert manifest()["questions"]["taken"] == {"answered": 3, "refusal": 4}
 
 
+def test_control_characters_of_a_document_are_counted(teacher, capsys):
+    with open("docs/d.txt", "a", encoding="utf-8") as file:
+        file.write("\n\nThe lid of the machine is \x1b[31mred\x1b[0m, and it is made of steel.")
+    assert main(COMMAND) == 0
+    assert manifest()["files"]["control_characters"] == {"d.txt": 2}
+    assert "control characters in 1 file, now spaces" in capsys.readouterr().out
+
+
 def test_unreadable_documents_are_listed_and_the_rest_goes_on(teacher, tmp_path, capsys):
     docs = tmp_path / "docs"
     (docs / "bomb.docx").write_bytes(zip_bomb_bytes(201 << 20))
