@@ -172,8 +172,8 @@ def finetune_locally(
     if start_from and not recipe:
         raise OpsError("--from needs a recipe", "Give one with --recipe, for example smollm2-dpo.")
     recipe = recipe or default_recipe(model)
-    files = (train_file, *more_train_files, eval_file, general_file, recipe_file(recipe))
-    for file in files:
+    train_files = (train_file, *more_train_files)
+    for file in (*train_files, eval_file, general_file, recipe_file(recipe)):
         if file and not file.is_file():  # looked at first: a failure here leaves no folder behind
             raise OpsError(f"{file} does not exist", "Make the data with `phi3 data`.")
     refuse_foreign_files(out, OUTPUT_NAMES, CACHE_NAMES)
@@ -182,16 +182,26 @@ def finetune_locally(
         extra = ["--from", str(start_from), *extra]
     if model or (is_converted_here(base_model) and not _has_model(start_from)):
         extra = ["--model", resolve_model(base_model).as_posix(), *extra]
-    names = list(OUTPUT_NAMES)
-    if not find_foreign_file(out, [TRACKING_FOLDER]):
-        names.append(TRACKING_FOLDER)
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     command = [sys.executable, *(launcher if processes > 1 else [])]
     command += [str(paths.TRAINING / "train.py"), "--recipe", str(recipe_file(recipe))]
-    command += [w for file in (train_file, *more_train_files) for w in ("--train-file", str(file))]
+    command += [w for file in train_files for w in ("--train-file", str(file))]
     command += ["--eval-file", str(eval_file)]
     general = ["--general-file", str(general_file)] if general_file else []
     command += [*general, "--output-dir", str(out), *extra]
+    _train(command, out)
+    return TrainingMetrics.read(out)
+
+
+def _train(command: list[str], out: Path) -> None:
+    """Run train.py, and record what it writes into its output folder.
+
+    Raises:
+        OpsError: train.py failed, and has printed the reason.
+    """
+    names = list(OUTPUT_NAMES)
+    if not find_foreign_file(out, [TRACKING_FOLDER]):
+        names.append(TRACKING_FOLDER)
     # Waiting threads that spin slow training down tenfold as soon as another process runs.
     environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
     begin_writing(out, names)
@@ -202,7 +212,6 @@ def finetune_locally(
         finish_writing(out, names)
     if code:
         raise OpsError(f"training stopped with exit code {code}", "The reason is printed above.")
-    return TrainingMetrics.read(out)
 
 
 def _has_model(folder: Path | None) -> bool:
