@@ -360,10 +360,13 @@ class BatchingEngine:
         if self._cached_tokens_with(row, taken) <= limit:
             return True
         self._batches = {key: batch for key, batch in self._batches.items() if batch.rows}
-        while self._cached_tokens_with(row, taken) > limit and self._prefixes.drop_oldest():
-            pass
         alone = not taken and not (self._running() if others is None else others)
-        return alone or self._cached_tokens_with(row, taken) <= limit
+        # Prefixes are dropped only if the row then fits.
+        fits = self._cached_tokens_with(row, taken) - self._prefixes.tokens <= limit
+        if alone or fits:
+            while self._cached_tokens_with(row, taken) > limit and self._prefixes.drop_oldest():
+                pass
+        return alone or fits
 
     def _cached_tokens_with(self, row: Row, taken: Sequence[Row]) -> int:
         """Return the size of all caches, in tokens, with the taken rows and this one."""

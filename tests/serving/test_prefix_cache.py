@@ -13,19 +13,6 @@ SYSTEM = "You are a helpful assistant. " * 10
 LIMIT = GenerationParams(max_new_tokens=400)
 
 
-@pytest.fixture
-def make_engine():
-    engines = []
-
-    def make(**backend_options):
-        engines.append(BatchingEngine(ByteBackend(**backend_options)))
-        return engines[-1]
-
-    yield make
-    for engine in engines:
-        engine.close()
-
-
 def ask(engine, text, params=LIMIT):
     return engine.generate([engine.encode(text)], params)[0].text
 
@@ -165,3 +152,20 @@ def test_prefixes_give_way_to_rows(make_engine):
         assert [future.result(HANG_S) for future in futures] == [f"{n}" * 99 for n in range(24)]
     tokens = engine._prefixes.tokens + sum(b.slots * b.length for b in engine._batches.values())
     assert tokens <= 32 * 400
+
+
+def test_prefixes_are_kept_if_a_row_has_to_wait_without_them_as_well(make_engine):
+    engine = make_engine(max_cache_bytes=32 * 400)
+    text = SYSTEM + "one?"
+    assert ask(engine, text) == text
+    tokens = engine._prefixes.tokens
+    engine._backend.text = [120] * 100_000
+    params = GenerationParams(max_new_tokens=8000)
+    running, waiting = engine.stream([65], params), engine.stream([66], params)
+    for _ in range(9):
+        next(running)
+    with engine._changed:
+        assert len(engine._waiting) == 1
+        assert engine._prefixes.tokens == tokens > 0
+    for stream in (running, waiting):
+        stream.close()
