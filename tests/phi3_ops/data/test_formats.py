@@ -82,7 +82,7 @@ def test_byte_order_mark_and_line_ends(tmp_path):
 @pytest.mark.finding(
     13,
     "a file of JSONL or CSV without line ends",
-    "a line of more than 64 MiB is refused in one line, before it is read",
+    "a line of more than 16 MiB is refused in one line, before it is read",
 )
 @pytest.mark.parametrize(
     ("name", "text", "location"),
