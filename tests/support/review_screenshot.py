@@ -1,7 +1,7 @@
 """Take the picture of the review page for the documentation.
 
 `python tests/support/review_screenshot.py URL docs/images`; `phi3 review` prints URL. The review must
-have two runs, and scores of a judge.
+have two runs with scores.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ def main(url: str, folder: Path) -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=arguments
         )
-        page = browser.new_page(viewport={"width": 1200, "height": 680})
+        page = browser.new_page(viewport={"width": 1200, "height": 775})
         page.goto(url)
         expect(page.locator(".answer")).to_have_count(2)
         page.get_by_role("button", name="Rate answer A 5").click()
-        page.get_by_role("button", name="Rate answer B 3").click()
+        page.get_by_role("button", name="Rate answer B 1").click()
         expect(page.locator(".scores")).to_have_count(2)
         page.screenshot(path=folder / "review.png")
         browser.close()
