@@ -59,7 +59,7 @@ class _Builder:
         rotation = [-1, 1, 1, 2 * len(sizes.frequencies)]
         self._cosines = self._input("cosines", ov.Type.f32, rotation)
         self._sines = self._input("sines", ov.Type.f32, rotation)
-        last_tokens = self._input("last_tokens", ov.Type.i64, [-1])
+        self._last_tokens = self._input("last_tokens", ov.Type.i64, [-1])
         names = ("past_lens", "subsequence_begins", "block_indices", "block_indices_begins")
         self._rows = [self._input(name, ov.Type.i32, [-1]) for name in names]
         self._longest = self._input("max_context_len", ov.Type.i32, [])
@@ -67,7 +67,7 @@ class _Builder:
         hidden = ops.unsqueeze(ops.gather(embeddings, input_ids, _integers(0)), _integers(1))
         for layer in range(sizes.layers):
             hidden = self._layer(hidden, layer)
-        hidden = self._norm(ops.gather(hidden, last_tokens, _integers(0)), "model.norm")
+        hidden = self._norm(hidden, "model.norm")
         has_head = any(self._folder.glob(f"{HEAD}.*"))
         head = self._matrix(HEAD) if has_head else embeddings
         logits = ops.squeeze(ops.matmul(hidden, head, False, True), _integers(1))
@@ -82,6 +82,10 @@ class _Builder:
             self._linear(normed, f"{name}.self_attn.qkv_proj"), 2, self._sizes.projections
         )
         attended = self._attention(*projected, layer)
+        if layer == self._sizes.layers - 1:  # all other tokens only give it keys and values
+            hidden, attended = (
+                ops.gather(values, self._last_tokens, _integers(0)) for values in (hidden, attended)
+            )
         hidden = ops.add(hidden, self._linear(attended, f"{name}.self_attn.o_proj"))
         normed = self._norm(hidden, f"{name}.post_attention_layernorm")
         gate, up = (self._linear(normed, f"{name}.mlp.{part}_proj") for part in ("gate", "up"))
