@@ -91,6 +91,7 @@ class Backend(Protocol):
         pad_token: token that fills shorter rows of a batch.
         max_rows: rows that are generated at once.
         prefill_chunk: prompt tokens that are run between two tokens of the running rows.
+        start_tokens: prompt tokens that are run in one pass if they are of several rows.
         is_paged: whether rows take memory in pages. Then the rows of a pass can have any numbers of new
             and of earlier tokens.
         bytes_per_token: memory that one token takes in a cache.
@@ -105,6 +106,7 @@ class Backend(Protocol):
     pad_token: int
     max_rows: int
     prefill_chunk: int
+    start_tokens: int
     is_paged: bool
     bytes_per_token: int
     max_cache_bytes: int
@@ -167,9 +169,25 @@ class Batch:
 
         Args:
             rows: the new rows.
+            known: see `run_prompts`.
+        """
+        self.join(rows, self.run_prompts(rows, known))
+
+    def run_prompts(
+        self,
+        rows: Sequence[Row],
+        known: Sequence[tuple[Cache, int] | None] = (),
+        with_running: bool = False,
+    ) -> Logits:
+        """Run the prompts of new rows in one forward pass. `join` adds the rows to the batch.
+
+        Args:
+            rows: the new rows.
             known: for each row, a cache that contains the first tokens of its prompt in its first
                 slot, and their number; None if all tokens are to be run. By default, that is so for
                 all rows.
+            with_running: whether the last tokens of the running rows go through the model in the same
+                pass. For paged backends only. Their logits are the first ones.
         """
         self._make_room(len(rows))
         first = len(self.rows)
@@ -179,11 +197,21 @@ class Batch:
                 cache, past[index] = prefix
                 self.cache.copy(cache, 0, first + index, past[index])
         tokens = [row.tokens[start:] for row, start in zip(rows, past)]
-        logits = self.cache.forward(first, tokens, past)
+        if with_running:
+            first, tokens, past = 0, [*self._last_tokens(), *tokens], [*self._lengths(), *past]
+        logits: Logits = self.cache.forward(first, tokens, past)
+        return logits
+
+    def join(self, rows: Sequence[Row], logits: Logits, with_running: bool = False) -> None:
+        """Add rows whose prompts `run_prompts` has run, and give each of them its first token.
+
+        With `with_running`, the running rows get their next token as well.
+        """
+        first = len(self.rows)
         self.rows.extend(rows)
         for slot, row in enumerate(rows, first):
             self._keep(row.tokens, self.cache, slot, self.rotary_key)
-        self._add_tokens(logits, first)
+        self._add_tokens(logits, 0 if with_running else first)
 
     def add_prefilled_row(self, row: Row, cache: Cache, logits: Logits) -> None:
         """Add a row whose prompt was run in another cache, and give it its first token."""
@@ -199,10 +227,16 @@ class Batch:
 
     def forward(self, guest: Piece | None = None) -> Logits:
         """Run the last tokens of all rows through the model, and those of a guest."""
-        past = [len(row.tokens) - 1 for row in self.rows]
-        tokens = [row.tokens[-1:] for row in self.rows]
+        tokens, past = self._last_tokens(), self._lengths()
         logits: Logits = self.cache.forward(0, tokens, past, *([guest] if guest else []))
         return logits
+
+    def _last_tokens(self) -> list[list[int]]:
+        return [row.tokens[-1:] for row in self.rows]
+
+    def _lengths(self) -> list[int]:
+        """Return the number of tokens that each row has in the cache."""
+        return [len(row.tokens) - 1 for row in self.rows]
 
     def add_tokens(self, logits: Logits) -> None:
         """Give every row its next token."""

@@ -159,8 +159,8 @@ class BatchingEngine:
 
     def _work_once(self) -> None:
         """Let rows start, and run one chunk of a prompt and the next token of every row."""
-        if rows := self._take_waiting():
-            self._start(rows)
+        self._remove_outgrown_rows()
+        started = self._start(new_rows) if (new_rows := self._take_waiting()) else None
         self._remove_outgrown_rows()
         host = self._find_host()
         if not self._prefill:
@@ -170,7 +170,7 @@ class BatchingEngine:
             self._step_prefill(self._prefill)
         self._remove_outgrown_rows()
         for key, batch in list(self._batches.items()):
-            if batch.rows and batch is not host:
+            if batch.rows and batch is not host and batch is not started:
                 self.batch_sizes.append(len(batch.rows))
                 self._guard(batch.step, batch.rows, key)
 
@@ -243,14 +243,31 @@ class BatchingEngine:
         counts = [new.count for new in new_rows]
         total = sum(counts) if self._backend.is_paged else max(counts) * len(counts)
         same_batch = len({self._batch_key(new.row) for new in new_rows}) == 1
-        return same_batch and (len(counts) == 1 or total <= self._backend.prefill_chunk)
+        return same_batch and (len(counts) == 1 or total <= self._backend.start_tokens)
 
-    def _start(self, new_rows: Sequence[NewRow]) -> None:
+    def _start(self, new_rows: Sequence[NewRow]) -> Batch | None:
+        """Run the prompts of new rows. Return their batch if all of its rows took part in the pass."""
         rows = [new.row for new in new_rows]
         key = self._batch_key(rows[0])
         batch = self._get_batch(key)
         known = [new.known for new in new_rows]
-        self._guard(lambda: batch.add_rows(rows, known), rows, None if batch.rows else key)
+        has_others = bool(batch.rows)
+        if has_others and self._backend.is_paged and self._start_together(batch, rows, known):
+            return batch
+        self._guard(lambda: batch.add_rows(rows, known), rows, None if has_others else key)
+        return None if has_others else batch
+
+    def _start_together(self, batch: Batch, rows: Sequence[Row], known: Sequence[Any]) -> bool:
+        """Run new prompts and their batch's next tokens in one forward pass, see `_step_together`."""
+        try:
+            logits = batch.run_prompts(rows, known, with_running=True)
+        except Exception:
+            log.exception("a pass of a batch and new prompts failed; each is run alone")
+            return False
+        self.batch_sizes.append(len(batch.rows))
+        all_rows, key = [*batch.rows, *rows], (batch.length, batch.rotary_key)
+        self._guard(lambda: batch.join(rows, logits, with_running=True), all_rows, key)
+        return True
 
     def _start_prefill(self, new: NewRow) -> None:
         def start() -> None:

@@ -28,6 +28,8 @@ from tokenizers import Tokenizer
 from tool_format import template_format
 
 MAX_ROWS, PREFILL_CHUNK = 16, 512
+# Short prompts share passes of this size. The rows of a larger pass would all wait for its end.
+START_TOKENS = 128
 COMPUTATIONS = {"fp32": "f32", "bf16": "bf16"}  # OpenVINO's names of them
 # Type of the keys and values by the precision of the weights and by the computation. Their own error is
 # smaller than that of the rounded weights, and they need less memory and less time to be read.
@@ -51,7 +53,8 @@ class OpenVinoBackend:
             answer can depend on the other requests of its batch.
     """
 
-    max_rows, prefill_chunk, is_paged = MAX_ROWS, PREFILL_CHUNK, True
+    max_rows, prefill_chunk, start_tokens = MAX_ROWS, PREFILL_CHUNK, START_TOKENS
+    is_paged = True
 
     def __init__(self, folder: Path, computation: str = "fp32"):
         settings = json.loads((folder / "serving.json").read_text(encoding="utf-8"))

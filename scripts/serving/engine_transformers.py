@@ -139,6 +139,7 @@ class TransformersBackend:
             self._limit_to_cpu(model)
         else:
             self._limit_to_gpu()
+        self.start_tokens = self.prefill_chunk
         self._short_window = find_short_window(config)
 
     def _limit_to_cpu(self, model: Any) -> None:

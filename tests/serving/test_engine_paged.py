@@ -7,7 +7,7 @@ import pytest
 from engine import BatchingEngine
 from sampling import GenerationParams
 
-from byte_backend import HANG_S, ByteBackend
+from byte_backend import ANSWER, HANG_S, ByteBackend
 from polling import wait_until
 
 
@@ -52,6 +52,43 @@ def test_a_prompt_that_fails_in_a_shared_pass_fails_alone(make_engine):
             long.result(HANG_S)
         assert [answer.text for answer in short.result(HANG_S)] == ["abc"]
     assert engine.generate([list(b"ok")], GenerationParams())[0].text == "ok"
+
+
+def run_beside_another(engine, prompt):
+    """Return the passes of a prompt that starts while another answer is generated, and its answer."""
+    gate = engine._backend.gate = threading.Event()
+    with ThreadPoolExecutor(16) as pool:
+        first = pool.submit(engine.generate, [list(b"abcdef")], GenerationParams())
+        assert engine._backend.started.wait(HANG_S)
+        second = pool.submit(engine.generate, [list(prompt)], GenerationParams())
+        wait_until(lambda: engine._waiting)
+        gate.set()
+        assert [answer.text for answer in first.result(HANG_S)] == ["abcdef"]
+        passes = [item for item in engine._backend.passes if list(prompt) in item]
+        return passes, second
+
+
+def test_new_prompts_and_the_tokens_of_running_rows_share_a_pass(make_engine):
+    engine = make_engine()
+    (shared,), second = run_beside_another(engine, b"xyz")
+    assert second.result(HANG_S)[0].text == "xyz"
+    assert shared == [[ANSWER + ord("a")], list(b"xyz")]
+    assert len(engine._backend.passes) == 1 + len("abcdef")
+
+
+def test_a_prompt_that_fails_beside_running_rows_fails_alone(make_engine):
+    passes, second = run_beside_another(make_engine(), b"fail")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        second.result(HANG_S)
+    assert [len(item) for item in passes] == [2, 1]
+
+
+def test_prompts_that_wait_share_passes_of_a_limited_size(make_engine):
+    engine = make_engine("abc", start_tokens=8)
+    prompts = [list(b"xyz")] * 5 + [list(b"123456789")]
+    assert [answer.text for answer in engine.generate(prompts, GenerationParams())] == ["abc"] * 6
+    starts = [[ids for ids in item if ids[0] < ANSWER] for item in engine._backend.passes]
+    assert [len(item) for item in starts if item] == [2, 2, 1, 1]
 
 
 def test_rows_with_different_limits_share_passes(make_engine):

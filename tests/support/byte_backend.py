@@ -34,6 +34,7 @@ class ByteBackend:
         self.started = threading.Event()
         # It refuses every grammar, because it does not know the tokenizer.
         self.grammars = GrammarCompiler("", self.vocabulary_size, self.end_tokens)
+        self.start_tokens = attributes.get("prefill_chunk", self.prefill_chunk)
         for name, value in attributes.items():
             setattr(self, name, value)
 
