@@ -78,8 +78,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a question that names the known word nearest to a mistyped one; empty if none is near."""
     import difflib
 
-    matches = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {matches[0]}?" if matches else ""
+    # The dashes of options would make any two of them similar.
+    names = {name.lstrip("-"): name for name in known}
+    matches = difflib.get_close_matches(word.lstrip("-"), list(names), n=1)
+    return f"; did you mean {names[matches[0]]}?" if matches else ""
 
 
 def safe_name(text: str) -> str:

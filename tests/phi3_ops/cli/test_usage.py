@@ -40,6 +40,7 @@ def test_phi3_flow_alone_lists_its_subcommands(capsys):
         (["data", "--sorce=x"], "unrecognized arguments: --sorce=x; did you mean --source?"),
         (["flow", "check", "qa", "--locl"], "--locl; did you mean --local?"),
         (["connect", "--contract", "chta"], "'chta' is not a valid --contract; did you mean chat?"),
+        (["export", "--to", "gguf", "--model", "x"], "unrecognized arguments: --model"),
         (["lock", "chat"], "'lock' is not a command; did you mean phi3 flow lock?"),
         (["train"], "'train' is not a command; did you mean phi3 finetune?"),
     ],
