@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -68,6 +70,11 @@ MEANT = {
     "version": "--version",
 }
 LISTING = ("connections", "models", "runs")  # commands that list
+_DISK_PROBLEMS = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the disk quota is exceeded: free some space",
+    errno.EROFS: "the disk is read-only: choose another folder",
+}
 INTERRUPTED = 130  # exit code
 
 
@@ -176,4 +183,21 @@ def _error_line(error: Exception) -> str:
     text = " ".join(str(error).split()) or type(error).__name__
     if isinstance(error, ExplainedError):
         return text
+    if problem := _disk_problem(error):
+        return problem
     return f"{type(error).__name__}: {text} (--verbose shows where)"
+
+
+def _disk_problem(error: BaseException) -> str | None:
+    """Return one line about a disk that is full or cannot be written, or None for another error."""
+    chain = [error, error.__cause__, error.__context__]
+    number = next((each.errno for each in chain if isinstance(each, OSError) and each.errno), None)
+    if isinstance(error, shutil.Error):  # a list of texts, of a copied folder
+        number = next((code for code in _DISK_PROBLEMS if os.strerror(code) in str(error)), None)
+    elif "disk is full" in str(error):  # of SQLite
+        number = errno.ENOSPC
+    if number is None or number not in _DISK_PROBLEMS:
+        return None
+    file = getattr(error, "filename", None)
+    location = f" ({file})" if isinstance(file, (str, os.PathLike)) else ""
+    return f"{_DISK_PROBLEMS[number]}, and run the same command again{location}"

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
 import types
@@ -132,6 +136,33 @@ def test_an_unexpected_error_says_how_to_see_more(failing, capsys):
     assert capsys.readouterr().err == "phi3 doctor: ValueError: odd (--verbose shows where)\n"
     with pytest.raises(ValueError, match="odd"):
         main(["doctor", "--verbose"])
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "full", "a.txt"),
+            "the disk is full: free some space, and run the same ",
+        ),
+        (
+            OSError(errno.EROFS, "read-only"),
+            "the disk is read-only: choose another folder, and run ",
+        ),
+        (
+            shutil.Error([("a", "b", f"[Errno 28] {os.strerror(errno.ENOSPC)}: 'a'")]),
+            "the disk is full",
+        ),
+        (sqlite3.OperationalError("database or disk is full"), "the disk is full"),
+    ],
+    ids=["full", "read-only", "copied", "database"],
+)
+def test_a_disk_that_cannot_be_written_is_one_line(failing, capsys, error, line):
+    failing(error)
+    assert main(["doctor"]) == 1
+    text = capsys.readouterr().err
+    assert text.startswith(f"phi3 doctor: {line}") and "verbose" not in text
+    assert text.count("\n") == 1
 
 
 @pytest.mark.parametrize(
