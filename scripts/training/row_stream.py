@@ -79,10 +79,9 @@ class RowStream:
         used = sum(file.used for file in self.files)
         parts = [f"{file.used:,} of {file.file} ({file.rows:,})" for file in self.files]
         which = f": about {', '.join(parts)}" if len(parts) > 1 else ""
-        return (
-            f"streaming {self.rows:,} rows; the run reads {used:,} rows{which}, "
-            f"in random order within {self.shuffle_buffer:,} rows"
-        )
+        size = self.shuffle_buffer
+        order = f"shuffled within {size:,} rows" if size > 1 else "in the order of the files"
+        return f"streaming {self.rows:,} rows; the run reads {used:,} rows{which}, {order}"
 
 
 def _read_all(read: ReadRows, paths: Sequence[Path]) -> Iterator[Row]:
