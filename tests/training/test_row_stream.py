@@ -14,8 +14,17 @@ import row_stream
 import run
 import yaml
 from inputs import Recipe, TrainError, iterate_rows, read_recipe
-from small import RECIPE, read_metrics, read_weights
-from training_run import ROWS, TINY_RECIPE, arguments, conversation, finish, stop_at, write_rows
+from small import RECIPE, read_metrics, read_weights, run_two_processes
+from training_run import (
+    ROWS,
+    TINY_RECIPE,
+    TRAINING,
+    arguments,
+    conversation,
+    finish,
+    stop_at,
+    write_rows,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -52,7 +61,7 @@ def test_without_shuffling_the_order_is_that_of_the_files_again_and_again(files)
     assert stream.rows == 40 and len(stream.sample) == 40
     assert stream.describe() == (
         "streaming 40 rows; the run reads 24 rows: about 6 of a.jsonl (10), 18 of b.jsonl (30), "
-        "in random order within 1 rows"
+        "in the order of the files"
     )
 
 
@@ -69,6 +78,7 @@ def test_with_weights_each_row_is_from_a_random_file(files):
     counts = Counter(answer[0] for answer in answers(stream, 1000))
     assert counts["a"] == pytest.approx(750, abs=60)
     assert [file.used for file in stream.files] == [18, 6]
+    assert stream.describe().endswith("shuffled within 4 rows")
     with pytest.raises(TrainError, match="`mixture` has no weight for b.jsonl, r.yaml"):
         scan(files, mixture={"a.jsonl": 3, "c.jsonl": 1})
 
@@ -174,30 +184,53 @@ def test_rows_that_are_too_long_are_counted_and_limited(rows_file, tmp_path):
         prepare(rows_file, tmp_path / "out", max_length=8)
 
 
-@pytest.mark.slow
-def test_a_killed_stream_ends_like_an_unbroken_one(rows_file, tmp_path):
+@pytest.fixture(scope="module")
+def mixed_stream(rows_file, tmp_path_factory):
+    """A function that returns the command line of a run of two files, and an unbroken run's folder."""
+    folder = tmp_path_factory.mktemp("stream")
     recipe = yaml.safe_load(RECIPE)
     del recipe["trainer"]["num_train_epochs"]
     recipe["trainer"]["max_steps"] = 40
     recipe["streaming"] = {"shuffle_buffer": 8}
     recipe["mixture"] = {"rows.jsonl": 3, "more.jsonl": 1}
-    path = tmp_path / "stream.yaml"
+    path = folder / "stream.yaml"
     path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
-    files = [rows_file, write_rows(tmp_path / "more.jsonl", ROWS[:3])]
+    files = [rows_file, write_rows(folder / "more.jsonl", ROWS[:3])]
     extra = [word for file in files for word in ("--train-file", str(file))]
-    unbroken, broken = tmp_path / "unbroken", tmp_path / "broken"
-    output = finish(arguments(rows_file, unbroken, path, *extra))
+
+    def line(out, *more):
+        return arguments(rows_file, out, path, *extra, *more)
+
+    output = finish(line(folder / "unbroken"))
     assert "train.py: streaming 15 rows; the run reads 160 rows: about 120 of rows.jsonl" in output
-    line = arguments(rows_file, broken, path, *extra, "--resume")
+    return line, folder / "unbroken"
+
+
+@pytest.mark.slow
+def test_a_killed_stream_ends_like_an_unbroken_one(mixed_stream, tmp_path):
+    command, unbroken = mixed_stream
+    line = command(tmp_path, "--resume")
     assert stop_at(line, 16, signal.SIGKILL)[0] == -signal.SIGKILL
     assert "resuming from" in finish(line)
-    expected, metrics = read_metrics(unbroken), read_metrics(broken)
-    assert are_equal(read_weights(unbroken), read_weights(broken))
+    expected, metrics = read_metrics(unbroken), read_metrics(tmp_path)
+    assert are_equal(read_weights(unbroken), read_weights(tmp_path))
     for name in ("steps", "tokens", "eval_loss", "train_rows", "streamed_rows", "train_files"):
         assert metrics[name] == expected[name]
     assert metrics["train_rows"] == 15 and metrics["streamed_rows"] >= 160
-    card = (broken / "model" / "README.md").read_text(encoding="utf-8")
+    card = (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert f"The run read {metrics['streamed_rows']} rows of 2 files while it trained." in card
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_stream(mixed_stream, tmp_path):
+    command, unbroken = mixed_stream
+    finished = run_two_processes(TRAINING / "train.py", *command(tmp_path))
+    assert finished.returncode == 0, finished.stderr
+    expected, metrics = read_metrics(unbroken), read_metrics(tmp_path)
+    assert metrics["tokens"] == expected["tokens"]
+    # The evaluation differs: its last batches are padded with repeated rows.
+    for name in ("train_loss", "last_train_loss"):
+        assert metrics[name] == pytest.approx(expected[name], rel=1e-2)
 
 
 def test_epochs_are_refused(rows_file, tmp_path):
