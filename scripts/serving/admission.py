@@ -7,11 +7,31 @@ Its length is therefore planned in steps: 512 tokens, then 4, 16, ... times as m
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
-from batching import Batch
+from batching import Batch, Cache
 from generation import Row
 
 SHORTEST_CACHE = 512  # tokens
+
+
+@dataclass(frozen=True)
+class NewRow:
+    """A row that is about to start.
+
+    Attributes:
+        row: the row.
+        known: a cache that contains the first tokens of its prompt in its first slot, and their
+            number; None if all tokens are to be run.
+    """
+
+    row: Row
+    known: tuple[Cache, int] | None
+
+    @property
+    def count(self) -> int:
+        """The number of tokens that are to be run."""
+        return len(self.row.tokens) - (self.known[1] if self.known else 0)
 
 
 def planned_length(row: Row, window: int) -> int:

@@ -128,6 +128,9 @@ class Backend(Protocol):
     def make_cache(self, slots: int, length: int) -> Cache:
         """Create a cache with so many slots of so many tokens each."""
 
+    def release_memory(self) -> None:
+        """Give memory that is not in use back to the system. Called when no row is running."""
+
 
 class Batch:
     """Rows that go through the model together, each in a slot of one cache.

@@ -14,11 +14,10 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
-from admission import paged_tokens, planned_length, reserved_tokens, slot_tokens
+from admission import NewRow, paged_tokens, planned_length, reserved_tokens, slot_tokens
 from batching import Backend, Batch, Cache, Logits, Prefill
 from engine_interface import BusyError
 from generation import Completion, Row
@@ -28,25 +27,7 @@ from streams import IsAbandoned, Stream, cancel_if_abandoned, read_pieces
 
 log = logging.getLogger("phi3.score")
 MAX_WAITING = 256  # rows
-
-
-@dataclass(frozen=True)
-class NewRow:
-    """A row that is about to start.
-
-    Attributes:
-        row: the row.
-        known: a cache that contains the first tokens of its prompt in its first slot, and their
-            number; None if all tokens are to be run.
-    """
-
-    row: Row
-    known: tuple[Cache, int] | None
-
-    @property
-    def count(self) -> int:
-        """The number of tokens that are to be run."""
-        return len(self.row.tokens) - (self.known[1] if self.known else 0)
+IDLE_S = 1.0  # time without requests, after which memory is given back
 
 
 class BatchingEngine:
@@ -186,12 +167,18 @@ class BatchingEngine:
     def _wait_for_work(self) -> bool:
         """Wait for rows. Return False when the engine is closed and no row is running."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._waiting or self._running())
+            if not self._changed.wait_for(self._has_work, IDLE_S):
+                self._batches.clear()
+                self._backend.release_memory()
+                self._changed.wait_for(self._has_work)
             if self._closed:
                 for row in self._waiting:
                     row.completion.set_exception(BusyError("the model is being shut down"))
                 self._waiting.clear()
             return bool(self._waiting or self._running())
+
+    def _has_work(self) -> bool:
+        return bool(self._closed or self._waiting or self._running())
 
     def _running(self) -> int:
         """Return the number of rows that have started and not ended."""

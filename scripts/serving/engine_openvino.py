@@ -110,6 +110,10 @@ class OpenVinoBackend:
     def make_cache(self, slots: int, length: int) -> OpenVinoCache:
         return OpenVinoCache(self, slots)
 
+    def release_memory(self) -> None:
+        self.pool.release_memory()
+        machine.release_heap()
+
     def rotation(self, positions: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the cosines and sines of positions, for rows of this length."""
         sizes = self.architecture

@@ -169,6 +169,9 @@ class TransformersBackend:
     def make_cache(self, slots: int, length: int) -> TorchCache:
         return TorchCache(self, slots, length)
 
+    def release_memory(self) -> None:
+        machine.release_heap()
+
 
 def _choose_dtype(device: str) -> torch.dtype:
     if device == "cpu":

@@ -46,7 +46,8 @@ class BlockPool:
     def __init__(self, formats: Sequence[BlockFormat], capacity: int):
         self.length = formats[0].length
         self._formats = formats
-        self._arrays: list[np.ndarray] = []
+        self._memories: list[mmap.mmap] = []  # by layer, keys and values
+        self._arrays: list[np.ndarray] = []  # the same memory
         self._uses: list[int] = []  # by block
         # A heap: the lowest blocks are used first, so that few blocks take memory.
         self._free: list[int] = []
@@ -96,6 +97,19 @@ class BlockPool:
             if not self._uses[block]:
                 heapq.heappush(self._free, block)
 
+    def release_memory(self) -> None:
+        """Give the memory of the blocks that no row contains back to the system."""
+        if not hasattr(mmap, "MADV_DONTNEED"):  # Windows
+            return
+        unused = [not uses for uses in self._uses]
+        edges = np.flatnonzero(np.diff(unused, prepend=False, append=False)).reshape(-1, 2)
+        for memory, item in zip(self._memories, self._formats):
+            for first, end in (edges * item.size).tolist():
+                start = -(-first // mmap.PAGESIZE) * mmap.PAGESIZE
+                size = end // mmap.PAGESIZE * mmap.PAGESIZE - start
+                if size > 0:
+                    memory.madvise(mmap.MADV_DONTNEED, start, size)
+
     def _take(self) -> int:
         if not self._free:
             self._grow(len(self._uses))
@@ -114,23 +128,25 @@ class BlockPool:
         old = len(self._uses)
         used = [block for block, uses in enumerate(self._uses) if uses]
         for layer, item in enumerate(self._formats):
-            array = _reserve(old + count, item.size)
+            memory = _reserve((old + count) * item.size)
+            array = np.frombuffer(memory, np.uint8).reshape(-1, item.size)
             if old:
                 array[used] = self._arrays[layer][used]
-                self._arrays[layer] = array
+                self._arrays[layer], self._memories[layer] = array, memory
             else:
                 self._arrays.append(array)
+                self._memories.append(memory)
         self._uses += [0] * count
         self._free += range(old, old + count)
         heapq.heapify(self._free)
         self._is_bound = False
 
 
-def _reserve(blocks: int, size: int) -> np.ndarray:
+def _reserve(size: int) -> mmap.mmap:
     """Return zeros that take no memory before they are written to, 4 KiB at a time.
 
     Those of NumPy take 2 MiB at a time, or all of their memory if it was in use before.
     """
     # Windows has no flags, and shares such memory with nobody.
     flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    return np.frombuffer(mmap.mmap(-1, blocks * size, **flags), np.uint8).reshape(blocks, size)
+    return mmap.mmap(-1, size, **flags)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 
 import cgroup
 
@@ -74,3 +76,9 @@ def _memory() -> int:
     except (AttributeError, ValueError, OSError):
         memory = MEMORY_IF_UNKNOWN
     return min(memory, cgroup.memory_limit() or memory)
+
+
+def release_heap() -> None:
+    """Give the memory that was freed back to the system, where the C library is able to (glibc)."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+        trim(0)

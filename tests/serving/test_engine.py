@@ -373,3 +373,12 @@ def test_log_probabilities_are_those_of_the_model(each_engine, tiny_model_dir):
         assert [value for _, value in entry.top] == pytest.approx(
             row.topk(2).values.tolist(), abs=1e-3
         )
+
+
+def test_memory_is_given_back_when_no_request_runs(make_engine, monkeypatch):
+    monkeypatch.setattr("engine.IDLE_S", 0.01)
+    engine = make_engine("ok")
+    assert engine.generate([[1]], GenerationParams())[0].text == "ok"
+    wait_until(lambda: not engine._batches)
+    assert engine._backend.released.wait(HANG_S)
+    assert engine.generate([[1]], GenerationParams())[0].text == "ok"

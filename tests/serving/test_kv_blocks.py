@@ -1,8 +1,8 @@
-import resource
-
 import openvino as ov
 import pytest
 from kv_blocks import BlockPool
+
+from memory import resident_bytes
 
 
 class Format:
@@ -136,6 +136,20 @@ def test_growing_does_not_write_to_blocks_that_are_not_used():
     assert resident_bytes() - old < pool._arrays[0].nbytes / 4
 
 
-def resident_bytes():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
+def test_memory_of_unused_blocks_is_given_back():
+    large = Format("key")
+    large.size = 100_000  # no multiple of a page
+    pool = BlockPool([large], capacity=400)
+    rows = [[] for _ in range(20)]
+    for row in rows:
+        pool.prepare(row, 0, 40)
+    for block in range(400):
+        pool._arrays[0][block] = block % 256
+    old = resident_bytes()
+    for row in rows[1::2]:
+        pool.release(row)
+    pool.release_memory()
+    assert old - resident_bytes() > 0.4 * pool._arrays[0].nbytes
+    for row in rows[::2]:
+        for block in row:
+            assert (pool._arrays[0][block] == block % 256).all()

@@ -1,10 +1,13 @@
 """The cores and the memory of one worker."""
 
 import os
+import sys
 
 import cgroup
 import machine
 import pytest
+
+from memory import resident_bytes
 
 MIB = 2**20
 
@@ -88,3 +91,14 @@ def test_memory_that_the_system_does_not_report_has_a_default(monkeypatch, error
 
     monkeypatch.setattr(os, "sysconf", fail, raising=False)
     assert machine.max_cache_bytes() == 8192 * MIB
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only glibc is able to")
+def test_freed_memory_is_given_back():
+    blocks = [bytearray(50_000) for _ in range(2_000)]  # too small for a mapping of their own
+    last = bytearray(50_000)
+    old = resident_bytes()
+    blocks.clear()
+    machine.release_heap()
+    assert old - resident_bytes() > 50_000_000
+    assert len(last) == 50_000

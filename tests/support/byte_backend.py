@@ -32,6 +32,7 @@ class ByteBackend:
         self.prompts = []  # the prompts of each forward pass that started some
         self.passes = []  # the tokens of each forward pass
         self.started = threading.Event()
+        self.released = threading.Event()
         # It refuses every grammar, because it does not know the tokenizer.
         self.grammars = GrammarCompiler("", self.vocabulary_size, self.end_tokens)
         self.start_tokens = attributes.get("prefill_chunk", self.prefill_chunk)
@@ -55,6 +56,9 @@ class ByteBackend:
 
     def make_cache(self, slots, length):
         return ByteCache(self, slots, length)
+
+    def release_memory(self):
+        self.released.set()
 
 
 class ByteCache:

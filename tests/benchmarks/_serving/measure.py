@@ -19,6 +19,7 @@ from .prompts import Messages
 from .servers import Start, Target
 
 START_S = 300
+AFTER_SHORT, AFTER_ALL, PEAK = "after short prompts", "after all prompts", "at its peak"
 
 
 class NotServedError(Exception):
@@ -63,7 +64,7 @@ class Figures:
         name: name of the server.
         cold_s: seconds from the start to the first answer.
         bursts: results of each scenario, by its name.
-        memory_mib: memory after the short prompts, and after all prompts.
+        memory_mib: memory after the short prompts, after all prompts, and the largest one.
     """
 
     name: str
@@ -127,10 +128,12 @@ def measure(
         for scenario in SCENARIOS:
             if scenario.name in names:
                 _run(scenario, servers, rounds)
-                kind = "short prompts" if scenario.name.startswith("short") else "all prompts"
+                kind = AFTER_SHORT if scenario.name.startswith("short") else AFTER_ALL
                 for _, target, figures in servers:
                     if scenario.name in figures.bursts:
                         figures.memory_mib[kind] = target.memory_mib()
+        for _, target, figures in servers:
+            figures.memory_mib[PEAK] = target.peak_mib()
         return [figures for _, _, figures in servers]
 
 

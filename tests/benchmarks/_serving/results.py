@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from bench_rows import Row
 
-from .measure import SCENARIOS, Figures
+from .measure import AFTER_ALL, AFTER_SHORT, PEAK, SCENARIOS, Figures
 from .servers import WITH_SCHEMA
 
 TOKENS_16_CLIENTS, TOKENS_1_CLIENT = 1.2, 1.0
@@ -25,9 +25,9 @@ def print_table(precision: str, figures: Sequence[Figures]) -> None:
         if any(cells):
             print(f"{scenario.name:26}" + "".join(f"  {c:^{max(width, 18)}}" for c in cells))
     rows = [("cold start, s", [f"{item.cold_s:.1f}" for item in figures])]
-    for kind in ("short prompts", "all prompts"):
+    for kind in (AFTER_SHORT, AFTER_ALL, PEAK):
         memory = [item.memory_mib.get(kind) for item in figures]
-        rows.append((f"MiB after {kind}", [f"{value:.0f}" if value else "" for value in memory]))
+        rows.append((f"MiB, {kind}", [f"{value:.0f}" if value else "" for value in memory]))
     for name, texts in rows:
         print(f"{name:26}" + "".join(f"  {text:^{max(width, 18)}}" for text in texts))
     print(flush=True)
@@ -99,6 +99,6 @@ def _memory_rows(precision: str, ours: Figures, peers: Sequence[Figures]) -> Ite
     for kind, memory in ours.memory_mib.items():
         for peer in peers:
             if peer.name.startswith("llama.cpp") and kind in peer.memory_mib:
-                label = f"{precision}, memory after {kind}"
+                label = f"{precision}, memory {kind}"
                 values = memory, peer.memory_mib[kind]
                 yield Row(label, "MiB", *values, peer.name, MEMORY_OF_LLAMA_CPP)

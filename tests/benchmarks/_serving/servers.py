@@ -107,6 +107,17 @@ class Target:
         processes = [process, *process.children(recursive=True)]
         return sum(process.memory_full_info().pss for process in processes) / 2**20
 
+    def peak_mib(self) -> float:
+        """Return the largest memory that the server's processes have had, each counted alone."""
+        process = psutil.Process(self.server.process.pid)
+        processes = [process, *process.children(recursive=True)]
+        return sum(_peak_kib(process.pid) for process in processes) / 1024
+
+
+def _peak_kib(pid: int) -> int:
+    status = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
 
 Start = Callable[[Models, Path], contextlib.AbstractContextManager[Target]]
 
