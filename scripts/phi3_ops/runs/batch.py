@@ -8,7 +8,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,7 @@ from .repeated_failures import MAX_FAILURES, RepeatedFailures
 from .store import RowsByLine, read_answers, read_errors
 
 DEFAULT_IN_FLIGHT = 16
+STOPPING = b"\nThe run waits for the lines in flight. Press Ctrl-C again to end it now.\n"
 KILLED = 130  # exit code after a second Ctrl-C
 
 
@@ -364,6 +365,8 @@ def _interruptible(limit: ConcurrencyLimit, name: str) -> Iterator[None]:
             set_run_status(name, CANCELED)
             os._exit(KILLED)  # a normal exit would wait for the threads of the lines in flight
         limit.stop()
+        with suppress(OSError):
+            os.write(2, STOPPING)  # `print` can fail if the signal comes while something is printed
 
     handlers = {n: signal.signal(n, interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
     try:

@@ -190,6 +190,7 @@ with batch._interruptible(ConcurrencyLimit(2), "a-run"):
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (130, "a-run Canceled\n"), done.stderr
+    assert done.stderr.count("Press Ctrl-C again to end it now.") == 1
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,18 @@ def test_a_mapping_becomes_a_connection_with_its_name(tmp_path):
         assert Engine(load_flow(folder), connections).run({}).outputs == {"name": "phi3"}
 
 
+def test_the_advice_of_a_store_replaces_the_usual_one(tmp_path):
+    class StoreError(Exception):
+        what, fix = "connections.json is damaged", "Delete the file."
+
+    def lookup(name):
+        raise StoreError("connections.json is damaged. Delete the file.")
+
+    content = {"inputs": {}, "nodes": [{"name": "n", "type": "python", **code("t.py", b="phi3")}]}
+    with pytest.raises(FlowError, match="read: connections.json is damaged; delete the file$"):
+        Engine(load_flow(write_flow(tmp_path, content, t__py=TYPED)), lookup)
+
+
 def test_a_variable_of_a_connection_that_does_not_exist_is_refused(tmp_path):
     content = {"environment_variables": {"A": "${phi3.key}"}, "nodes": [code("a.py")]}
     content["nodes"][0] |= {"name": "n", "type": "python"}

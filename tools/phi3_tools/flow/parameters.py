@@ -149,8 +149,11 @@ def _connection(
     try:
         connection = connections(str(value))
     except Exception as error:
-        reason = f"the connection {value!r} cannot be read: {error}"
-        fix = f"create it with `phi3 connect --name {value}`, or name another one"
+        # The errors of the `phi3` command say themselves what to do.
+        reason = f"the connection {value!r} cannot be read: {getattr(error, 'what', error)}"
+        advice = str(getattr(error, "fix", "")).rstrip(".")
+        default = f"create it with `phi3 connect --name {value}`, or name another one"
+        fix = advice[:1].lower() + advice[1:] or default
         raise FlowError(
             reason, fix, node=node.name, field=field, code="ResolveToolError"
         ) from error
