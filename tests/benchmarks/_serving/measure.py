@@ -19,6 +19,7 @@ from .prompts import Messages
 from .servers import Start, Target
 
 START_S = 300
+SETTLE_S = 2.0  # time without requests before the memory is measured
 AFTER_SHORT, AFTER_ALL, PEAK = "after short prompts", "after all prompts", "at its peak"
 
 
@@ -129,6 +130,7 @@ def measure(
             if scenario.name in names:
                 _run(scenario, servers, rounds)
                 kind = AFTER_SHORT if scenario.name.startswith("short") else AFTER_ALL
+                time.sleep(SETTLE_S)
                 for _, target, figures in servers:
                     if scenario.name in figures.bursts:
                         figures.memory_mib[kind] = target.memory_mib()
