@@ -58,7 +58,7 @@ def open_chat(look, url):
 
     def open_page(side_by_side=False, **words):
         page = look(url, **words)
-        expect(page.locator("#about")).to_contain_text("connection phi3")
+        expect(page.locator("#about")).to_contain_text("connections phi3")
         if not side_by_side:
             page.get_by_label("side by side").uncheck()
         return page
