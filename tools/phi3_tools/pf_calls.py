@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path, PurePath
@@ -25,7 +25,13 @@ from .client import (
 )
 from .errors import ConfigError, InvalidAnswerError, Phi3Error
 from .evaluation import Ask, AskWithLogprobs
-from .flow import CustomConnection, PromptTemplate, current_flow_folder, tool_exception
+from .flow import (
+    CustomConnection,
+    PromptTemplate,
+    current_flow_folder,
+    tool_exception,
+    traced_as_llm,
+)
 
 CACHED_CLIENTS = 16
 # Prompt flow's limit is 600 s per line; a line that takes longer ends the whole asynchronous run.
@@ -193,24 +199,8 @@ def traced_chat(
         replies.append(client.chat(messages, params, context_window=window, limits=limits))
         return ChatCompletion(replies[0])
 
-    _traced_as_llm(complete)(chat, params.max_new_tokens, params.temperature)
+    traced_as_llm(complete)(chat, params.max_new_tokens, params.temperature)
     return replies[0]
-
-
-def _traced_as_llm(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function, traced as an LLM call.
-
-    Prompt flow counts the tokens of LLM calls only, and its public `@trace` has no type. Without the
-    private function the tokens are not counted.
-    """
-    if "promptflow.tracing._trace" not in sys.modules:  # nobody counts
-        return function
-    try:
-        from promptflow.tracing._trace import _traced
-        from promptflow.tracing.contracts.trace import TraceType
-    except ImportError:
-        return function
-    return _traced(function, trace_type=TraceType.LLM, name="phi3")  # type: ignore[no-any-return]
 
 
 def read_schema(schema: object) -> Any:

@@ -25,7 +25,7 @@ from .parameters import convert_literals, parameters_of
 from .references import Assignment, InputReference, Literal, NodeReference
 from .restore import override_inputs, restore_line
 from .results import AggregationResult, LineResult, NodeRun
-from .shim import PromptTemplate, tool_exception
+from .shim import PromptTemplate, tool_exception, traced_as_llm
 from .swagger import swagger
 from .tools import Tool, load_tools
 from .values import convert
@@ -85,4 +85,5 @@ __all__ = [
     "tool",
     "tool_exception",
     "trace",
+    "traced_as_llm",
 ]
